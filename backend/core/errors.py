@@ -1,0 +1,125 @@
+"""One tree of errors. Each says what happened, where, and what to do next, and carries the HTTP status it becomes."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong with what a person gave us.
+
+    `where` names the place as a person would look for it: `row 41`, `method.lora_alpha`, `line 7`.
+    `code` is a stable, dotted word for programs and translations: `rows.no_answer`.
+    """
+
+    code: str
+    message: str
+    where: str = ""
+    hint: str = ""
+
+    def as_json(self) -> dict[str, str]:
+        return {key: value for key, value in asdict(self).items() if value}
+
+    def __str__(self) -> str:
+        place = f"{self.where}: " if self.where else ""
+        return f"{place}{self.message}{' ' + self.hint if self.hint else ''}"
+
+
+class StudioError(Exception):
+    """The root of every error that a person may see."""
+
+    status = 500
+    code = "error"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: str = "",
+        where: str = "",
+        code: str | None = None,
+        problems: tuple[Problem, ...] = (),
+    ) -> None:
+        super().__init__(message)
+        self.message, self.hint, self.where, self.problems = message, hint, where, problems
+        self.code = code or type(self).code
+
+    def as_json(self) -> dict[str, Any]:
+        """The error shape of the API: `{"error": {"code", "message", "where", "hint", "problems"}}`."""
+        body: dict[str, Any] = {"code": self.code, "message": self.message}
+        body |= {key: value for key, value in (("where", self.where), ("hint", self.hint)) if value}
+        if self.problems:
+            body["problems"] = [problem.as_json() for problem in self.problems]
+        return {"error": body}
+
+    def __str__(self) -> str:
+        lines = [str(Problem(self.code, self.message, self.where, self.hint)), *(f"  {p}" for p in self.problems)]
+        return "\n".join(lines)
+
+
+class Invalid(StudioError):
+    """What was sent cannot be used; `problems` lists everything wrong with it at once."""
+
+    status = 422
+    code = "invalid"
+
+
+class BadRequest(StudioError):
+    """The request itself is malformed."""
+
+    status = 400
+    code = "bad_request"
+
+
+class Unauthenticated(StudioError):
+    status = 401
+    code = "unauthenticated"
+
+
+class Forbidden(StudioError):
+    status = 403
+    code = "forbidden"
+
+
+class NotFound(StudioError):
+    status = 404
+    code = "not_found"
+
+
+class Conflict(StudioError):
+    """The thing is not in a state in which this can be done."""
+
+    status = 409
+    code = "conflict"
+
+
+class TooLarge(StudioError):
+    status = 413
+    code = "too_large"
+
+
+class TooMany(StudioError):
+    """Try again later; `retry_after_seconds` says when."""
+
+    status = 429
+    code = "too_many"
+
+    def __init__(self, message: str, *, retry_after_seconds: int, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class Unavailable(StudioError):
+    """A service that this needs cannot be reached now."""
+
+    status = 503
+    code = "unavailable"
+
+
+class Fenced(StudioError):
+    """A write under an attempt that is no longer the run's current one: it changed nothing."""
+
+    status = 409
+    code = "fenced"

@@ -1,0 +1,80 @@
+"""Where things are and how long they may take: environment variables and defaults, read once."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """Read from the environment. `STUDIO_X` sets `x`; the names that others share (`DATABASE_URL`) keep their own."""
+
+    model_config = SettingsConfigDict(env_prefix="STUDIO_", frozen=True, extra="ignore", populate_by_name=True)
+
+    home: Path = Field(Path("~/.finetune-studio"), description="The one folder that holds everything.")
+    host: str = Field(
+        "127.0.0.1", description="Address to listen on. Anything but loopback makes the studio reachable by others."
+    )
+    port: int = Field(8321, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    database_url: str = Field(
+        "", validation_alias="DATABASE_URL", description="Postgres; empty starts the embedded one."
+    )
+    redis_url: str = Field(
+        "", validation_alias="REDIS_URL", description="Redis or Valkey; empty starts the embedded one."
+    )
+    storage_url: str = Field("", description="Bucket for data and artifacts; empty keeps them under the home folder.")
+    model_roots: tuple[Path, ...] = Field(
+        (), description="Folders in which base models may lie, besides `home/models`."
+    )
+    worker_name: str = Field("", description="Name of this worker host; empty takes the host's name.")
+    devices: str = Field("auto", description="`auto`, `cpu`, or CUDA indices such as `0,1`.")
+
+    lease_seconds: float = Field(
+        30.0, gt=0, description="A lease that stayed unchanged for this long may be reclaimed."
+    )
+    renew_seconds: float = Field(5.0, gt=0, description="How often a supervisor renews its leases and looks for work.")
+    ship_seconds: float = Field(0.1, gt=0, description="How often a supervisor ships what its trainers wrote.")
+    stop_seconds: float = Field(
+        120.0, gt=0, description="How long a trainer may take to save when told to stop or pause."
+    )
+    silence_seconds: float = Field(600.0, gt=0, description="A trainer silent for this long is killed.")
+    crash_limit: int = Field(
+        3, ge=1, description="Trainer deaths in a row without a newer checkpoint that end in `failed`."
+    )
+    attempt_limit: int = Field(
+        10, ge=1, description="Attempts without a newer checkpoint after which a run waits for a person."
+    )
+    discard_hours: int = Field(24, ge=0, description="How long a discarded run can be brought back.")
+
+    upload_limit_gib: float = Field(64.0, gt=0, description="Largest data set, before and after decompression.")
+    inline_mib: int = Field(
+        64, ge=0, description="Uploads up to this size answer with the preview, larger ones with an operation."
+    )
+    session_hours: int = Field(24 * 14, ge=1, description="How long a person stays signed in.")
+
+    @property
+    def root(self) -> Path:
+        return self.home.expanduser().resolve()
+
+    def folder(self, name: str) -> Path:
+        """A folder under the home, made on first use: `datasets`, `runs`, `models`, `uploads`, `cache`, `logs`, `run` …"""
+        path = self.root / name
+        path.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def run_folder(self, run_id: object, attempt: int) -> Path:
+        """`runs/<id>/attempt-<n>`: everything that one attempt makes lies here."""
+        return self.root / "runs" / str(run_id) / f"attempt-{attempt}"
+
+    @property
+    def all_model_roots(self) -> tuple[Path, ...]:
+        return (self.root / "models", *(root.expanduser().resolve() for root in self.model_roots))
+
+
+@cache
+def settings() -> Settings:
+    """The settings of this process."""
+    return Settings()  # type: ignore[call-arg]

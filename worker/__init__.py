@@ -1,0 +1,1 @@
+"""Worker hosts: the Celery application, the supervisor, and the processes that own accelerators."""
