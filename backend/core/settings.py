@@ -60,7 +60,7 @@ class Settings(BaseSettings):
         return self.home.expanduser().resolve()
 
     def folder(self, name: str) -> Path:
-        """A folder under the home, made on first use: `datasets`, `runs`, `models`, `uploads`, `cache`, `logs`, `run` …"""
+        """A folder under the home, made on first use: `datasets`, `models`, `uploads`, `logs`, `run`."""
         path = self.root / name
         path.mkdir(parents=True, exist_ok=True)
         return path
@@ -77,4 +77,4 @@ class Settings(BaseSettings):
 @cache
 def settings() -> Settings:
     """The settings of this process."""
-    return Settings()  # type: ignore[call-arg]
+    return Settings()

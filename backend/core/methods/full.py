@@ -1,0 +1,22 @@
+"""Full fine-tuning: every weight is trained."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from backend.core.methods.base import Method
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+class Full(Method):
+    title: ClassVar[str] = "Full fine-tuning"
+    help: ClassVar[str] = "Trains every weight. Needs about 16 bytes of memory a parameter; best with much data."
+    learning_rate: ClassVar[float] = 1e-5
+
+    kind: Literal["full"] = "full"
+
+    def apply(self, model: PreTrainedModel, added_token_ids: list[int]) -> PreTrainedModel:  # noqa: ARG002 -- all rows are trained anyway
+        model.requires_grad_(True)
+        return model

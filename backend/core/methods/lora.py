@@ -1,0 +1,84 @@
+"""LoRA: low-rank updates beside frozen weights. Hu et al. 2021, https://arxiv.org/abs/2106.09685.
+
+rsLoRA: Kalajdzievski 2023, https://arxiv.org/abs/2312.03732. DoRA: Liu et al. 2024, https://arxiv.org/abs/2402.09353.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from backend.core.methods.base import Method
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+class LoraSettings(Method):
+    """The fields that LoRA and QLoRA share."""
+
+    learning_rate: ClassVar[float] = 2e-4
+    makes_adapter: ClassVar[bool] = True
+
+    r: int = Field(16, ge=1, le=1024, description="Rank of the update. 8–16 suits style and format; 64+ suits code.")
+    lora_alpha: int = Field(
+        32,
+        ge=1,
+        le=4096,
+        description="Scale of the update: it is multiplied by lora_alpha / r. Twice the rank is usual.",
+    )
+    lora_dropout: float = Field(
+        0.0, ge=0, lt=1, description="Share of the update's inputs dropped in training. 0.05 helps on few rows."
+    )
+    target_modules: str | tuple[str, ...] = Field(
+        "all-linear", description="Layers that get an update: `all-linear`, or names such as q_proj, v_proj."
+    )
+    use_rslora: bool = Field(False, description="Scale by lora_alpha / √r, which keeps large ranks stable.")
+    use_dora: bool = Field(
+        False, description="Learn direction and magnitude apart. Closer to full tuning, about a third slower."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def alpha_follows_the_rank(cls, data: Any) -> Any:
+        """Where only the rank is given, the scale is twice the rank."""
+        if isinstance(data, dict) and "r" in data and "lora_alpha" not in data and isinstance(data["r"], int):
+            return data | {"lora_alpha": 2 * data["r"]}
+        return data
+
+    @field_validator("target_modules")
+    @classmethod
+    def modules_are_names(cls, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        names = (value,) if isinstance(value, str) else value
+        if not names or not all(
+            name and name.replace("_", "").replace(".", "").replace("-", "").isalnum() for name in names
+        ):
+            raise ValueError("must be all-linear, or names of layers such as q_proj")
+        return value if value == "all-linear" or not isinstance(value, str) else (value,)
+
+    def apply(self, model: PreTrainedModel, added_token_ids: list[int]) -> Any:
+        """Wrap the model with PEFT. Added tokens train only their own rows, which keeps a tied head tied."""
+        from peft import LoraConfig, get_peft_model
+
+        targets = self.target_modules if isinstance(self.target_modules, str) else list(self.target_modules)
+        return get_peft_model(
+            model,
+            LoraConfig(
+                r=self.r,
+                lora_alpha=self.lora_alpha,
+                lora_dropout=self.lora_dropout,
+                target_modules=targets,
+                use_rslora=self.use_rslora,
+                use_dora=self.use_dora,
+                trainable_token_indices=added_token_ids or None,
+                task_type="CAUSAL_LM",
+            ),
+        )
+
+
+class Lora(LoraSettings):
+    title: ClassVar[str] = "LoRA"
+    help: ClassVar[str] = "Trains small matrices beside the frozen weights: a few MB to save, a third of the memory."
+
+    kind: Literal["lora"] = "lora"
