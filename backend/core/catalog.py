@@ -6,6 +6,9 @@ from typing import Annotated
 
 from pydantic import Field
 
+from backend.core.exports.adapter import AdapterExport
+from backend.core.exports.base import Export
+from backend.core.exports.merged import MergedExport
 from backend.core.methods.full import Full
 from backend.core.methods.lora import Lora
 from backend.core.methods.qlora import QLora
@@ -16,3 +19,5 @@ METHODS = (QLora, Lora, Full)  # in the order in which they are offered
 
 AnyStage = Sft
 STAGES = (Sft,)
+
+EXPORTS: tuple[Export, ...] = (AdapterExport(), MergedExport())

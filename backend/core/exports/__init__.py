@@ -1,0 +1,1 @@
+"""What a run gives out, one kind of artifact a file."""
