@@ -1,0 +1,57 @@
+"""Connections to Postgres: one driver (psycopg 3) for the synchronous workers and the asynchronous web.
+
+Functions of the core take a synchronous `Session`; the web calls them through `AsyncSession.run_sync`. Only the edge
+(a request, a turn of the supervisor) commits.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sqlalchemy import Engine, create_engine
+from sqlalchemy.engine import make_url
+from sqlalchemy.engine.url import URL
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def driver_url(url: str) -> URL:
+    """`postgres://…` and `postgresql://…` as SQLAlchemy wants them for psycopg 3."""
+    return make_url(url.replace("postgres://", "postgresql://", 1)).set(drivername="postgresql+psycopg")
+
+
+def engine(url: str, *, pool_size: int = 5) -> Engine:
+    """A synchronous engine. Connections are checked before use, so a restart of Postgres costs one retry, not an error."""
+    return create_engine(driver_url(url), pool_size=pool_size, pool_pre_ping=True, pool_recycle=1800)
+
+
+def async_engine(url: str, *, pool_size: int = 10) -> AsyncEngine:
+    from sqlalchemy.ext.asyncio import create_async_engine
+
+    return create_async_engine(
+        driver_url(url), pool_size=pool_size, max_overflow=20, pool_pre_ping=True, pool_recycle=1800
+    )
+
+
+def migrate(url: str, revision: str = "head") -> None:
+    """Bring the schema to `revision`. Two processes that start together wait for each other (an advisory lock in env.py)."""
+    from alembic import command
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(migrations_folder()))
+    config.attributes["url"] = url
+    if revision == "base" or revision.startswith("-"):
+        command.downgrade(config, revision)
+    else:
+        command.upgrade(config, revision)
+
+
+def migrations_folder() -> Path:
+    """Beside the packages in a checkout; inside `backend` in an installed wheel."""
+    inside = Path(__file__).resolve().parents[1] / "migrations"
+    return inside if inside.is_dir() else ROOT / "migrations"
