@@ -1,0 +1,290 @@
+"""Run a function that reads what strangers wrote in a process with limits, so that a hostile file kills that process alone.
+
+The process is freshly started, leads a session of its own and knows no credentials. It gets one JSON request on its
+standard input and answers in JSON lines. Memory is bounded by `RLIMIT_DATA` and by a watch on the resident size
+(`RLIMIT_AS` makes pyarrow hang), time by a kill from outside, and nothing outlives the caller.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import importlib
+import json
+import logging
+import os
+import resource
+import selectors
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any
+
+from backend.core import errors
+from backend.core.errors import Conflict, Invalid, Problem, StudioError
+
+log = logging.getLogger(__name__)
+
+PACKAGES = ("backend.core.", "worker.")
+"""Only functions under these names are run."""
+
+MIB = 1 << 20
+WATCH_SECONDS = 0.05
+COMPLAINT_BYTES = 8192
+PR_SET_PDEATHSIG = 1
+ROOT = Path(__file__).resolve().parents[2]
+KEPT_VARIABLES = ("PATH", "LANG", "LC_ALL", "TMPDIR", "TZ", "SYSTEMROOT", "VIRTUAL_ENV", "LD_LIBRARY_PATH")
+SMALL = {
+    "OMP_NUM_THREADS": "1",  # each thread's stack counts as data, and a big host would start hundreds
+    "ARROW_IO_THREADS": "1",
+    "ARROW_DEFAULT_MEMORY_POOL": "system",
+    "MALLOC_ARENA_MAX": "2",
+    "HF_HUB_OFFLINE": "1",
+    "PYTHONDONTWRITEBYTECODE": "1",
+    "PYTHONUTF8": "1",
+}
+
+Report = Callable[[dict[str, Any]], None]
+
+
+def run_limited(
+    function: str,
+    payload: dict[str, Any],
+    *,
+    memory_mib: int = 1024,
+    timeout_seconds: float = 60,
+    output_mib: int = 32,
+    file_mib: int = 0,
+    on_progress: Report | None = None,
+    cancelled: Callable[[], bool] | None = None,
+) -> Any:
+    """What `package.module:function` returns for `payload`, both plain JSON.
+
+    `file_mib` bounds each file that it writes; by default it writes none. It may call `report({...})`, which arrives at
+    `on_progress`. Blocks: asynchronous callers use `asyncio.to_thread`.
+
+    Raises what the function raised where that is a `StudioError`, with all its problems; `Invalid` in words where it
+    needed too much memory, time or output or died; `Conflict` (code `cancelled`) once `cancelled()` is true.
+    """
+    if not function.startswith(PACKAGES):
+        raise ValueError(f"{function} lies outside {PACKAGES}")
+    request = {"function": function, "payload": payload, "memory_mib": memory_mib, "file_mib": file_mib}
+    with tempfile.TemporaryFile() as stdin:
+        stdin.write(json.dumps({**request, "parent": os.getpid()}).encode())
+        stdin.seek(0)
+        process = subprocess.Popen(
+            [sys.executable, "-c", "from backend.core.limited import serve; serve()"],
+            stdin=stdin,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            cwd=ROOT,
+            env={name: os.environ[name] for name in KEPT_VARIABLES if name in os.environ} | SMALL,
+            start_new_session=True,
+        )
+    try:
+        return _Conversation(process, memory_mib, timeout_seconds, output_mib, on_progress, cancelled).answer()
+    finally:
+        _kill(process)
+
+
+class _Conversation:
+    """The parent's side: reads the answer, and watches memory, time and the wish to stop meanwhile."""
+
+    def __init__(
+        self,
+        process: subprocess.Popen[bytes],
+        memory_mib: int,
+        timeout_seconds: float,
+        output_mib: int,
+        on_progress: Report | None,
+        cancelled: Callable[[], bool] | None,
+    ) -> None:
+        self.process, self.memory_mib, self.timeout_seconds = process, memory_mib, timeout_seconds
+        self.output_mib, self.on_progress, self.cancelled = output_mib, on_progress, cancelled
+        self.received, self.complaint = bytearray(), bytearray()
+        self.final: dict[str, Any] | None = None
+
+    def answer(self) -> Any:
+        self._listen()
+        if self.final is None:
+            raise self._death()
+        if "error" in self.final:
+            raise _error_from(self.final["error"])
+        return self.final["result"]
+
+    def _listen(self) -> None:
+        """Read until both pipes close. Raises as soon as a limit is passed."""
+        deadline = time.monotonic() + self.timeout_seconds
+        output, complaints = self.process.stdout, self.process.stderr
+        assert output is not None
+        assert complaints is not None
+        with selectors.DefaultSelector() as waiting, output, complaints:
+            waiting.register(output, selectors.EVENT_READ, self._take_output)
+            waiting.register(complaints, selectors.EVENT_READ, self._take_complaint)
+            while waiting.get_map():
+                for key, _ in waiting.select(WATCH_SECONDS):
+                    block = os.read(key.fd, 65536)
+                    key.data(block) if block else waiting.unregister(key.fileobj)
+                self._check(deadline)
+
+    def _check(self, deadline: float) -> None:
+        if time.monotonic() > deadline:
+            raise Invalid(
+                f"Reading took longer than {self.timeout_seconds:g} s and was stopped.",
+                hint="Split the file into smaller ones.",
+                code="limited.time",
+            )
+        if self.cancelled is not None and self.cancelled():
+            raise Conflict("It was cancelled.", code="cancelled")
+        if resident_mib(self.process.pid) > self.memory_mib:
+            raise _too_much_memory(self.memory_mib)
+
+    def _take_output(self, block: bytes) -> None:
+        self.received += block
+        if len(self.received) > self.output_mib * MIB:
+            raise Invalid(f"The answer is longer than {self.output_mib} MiB.", code="limited.output")
+        *lines, rest = self.received.split(b"\n")
+        self.received = bytearray(rest)
+        for line in lines:
+            message = json.loads(line)
+            if "progress" not in message:
+                self.final = message
+            elif self.on_progress is not None:
+                self.on_progress(message["progress"])
+
+    def _take_complaint(self, block: bytes) -> None:
+        self.complaint = (self.complaint + block)[-COMPLAINT_BYTES:]
+
+    def _death(self) -> StudioError:
+        """Why a process that gave no answer died, as far as can be seen from outside."""
+        words = self.complaint.decode(errors="replace")
+        log.warning("a limited process died: %s", words)
+        if "bad_alloc" in words or "MemoryError" in words:
+            return _too_much_memory(self.memory_mib)
+        return Invalid(
+            "The reading process crashed: the file is damaged or hostile.",
+            hint="Write the file anew with another program.",
+            code="limited.crash",
+        )
+
+
+def resident_mib(pid: int) -> float:
+    """Memory that belongs to the process alone. Pages of mapped files are not counted; 0 where the system does not tell."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return 0.0
+    kib = [int(line.split()[1]) for line in status.splitlines() if line.startswith(("RssAnon:", "RssShmem:"))]
+    return sum(kib) / 1024
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """End the process and whatever it started. Its group lives as long as the leader is not waited for."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def _too_much_memory(memory_mib: int) -> Invalid:
+    return Invalid(
+        f"Reading needed too much memory (more than {memory_mib} MiB).",
+        hint="The file may be damaged or hostile; else split it into smaller ones.",
+        code="limited.memory",
+    )
+
+
+_ERRORS = {
+    name: kind for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, StudioError)
+}
+
+
+def _error_from(told: dict[str, Any]) -> StudioError:
+    """The error that the function raised, of the same class, with all its problems."""
+    kind = _ERRORS.get(told.pop("class"), Invalid)
+    problems = tuple(Problem(**problem) for problem in told.pop("problems"))
+    return kind(told.pop("message"), **told, problems=problems)
+
+
+# ---- the child's side ----
+
+
+def serve() -> None:
+    """Carry out the one request on standard input. The limits hold before anything of the request's own is imported."""
+    global _answers
+    request = json.load(sys.stdin)
+    _die_with(request["parent"])
+    _limit(request["memory_mib"], request["file_mib"])
+    _answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what a library prints is a complaint, never an answer
+    _say(_outcome(request["function"], request["payload"]))
+
+
+def report(progress: dict[str, Any]) -> None:
+    """Tell the caller of `run_limited` how far this is. Does nothing where the function was called directly."""
+    if _answers is not None:
+        _say({"progress": progress})
+
+
+_answers: IO[str] | None = None
+
+
+def _say(message: dict[str, Any]) -> None:
+    assert _answers is not None
+    _answers.write(json.dumps(message) + "\n")
+    _answers.flush()
+
+
+def _outcome(function: str, payload: dict[str, Any]) -> dict[str, Any]:
+    module, name = function.split(":")
+    try:
+        return {"result": getattr(importlib.import_module(module), name)(payload)}
+    except StudioError as error:
+        return {"error": _told(error)}
+    except MemoryError:
+        return {"error": _told(_too_much_memory(resource.getrlimit(resource.RLIMIT_DATA)[0] // MIB))}
+    except Exception as error:
+        traceback.print_exc()
+        words = f"The file could not be read ({type(error).__name__}: {str(error)[:300]})."
+        return {"error": _told(Invalid(words, code="limited.failed"))}
+
+
+def _told(error: StudioError) -> dict[str, Any]:
+    """The error as JSON that `_error_from` takes."""
+    problems = [vars(problem) for problem in error.problems]
+    told = {"class": type(error).__name__, "message": error.message, "hint": error.hint, "where": error.where}
+    return {**told, "code": error.code, "problems": problems}
+
+
+def _limit(memory_mib: int, file_mib: int) -> None:
+    for kind, value in (
+        (resource.RLIMIT_DATA, memory_mib * MIB),
+        (resource.RLIMIT_FSIZE, file_mib * MIB),
+        (resource.RLIMIT_CORE, 0),
+    ):
+        hard = resource.getrlimit(kind)[1]
+        wanted = value if hard == resource.RLIM_INFINITY else min(value, hard)
+        with contextlib.suppress(ValueError, OSError):  # a system that refuses one limit still has the parent's watch
+            resource.setrlimit(kind, (wanted, wanted))
+
+
+def _die_with(parent: int) -> None:
+    """End when the parent does. On Linux the kernel sees to it: the thread that started us waits for our end, so its
+    death is the parent's. Elsewhere a thread of our own looks."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL))
+    else:
+        threading.Thread(target=_watch, args=(parent,), daemon=True).start()
+    if os.getppid() != parent:  # it died before we began to look
+        os._exit(1)
+
+
+def _watch(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)

@@ -1,0 +1,74 @@
+"""Functions that the tests of the limited process run in it."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from backend.core.errors import NotFound, Problem
+from backend.core.limited import report
+
+
+def double(payload: dict[str, Any]) -> Any:
+    print("a library that prints")
+    return {"doubled": payload["value"] * 2}
+
+
+def environment(_payload: dict[str, Any]) -> Any:
+    return sorted(os.environ)
+
+
+def counts(payload: dict[str, Any]) -> Any:
+    for number in range(payload["to"]):
+        report({"done": number})
+    return "counted"
+
+
+def sleeps_with_a_child(_payload: dict[str, Any]) -> Any:
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    report({"pids": [os.getpid(), child.pid]})
+    time.sleep(60)
+
+
+def refuses(_payload: dict[str, Any]) -> Any:
+    problems = (Problem("a.b", "first", "row 1"), Problem("c.d", "second", "row 2", "try this"))
+    raise NotFound("Not there.", hint="Look.", where="row 1", code="special", problems=problems)
+
+
+def allocates(payload: dict[str, Any]) -> Any:
+    return len(bytearray(payload["mib"] << 20))
+
+
+def maps_shared_memory(payload: dict[str, Any]) -> Any:
+    """Shared anonymous memory is no data segment: only the watch on the resident size sees it."""
+    import mmap
+
+    block = mmap.mmap(-1, payload["mib"] << 20)
+    for start in range(0, len(block), 4096):
+        block[start] = 1
+    time.sleep(30)
+
+
+def crashes(_payload: dict[str, Any]) -> Any:
+    return ctypes.string_at(0)
+
+
+def fails(_payload: dict[str, Any]) -> Any:
+    return os.environ["ABSENT"]
+
+
+def babbles(payload: dict[str, Any]) -> Any:
+    return "x" * (payload["mib"] << 20)
+
+
+def writes(payload: dict[str, Any]) -> Any:
+    try:
+        Path(payload["path"]).write_bytes(b"x" * payload["bytes"])
+    except OSError as error:
+        return error.errno
+    return 0

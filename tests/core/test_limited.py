@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+import errno
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from backend.core import limited
+from backend.core.errors import Conflict, Invalid, NotFound
+from backend.core.limited import run_limited
+
+HERE = "tests.core.limited_functions"
+
+
+@pytest.fixture(autouse=True)
+def tests_may_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limited, "PACKAGES", (*limited.PACKAGES, "tests."))
+
+
+def is_gone(pid: int) -> bool:
+    """Ended; one that nobody has waited for yet counts as ended."""
+    deadline = time.monotonic() + 5
+    while time.monotonic() < deadline:
+        try:
+            if Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z":
+                return True
+        except OSError:
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def test_a_function_answers_in_json_and_prints_do_not_mix_with_it() -> None:
+    assert run_limited(f"{HERE}:double", {"value": 21}) == {"doubled": 42}
+
+
+def test_only_functions_of_our_own_packages_are_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    for name in ("os:system", "tests.core.limited_functions:double", "backend.web.app:serve"):
+        with pytest.raises(ValueError, match="lies outside"):
+            run_limited(name, {})
+
+
+def test_no_credential_reaches_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("DATABASE_URL", "REDIS_URL", "HF_TOKEN", "STUDIO_HOME", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "secret")
+    names = run_limited(f"{HERE}:environment", {})
+    assert not [n for n in names if n.startswith("STUDIO_") or "URL" in n or "TOKEN" in n or "SECRET" in n]
+
+
+def test_progress_arrives_in_order() -> None:
+    seen: list[int] = []
+    assert run_limited(f"{HERE}:counts", {"to": 5}, on_progress=lambda p: seen.append(p["done"])) == "counted"
+    assert seen == [0, 1, 2, 3, 4]
+
+
+def test_an_error_comes_back_whole() -> None:
+    with pytest.raises(NotFound) as caught:
+        run_limited(f"{HERE}:refuses", {})
+    error = caught.value
+    assert (error.message, error.hint, error.where, error.code) == ("Not there.", "Look.", "row 1", "special")
+    assert [(p.code, p.where, p.hint) for p in error.problems] == [("a.b", "row 1", ""), ("c.d", "row 2", "try this")]
+
+
+def test_too_much_memory_is_told_in_words() -> None:
+    assert run_limited(f"{HERE}:allocates", {"mib": 20}, memory_mib=128) == 20 << 20
+    with pytest.raises(Invalid, match="too much memory") as caught:
+        run_limited(f"{HERE}:allocates", {"mib": 400}, memory_mib=128)
+    assert caught.value.code == "limited.memory"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells the resident size of another process")
+def test_memory_that_no_limit_of_the_kernel_counts_is_seen_by_the_watch() -> None:
+    with pytest.raises(Invalid, match="too much memory"):
+        run_limited(f"{HERE}:maps_shared_memory", {"mib": 300}, memory_mib=128)
+
+
+def test_a_process_that_takes_too_long_is_ended_with_its_children() -> None:
+    pids: list[int] = []
+    with pytest.raises(Invalid, match=r"longer than 0\.5 s"):
+        run_limited(
+            f"{HERE}:sleeps_with_a_child", {}, timeout_seconds=0.5, on_progress=lambda p: pids.extend(p["pids"])
+        )
+    assert len(pids) == 2
+    assert all(is_gone(pid) for pid in pids)
+
+
+def test_it_can_be_cancelled() -> None:
+    begun = threading.Event()
+    with pytest.raises(Conflict) as caught:
+        run_limited(
+            f"{HERE}:sleeps_with_a_child", {}, on_progress=lambda _: begun.set(), cancelled=lambda: begun.is_set()
+        )
+    assert caught.value.code == "cancelled"
+
+
+def test_a_crash_kills_that_process_alone() -> None:
+    with pytest.raises(Invalid, match="damaged or hostile") as caught:
+        run_limited(f"{HERE}:crashes", {})
+    assert caught.value.code == "limited.crash"
+
+
+def test_an_unforeseen_error_is_told_and_is_no_failure_of_the_service() -> None:
+    with pytest.raises(Invalid, match="KeyError: 'ABSENT'"):
+        run_limited(f"{HERE}:fails", {})
+
+
+def test_a_long_answer_is_refused() -> None:
+    with pytest.raises(Invalid, match="longer than 1 MiB"):
+        run_limited(f"{HERE}:babbles", {"mib": 3}, output_mib=1)
+
+
+def test_files_are_bounded_and_by_default_none_is_written(tmp_path: Path) -> None:
+    def write(name: str, **limits: int) -> Any:
+        return run_limited(f"{HERE}:writes", {"path": str(tmp_path / name), "bytes": 3 << 20}, **limits)  # type: ignore[arg-type]
+
+    assert write("a") == errno.EFBIG
+    assert write("b", file_mib=2) == errno.EFBIG
+    assert write("c", file_mib=4) == 0
+
+
+def test_nothing_outlives_a_caller_that_is_killed() -> None:
+    program = (
+        "from backend.core import limited; limited.PACKAGES = ('tests.',)\n"
+        f"limited.run_limited('{HERE}:sleeps_with_a_child', {{}}, on_progress=lambda p: print(p['pids'][0], flush=True))"
+    )
+    caller = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, cwd=limited.ROOT)
+    assert caller.stdout is not None
+    pid = int(caller.stdout.readline())
+    caller.kill()
+    caller.wait()
+    caller.stdout.close()
+    assert is_gone(pid)
