@@ -1,0 +1,79 @@
+"""The home folder: private, ours, and refused in words where it is not."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from backend.embedded.home import (
+    HomeError,
+    Locked,
+    lock,
+    prepare_home,
+    private_folder,
+    rotated_log,
+    secret,
+    write_private,
+)
+
+
+def test_a_new_home_is_private(home: Path) -> None:
+    made = prepare_home(home / "a" / "b")
+    assert made.stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
+def test_a_home_of_another_user_is_refused_with_the_line_that_repairs_it(home: Path) -> None:
+    other = home / "other"
+    other.mkdir()
+    os.chown(other, 12345, 12345)
+    with pytest.raises(HomeError) as refusal:
+        prepare_home(other)
+    assert "belongs to user 12345, and this is user 0" in refusal.value.message
+    assert f"sudo chown -R 0:0 {other}" in refusal.value.hint
+
+
+def test_a_home_that_cannot_be_made_is_refused_in_words(home: Path) -> None:
+    (home / "file").write_text("")
+    with pytest.raises(HomeError, match="cannot be made"):
+        prepare_home(home / "file" / "inside")
+
+
+def test_a_link_in_place_of_a_private_folder_is_refused(home: Path) -> None:
+    (home / "run").symlink_to("/tmp")
+    with pytest.raises(HomeError, match="is not a folder of ours"):
+        private_folder(home / "run")
+
+
+def test_a_secret_stays_the_same_and_differs_between_homes(home: Path) -> None:
+    first, second = secret(home / "one"), secret(home / "two")
+    assert secret(home / "one") == first != second
+    assert len(first) > 30
+    assert (home / "one").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_private_file_replaces_an_open_one_whatever_the_umask(home: Path) -> None:
+    (home / "file").write_text("old")
+    (home / "file").chmod(0o644)
+    former = os.umask(0)
+    write_private(home / "file", "new")
+    os.umask(former)
+    assert (home / "file").read_text() == "new"
+    assert (home / "file").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_second_lock_is_refused_and_names_the_holder(home: Path) -> None:
+    held = lock(home / "lock", note="process 7")
+    with pytest.raises(Locked) as refusal:
+        lock(home / "lock")
+    assert refusal.value.holder == "process 7"
+    os.close(held)
+    os.close(lock(home / "lock"))
+
+
+def test_a_fresh_log_keeps_the_one_before(home: Path) -> None:
+    rotated_log(home, "web").write_text("yesterday")
+    assert not rotated_log(home, "web").exists()
+    assert (home / "logs" / "web.log.1").read_text() == "yesterday"
