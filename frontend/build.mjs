@@ -1,0 +1,35 @@
+// Bundles src/ and styles/ into $STUDIO_STATIC under names that carry their content's hash, and writes manifest.json last.
+import { createHash } from "node:crypto";
+import { mkdir, readFile, rm, writeFile } from "node:fs/promises";
+import { basename, dirname, join, resolve } from "node:path";
+import { fileURLToPath } from "node:url";
+import { build } from "esbuild";
+
+const here = dirname(fileURLToPath(import.meta.url));
+const target = resolve(process.env.STUDIO_STATIC || join(here, "../backend/web/static"));
+
+await rm(target, { recursive: true, force: true });
+await mkdir(target, { recursive: true });
+const { metafile } = await build({
+  absWorkingDir: here,
+  entryPoints: ["src/main.ts", "src/docs.ts", "src/theme.ts", "styles/main.css"],
+  outdir: target,
+  entryNames: "[name]-[hash]",
+  bundle: true,
+  minify: true,
+  format: "esm",
+  target: "es2022",
+  legalComments: "eof",
+  metafile: true,
+});
+
+const manifest = {};
+for (const [path, output] of Object.entries(metafile.outputs)) {
+  const name = basename(output.entryPoint).replace(/\.ts$/, ".js");
+  manifest[name] = basename(path);
+}
+const icons = await readFile(join(here, "src/icons.svg"));
+const hash = createHash("sha256").update(icons).digest("hex").slice(0, 8);
+manifest["icons.svg"] = `icons-${hash}.svg`;
+await writeFile(join(target, manifest["icons.svg"]), icons);
+await writeFile(join(target, "manifest.json"), `${JSON.stringify(manifest, null, 2)}\n`);
