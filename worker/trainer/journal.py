@@ -1,0 +1,139 @@
+"""The journal of an attempt: one JSON line for everything that happens, appended in one write each."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from backend.core.assignment import Line, LineKind, Outcome
+from backend.core.errors import StudioError
+
+HEARTBEAT_SECONDS = 10.0
+
+
+class Journal:
+    """Appends lines to `events.jsonl`. A line is one `write`, so a killed trainer leaves whole lines, or half of the last.
+
+    While it is open, a thread writes a `progress` line whenever `heartbeat_seconds` pass without one. Such a line carries
+    `idle_seconds`, the time since the work itself last wrote: a silent journal means a dead process, a growing
+    `idle_seconds` a stuck one.
+    """
+
+    def __init__(self, path: Path, *, heartbeat_seconds: float = HEARTBEAT_SECONDS) -> None:
+        self.path, self.step = path, 0
+        self._progress: dict[str, Any] = {"what": "starting", "done": 0, "total": 0}
+        self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        if os.fstat(self._descriptor).st_size:
+            raise FileExistsError(f"{path} holds another attempt's lines; each attempt has a folder of its own")
+        self._n, self._lock = 0, threading.Lock()
+        self._last_line = self._last_work = time.monotonic()
+        self._heartbeat_seconds, self._closing = heartbeat_seconds, threading.Event()
+        self._heart = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
+        self._heart.start()
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._closing.set()
+        self._heart.join()
+        os.fsync(self._descriptor)
+        os.close(self._descriptor)
+
+    def phase(self, name: str, text: str = "") -> None:
+        self._progress = {"what": name, "done": 0, "total": 0}
+        self._write(LineKind.PHASE, {"phase": name, "text": text})
+
+    def facts(self, **facts: Any) -> None:
+        self._write(LineKind.FACTS, facts)
+
+    def metrics(self, values: Mapping[str, float], epoch: float) -> None:
+        self._write(LineKind.METRICS, {"values": dict(values), "epoch": epoch})
+
+    def sample(self, **sample: Any) -> None:
+        self._write(LineKind.SAMPLE, sample)
+
+    def checkpoint(self, **checkpoint: Any) -> None:
+        self._write(LineKind.CHECKPOINT, checkpoint)
+        self.sync()
+
+    def amended(self, sequence: int, step: int) -> None:
+        self._write(LineKind.AMENDED, {"sequence": sequence}, step=step)
+
+    def progress(self, what: str, done: int, total: int) -> None:
+        """Say how far a long part has come. Often is fine: it is written once a second."""
+        self._progress = {"what": what, "done": done, "total": total}
+        self._last_work = now = time.monotonic()
+        if now - self._last_line >= 1.0 or done >= total:
+            self._write(LineKind.PROGRESS, self._progress)
+
+    def log(self, level: str, text: str) -> None:
+        self._write(LineKind.LOG, {"level": level, "text": text})
+
+    def artifact(self, artifact: Mapping[str, Any]) -> None:
+        self._write(LineKind.ARTIFACT, {"artifact": dict(artifact)})
+        self.sync()
+
+    def end(self, outcome: Outcome, cause: StudioError | None = None) -> None:
+        """The last line. `cause` says, to a person, why it failed."""
+        data: dict[str, Any] = {"outcome": outcome.value}
+        if cause is not None:
+            data["cause"] = cause.as_json()["error"] | {"hint": cause.hint}
+        self._write(LineKind.END, data)
+        self.sync()
+
+    def sync(self) -> None:
+        os.fsync(self._descriptor)
+
+    def copy_to(self, path: Path) -> None:
+        """The journal so far, as a checkpoint carries it."""
+        with self._lock:
+            path.write_bytes(self.path.read_bytes())
+
+    @contextmanager
+    def at_step(self, step: int) -> Iterator[None]:
+        """Lines written meanwhile belong to `step`."""
+        before, self.step = self.step, step
+        try:
+            yield
+        finally:
+            self.step = before
+
+    def _write(self, kind: LineKind, data: Mapping[str, Any], *, step: int | None = None, is_work: bool = True) -> None:
+        with self._lock:
+            at = self.step if step is None else step
+            line = Line(n=self._n, t=time.time(), kind=kind, step=at, data=strict(data))
+            text = json.dumps(line.model_dump(mode="json"), ensure_ascii=False, allow_nan=False)
+            os.write(self._descriptor, text.encode("utf-8", "replace") + b"\n")
+            self._n += 1
+            self._last_line = time.monotonic()
+            if is_work:
+                self._last_work = self._last_line
+
+    def _beat(self) -> None:
+        while not self._closing.wait(min(1.0, self._heartbeat_seconds / 4)):
+            now = time.monotonic()
+            if now - self._last_line >= self._heartbeat_seconds * 0.9:
+                idle = round(now - self._last_work, 1)
+                self._write(LineKind.PROGRESS, self._progress | {"idle_seconds": idle}, is_work=False)
+
+
+def strict(value: Any) -> Any:
+    """The value as strict JSON can hold it: numbers that are not finite become words, and NaN stays NaN."""
+    if isinstance(value, Mapping):
+        return {str(key): strict(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [strict(inner) for inner in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else ("Infinity" if value > 0 else "-Infinity")
+    return value
