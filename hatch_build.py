@@ -1,6 +1,7 @@
 """Builds the front end while the package is installed, with the Node that comes in a wheel: `npm ci`, then `npm run build`.
 
-`python hatch_build.py` does the same by hand. What is newer than its sources is not built again.
+`python hatch_build.py` does the same by hand, and `python hatch_build.py check` checks the sources. What is newer than
+its sources is not built again.
 """
 
 from __future__ import annotations
@@ -38,9 +39,18 @@ def build_front_end(root: Path) -> bool:
     sources, static = root / "frontend", root / "backend" / "web" / "static"
     if is_current(sources, static / "manifest.json"):
         return False
-    npm(sources, "ci", "--ignore-scripts", "--omit=dev", "--no-audit", "--no-fund")
+    if not is_installed(sources):
+        npm(sources, "ci", "--ignore-scripts", "--omit=dev", "--no-audit", "--no-fund")
     npm(sources, "run", "build", STUDIO_STATIC=str(static))
     return True
+
+
+def check_front_end(root: Path) -> None:
+    """Types, format and lint of `frontend/`, with the development tools that a build does without."""
+    sources = root / "frontend"
+    if not (is_installed(sources) and (sources / "node_modules" / "typescript").exists()):
+        npm(sources, "ci", "--ignore-scripts", "--no-audit", "--no-fund")
+    npm(sources, "run", "check")
 
 
 def is_current(sources: Path, manifest: Path) -> bool:
@@ -50,6 +60,12 @@ def is_current(sources: Path, manifest: Path) -> bool:
     built = manifest.stat().st_mtime_ns
     files = (path for path in sources.rglob("*") if "node_modules" not in path.parts and path.is_file())
     return all(path.stat().st_mtime_ns <= built for path in files)
+
+
+def is_installed(sources: Path) -> bool:
+    """Whether `node_modules` was made from today's lock."""
+    installed, lock = sources / "node_modules" / ".package-lock.json", sources / "package-lock.json"
+    return installed.exists() and installed.stat().st_mtime_ns >= lock.stat().st_mtime_ns
 
 
 def npm(folder: Path, *arguments: str, **environment: str) -> None:
@@ -66,4 +82,7 @@ def npm(folder: Path, *arguments: str, **environment: str) -> None:
 
 
 if __name__ == "__main__":
-    print("front end built" if build_front_end(Path(__file__).parent) else "front end is up to date", file=sys.stderr)
+    if sys.argv[1:] == ["check"]:
+        check_front_end(Path(__file__).parent)
+    else:
+        build_front_end(Path(__file__).parent)

@@ -1,0 +1,51 @@
+# Each target is the real command. `make demo` and `make test` work on a machine that has Python, git and make alone.
+
+PYTHON ?= $(firstword $(foreach name,python3 python3.13 python3.12 python3.11,$(shell $(name) -c \
+	'import sys; (3, 11) <= sys.version_info[:2] < (3, 14) and print(sys.executable)' 2>/dev/null)))
+TORCH ?= torch>=2.10,<2.14
+PYTEST_FLAGS ?= -n 2 --dist loadfile
+BIN := .venv/bin
+COMPILE := $(BIN)/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-emit-package torch --no-emit-index-url --no-header --custom-compile-command "make lock"
+
+.PHONY: demo run test check bench setup front browser lock
+
+demo: setup front            ## fine-tune a small model in two minutes, and keep serving
+	$(BIN)/studio demo
+
+run: setup front             ## serve the studio from STUDIO_HOME
+	$(BIN)/studio up
+
+test: setup front browser    ## the whole test suite
+	$(BIN)/pytest $(PYTEST_FLAGS)
+
+check: setup front browser   ## format, lint, types and tests
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy .
+	$(BIN)/python hatch_build.py check
+	$(BIN)/pytest $(PYTEST_FLAGS)
+
+bench: setup front           ## every hot path beside its peers
+	$(BIN)/python -m benchmarks
+
+setup: .venv/ready           ## the virtual environment, from the lock
+
+.venv/ready: requirements-dev.lock pyproject.toml
+	@test -n "$(PYTHON)" || { echo "Python 3.11, 3.12 or 3.13 is needed and was not found. Install one, or: make PYTHON=/path/to/python" >&2; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet "$(TORCH)"
+	$(BIN)/python -m pip install --quiet --no-deps --require-hashes -r requirements-dev.lock
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
+	touch $@
+
+front:                       ## the front end, where its sources are newer
+	@$(BIN)/python hatch_build.py
+
+browser:                     ## a Chromium for the journeys, where there is none
+	@$(BIN)/python -m tests.support.browsers
+
+lock: setup                  ## exact versions and hashes of everything but torch
+	$(COMPILE) --extra worker --extra dev -o requirements-dev.lock
+	$(COMPILE) --extra worker -c requirements-dev.lock -o requirements.lock
+	$(COMPILE) -c requirements-dev.lock -o requirements-web.lock
