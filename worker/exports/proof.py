@@ -63,9 +63,10 @@ def answering(model: Any) -> Iterator[None]:
 def templated(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[int]:
     """The ids of a question as the model saw questions in training."""
     if tokenizer.chat_template is None:
-        return list(tokenizer(prompt)["input_ids"])
+        return list(tokenizer.encode(prompt))
     messages = [{"role": "user", "content": prompt}]
-    return list(tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)["input_ids"])
+    text = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+    return list(tokenizer.encode(str(text), add_special_tokens=False))  # the template writes what it wants itself
 
 
 def answer(model: Any, ids: Sequence[int]) -> tuple[int, ...]:

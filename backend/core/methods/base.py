@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from backend.core.errors import Invalid
 from backend.core.strict import Strict
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
+
+    from backend.core.methods.merging import MergePlanner
 
 
 class Method(Strict):
@@ -31,3 +34,7 @@ class Method(Strict):
     def apply(self, model: PreTrainedModel, added_token_ids: list[int]) -> Any:
         """The model made trainable. `added_token_ids` are tokens that the run added: their rows must be trained and saved."""
         raise NotImplementedError(type(self).__name__)
+
+    def merge_planner(self) -> MergePlanner:
+        """How this method's adapter goes into the base's weights. A method that cannot be merged says so with `Invalid`."""
+        raise Invalid(f"{self.title} cannot be merged into its base.", code="merge.method")

@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from backend.core.errors import Invalid
 from backend.core.methods.base import Method
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+    from backend.core.methods.merging import MergePlanner
 
 
 class LoraSettings(Method):
@@ -62,6 +65,8 @@ class LoraSettings(Method):
         from peft import LoraConfig, get_peft_model
 
         targets = self.target_modules if isinstance(self.target_modules, str) else list(self.target_modules)
+        if isinstance(targets, list):
+            refuse_unknown_layers(model, targets)
         return get_peft_model(
             model,
             LoraConfig(
@@ -71,9 +76,36 @@ class LoraSettings(Method):
                 target_modules=targets,
                 use_rslora=self.use_rslora,
                 use_dora=self.use_dora,
-                trainable_token_indices=added_token_ids or None,
+                trainable_token_indices=trained_rows(model, added_token_ids),
                 task_type="CAUSAL_LM",
             ),
+        )
+
+    def merge_planner(self) -> MergePlanner:
+        from backend.core.methods.lora_merge import plan_lora
+
+        return plan_lora
+
+
+def trained_rows(model: PreTrainedModel, token_ids: list[int]) -> dict[str, list[int]] | None:
+    """PEFT's `trainable_token_indices`: the tokens' rows in the embedding, and in the head where it has weights of its own."""
+    if not token_ids:
+        return None
+    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+    tied = head is None or head.weight is embedding.weight
+    names = {id(module): name.rpartition(".")[2] for name, module in model.named_modules()}
+    return {names[id(layer)]: token_ids for layer in ((embedding,) if tied else (embedding, head))}
+
+
+def refuse_unknown_layers(model: PreTrainedModel, targets: list[str]) -> None:
+    """Raise `Invalid` for names that no layer with weights has, listing those that exist."""
+    known = {name.rpartition(".")[2]: name for name, module in model.named_modules() if hasattr(module, "weight")}
+    missing = [t for t in targets if not any(name == t or name.endswith(f".{t}") for name in known.values())]
+    if missing:
+        raise Invalid(
+            f"The model has no layer called {', '.join(missing)}.",
+            where="method.target_modules",
+            hint=f"It has {', '.join(sorted(known))}. `all-linear` takes all but the head.",
         )
 
 
