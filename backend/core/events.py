@@ -1,0 +1,54 @@
+"""The run's event log: what pages and programs are told, in order, numbered without gaps."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from uuid import UUID
+
+from sqlalchemy.orm import Session
+
+from backend.core.models import Json, Run, RunEvent
+
+
+class EventKind(StrEnum):
+    """The kinds of events, with the keys of their data."""
+
+    STATE = "state"  # state, intent, cause, attempt, worker
+    PHASE = "phase"  # phase, text
+    FACTS = "facts"  # facts that were merged into the run's
+    METRICS = "metrics"  # values, epoch
+    SAMPLE = "sample"  # index, prompt, text, tokens, finish
+    CHECKPOINT = "checkpoint"  # bytes
+    ARTIFACT = "artifact"  # id, kind, bytes, sha256, facts
+    AMENDMENT = "amendment"  # sequence, field, value: asked for
+    AMENDED = "amended"  # sequence: acknowledged; `step` is the first that it holds for
+    PROGRESS = "progress"  # what, done, total
+    LOG = "log"  # level, text
+    REWOUND = "rewound"  # everything after `step` is taken back
+
+
+def emit(session: Session, run: Run, kind: EventKind, data: Json, *, step: int | None = None) -> None:
+    """Append one event. The caller holds the run's row lock, under which the number is allotted."""
+    run.seq += 1
+    session.add(
+        RunEvent(
+            run_id=run.id,
+            seq=run.seq,
+            kind=kind,
+            step=run.step if step is None else step,
+            attempt=run.attempt,
+            data=data,
+        )
+    )
+    note_ring(session, run.id)
+
+
+def note_ring(session: Session, run_id: UUID) -> None:
+    """Remember that followers of this run are to be told, once the transaction is committed."""
+    session.info.setdefault("rings", set()).add(run_id)
+
+
+def take_rings(session: Session) -> set[UUID]:
+    """The runs with news in what was just committed; the edge rings their doorbells."""
+    rings: set[UUID] = session.info.pop("rings", set())
+    return rings
