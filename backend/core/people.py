@@ -1,0 +1,357 @@
+"""People, how they sign in, and the tokens of their programs.
+
+Secrets are 256 random bits and are stored hashed with SHA-256; passwords are stored with Argon2id. Functions take a
+synchronous `Session` and commit nothing. The slow hashing of passwords is apart from the database, so that the web can do
+it in a thread, two at a time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+from uuid import UUID
+
+from sqlalchemy import delete, func, select, text, update
+from sqlalchemy.orm import Session
+
+from backend.core.errors import Conflict, Forbidden, Invalid, NotFound, Problem, Unauthenticated
+from backend.core.ids import as_uuid
+from backend.core.models import ApiToken, Audit, Role, SetupToken, SignIn, User
+from backend.core.recipe import NAME
+
+if TYPE_CHECKING:
+    from pwdlib import PasswordHash
+
+ROLES = (Role.VIEWER, Role.MEMBER, Role.ADMIN)
+TOKEN_PREFIX = "fts_"
+MIN_PASSWORD, MAX_PASSWORD_BYTES = 8, 1024
+"""Argon2 takes longer with the length: 10 MB would take 0.4 s of a core."""
+USED_EVERY = timedelta(minutes=1)
+"""How exactly a token's last use is known; finer would write at each request."""
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Who asks, and by what right."""
+
+    id: UUID
+    name: str
+    role: Role
+    language: str | None
+    created_at: datetime
+    via: Literal["session", "token"]
+    credential: str
+    """The hash of the session's or token's secret: it names the sign-in without giving it away."""
+    csrf_token: str = ""
+    expires_at: datetime | None = None
+
+    def may(self, role: Role) -> bool:
+        return ROLES.index(self.role) >= ROLES.index(role)
+
+
+def hashed(secret: str) -> str:
+    """Secrets of 256 random bits need no salt and no slow hash."""
+    return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+# ---- passwords ------------------------------------------------------------------------------------------------------
+
+
+@cache
+def _hasher() -> PasswordHash:
+    from pwdlib import PasswordHash
+
+    return PasswordHash.recommended()
+
+
+@cache
+def _nobodys_hash() -> str:
+    return _hasher().hash(secrets.token_urlsafe())
+
+
+def hash_password(password: str) -> str:
+    """Argon2id; takes about 0.2 s and 64 MiB. Raises `Invalid` where the password is too short or too long."""
+    check_password(password)
+    return _hasher().hash(password)
+
+
+def check_password(password: str) -> None:
+    if len(password) < MIN_PASSWORD:
+        raise Invalid(
+            f"A password has at least {MIN_PASSWORD} characters.", where="password", hint="Four words make a good one."
+        )
+    if len(password.encode("utf-8", "surrogatepass")) > MAX_PASSWORD_BYTES:
+        raise Invalid(f"A password has at most {MAX_PASSWORD_BYTES:,} bytes.", where="password")
+
+
+def password_matches(password: str, password_hash: str | None) -> bool:
+    """Takes as long for somebody unknown (`None`), so that the time tells nothing."""
+    if len(password.encode("utf-8", "surrogatepass")) > MAX_PASSWORD_BYTES:
+        return False
+    return _hasher().verify(password, password_hash or _nobodys_hash()) and password_hash is not None
+
+
+# ---- the first administrator ----------------------------------------------------------------------------------------
+
+
+def setup_link(session: Session, folder: Path) -> str | None:
+    """The path and query of the one-time set-up page, kept in `folder/setup-link`; None once somebody exists.
+
+    A restart keeps the link that was printed, as long as nobody has used it.
+    """
+    file = folder / "setup-link"
+    if session.scalar(select(User.id).limit(1)):
+        file.unlink(missing_ok=True)
+        return None
+    kept = file.read_text().strip() if file.exists() else ""
+    known = session.get(SetupToken, hashed(kept.rpartition("=")[2]))
+    if known is not None:
+        return kept
+    token = secrets.token_urlsafe(32)
+    session.execute(delete(SetupToken))
+    session.add(SetupToken(token_hash=hashed(token)))
+    link = f"/setup?token={token}"
+    _write_private(file, link)
+    return link
+
+
+def _write_private(file: Path, content: str) -> None:
+    file.unlink(missing_ok=True)
+    file.touch(mode=0o600, exist_ok=False)
+    file.write_text(content + "\n")
+
+
+def check_setup_token(session: Session, token: str) -> SetupToken:
+    """The token's row, locked. Raises `Forbidden` where it is unknown or used."""
+    row = session.get(SetupToken, hashed(token), with_for_update=True)
+    if row is None or row.used_at is not None or session.scalar(select(User.id).limit(1)):
+        raise Forbidden(
+            "This set-up link was used already, or is not the newest one.",
+            hint="Sign in, or restart the studio for a fresh link where nobody exists yet.",
+        )
+    return row
+
+
+def create_first_admin(session: Session, token: str, name: str, password_hash: str) -> User:
+    """Use up the set-up link. The lock on the token's row lets one of two at once through."""
+    row = check_setup_token(session, token)
+    row.used_at = datetime.now(UTC)
+    return create(session, name, password_hash, Role.ADMIN, by=None)
+
+
+# ---- people ---------------------------------------------------------------------------------------------------------
+
+
+def listing(session: Session) -> list[User]:
+    return list(session.scalars(select(User).order_by(func.lower(User.name))))
+
+
+def find(session: Session, name_or_id: str) -> User:
+    """Raises `NotFound`."""
+    found = by_name(session, name_or_id) or ((key := as_uuid(name_or_id)) and session.get(User, key))
+    if not found:
+        raise NotFound(f"There is nobody called “{name_or_id}”.", code="people.unknown")
+    return found
+
+
+def by_name(session: Session, name: str) -> User | None:
+    return session.scalar(select(User).where(func.lower(User.name) == name.strip().lower()))
+
+
+def create(session: Session, name: str, password_hash: str, role: Role, *, by: Identity | None) -> User:
+    """Raises `Invalid` for a bad name and `Conflict` for one that is taken."""
+    name = name.strip()
+    if not NAME.fullmatch(name):
+        problem = Problem(
+            "name", "holds letters, digits, spaces and _ . + -, at most 80, and starts with a letter.", "name"
+        )
+        raise Invalid("This name cannot be used.", where="name", problems=(problem,))
+    if by_name(session, name):
+        raise Conflict(f"Somebody is called “{name}” already.", where="name")
+    user = User(name=name, password_hash=password_hash, role=role)
+    session.add(user)
+    session.flush()
+    audit(session, by.id if by else user.id, "person.create", name, role=role)
+    return user
+
+
+def set_role(session: Session, user: User, role: Role, *, by: Identity) -> None:
+    if user.role == Role.ADMIN and role != Role.ADMIN:
+        _another_admin(session, user)
+    user.role = role
+    audit(session, by.id, "person.role", user.name, role=role)
+
+
+def set_password(session: Session, user: User, password_hash: str, *, by: Identity) -> None:
+    """Every other sign-in of that person ends."""
+    user.password_hash = password_hash
+    others = delete(SignIn).where(SignIn.user_id == user.id, SignIn.token_hash != by.credential)
+    session.execute(others)
+    audit(session, by.id, "person.password", user.name)
+
+
+def set_language(session: Session, user_id: UUID, language: str) -> None:
+    session.execute(update(User).where(User.id == user_id).values(language=language))
+
+
+def disable(session: Session, user: User, *, by: Identity) -> None:
+    """That person cannot sign in and their tokens are refused, until enabled again."""
+    _another_admin(session, user)
+    user.disabled_at = datetime.now(UTC)
+    session.execute(delete(SignIn).where(SignIn.user_id == user.id))
+    audit(session, by.id, "person.disable", user.name)
+
+
+def enable(session: Session, user: User, *, by: Identity) -> None:
+    user.disabled_at = None
+    audit(session, by.id, "person.enable", user.name)
+
+
+def remove(session: Session, user: User, *, by: Identity) -> None:
+    """Their sign-ins and tokens go too; their runs and data stay."""
+    _another_admin(session, user)
+    audit(session, by.id, "person.remove", user.name)
+    session.delete(user)
+
+
+def _another_admin(session: Session, user: User) -> None:
+    """Raises `Conflict` where `user` is the last administrator. All administrators are locked, so that two who remove
+    each other at once do not both succeed."""
+    admins = session.scalars(
+        select(User).where(User.role == Role.ADMIN, User.disabled_at.is_(None)).order_by(User.id).with_for_update()
+    ).all()
+    if user in admins and len(admins) == 1:
+        raise Conflict(f"“{user.name}” is the last administrator.", hint="Make somebody else an administrator first.")
+
+
+# ---- sign-ins -------------------------------------------------------------------------------------------------------
+
+
+def sign_in(session: Session, user: User, user_agent: str, *, hours: int) -> str:
+    """The secret of a fresh sign-in, for the cookie. Sign-ins that ran out are forgotten on the way."""
+    if user.disabled_at:
+        raise Unauthenticated("This account is disabled.", hint="Ask an administrator.")
+    session.execute(delete(SignIn).where(SignIn.expires_at < func.clock_timestamp()))
+    secret = secrets.token_urlsafe(32)
+    session.add(
+        SignIn(
+            token_hash=hashed(secret),
+            user_id=user.id,
+            csrf_token=secrets.token_urlsafe(24),
+            user_agent=user_agent[:300],
+            expires_at=datetime.now(UTC) + timedelta(hours=hours),
+        )
+    )
+    audit(session, user.id, "sign_in", user.name)
+    return secret
+
+
+def sign_out(session: Session, identity: Identity) -> None:
+    session.execute(delete(SignIn).where(SignIn.token_hash == identity.credential))
+
+
+def find_session(session: Session, secret: str) -> Identity | None:
+    """Who the cookie's value stands for, if it still does."""
+    return find_credential(session, "session", hashed(secret))
+
+
+def find_bearer(session: Session, secret: str) -> Identity | None:
+    """Who an API token stands for. Its role is never more than its owner's is now."""
+    identity = find_credential(session, "token", hashed(secret))
+    if identity:
+        now = func.clock_timestamp()
+        stale = ApiToken.used_at.is_(None) | (ApiToken.used_at < now - USED_EVERY)
+        session.execute(update(ApiToken).where(ApiToken.token_hash == identity.credential, stale).values(used_at=now))
+    return identity
+
+
+def find_credential(session: Session, via: Literal["session", "token"], credential: str) -> Identity | None:
+    """The identity behind the hash of a secret, if it holds now; a stream asks again while it lasts."""
+    now = func.clock_timestamp()
+    if via == "session":
+        row = session.execute(
+            select(User, SignIn).join(SignIn).where(SignIn.token_hash == credential, SignIn.expires_at > now)
+        ).one_or_none()
+        return _identity(row[0], Role(row[0].role), "session", row[1]) if row and not row[0].disabled_at else None
+    unexpired = ApiToken.expires_at.is_(None) | (ApiToken.expires_at > now)
+    found = session.execute(
+        select(User, ApiToken)
+        .join(ApiToken)
+        .where(ApiToken.token_hash == credential, unexpired, ApiToken.revoked_at.is_(None))
+    ).one_or_none()
+    if not found or found[0].disabled_at:
+        return None
+    role = min(Role(found[0].role), Role(found[1].role), key=ROLES.index)
+    return _identity(found[0], role, "token", found[1])
+
+
+def _identity(user: User, role: Role, via: Literal["session", "token"], row: SignIn | ApiToken) -> Identity:
+    csrf_token = row.csrf_token if isinstance(row, SignIn) else ""
+    return Identity(
+        user.id, user.name, role, user.language, user.created_at, via, row.token_hash, csrf_token, row.expires_at
+    )
+
+
+# ---- API tokens -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class NewToken:
+    row: ApiToken
+    secret: str
+
+
+def create_token(
+    session: Session, owner: User, name: str, *, role: Role, days: int | None, by: UUID | None
+) -> NewToken:
+    """A token for programs. `days` until it runs out; None never does. Raises `Forbidden` above the owner's role."""
+    if ROLES.index(role) > ROLES.index(Role(owner.role)):
+        raise Forbidden(f"A token cannot do more than its owner, who is {owner.role}.", where="role")
+    if not NAME.fullmatch(name.strip()):
+        raise Invalid("Give the token a name of letters, digits, spaces and _ . + -.", where="name")
+    secret = TOKEN_PREFIX + secrets.token_urlsafe(32)
+    row = ApiToken(
+        user_id=owner.id,
+        name=name.strip(),
+        role=role,
+        prefix=secret[: len(TOKEN_PREFIX) + 4],
+        token_hash=hashed(secret),
+        expires_at=datetime.now(UTC) + timedelta(days=days) if days else None,
+    )
+    session.add(row)
+    session.flush()
+    audit(session, by, "token.create", f"{owner.name}: {name}", role=role)
+    return NewToken(row, secret)
+
+
+def tokens(session: Session, owner_id: UUID | None = None) -> list[tuple[ApiToken, str]]:
+    """Tokens with their owners' names, the newest first; of one person, or of everybody."""
+    query = select(ApiToken, User.name).join(User).order_by(ApiToken.created_at.desc())
+    if owner_id:
+        query = query.where(ApiToken.user_id == owner_id)
+    return [(row, name) for row, name in session.execute(query)]
+
+
+def revoke_token(session: Session, token_id: str, *, owner_id: UUID | None, by: UUID | None) -> ApiToken:
+    """From now on it is refused. `owner_id` narrows to one person's own. Raises `NotFound`."""
+    key = as_uuid(token_id)
+    row = session.get(ApiToken, key) if key else None
+    if row is None or (owner_id and row.user_id != owner_id):
+        raise NotFound("There is no such token.", code="tokens.unknown")
+    row.revoked_at = row.revoked_at or datetime.now(UTC)
+    audit(session, by, "token.revoke", row.name)
+    return row
+
+
+def audit(session: Session, user_id: UUID | None, action: str, subject: str, **data: Any) -> None:
+    session.add(Audit(user_id=user_id, action=action, subject=subject, data=data))
+
+
+def lock_first_start(session: Session) -> None:
+    """Several web processes that start together make one set-up link."""
+    session.execute(text("SELECT pg_advisory_xact_lock(hashtext('studio.setup'))"))

@@ -1,0 +1,266 @@
+"""The shapes of the API's answers. Pages draw the same objects, so a page never knows more than the API says."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Generic, Literal, TypeVar
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Json = dict[str, Any]
+T = TypeVar("T")
+Value = float | Literal["NaN", "Infinity", "-Infinity"]
+"""A metric's value. JSON has no word for what is not finite, so that comes as text."""
+
+
+class Out(BaseModel):
+    """An answer. It is read from rows of the database and never changed."""
+
+    model_config = ConfigDict(frozen=True, from_attributes=True)
+
+
+class Listing(Out, Generic[T]):
+    """One page of a list. `next` is the cursor of the page after it: pass it as `before`; null at the end."""
+
+    items: list[T]
+    next: str | None = None
+
+
+# ---- errors ---------------------------------------------------------------------------------------------------------
+
+
+class ProblemOut(Out):
+    """One thing that is wrong with what was sent."""
+
+    code: str = Field(examples=["rows.no_answer"])
+    message: str = Field(examples=["has no answer."])
+    where: str | None = Field(None, examples=["row 41"], description="The place, as a person would look for it.")
+    hint: str | None = Field(None, examples=["Map a column to the answer."])
+
+
+class ErrorBody(ProblemOut):
+    problems: list[ProblemOut] | None = Field(None, description="Everything that is wrong, at once.")
+    incident: str | None = Field(None, description="With status 500: the name under which the log tells more.")
+
+
+class ErrorOut(Out):
+    """Every refusal and failure has this shape: what happened, where, and what to do next."""
+
+    error: ErrorBody
+
+
+# ---- people ---------------------------------------------------------------------------------------------------------
+
+RoleName = Literal["viewer", "member", "admin"]
+
+
+class PersonOut(Out):
+    id: UUID
+    name: str = Field(examples=["ada"])
+    role: RoleName
+    language: str | None = None
+    created_at: datetime
+    disabled_at: datetime | None = Field(None, description="Since when this person cannot sign in.")
+
+
+class TokenOut(Out):
+    """An API token. The secret itself is shown once, when it is made."""
+
+    id: UUID
+    name: str = Field(examples=["ci"])
+    owner: str = Field(examples=["ada"])
+    role: RoleName
+    prefix: str = Field(examples=["fts_Xk3v"])
+    created_at: datetime
+    expires_at: datetime | None = None
+    used_at: datetime | None = None
+    revoked_at: datetime | None = None
+
+
+class NewTokenOut(TokenOut):
+    token: str = Field(description="The secret. It is not stored and cannot be shown again.")
+
+
+# ---- data -----------------------------------------------------------------------------------------------------------
+
+
+class VersionOut(Out):
+    """An immutable version of a data set. `facts` is what reading it found: columns, lengths, problems, duplicates."""
+
+    id: UUID
+    number: int
+    source_name: str = Field(examples=["alpaca.jsonl"])
+    source_bytes: int
+    source_sha256: str
+    sha256: str
+    bytes: int
+    format: str = Field(examples=["alpaca"])
+    kind: str = Field(examples=["messages"])
+    rows: int
+    facts: Json
+    created_at: datetime
+
+
+class DatasetOut(Out):
+    id: UUID
+    name: str = Field(examples=["support-answers"])
+    owner: str | None = None
+    created_at: datetime
+    version: VersionOut = Field(description="The newest version.")
+    versions: int = Field(description="How many versions there are.")
+
+
+class DatasetDetailOut(DatasetOut):
+    history: list[VersionOut] = Field(description="Every version, the newest first.")
+
+
+class OperationOut(Out):
+    """Background work on data. `done` of `total` bytes; `result` names what it made."""
+
+    id: UUID
+    kind: str = Field(examples=["ingest"])
+    state: Literal["running", "succeeded", "failed", "cancelled"]
+    done: int
+    total: int | None = None
+    result: Json | None = None
+    error: ProblemOut | None = None
+    created_at: datetime
+    ended_at: datetime | None = None
+
+
+class BaseOut(Out):
+    """A base model. `facts`: architecture, parameters, bytes, dtype, context length, vocabulary, template, licence."""
+
+    path: str = Field(examples=["stories260k"])
+    revision: str | None = None
+    facts: Json
+    problem: ProblemOut | None = Field(None, description="Why it cannot be used, if it cannot.")
+
+
+class RecipeVersionOut(Out):
+    number: int
+    body: Json
+    created_at: datetime
+
+
+class RecipeOut(Out):
+    name: str
+    owner: str | None = None
+    created_at: datetime
+    version: RecipeVersionOut = Field(description="The newest version.")
+    versions: int
+
+
+# ---- runs -----------------------------------------------------------------------------------------------------------
+
+StateName = Literal["queued", "preparing", "training", "finishing", "paused", "stopped", "failed", "succeeded"]
+
+
+class RunOut(Out):
+    """A run as a list shows it, and as the stream of many runs tells it."""
+
+    id: UUID
+    name: str = Field(examples=["stories260k-qlora-1"])
+    owner: str | None = None
+    parent: str | None = Field(None, description="The run that this one is a clone of.")
+    state: StateName
+    intent: Literal["run", "pause", "stop", "keep"] = Field(description="What is wanted of it.")
+    attempt: int = Field(description="How often a worker has taken it.")
+    worker: str | None = Field(None, description="The worker that holds it now.")
+    seq: int = Field(description="The number of its newest event.")
+    step: int
+    total_steps: int | None = None
+    latest: Json = Field(description="The newest value of each metric.")
+    progress: Json
+    cause: ProblemOut | None = Field(None, description="Why it failed or waits.")
+    model: str = Field(examples=["stories260k"])
+    method: str = Field(examples=["qlora"])
+    data: list[str] = Field(examples=[["support-answers 1"]])
+    created_at: datetime
+    queued_at: datetime
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    discarded_at: datetime | None = None
+
+
+class RunDetailOut(RunOut):
+    """Everything about a run but its curves, samples and events."""
+
+    recipe: Json = Field(description="The recipe, every setting written out.")
+    facts: Json = Field(description="What the trainer found: parameters, quantised layers, tokens, device.")
+    notes: list[ProblemOut]
+    base: Json = Field(description="The base model as it was pinned.")
+    sets: list[Json] = Field(description="The data-set versions as they were pinned.")
+    actions: list[str] = Field(
+        description="What can be done with it now.", examples=[["pause", "stop", "discard", "amend", "clone"]]
+    )
+
+
+class EventOut(Out):
+    """One event of a run's log. `kind` decides what `data` holds."""
+
+    seq: int
+    at: datetime
+    kind: str = Field(examples=["metrics"])
+    step: int
+    attempt: int
+    data: Json
+
+
+class CurvesOut(Out):
+    """Curves as `[step, value]`, thinned so that no extreme is lost."""
+
+    curves: dict[str, list[tuple[int, Value]]] = Field(examples=[{"loss": [[1, 6.14], [2, 5.9]]}])
+    seq: int = Field(description="Follow the events after this number to go on.")
+
+
+class SampleOut(Out):
+    step: int
+    index: int
+    prompt: str
+    text: str
+    finish: str = Field(examples=["eos"])
+    tokens: int
+
+
+class AmendmentOut(Out):
+    """A change in mid-run. `step` is the first step that it holds for; null until the trainer applied it."""
+
+    sequence: int
+    field: str = Field(examples=["training.learning_rate"])
+    value: Any
+    created_at: datetime
+    step: int | None = None
+
+
+class ArtifactOut(Out):
+    """What a run gives away. `sha256` covers the list of files with their hashes; `facts` holds the proof."""
+
+    id: UUID
+    run: str = Field(description="The run's name.")
+    kind: str = Field(examples=["merged"])
+    step: int
+    bytes: int
+    sha256: str
+    files: list[Json]
+    facts: Json
+    created_at: datetime
+    download: str = Field(examples=["/api/v1/artifacts/0199…/download"])
+
+
+class DeviceOut(Out):
+    name: str = Field(examples=["cuda:0"])
+    title: str
+    memory_bytes: int
+
+
+class WorkerOut(Out):
+    name: str
+    place: str
+    facts: Json
+    devices: list[DeviceOut]
+    runs: list[str] = Field(description="Names of the runs that it holds.")
+    started_at: datetime
+    seen_at: datetime
+    is_alive: bool = Field(description="Whether it was heard of lately.")
