@@ -1,8 +1,9 @@
-"""As whom Postgres runs. It refuses to run as root, so root gives it a user of its own, made by the kernel or `nobody`."""
+"""As whom Postgres runs. It refuses to be root, so root gives it a user: one made by the kernel, or `nobody`."""
 
 from __future__ import annotations
 
 import os
+import pwd
 import shutil
 import subprocess
 from dataclasses import dataclass
@@ -63,10 +64,24 @@ AS_NOBODY = Account(uid=NOBODY)
 
 
 def choose_account() -> Account:
-    """Ourselves unless we are root; then a user namespace; where the kernel refuses that, `nobody`."""
-    if os.geteuid() != 0:
+    """Ourselves, unless we are root or a number without a name, which Postgres refuses both.
+
+    Then a user namespace; where the kernel refuses that, root takes `nobody`.
+    """
+    if os.geteuid() != 0 and _has_name(os.geteuid()):
         return OURSELVES
-    return NAMESPACED if namespaces_work() else AS_NOBODY
+    if namespaces_work():
+        return NAMESPACED
+    return AS_NOBODY if os.geteuid() == 0 else OURSELVES
+
+
+def _has_name(uid: int) -> bool:
+    """Containers are often run as a number that their /etc/passwd does not know."""
+    try:
+        pwd.getpwuid(uid)
+    except KeyError:
+        return False
+    return True
 
 
 def namespaces_work() -> bool:

@@ -11,9 +11,9 @@ import psutil
 import psycopg
 import pytest
 
-from backend.embedded.account import AS_NOBODY, NAMESPACED, OURSELVES, Account, namespaces_work
+from backend.embedded.account import AS_NOBODY, NAMESPACED, NOBODY, OURSELVES, Account, namespaces_work
 from backend.embedded.postgres import Postgres, PostgresUnavailable, start_postgres
-from tests.support.processes import processes_of, wait_until
+from tests.support.processes import is_alive, processes_of, wait_until
 
 is_root = os.geteuid() == 0
 ACCOUNTS = [
@@ -29,10 +29,11 @@ ACCOUNTS = [
 HANG = """
 import sys, time
 from pathlib import Path
-from backend.embedded.account import Account
+from backend.embedded.account import Account, choose_account
 from backend.embedded.postgres import start_postgres
-account = Account(tuple(sys.argv[3].split()), int(sys.argv[2]) if sys.argv[2] else None)
-service = start_postgres(Path(sys.argv[1]), fast=True, account=account)
+home, *given = sys.argv[1:]
+account = Account(tuple(given[1].split()), int(given[0]) if given[0] else None) if given else choose_account()
+service = start_postgres(Path(home), fast=True, account=account)
 print(service.process.pid, flush=True)
 time.sleep(60)
 """
@@ -61,9 +62,8 @@ def test_no_process_is_left_when_the_parent_is_killed(home: Path, account: Accou
     family = [postmaster, *postmaster.children()]
     parent.kill()
     parent.communicate()
-    gone, alive = psutil.wait_procs(family, timeout=2)
-    assert len(gone) > 3
-    assert not alive
+    assert len(family) > 3
+    wait_until(lambda: not any(map(is_alive, family)), seconds=2, what="the end of every process")
 
 
 @pytest.mark.skipif(not (is_root and namespaces_work()), reason="needs root and user namespaces")
@@ -139,3 +139,35 @@ def test_a_home_with_a_long_path_gets_its_socket_elsewhere(home: Path) -> None:
     assert deep not in sockets.parents
     service.stop()
     sockets.rmdir()
+
+
+@pytest.mark.skipif(not is_root, reason="only root can become another user; a user runs all of the above as itself")
+@pytest.mark.parametrize("uid", [pytest.param(NOBODY, id="with a name"), pytest.param(12345, id="without a name")])
+def test_a_user_without_rights_runs_it(home: Path, uid: int) -> None:
+    os.chown(home, uid, uid)
+    candidates = [sys.executable, f"/usr/bin/python3.{sys.version_info.minor}"]
+    python = next((path for path in candidates if _may_run(path, uid)), None)
+    if python is None:
+        pytest.skip(f"other users can run neither {sys.executable} nor a Python of the system")
+    parent = _as_user(uid, [python, "-c", HANG, str(home)])
+    assert parent.stdout is not None
+    postmaster = psutil.Process(int(parent.stdout.readline()))
+    assert postmaster.uids().effective == uid
+    parent.kill()
+    parent.communicate()
+    wait_until(lambda: not is_alive(postmaster), seconds=2, what="the end of Postgres")
+
+
+def _as_user(uid: int, command: list[str]) -> subprocess.Popen[bytes]:
+    environment = {"PYTHONPATH": os.pathsep.join(sys.path), "PATH": os.defpath}
+    return subprocess.Popen(
+        command, user=uid, group=uid, extra_groups=[], stdout=subprocess.PIPE, env=environment, cwd="/"
+    )
+
+
+def _may_run(python: str, uid: int) -> bool:
+    """A Python below root's own folder is closed to others."""
+    try:
+        return _as_user(uid, [python, "-c", "import psycopg, backend.embedded.postgres"]).wait() == 0
+    except PermissionError:
+        return False

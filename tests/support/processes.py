@@ -15,13 +15,21 @@ def processes_of(home: Path) -> list[psutil.Process]:
 
 
 def _serves(process: psutil.Process, home: str) -> bool:
+    if not is_alive(process):
+        return False
     try:
-        if process.status() == psutil.STATUS_ZOMBIE:
-            return False
         places = [*process.cmdline(), process.cwd(), process.environ().get("STUDIO_HOME", "")]
     except (psutil.NoSuchProcess, psutil.AccessDenied):
         return False
     return any(home in place for place in places)
+
+
+def is_alive(process: psutil.Process) -> bool:
+    """A zombie has ended; that nobody has asked for its status yet is the business of process 1."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def wait_until(condition: Callable[[], object], *, seconds: float = 10.0, what: str = "it") -> None:
