@@ -76,7 +76,7 @@ def write_trained(base: Path, trained: Path, out: Path, *, on_progress: OnProgre
     skeleton = empty_model(base)
     whole = MergePlan(steps={}, replaced=full_names(skeleton, stored_tensors(trained, "model")))
     stored, plan, _ = settle_ties(skeleton, full_names(skeleton, stored_tensors(base, "model")), whole)
-    jobs = [TensorJob(name, _stored(plan.replaced.get(name, tensor)), tensor.dtype) for name, tensor in stored.items()]
+    jobs = [adapted_job(name, tensor, plan) for name, tensor in stored.items()]
     shards = {name: tensor.file.name for name, tensor in stored.items()}
     return write_model(skeleton, base, out, jobs, shards, untied=False, on_progress=on_progress)
 
@@ -131,16 +131,20 @@ def _stored(tensor: LazyTensor) -> StoredTensor:
 
 
 def adapted_job(
-    name: str, tensor: StoredTensor, plan: MergePlan, first: TensorStep | None, compute_dtype: torch.dtype | None
+    name: str,
+    tensor: StoredTensor,
+    plan: MergePlan,
+    first: TensorStep | None = None,
+    compute_dtype: torch.dtype | None = None,
 ) -> TensorJob:
-    """What is written under `name`: the base's tensor, what the adapter makes of it, or what the adapter has instead."""
-    if name in plan.replaced:
-        own = _stored(plan.replaced[name])
-        return TensorJob(name, own, own.dtype)
-    steps = tuple(step for step in (first, plan.steps.get(name)) if step)
+    """What is written under `name`, in the number type of the base's `tensor`: that, its adaption, or its replacement."""
+    step = plan.steps.get(name)
+    # PEFT saves an adapted embedding whole, as it was before its update: such a tensor is replaced and has a step.
+    origin = _stored(plan.replaced.get(name, tensor))
+    steps = tuple(each for each in (first if origin is tensor else None, step) if each)
     # A base stored in bf16 and trained in fp32 is merged in fp32 and rounded once, at the end.
     work = torch.promote_types(tensor.dtype, compute_dtype) if compute_dtype else tensor.dtype
-    return TensorJob(name, tensor, tensor.dtype, steps, work)
+    return TensorJob(name, origin, tensor.dtype, steps, work)
 
 
 def write_model(
