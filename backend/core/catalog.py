@@ -9,6 +9,13 @@ from pydantic import Field
 from backend.core.exports.adapter import AdapterExport
 from backend.core.exports.base import Export
 from backend.core.exports.merged import MergedExport
+from backend.core.formats.alpaca import Alpaca
+from backend.core.formats.base import Format
+from backend.core.formats.messages import Messages
+from backend.core.formats.preference import Labelled, Pairs
+from backend.core.formats.prompt_completion import PromptCompletion
+from backend.core.formats.sharegpt import ShareGpt
+from backend.core.formats.text import Text
 from backend.core.methods.full import Full
 from backend.core.methods.lora import Lora
 from backend.core.methods.qlora import QLora
@@ -21,3 +28,13 @@ AnyStage = Sft
 STAGES = (Sft,)
 
 EXPORTS: tuple[Export, ...] = (AdapterExport(), MergedExport())
+
+FORMATS: tuple[Format, ...] = (  # in the order in which they are tried
+    Pairs(),
+    Labelled(),
+    Messages(),
+    ShareGpt(),
+    Alpaca(),
+    PromptCompletion(),
+    Text(),
+)

@@ -1,0 +1,165 @@
+"""A file of any known shape becomes normalised Parquet, or every reason why not. Runs in a limited process."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from backend.core.datasets.detect import Match, detect
+from backend.core.datasets.problems import BadRow, Problems
+from backend.core.datasets.readers import Item, read
+from backend.core.datasets.schema import Row, to_record
+from backend.core.datasets.source import MIB, Source
+from backend.core.datasets.writer import Writer
+from backend.core.errors import Invalid, Problem
+from backend.core.limited import report, run_limited
+
+DETECT_ROWS = 100
+SAMPLE_ROWS = 5
+SAMPLE_CHARACTERS = 2000
+REPORT_SECONDS = 0.25
+MEMORY_MIB = 512
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is to be read, and how. `format` and `columns` (part → column) overrule what would be guessed."""
+
+    path: str
+    target: str
+    source_name: str
+    limit_bytes: int
+    format: str | None = None
+    columns: Mapping[str, str] | None = None
+    skip_bad_rows: bool = False
+
+
+def ingest(
+    order: Order,
+    *,
+    timeout_seconds: float,
+    on_progress: Callable[[dict[str, Any]], None] | None = None,
+    cancelled: Callable[[], bool] | None = None,
+) -> dict[str, Any]:
+    """Read `order.path` in a limited process and write `order.target`. Returns the facts of the version.
+
+    Progress is `{"done", "total"}` in bytes of the file. Raises `Invalid` with the problems by row number; the target
+    exists only when this returns.
+    """
+    try:
+        facts: dict[str, Any] = run_limited(
+            "backend.core.datasets.ingest:ingest_here",
+            asdict(order),
+            memory_mib=MEMORY_MIB,
+            timeout_seconds=timeout_seconds,
+            file_mib=order.limit_bytes // MIB + 64,
+            on_progress=on_progress,
+            cancelled=cancelled,
+        )
+    except BaseException:
+        Path(order.target).unlink(missing_ok=True)
+        raise
+    return facts
+
+
+def ingest_here(payload: dict[str, Any]) -> dict[str, Any]:
+    """The work itself, in this process."""
+    order = Order(**payload)
+    source = Source(Path(order.path), order.source_name, order.limit_bytes)
+    problems = Problems()
+    try:
+        items = _reported(read(source), source)
+        first = list(itertools.islice(items, DETECT_ROWS))
+        match = _match(first, order)
+        with Writer(Path(order.target)) as writer:
+            sample = _normalise(itertools.chain(first, items), match, writer, problems)
+    except Invalid as end:
+        raise problems.joined(end) from end
+    if match is None or writer.counts.rows + problems.total == 0:
+        raise problems.refusal(0) if problems.total else Invalid("The file has no rows.", code="file.no_rows")
+    if problems.total and not (order.skip_bad_rows and writer.counts.rows):
+        raise problems.refusal(writer.counts.rows)
+    return {
+        **asdict(writer.counts),
+        **_shape_facts(match, first),
+        **_file_facts(Path(order.target)),
+        "duplicates": writer.duplicates,
+        "skipped": problems.total,
+        "problems": [problem.as_json() for problem in problems.first],
+        "sample": sample,
+    }
+
+
+def _reported(items: Iterator[Item], source: Source) -> Iterator[Item]:
+    """The items, with how far into the file they are told now and then."""
+    told = time.monotonic()
+    for item in items:
+        if time.monotonic() - told > REPORT_SECONDS:
+            told = time.monotonic()
+            report({"done": source.position, "total": source.size})
+        yield item
+
+
+def _match(first: list[Item], order: Order) -> Match | None:
+    """The shape of the file; None where none of its first records can be read, and their problems are all there is."""
+    records = [item[1] for item in first if not isinstance(item, Problem)]
+    return detect(records, order.format, order.columns) if records else None
+
+
+def _normalise(items: Iterator[Item], match: Match | None, writer: Writer, problems: Problems) -> list[dict[str, Any]]:
+    """Write each good row, gather each problem, and return the first rows for people to see."""
+    sample: list[dict[str, Any]] = []
+    for item in items:
+        if isinstance(item, Problem) or match is None:
+            problems.add(item if isinstance(item, Problem) else Problem("rows.unknown_shape", "has no known shape."))
+            continue
+        number, record = item
+        try:
+            row = match.read(record, number)
+            writer.add(row)
+        except BadRow as bad:
+            problems.add(bad.at(number))
+            continue
+        except RecursionError:
+            problems.add(Problem("json.nesting", "is nested too deeply.", f"row {number}"))
+            continue
+        if len(sample) < SAMPLE_ROWS:
+            sample.append(_shown(row))
+    return sample
+
+
+def _shown(row: Row) -> dict[str, Any]:
+    """The row as it is shown in a summary: long texts shortened, empty fields left out."""
+
+    def short(value: Any) -> Any:
+        if isinstance(value, str):
+            return value if len(value) <= SAMPLE_CHARACTERS else value[:SAMPLE_CHARACTERS] + "…"
+        if isinstance(value, list):
+            return [short(each) for each in value[:20]]
+        if isinstance(value, dict):
+            return {key: short(each) for key, each in value.items() if each is not None}
+        return value
+
+    shown: dict[str, Any] = short(to_record(row))
+    return shown
+
+
+def _shape_facts(match: Match, first: list[Item]) -> dict[str, Any]:
+    columns = dict.fromkeys(column for item in first if not isinstance(item, Problem) for column in item[1])
+    return {
+        "format": match.format.name,
+        "title": match.format.title,
+        "kind": match.format.kind,
+        "columns": list(columns)[:200],
+        "mapping": dict(match.mapping),
+    }
+
+
+def _file_facts(path: Path) -> dict[str, Any]:
+    with open(path, "rb") as file:
+        return {"sha256": hashlib.file_digest(file, "sha256").hexdigest(), "bytes": path.stat().st_size}

@@ -1,0 +1,50 @@
+"""What is wrong with rows: raised by row, gathered by file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from backend.core.errors import Invalid, Problem
+
+SHOWN = 100
+"""Problems are all counted, and the first so many kept."""
+
+
+class BadRow(Exception):
+    """One row cannot be used. Whoever reads the file knows its number and turns this into a `Problem`."""
+
+    def __init__(self, code: str, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.code, self.message, self.hint = code, message, hint
+
+    def at(self, number: int, unit: str = "row") -> Problem:
+        return Problem(self.code, self.message, f"{unit} {number}", self.hint)
+
+
+@dataclass
+class Problems:
+    """Everything found wrong so far."""
+
+    first: list[Problem] = field(default_factory=list)
+    total: int = 0
+
+    def add(self, problem: Problem) -> None:
+        self.total += 1
+        if len(self.first) < SHOWN:
+            self.first.append(problem)
+
+    def refusal(self, rows: int) -> Invalid:
+        """The answer when none of them may be skipped. `rows` counts the good ones."""
+        whole = self.total + rows
+        return Invalid(
+            f"{self.total:,} of {whole:,} {'row' if whole == 1 else 'rows'} cannot be used.",
+            hint="Mend them, or leave them out with skip_bad_rows.",
+            code="rows",
+            problems=tuple(self.first),
+        )
+
+    def joined(self, end: Invalid) -> Invalid:
+        """What ended the reading, with the rows that were found bad before it."""
+        return Invalid(
+            end.message, hint=end.hint, where=end.where, code=end.code, problems=(*self.first, *end.problems)
+        )
