@@ -1,0 +1,215 @@
+"""Render conversations with a model's template, and find in the result what the assistant itself has to write.
+
+A turn of the assistant begins where the template's generation prompt ends, since that is where the model takes over, and
+ends with the template's end token. Neither needs `{% generation %}` in the template; where that stands, it decides.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from backend.core.datasets.schema import Row
+from backend.core.rendering.reader import MARK
+from backend.core.rendering.types import Span
+
+Turn = dict[str, Any]
+QUESTION, ANSWER = "Qzx", "Azx"
+FIXED_DATE = "26 Jul 2024"
+GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
+
+
+class TemplateRefused(ValueError):
+    """The template cannot, or will not, render a conversation; the message says why in its own words."""
+
+
+@dataclass(frozen=True)
+class Rendered:
+    text: str
+    spans: tuple[Span, ...] = ()
+
+
+class Chat:
+    """One template with the special tokens it may name.
+
+    `added` are all tokens of the vocabulary that text is split at, `ends` those known to end a turn or a text.
+    Raises `TemplateRefused` where the template cannot render one question and one answer.
+    """
+
+    def __init__(
+        self, template: str, variables: Mapping[str, str], *, added: Sequence[str], ends: Sequence[str]
+    ) -> None:
+        self.template, self._marks_itself = template, GENERATION.search(template) is not None
+        # A date that moves would make a resumed run read other rows than it began with.
+        dated = {"date_string": FIXED_DATE} if "date_string" in template else {}
+        self.variables = {**variables, **dated}
+        self.header = self._find_header()
+        run = self._find_end(added, not_an_end=variables.get("bos_token", ""))
+        self.turn_end = run[0] if run else None
+        self._end_run = "".join(run)
+        self._end = re.compile("|".join(re.escape(each) for each in dict.fromkeys((*run, *ends)) if each) or "(?!)")
+        self._header_is_certain = any(token in self.header for token in added)
+
+    def render(self, turns: Sequence[Turn], tools: Any = None, *, add_generation_prompt: bool = False) -> str:
+        """The text that the model reads. Raises `TemplateRefused`."""
+        return self._render(turns, tools, add_generation_prompt)[0]
+
+    def render_row(self, turns: Sequence[Turn], tools: Any, train: Sequence[bool]) -> Rendered:
+        """The text with a span for each turn of the assistant that it shows; `train` has one entry for each of them."""
+        text, marked = self._render(turns, tools, False)
+        self._check_tools(text, turns, tools)
+        if self._marks_itself:
+            return Rendered(text, self._spans_marked(text, marked, train))
+        answers = [number for number, turn in enumerate(turns) if turn["role"] == "assistant"]
+        starts = self._starts(text, turns, tools, answers)
+        limits = [*(start for start in starts[1:]), len(text)]
+        spans = [
+            self._span(text, start, limit, turns[number]["content"], learn)
+            for number, start, limit, learn in zip(answers, starts, limits, train, strict=True)
+        ]
+        return Rendered(text, tuple(spans))
+
+    def _render(self, turns: Sequence[Turn], tools: Any, prompt: bool) -> tuple[str, list[tuple[int, int]]]:
+        from jinja2 import TemplateError
+        from transformers.utils import chat_template_utils
+
+        library: Any = chat_template_utils  # its own types are wrong
+        try:
+            texts, marked = library.render_jinja_template(
+                [list(turns)],
+                tools=tools,
+                chat_template=self.template,
+                add_generation_prompt=prompt,
+                return_assistant_tokens_mask=self._marks_itself,
+                **self.variables,
+            )
+        except (TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
+            raise TemplateRefused(str(error) or type(error).__name__) from None
+        except RecursionError:
+            raise TemplateRefused("it calls itself without end") from None
+        return texts[0], list(marked[0]) if self._marks_itself else []
+
+    def _find_header(self) -> str:
+        """What the template writes to make the model answer; empty where it writes nothing."""
+        turns = [{"role": "user", "content": QUESTION}]
+        try:
+            without, prompt = self.render(turns), self.render(turns, add_generation_prompt=True)
+        except TemplateRefused:
+            return ""
+        return prompt.removeprefix(without) if prompt.startswith(without) else ""
+
+    def _find_end(self, added: Sequence[str], not_an_end: str) -> list[str]:
+        """The tokens that the template writes right behind an answer, wherever in the conversation it stands."""
+        turns = [{"role": "user", "content": QUESTION}, {"role": "assistant", "content": ANSWER}]
+        last = self.render(turns).rpartition(ANSWER)[2]
+        try:
+            middle = self.render([*turns, turns[0]]).rpartition(ANSWER)[2]
+        except TemplateRefused:
+            middle = last
+        longest_first = sorted((each for each in added if each != not_an_end), key=len, reverse=True)
+        token = "|".join(map(re.escape, longest_first)) or "(?!)"
+        run = re.match(rf"\s*((?:{token})+)", last[: _shared(last, middle)]) or re.match(rf"\s*({token})", last)
+        return re.findall(token, run[1]) if run else []
+
+    def _starts(self, text: str, turns: Sequence[Turn], tools: Any, answers: Sequence[int]) -> list[int]:
+        """Where the model takes over, for each answer. Data cannot spell out a header that holds a control token."""
+        if self._header_is_certain and not text.endswith(self.header):
+            found = [each.end() for each in re.finditer(re.escape(self.header), text)]
+            if len(found) == len(answers):
+                return found
+        return [self._start_by_change(text, turns, tools, number) for number in answers]
+
+    def _start_by_change(self, text: str, turns: Sequence[Turn], tools: Any, number: int) -> int:
+        """Where the text begins to differ when this answer does."""
+        changed = [*turns[:number], {**turns[number], "content": MARK}, *turns[number + 1 :]]
+        start = _shared(text, self.render(changed, tools))
+        if start < len(text):
+            return start
+        # The template shows a call and not the words beside it: the turn begins behind all that came before.
+        return _shared(text, self.render(turns[:number], tools, add_generation_prompt=True))
+
+    def _span(self, text: str, start: int, limit: int, content: str, train: bool) -> Span:
+        end = self._end.search(text, start, limit)
+        if end is None:
+            words = content.strip()
+            found = text.find(words, start, limit)
+            return Span(start, found + len(words) if found >= 0 else limit, train, ends=False)
+        whole_run = bool(self._end_run) and text.startswith(self._end_run, end.start())
+        return Span(start, end.start() + len(self._end_run) if whole_run else end.end(), train, ends=True)
+
+    def _spans_marked(self, text: str, marked: Sequence[tuple[int, int]], train: Sequence[bool]) -> tuple[Span, ...]:
+        """The template's own `{% generation %}` blocks, one for each turn of the assistant."""
+        if len(marked) != len(train):
+            turns = f"{len(train)} turn{'s' if len(train) != 1 else ''} of the assistant"
+            raise TemplateRefused(f"its generation blocks ({len(marked)}) do not match the {turns}")
+        return tuple(
+            Span(start, end, learn, ends=self._end.search(text, start, end) is not None)
+            for (start, end), learn in zip(marked, train, strict=True)
+        )
+
+    def _check_tools(self, text: str, turns: Sequence[Turn], tools: Any) -> None:
+        """Refuse what the template would leave out in silence."""
+        if tools and text == self.render(turns):
+            raise TemplateRefused("it cannot show the tools of this row")
+        if any("tool_calls" in turn for turn in turns):
+            without = [{key: value for key, value in turn.items() if key != "tool_calls"} for turn in turns]
+            if text == self._or_empty(without, tools):
+                raise TemplateRefused("it cannot show the tool calls of this row")
+        if any(turn["role"] == "tool" for turn in turns):
+            changed = [{**turn, "content": MARK} if turn["role"] == "tool" else turn for turn in turns]
+            if text == self._or_empty(changed, tools):
+                raise TemplateRefused("it cannot show the answers of tools")
+
+    def _or_empty(self, turns: Sequence[Turn], tools: Any) -> str:
+        try:
+            return self.render(turns, tools)
+        except TemplateRefused:
+            return ""
+
+
+def _shared(one: str, other: str) -> int:
+    """How many characters both begin with."""
+    low, high = 0, min(len(one), len(other))
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if one[low:middle] == other[low:middle] else (low, middle - 1)
+    return low
+
+
+def turns_of(row: Row) -> list[Turn]:
+    """The messages as templates take them. Raises `TemplateRefused` where tool calls are not JSON."""
+    turns: list[Turn] = []
+    for message in row.messages:
+        turn: Turn = {"role": message.role, "content": message.content}
+        if message.name:
+            turn["name"] = message.name
+        if message.tool_calls:
+            turn["tool_calls"] = _calls(message.tool_calls)
+        turns.append(turn)
+    return turns
+
+
+def tools_of(row: Row) -> list[Any] | None:
+    """The tools of the row as JSON schemas."""
+    return list(_json(row.tools, "tools")) if row.tools else None
+
+
+def _calls(text: str) -> list[Any]:
+    """Templates write arguments as JSON themselves, so they must not be JSON text already."""
+    calls = _json(text, "tool calls")
+    calls = calls if isinstance(calls, list) else [calls]
+    for call in calls:
+        function = call.get("function", call) if isinstance(call, dict) else {}
+        if isinstance(function.get("arguments"), str):
+            function["arguments"] = _json(function["arguments"], "arguments")
+    return calls
+
+
+def _json(text: str, what: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        raise TemplateRefused(f"its {what} are not JSON") from None
