@@ -50,6 +50,11 @@ class Journal:
         os.fsync(self._descriptor)
         os.close(self._descriptor)
 
+    @property
+    def doing(self) -> str:
+        """The phase, or the long part, that the work is in."""
+        return str(self._progress["what"])
+
     def phase(self, name: str, text: str = "") -> None:
         self._progress = {"what": name, "done": 0, "total": 0}
         self._write(LineKind.PHASE, {"phase": name, "text": text})
@@ -62,10 +67,6 @@ class Journal:
 
     def sample(self, **sample: Any) -> None:
         self._write(LineKind.SAMPLE, sample)
-
-    def checkpoint(self, **checkpoint: Any) -> None:
-        self._write(LineKind.CHECKPOINT, checkpoint)
-        self.sync()
 
     def amended(self, sequence: int, step: int) -> None:
         self._write(LineKind.AMENDED, {"sequence": sequence}, step=step)
@@ -80,9 +81,11 @@ class Journal:
     def log(self, level: str, text: str) -> None:
         self._write(LineKind.LOG, {"level": level, "text": text})
 
-    def artifact(self, artifact: Mapping[str, Any]) -> None:
-        self._write(LineKind.ARTIFACT, {"artifact": dict(artifact)})
-        self.sync()
+    def emit(self, kind: LineKind, data: Mapping[str, Any]) -> None:
+        """A line that somebody else has put together; what names files is synced."""
+        self._write(kind, data)
+        if kind in (LineKind.ARTIFACT, LineKind.CHECKPOINT):
+            self.sync()
 
     def end(self, outcome: Outcome, cause: StudioError | None = None) -> None:
         """The last line. `cause` says, to a person, why it failed."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from backend.core.methods.base import Method
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PreTrainedModel
 
 
@@ -16,6 +17,12 @@ class Full(Method):
     learning_rate: ClassVar[float] = 1e-5
 
     kind: Literal["full"] = "full"
+
+    def load_options(self, device: str, dtype: torch.dtype) -> dict[str, Any]:  # noqa: ARG002 -- trained weights are fp32
+        """Every weight is trained, so each is loaded as fp32: in half precision small updates are rounded away."""
+        import torch
+
+        return {"dtype": torch.float32}
 
     def apply(self, model: PreTrainedModel, added_token_ids: list[int]) -> PreTrainedModel:  # noqa: ARG002 -- all rows are trained anyway
         model.requires_grad_(True)

@@ -1,0 +1,23 @@
+"""`python -m worker.trainer [ASSIGNMENT.json]`: a warm spare that waits for its assignment, or a run by hand."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from worker.trainer.process import die_with_parent, freeze_environment, wait_for_assignment
+
+
+def main(arguments: list[str]) -> int:
+    freeze_environment()
+    die_with_parent()
+    path = Path(arguments[0]) if arguments else wait_for_assignment()
+    if path is None:
+        return 0
+    from worker.trainer.train import carry_out  # torch and all: after the environment is frozen
+
+    return carry_out(path)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

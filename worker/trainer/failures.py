@@ -1,0 +1,53 @@
+"""Failures that trying again will not mend, in words a person can act on."""
+
+from __future__ import annotations
+
+import errno
+
+import torch
+
+from backend.core.errors import StudioError
+
+
+class Failed(StudioError):
+    """The run ends in `failed`, with this as its cause."""
+
+    code = "failed"
+
+
+def not_finite(first: int, last: int) -> Failed:
+    return Failed(
+        f"The loss or its gradients were not finite in {last - first + 1} steps in a row (steps {first} to {last}).",
+        code="nan",
+        hint="Try a tenth of the learning rate, bf16 or fp32 instead of fp16, and look for odd rows in the data. "
+        "The last good checkpoint is kept.",
+    )
+
+
+def out_of_memory(doing: str, rows: int = 0, longest: int = 0) -> Failed:
+    """`doing` is `at step 12` or `while loading the model`; `rows` × `longest` tokens was the batch."""
+    if not rows:
+        return Failed(
+            f"Out of memory {doing}.", code="out_of_memory", hint="Try QLoRA, a smaller model, or a larger accelerator."
+        )
+    smaller = f"batch {rows // 2} with twice the accumulation" if rows > 1 else f"max_length {max(8, longest // 2):,}"
+    return Failed(
+        f"Out of memory {doing}: batch {rows} × {longest:,} tokens.",
+        code="out_of_memory",
+        hint=f"Try {smaller}, gradient checkpointing, or QLoRA.",
+    )
+
+
+def disk_full(doing: str) -> Failed:
+    return Failed(f"The disk is full: {doing}.", code="disk_full", hint="Free some space, then resume the run.")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """On a CPU torch raises a plain `RuntimeError`, which only its words tell apart."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
+
+
+def is_disk_full(error: BaseException) -> bool:
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)

@@ -1,0 +1,110 @@
+"""The trainer as a process: frozen environment, no orphan, heavy imports beforehand, one accelerator at a time."""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import importlib
+import os
+import re
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from worker.trainer.journal import Journal
+
+PR_SET_PDEATHSIG = 1
+FROZEN = {
+    "OMP_WAIT_POLICY": "PASSIVE",  # spinning threads slow their neighbours, the web process among them, up to 40 times
+    "TOKENIZERS_PARALLELISM": "false",
+    "PYTORCH_NVML_BASED_CUDA_CHECK": "1",  # asking whether there is a GPU must not touch it
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "TRANSFORMERS_VERBOSITY": "error",
+}
+HEAVY = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "worker.trainer.train")
+
+
+def freeze_environment() -> None:
+    """Set what libraries read once, at import. What the supervisor set already stands."""
+    for name, value in FROZEN.items():
+        os.environ.setdefault(name, value)
+
+
+def die_with_parent() -> None:
+    """Have the kernel end this process when its parent dies. Where it cannot, a thread waits for stdin to close."""
+    parent = os.getppid()
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL))
+    if os.getppid() != parent:  # it died before the call took effect
+        os._exit(1)
+
+
+def watch_stdin() -> None:
+    """End this process when stdin closes: the parent is gone."""
+
+    def wait() -> None:
+        while os.read(0, 4096):
+            pass
+        os._exit(1)
+
+    threading.Thread(target=wait, name="parent-watch", daemon=True).start()
+
+
+def wait_for_assignment() -> Path | None:
+    """Import everything heavy, say `ready` on stdout, and wait for the path of an assignment on stdin.
+
+    None where stdin closes instead. Stdout belongs to the supervisor, so whatever libraries print goes to stderr.
+    """
+    supervisor = os.dup(1)
+    os.dup2(2, 1)
+    import_heavy()
+    os.write(supervisor, b"ready\n")
+    line = sys.stdin.readline()
+    if not line.endswith("\n"):
+        return None
+    if sys.platform != "linux":
+        watch_stdin()
+    return Path(line.strip())
+
+
+def import_heavy() -> None:
+    """Import the libraries (4 to 15 s) without touching an accelerator."""
+    for name in HEAVY:
+        importlib.import_module(name)
+    transformers = importlib.import_module("transformers")
+    for name in ("Trainer", "AutoModelForCausalLM", "AutoTokenizer", "BitsAndBytesConfig"):
+        getattr(transformers, name)  # it imports what is asked for
+
+
+def run_directory() -> Path:
+    """Where locks lie: `STUDIO_RUN_DIR`, else `run` under the studio's home."""
+    from backend.core.settings import settings
+
+    given = os.environ.get("STUDIO_RUN_DIR")
+    return Path(given) if given else settings().folder("run")
+
+
+@contextmanager
+def device_lock(device: str, journal: Journal) -> Iterator[None]:
+    """Hold the accelerator for as long as this process works. The kernel frees it however the process ends."""
+    folder = run_directory()
+    folder.mkdir(parents=True, exist_ok=True)
+    name = re.sub(r"[^a-z0-9]+", "-", device.lower())
+    with open(folder / f"device-{name}.lock", "wb") as file:
+        if not _try_lock(file.fileno()):
+            journal.phase("loading", f"Waiting for {device}: another trainer still holds it.")
+            while not _try_lock(file.fileno()):
+                time.sleep(0.2)
+        yield
+
+
+def _try_lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
