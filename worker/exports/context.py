@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -47,3 +48,10 @@ class ExportContext:
     data: tuple[DataFact, ...] = ()
     metrics: dict[str, tuple[float, float]] = field(default_factory=dict)
     added_token_ids: tuple[int, ...] = ()
+
+    @property
+    def resized_rows(self) -> int:
+        """Rows of the embedding where the run made it longer than the base's; 0 where it did not."""
+        config = json.loads((self.base / "config.json").read_text())
+        rows = int((config.get("text_config") or config)["vocab_size"])
+        return self.watched.vocabulary if self.watched.vocabulary > rows else 0

@@ -47,7 +47,8 @@ def quantised_and_back(
     from bitsandbytes.nn.modules import Params4bit
 
     taken = weight.to(dtype or weight.dtype)
-    packed: Any = Params4bit(
+    holder: Any = Params4bit  # its `to` is typed for a subclass that does not exist
+    packed = holder(
         taken.t().contiguous() if across else taken,
         requires_grad=False,
         quant_type=config.bnb_4bit_quant_type,

@@ -6,20 +6,27 @@ the folder is loaded from disk as anybody would load it, and must give the same 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from backend.core.errors import StudioError
+
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 ANSWER_TOKENS = 16
 ROW_TOKENS = 512
 COMPARED_POSITIONS = 32  # of each sequence, its last ones: a vocabulary of 150,000 makes 19 MB of each
 NO_PROMPT = "Hello!"  # a run without prompts is proved all the same
+MARGIN = 2.0
+FLOOR_LOGITS = 1e-3  # in float32, kernels and the order of sums alone make up to 1e-4
+SEED = 0
 
 
 @dataclass(frozen=True)
@@ -28,6 +35,10 @@ class Watched:
 
     sequences: tuple[tuple[int, ...], ...]
     logits: tuple[torch.Tensor, ...]  # float32 on the CPU, [positions, vocabulary]
+
+    @property
+    def vocabulary(self) -> int:
+        return self.logits[0].shape[-1]
 
     @property
     def tokens(self) -> int:
@@ -86,3 +97,110 @@ def forward(model: Any, sequence: Sequence[int]) -> torch.Tensor:
     ids = torch.tensor([list(sequence)], device=next(model.parameters()).device)
     logits: torch.Tensor = model(input_ids=ids, use_cache=False).logits[0]
     return logits
+
+
+@dataclass(frozen=True)
+class Base:
+    """The base as it was loaded for training, for the calibration."""
+
+    folder: Path
+    dtype: torch.dtype
+    quantisation: BitsAndBytesConfig | None
+    device: str
+
+
+def prove(watched: Watched, folder: Path, base: Base, *, must_agree: bool = True) -> dict[str, Any]:
+    """Reload `folder` in its stored type and compare it with what was watched.
+
+    Raises `StudioError` where the largest difference of a logit is above what rounding does to the base, unless the
+    difference is only to be shown. Returns the facts of the comparison.
+    """
+    merged = load_model(folder, "auto", None, base.device)
+    with answering(merged):
+        found = logits_of(merged, watched.sequences)
+    dtype = merged.dtype
+    del merged
+    difference = largest_difference(watched.logits, found)
+    threshold = rounding_threshold(watched, base, dtype)
+    agreed = difference <= threshold  # False for NaN too
+    if must_agree and not agreed:
+        raise StudioError(
+            f"The merged model does not answer like the model that was watched: logits differ by {difference:.3g}, "
+            f"where rounding explains {threshold:.3g}.",
+            code="merge.drift",
+            hint="Nothing was given out. The adapter is unharmed; report this with the run's recipe.",
+        )
+    return {
+        "max_logit_diff": difference,
+        "threshold": threshold,
+        "agrees": agreed,
+        "greedy_agreement": greedy_agreement(watched.logits, found),
+        "prompts": len(watched.sequences),
+        "tokens": watched.tokens,
+        "dtype": str(dtype).removeprefix("torch."),
+    }
+
+
+def load_model(
+    folder: Path, dtype: torch.dtype | str, quantisation: BitsAndBytesConfig | None, device: str
+) -> PreTrainedModel:
+    from transformers import AutoModelForCausalLM
+
+    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=dtype, quantization_config=quantisation, device_map={"": device}
+    )
+    return model
+
+
+def largest_difference(left: Sequence[torch.Tensor], right: Sequence[torch.Tensor]) -> float:
+    """Infinite where the shapes differ or a number is missing."""
+    if [each.shape for each in left] != [each.shape for each in right]:
+        return math.inf
+    largest = max(float((one - other).abs().max()) for one, other in zip(left, right, strict=True))
+    return math.inf if math.isnan(largest) else largest
+
+
+def greedy_agreement(left: Sequence[torch.Tensor], right: Sequence[torch.Tensor]) -> float:
+    """Share of positions at which both find the same token likeliest."""
+    pairs = [(one.argmax(-1), other.argmax(-1)) for one, other in zip(left, right, strict=True)]
+    same = sum(int((one == other).sum()) for one, other in pairs if one.shape == other.shape)
+    return same / sum(len(one) for one, _ in pairs)
+
+
+def rounding_threshold(watched: Watched, base: Base, stored: torch.dtype) -> float:
+    """How far logits may move for no other reason than the number type.
+
+    The base alone, dequantised, is run in the type it was trained in, and again cast to the stored type with every weight
+    moved by up to one rounding, as a merge moves it. Rounding errors grow with the logits, which training may have enlarged.
+    """
+    before, after = rounded_base(watched, base, stored)
+    noise = largest_difference(before, after)
+    growth = max(1.0, scale_of(watched.logits) / max(scale_of(before), 1e-9))
+    return max(FLOOR_LOGITS, MARGIN * noise * growth) if math.isfinite(noise) else FLOOR_LOGITS
+
+
+def rounded_base(
+    watched: Watched, base: Base, stored: torch.dtype
+) -> tuple[tuple[torch.Tensor, ...], tuple[torch.Tensor, ...]]:
+    """The base's logits as trained on, and after one rounding."""
+    model: Any = load_model(base.folder, base.dtype, base.quantisation, base.device)
+    model = model.dequantize() if base.quantisation else model
+    if watched.vocabulary > model.get_output_embeddings().weight.shape[0]:
+        model.resize_token_embeddings(watched.vocabulary, mean_resizing=False)
+    with answering(model):
+        before = logits_of(model, watched.sequences)
+        move_by_one_rounding(model, stored)
+        return before, logits_of(model, watched.sequences)
+
+
+def move_by_one_rounding(model: torch.nn.Module, dtype: torch.dtype) -> None:
+    """Cast every weight and multiply it by 1 ± up to the type's epsilon. Buffers stay, as they do when a model is loaded."""
+    for weight in model.parameters():
+        weight.data = weight.data.to(dtype)
+        generator = torch.Generator(weight.device).manual_seed(SEED)
+        noise = torch.rand(weight.shape, generator=generator, dtype=dtype, device=weight.device).mul_(2).sub_(1)
+        weight.data.addcmul_(weight.data, noise, value=torch.finfo(dtype).eps)
+
+
+def scale_of(logits: Sequence[torch.Tensor]) -> float:
+    return max(float(each.abs().max()) for each in logits)

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from backend.core.assignment import LineKind
+from backend.core.archives import describe, files_sha256
+from backend.core.assignment import ARTIFACTS, LineKind
+from backend.core.catalog import EXPORTS
+from backend.core.exports.base import Export
+from worker.exports.bench import WorkerBench
 from worker.exports.context import ExportContext
+from worker.exports.merge import OnProgress
 
 Emit = Callable[[LineKind, dict[str, Any]], None]
 """Writes one journal line: its kind and its data."""
@@ -19,4 +27,64 @@ def export_all(context: ExportContext, attempt: Path, emit: Emit) -> None:
     Long steps emit `progress` lines. Raises `StudioError` where an artifact cannot be made or proved: it is then not there,
     and those before it are.
     """
-    raise NotImplementedError
+    for export in EXPORTS:
+        if export.applies(context.recipe):
+            publish(export, context, attempt, emit)
+
+
+def publish(export: Export, context: ExportContext, attempt: Path, emit: Emit) -> None:
+    """One artifact, whole or not at all."""
+    folder = attempt / ARTIFACTS / export.kind
+    beside = folder.with_name(f".tmp-{export.kind}")
+    shutil.rmtree(beside, ignore_errors=True)
+    beside.mkdir(parents=True)
+    try:
+        facts = export.write(WorkerBench(context, per_cent(export.title, emit)), beside)
+        sync(beside)
+        files = describe(beside)
+        beside.rename(folder)
+        sync_folder(folder.parent)
+    except BaseException:
+        shutil.rmtree(beside, ignore_errors=True)
+        raise
+    made = {
+        "kind": export.kind,
+        "folder": folder.relative_to(attempt).as_posix(),
+        "files": [asdict(file) for file in files],
+        "bytes": sum(file.bytes for file in files),
+        "sha256": files_sha256(files),
+        "facts": facts,
+    }
+    emit(LineKind.ARTIFACT, made)
+
+
+def per_cent(what: str, emit: Emit) -> OnProgress:
+    """Tell the journal of each whole per cent, not of each tensor."""
+    told = -1
+
+    def tell(done: int, total: int) -> None:
+        nonlocal told
+        if (now := done * 100 // max(total, 1)) > told:
+            told = now
+            emit(LineKind.PROGRESS, {"what": what, "done": done, "total": total})
+
+    return tell
+
+
+def sync(folder: Path) -> None:
+    """Everything below `folder` is on the disk when this returns."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+        else:
+            sync_folder(path)
+    sync_folder(folder)
+
+
+def sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
