@@ -33,13 +33,14 @@ def up() -> None:
 @app.command()
 def web(listen_fd: Annotated[int | None, typer.Option(hidden=True)] = None) -> None:
     """Serve the web alone, with the Postgres and Redis that DATABASE_URL and REDIS_URL name."""
-    import uvicorn
-
     from backend.embedded.studio import listen, require_services
-    from backend.web.app import create_app
 
     here = settings()
     require_services(here)
+    import uvicorn
+
+    from backend.web.app import create_app
+
     listener = listen(here.host, here.port) if listen_fd is None else socket.socket(fileno=listen_fd)
     # Event streams never end by themselves: without a deadline the server would wait for them for ever.
     config = uvicorn.Config(create_app(), server_header=False, timeout_graceful_shutdown=3)

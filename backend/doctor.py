@@ -8,9 +8,10 @@ import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 
 from backend.core.errors import StudioError
@@ -21,12 +22,11 @@ from backend.embedded.home import prepare_home, socket_folder
 
 GIB = 1024**3
 ROOMY_GIB = 20
+LIBRARIES = ("torch", "transformers", "peft", "accelerate", "bitsandbytes")
 PROBE = """
-import json, torch, transformers, peft, bitsandbytes
+import json, torch
 gpus = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
-names = [f"{g.name} ({g.total_memory / 1024**3:.0f} GiB)" for g in gpus]
-versions = {m.__name__: m.__version__ for m in (torch, transformers, peft, bitsandbytes)}
-print(json.dumps({"versions": versions, "gpus": names}))
+print(json.dumps([f"{gpu.name} ({gpu.total_memory / 1024**3:.0f} GiB)" for gpu in gpus]))
 """
 
 
@@ -55,15 +55,13 @@ class Finding:
 
 
 def examine(settings: Settings) -> list[Finding]:
-    """Look at everything; `studio up` works where no finding is fatal."""
-    return [
-        _python(),
-        _training(),
-        *_home(settings),
-        _database(settings),
-        _queue(settings),
-        _page(),
-    ]
+    """Look at everything, the training libraries included, whose loading takes seconds."""
+    return [*examine_host(settings), _training()]
+
+
+def examine_host(settings: Settings) -> list[Finding]:
+    """What `studio up` needs: it works where no finding is fatal."""
+    return [_python(), _home(settings.root), _space(settings.root), _database(settings), _queue(settings), _page()]
 
 
 def _python() -> Finding:
@@ -74,35 +72,36 @@ def _python() -> Finding:
 
 
 def _training() -> Finding:
-    """Asked of a process of its own: importing torch takes seconds and hundreds of megabytes."""
+    missing = [name for name in LIBRARIES if find_spec(name) is None]
+    if missing:
+        hint = 'Install them: pip install "finetune-studio[worker]". A machine that only serves the web needs none.'
+        return Finding("training", Verdict.NOTE, f"not installed: {', '.join(missing)}", hint)
+    # Asked of a process of its own, which takes the memory with it.
     done = subprocess.run([sys.executable, "-c", PROBE], capture_output=True, text=True)
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-        hint = 'Install them: pip install "finetune-studio[worker]". A machine that only serves the web needs none.'
-        return Finding("training", Verdict.NOTE, f"the training libraries do not load: {reason}", hint)
-    found = json.loads(done.stdout.strip().splitlines()[-1])
-    versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
-    devices = ", ".join(found["gpus"]) or "no GPU that torch can use, so runs train on the CPU"
+        return Finding("training", Verdict.BAD, f"torch does not load: {reason}", "Install it again, for this machine.")
+    versions = ", ".join(f"{name} {version(name)}" for name in LIBRARIES)
+    devices = ", ".join(json.loads(done.stdout)) or "no GPU that torch can use, so runs train on the CPU"
     return Finding("training", Verdict.GOOD, f"{versions}; {devices}")
 
 
-def _home(settings: Settings) -> Iterator[Finding]:
+def _home(home: Path) -> Finding:
+    if not home.exists():
+        return Finding("home", Verdict.GOOD, f"{home}, made at the first start")
     try:
-        home = prepare_home(settings.root)
-        socket_folder(home, postgres.SOCKET_NAME)
+        socket_folder(prepare_home(home), postgres.SOCKET_NAME)
     except StudioError as error:
-        yield Finding("home", Verdict.BAD, error.message, error.hint)
-        return
+        return Finding("home", Verdict.BAD, error.message, error.hint)
     if home.stat().st_mode & 0o077:
-        hint = f"Run: chmod 700 {home}"
-        yield Finding("home", Verdict.NOTE, f"{home} can be entered by other users; secrets in it cannot be read", hint)
-    else:
-        yield Finding("home", Verdict.GOOD, f"{home}, private to this user")
-    yield _space(home)
+        words = f"{home} can be entered by other users; its passwords cannot be read"
+        return Finding("home", Verdict.NOTE, words, f"Run: chmod 700 {home}")
+    return Finding("home", Verdict.GOOD, f"{home}, private to this user")
 
 
 def _space(home: Path) -> Finding:
-    free = shutil.disk_usage(home).free / GIB
+    existing = next(folder for folder in (home, *home.parents) if folder.exists())
+    free = shutil.disk_usage(existing).free / GIB
     if free >= ROOMY_GIB:
         return Finding("disk", Verdict.GOOD, f"{free:.0f} GiB free")
     hint = "A checkpoint of a full run of a 7B model takes about 80 GiB, a LoRA one well under 1 GiB."
