@@ -2,18 +2,313 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from backend.core.assignment import DataFile
-from backend.core.recipe import Recipe
-from backend.core.rendering.types import Dataset, Prepared
+from backend.core.datasets.schema import Row, from_record
+from backend.core.errors import Invalid, Problem
+from backend.core.recipe import Data, Recipe, resolve
+from backend.core.rendering.masks import cut, encode_rows
+from backend.core.rendering.mixture import draw, hold_back, lot
+from backend.core.rendering.packing import best_fit, join
+from backend.core.rendering.types import (
+    IGNORE_INDEX,
+    Capped,
+    Dataset,
+    Encoded,
+    Example,
+    Prepared,
+    Report,
+    SetReport,
+)
+
+if TYPE_CHECKING:
+    from backend.core.rendering.types import Flags, Ids
+
+BATCH_ROWS = 512
+TOLD_ROWS = 20
+"""How many rows are named where many have the same problem."""
+BARS = 24
 
 
 def prepare(files: Sequence[DataFile], prepared: Prepared, recipe: Recipe, *, seed: int) -> Dataset:
-    """Raises `Invalid` with every problem at once, each by its row."""
-    raise NotImplementedError
+    """The rows of one epoch, encoded, masked, cut where the recipe says so, packed where it asks for it.
+
+    The same files, recipe and seed give the same rows in the same order, in any process. Raises `Invalid` with every
+    problem at once, each by its row: rows that the template refuses, answers whose end would not be learned, rows too
+    long without consent to cut them, nothing left to learn.
+    """
+    data = resolve(recipe, train_rows=0, context_length=prepared.context_length).data
+    limit = int(data.max_length)
+    pool = _read(files, prepared, data, seed)
+    _refuse(pool, limit, data, prepared)
+    whole_lengths = [row.whole_length for row in pool.rows]
+    pool.rows = [row for row in pool.rows if row.keeps_something]
+    _refuse_nothing(pool)
+    held = hold_back([row.lot for row in pool.rows], recipe.evaluation.eval_share)
+    by_set = [[r for r, h in zip(pool.rows, held, strict=True) if r.set == n and not h] for n in range(len(files))]
+    drawn = draw([len(rows) for rows in by_set], [file.weight for file in files], seed)
+    train = [by_set[number][row] for number, row in drawn]
+    measured = [row for row, back in zip(pool.rows, held, strict=True) if back]
+    examples = _examples(train, limit, data.packing)
+    return Dataset(
+        train=examples,
+        eval=_examples(measured, limit, data.packing),
+        report=Report(
+            rows=pool.read,
+            train_rows=len(train),
+            eval_rows=len(measured),
+            examples=len(examples),
+            tokens=sum(len(row.ids) for row in train),
+            trained_tokens=sum(row.trained_tokens for row in train),
+            eval_trained_tokens=sum(row.trained_tokens for row in measured),
+            max_length=limit,
+            longest=max(whole_lengths),
+            histogram=histogram(whole_lengths),
+            over=_capped(pool.over),
+            cut=_capped(pool.cut),
+            dropped=_capped(pool.dropped),
+            sets=tuple(_of_set(n, file, by_set[n], train) for n, file in enumerate(files)),
+            notes=prepared.notes,
+            warnings=_warnings(pool, recipe, measured),
+        ),
+    )
 
 
 def has_conversations(files: Sequence[DataFile]) -> bool:
     """Whether any row is a conversation rather than a plain text; for `load_tokenizer`."""
-    raise NotImplementedError
+    from pyarrow import parquet
+
+    for file in files:
+        with parquet.ParquetFile(file.path) as stored:
+            if any(batch.column("text").null_count for batch in stored.iter_batches(columns=["text"])):
+                return True
+    return False
+
+
+def rows_of(file: DataFile) -> Iterator[Row]:
+    """The rows of one data-set version, in the order of their numbers."""
+    from pyarrow import parquet
+
+    with parquet.ParquetFile(file.path) as stored:
+        for batch in stored.iter_batches(batch_size=BATCH_ROWS):
+            yield from map(from_record, batch.to_pylist())
+
+
+def histogram(lengths: Sequence[int], bars: int = BARS) -> tuple[tuple[int, int, int], ...]:
+    """`(from, to, rows)` over equal widths, a power of two each, in at most `bars` bars; `to` is exclusive."""
+    if not lengths:
+        return ()
+    width = 1
+    while width * bars <= max(lengths):
+        width *= 2
+    counts = [0] * (max(lengths) // width + 1)
+    for length in lengths:
+        counts[length // width] += 1
+    return tuple((n * width, (n + 1) * width, count) for n, count in enumerate(counts))
+
+
+@dataclass(frozen=True, eq=False)
+class _Row:
+    """One encoded row, as little of it as is needed later."""
+
+    set: int
+    where: str
+    lot: float
+    ids: Ids
+    trained: Flags
+    whole_length: int
+    whole_trained_tokens: int
+    """Before anything was cut."""
+    trained_tokens: int
+    keeps_something: bool
+
+
+@dataclass
+class _Pool:
+    """All rows of all sets, and what was found out about them."""
+
+    read: int = 0
+    rows: list[_Row] = field(default_factory=list)
+    refused: list[Problem] = field(default_factory=list)
+    endless: list[str] = field(default_factory=list)
+    over: list[str] = field(default_factory=list)
+    cut: list[str] = field(default_factory=list)
+    dropped: list[str] = field(default_factory=list)
+    barren: list[str] = field(default_factory=list)
+    lost_ends: list[str] = field(default_factory=list)
+    control_text: list[str] = field(default_factory=list)
+
+
+def _read(files: Sequence[DataFile], prepared: Prepared, data: Data, seed: int) -> _Pool:
+    """Encode every row of every set, a batch at a time."""
+    pool = _Pool()
+    for number, file in enumerate(files):
+        prefix = f"{file.name}, " if len(files) > 1 else ""
+        for batch in _batches(rows_of(file)):
+            encoded = encode_rows(batch, prepared, assistant_only_loss=data.assistant_only_loss)
+            for row, each in zip(batch, encoded, strict=True):
+                pool.read += 1
+                if isinstance(each, Problem):
+                    pool.refused.append(Problem(each.code, each.message, prefix + each.where, each.hint))
+                else:
+                    _take(pool, number, f"{prefix}row {row.number}", lot(row, seed), each, prepared, data)
+    return pool
+
+
+def _batches(rows: Iterator[Row]) -> Iterator[list[Row]]:
+    batch: list[Row] = []
+    for row in rows:
+        batch.append(row)
+        if len(batch) == BATCH_ROWS:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _take(pool: _Pool, number: int, where: str, chance: float, whole: Encoded, prepared: Prepared, data: Data) -> None:
+    """Note what is to be said of one row, cut it where the recipe says so, and keep it."""
+    limit, truncation = int(data.max_length), data.truncation
+    if any(span.train and not span.ends for span in whole.spans):
+        pool.endless.append(where)
+    if whole.control_text:
+        pool.control_text.append(where)
+    kept = cut(whole, prepared, limit, truncation)
+    dropped = len(whole) > limit and truncation == "drop"
+    something = bool(kept.trained.any()) and not dropped
+    if len(whole) > limit:
+        pool.over.append(where)
+    if len(kept) < len(whole):
+        pool.cut.append(where)
+        if whole.trained[-1] or _ends_late(whole, kept):
+            pool.lost_ends.append(where)
+    if dropped or (len(kept) < len(whole) and not something):
+        pool.dropped.append(where)
+    elif not something:
+        pool.barren.append(where)
+    pool.rows.append(
+        _Row(
+            set=number,
+            where=where,
+            lot=chance,
+            ids=kept.input_ids,
+            trained=kept.trained,
+            whole_length=len(whole),
+            whole_trained_tokens=int(whole.trained.sum()),
+            trained_tokens=int(kept.trained.sum()),
+            keeps_something=something,
+        )
+    )
+
+
+def _ends_late(whole: Encoded, kept: Encoded) -> bool:
+    """Whether the end of the last answer was cut away."""
+    trained = [span for span in whole.spans if span.train]
+    return bool(trained) and (not len(kept) or int(kept.ends[-1]) < trained[-1].end)
+
+
+def _refuse(pool: _Pool, limit: int, data: Data, prepared: Prepared) -> None:
+    """Raise everything that is wrong with the rows, at once."""
+    problems = [*pool.refused[:TOLD_ROWS]]
+    if len(pool.refused) > TOLD_ROWS:
+        problems.append(Problem("rows.more", f"and {len(pool.refused) - TOLD_ROWS:,} more rows that cannot be used."))
+    if pool.endless:
+        problems.append(_endless(pool.endless))
+    if pool.over and data.truncation == "refuse":
+        problems.append(_too_long(pool, limit, prepared))
+    if problems:
+        raise Invalid("The rows cannot be trained on as they are.", code="rows", problems=tuple(problems))
+
+
+def _endless(rows: Sequence[str]) -> Problem:
+    words = f"In {_count(rows)} the end token of an answer would be masked: the model would never learn to stop."
+    hint = "Choose a chat template that writes an end token as part of the answer, such as chatml."
+    return Problem("rows.end_masked", words, _named(rows), hint)
+
+
+def _too_long(pool: _Pool, limit: int, prepared: Prepared) -> Problem:
+    """How many rows, and what each way out costs."""
+    over = [row for row in pool.rows if row.whole_length > limit]
+    learned = sum(row.whole_trained_tokens for row in pool.rows) or 1
+    longest = max(row.whole_length for row in over)
+    share = sum(row.whole_trained_tokens for row in over) / learned
+    behind = sum(int(row.trained[limit:].sum()) for row in over) / learned
+    before = sum(int(row.trained[: row.whole_length - limit].sum()) for row in over) / learned
+    fits = prepared.context_length is None or longest <= prepared.context_length
+    ways = [
+        f"max_length {longest:,} keeps them whole." if fits else "",
+        f"truncation drop leaves them out: {share:.0%} of the tokens to learn.",
+        f"cut_end takes {behind:.0%} of the tokens to learn, and with them the ends of answers.",
+        f"cut_start takes {before:.0%}, and the beginnings of what was asked.",
+    ]
+    context = "" if fits else f", and the model's context is {prepared.context_length:,}"
+    words = f"{len(over):,} of {len(pool.rows):,} rows are longer than {limit:,} tokens (the longest is {longest:,}{context})."
+    return Problem("rows.too_long", words, _named(pool.over), " ".join(filter(None, ways)))
+
+
+def _refuse_nothing(pool: _Pool) -> None:
+    if pool.rows:
+        return
+    if not pool.read:
+        raise Invalid("There are no rows to train on.", code="rows.none", where="data.sets")
+    words = f"Nothing would be trained: none of the {pool.read:,} rows holds a token to learn."
+    hint = "Map a column to the assistant's answer, mark a turn for training, or allow longer rows."
+    named = _named(pool.barren or pool.dropped)
+    problem = Problem("rows.nothing_trained", words, named, hint)
+    raise Invalid(words, hint=hint, code="rows.nothing_trained", problems=(problem,))
+
+
+def _examples(rows: Sequence[_Row], limit: int, packing: bool) -> list[Example]:
+    import numpy as np
+
+    single = [Example(row.ids, np.where(row.trained, row.ids, IGNORE_INDEX).astype(np.int32)) for row in rows]
+    if not packing:
+        return single
+    shared = best_fit([len(row.ids) for row in rows], limit)
+    return [join([single[number] for number in documents]) for documents in shared]
+
+
+def _of_set(number: int, file: DataFile, rows: Sequence[_Row], train: Sequence[_Row]) -> SetReport:
+    drawn = [row for row in train if row.set == number]
+    return SetReport(
+        name=file.name,
+        version=file.version,
+        rows=len(rows),
+        drawn=len(drawn),
+        tokens=sum(len(row.ids) for row in drawn),
+        trained_tokens=sum(row.trained_tokens for row in drawn),
+    )
+
+
+def _warnings(pool: _Pool, recipe: Recipe, measured: Sequence[_Row]) -> tuple[Problem, ...]:
+    found = []
+    if pool.barren:
+        words = f"{_count(pool.barren)} hold nothing to learn and are left out."
+        found.append(Problem("rows.barren", words, _named(pool.barren)))
+    if pool.control_text:
+        words = f"{_count(pool.control_text)} spell out special tokens, which are read as plain text."
+        found.append(Problem("rows.control_text", words, _named(pool.control_text)))
+    if pool.lost_ends:
+        words = f"{_count(pool.lost_ends)} lose the end of their last answer to the cut and do not teach to stop."
+        found.append(Problem("rows.end_cut", words, _named(pool.lost_ends)))
+    if recipe.evaluation.eval_share and not measured:
+        words = f"No row was held back to measure on: {recipe.evaluation.eval_share:.0%} of these rows came to none."
+        found.append(Problem("rows.no_evaluation", words, "evaluation.eval_share", "Raise the share."))
+    return tuple(found)
+
+
+def _count(rows: Sequence[str]) -> str:
+    return "1 row" if len(rows) == 1 else f"{len(rows):,} rows"
+
+
+def _named(rows: Sequence[str]) -> str:
+    """`row 3, row 8 and 40 more`."""
+    more = f" and {len(rows) - TOLD_ROWS:,} more" if len(rows) > TOLD_ROWS else ""
+    return ", ".join(rows[:TOLD_ROWS]) + more
+
+
+def _capped(rows: Sequence[str]) -> Capped:
+    return Capped(len(rows), tuple(rows[:TOLD_ROWS]))

@@ -1,0 +1,159 @@
+"""What the web process asks for: rows as the model would read them, and everything that would stop a run.
+
+Both functions run in a limited process, since templates and data come from strangers:
+`run_limited("backend.core.rendering.preview:preview", …)`. JSON in, JSON out.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from backend.core.assignment import DataFile
+from backend.core.datasets.schema import Row
+from backend.core.errors import Invalid, Problem
+from backend.core.recipe import Data, Recipe, resolve
+from backend.core.rendering.masks import encode_rows, kept_tokens
+from backend.core.rendering.prepare import has_conversations, histogram, prepare, rows_of
+from backend.core.rendering.tokenizer import load_tokenizer
+from backend.core.rendering.types import Encoded, Prepared
+
+MEASURED_ROWS = 2000
+"""How many rows of the data the lengths of a preview are taken from."""
+LONGEST_CONTEXT = 1_048_576
+
+
+def preview(payload: dict[str, Any]) -> dict[str, Any]:
+    """Some rows with each token marked.
+
+    Payload: `model_folder`, `chat_template`, `files` (as `DataFile`), `data` (settings of a recipe's `data` without
+    `sets`), `offset`, `limit`.
+    """
+    _without_torch()
+    files = [DataFile.model_validate(each) for each in payload["files"]]
+    data = Data.model_validate({**payload.get("data", {}), "sets": [file.name for file in files]})
+    prepared = load_tokenizer(
+        Path(payload["model_folder"]), payload.get("chat_template", "auto"), conversations=has_conversations(files)
+    )
+    limit = min(2048, prepared.context_length or 2048) if data.max_length == "auto" else data.max_length
+    offset, count = payload.get("offset", 0), payload.get("limit", 10)
+    pairs = ((file.name, row) for file in files for row in rows_of(file))
+    shown = list(islice(pairs, offset, offset + count))
+    encoded = encode_rows([row for _, row in shown], prepared, assistant_only_loss=data.assistant_only_loss)
+    measured = list(islice((row for file in files for row in rows_of(file)), MEASURED_ROWS))
+    lengths = [len(each) for each in _read(measured, prepared, data) if isinstance(each, Encoded)]
+    return {
+        **_facts(prepared),
+        "max_length": limit,
+        "rows": [
+            _row(name, row, each, prepared, data, limit) for (name, row), each in zip(shown, encoded, strict=True)
+        ],
+        "lengths": {"rows": len(lengths), "histogram": histogram(lengths), "over": sum(n > limit for n in lengths)},
+    }
+
+
+def preflight(payload: dict[str, Any]) -> dict[str, Any]:
+    """All that can be said of a run before it starts: `report` and `steps`, or `problems` where it would be refused.
+
+    Payload: `model_folder`, `files` (as `DataFile`), `recipe`.
+    """
+    _without_torch()
+    files = [DataFile.model_validate(each) for each in payload["files"]]
+    recipe = Recipe.model_validate(payload["recipe"])
+    answer: dict[str, Any] = {"problems": [], "report": None, "steps": None}
+    try:
+        prepared = load_tokenizer(
+            Path(payload["model_folder"]), recipe.model.chat_template, conversations=has_conversations(files)
+        )
+        answer |= _facts(prepared)
+        dataset = prepare(files, prepared, recipe, seed=recipe.training.seed)
+    except Invalid as refusal:
+        own = Problem(refusal.code, refusal.message, refusal.where, refusal.hint)
+        return answer | {"problems": [each.as_json() for each in refusal.problems or (own,)]}
+    steps = steps_of(recipe, len(dataset.train), prepared.context_length)
+    return answer | {"report": dataset.report.as_json(), "steps": steps}
+
+
+def steps_of(recipe: Recipe, examples: int, context_length: int | None) -> dict[str, int]:
+    """Optimizer steps, counted as the trainer counts them: `total`, `per_epoch`, and rows a step on one accelerator."""
+    training = resolve(recipe, train_rows=examples, context_length=context_length).training
+    accumulation = int(training.gradient_accumulation_steps)
+    per_epoch = math.ceil(math.ceil(examples / training.per_device_train_batch_size) / accumulation)
+    total = training.max_steps if training.max_steps > 0 else math.ceil(per_epoch * training.num_train_epochs)
+    return {"total": total, "per_epoch": per_epoch, "rows": training.per_device_train_batch_size * accumulation}
+
+
+def _without_torch() -> None:
+    """Keep transformers from importing torch, which takes seconds and half the memory that this process may have."""
+    sys.modules.setdefault("torch", None)  # type: ignore[arg-type]
+
+
+def _read(rows: list[Row], prepared: Prepared, data: Data) -> list[Encoded | Problem]:
+    return encode_rows(rows, prepared, assistant_only_loss=data.assistant_only_loss)
+
+
+def _facts(prepared: Prepared) -> dict[str, Any]:
+    return {
+        "template_source": prepared.template_source,
+        "added_tokens": [vars(each) for each in prepared.added_tokens],
+        "stop_tokens": prepared.tokenizer.convert_ids_to_tokens(list(prepared.stop_token_ids)),
+        "vocab_size": prepared.vocab_size,
+        "model_vocab_size": prepared.model_vocab_size,
+        "context_length": prepared.context_length,
+        "notes": list(prepared.notes),
+    }
+
+
+def _row(name: str, row: Row, encoded: Encoded | Problem, prepared: Prepared, data: Data, limit: int) -> dict[str, Any]:
+    place = {"set": name, "number": row.number}
+    if isinstance(encoded, Problem):
+        return {**place, "problem": encoded.as_json()}
+    kept = kept_tokens(encoded, prepared, limit, data.truncation)
+    return {
+        **place,
+        "tokens": len(encoded),
+        "trained_tokens": int((encoded.trained & kept).sum()),
+        "over": len(encoded) > limit,
+        "pieces": _pieces(encoded, row, prepared, kept.tolist()),
+        "control_text": list(encoded.control_text),
+        "endless": any(span.train and not span.ends for span in encoded.spans),
+    }
+
+
+def _pieces(encoded: Encoded, row: Row, prepared: Prepared, kept: list[bool]) -> list[dict[str, Any]]:
+    """One entry a token. Their texts joined are the row's text: a character that several tokens share stands with the first."""
+    roles = _roles(encoded, row)
+    pieces, written = [], 0
+    for token, trained, end, stays in zip(
+        encoded.input_ids.tolist(), encoded.trained.tolist(), encoded.ends.tolist(), kept, strict=True
+    ):
+        pieces.append(
+            {
+                "id": token,
+                "text": encoded.text[written:end],
+                "trained": trained and stays,
+                "special": token in prepared.reader.control_ids,
+                "cut": not stays,
+                "role": next((role for role, first, last in roles if first < max(end, 1) <= last), ""),
+            }
+        )
+        written = max(written, end)
+    return pieces
+
+
+def _roles(encoded: Encoded, row: Row) -> list[tuple[str, int, int]]:
+    """Where each message's own words stand in the text, as far as the template left them as they were."""
+    answers = iter(encoded.spans)
+    found: list[tuple[str, int, int]] = []
+    position = 0
+    for message in row.messages:
+        span = next(answers, None) if message.role == "assistant" else None
+        words = message.content.strip()
+        start = span.start if span else encoded.text.find(words, position)
+        if start >= 0:
+            position = span.end if span else start + len(words)
+            found.append((message.role, start, position))
+    return found
