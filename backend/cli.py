@@ -43,7 +43,7 @@ def web(listen_fd: Annotated[int | None, typer.Option(hidden=True)] = None) -> N
 
     listener = listen(here.host, here.port) if listen_fd is None else socket.socket(fileno=listen_fd)
     # Event streams never end by themselves: without a deadline the server would wait for them for ever.
-    config = uvicorn.Config(create_app(), server_header=False, timeout_graceful_shutdown=3)
+    config = uvicorn.Config(create_app(here), server_header=False, timeout_graceful_shutdown=3)
     uvicorn.Server(config).run(sockets=[listener])
 
 

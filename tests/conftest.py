@@ -21,7 +21,7 @@ from tests.support.browsers import find_chromium
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
 
-pytest_plugins = ["tests.support.models"] if (ROOT / "tests/support/models.py").exists() else []
+pytest_plugins = ["tests.support.models"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
