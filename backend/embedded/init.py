@@ -11,12 +11,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from signal import SIGINT, SIGTERM, Signals
+from signal import SIGCHLD, SIGHUP, SIGINT, SIGTERM, Signals
 from types import FrameType
 
 from backend.core.errors import StudioError
 from backend.embedded.service import stop_process
 
+STOPPING = (SIGTERM, SIGINT, SIGHUP)
 LOG = logging.getLogger("studio")
 FIRST_PAUSE_SECONDS = 0.2
 LONGEST_PAUSE_SECONDS = 30.0
@@ -65,7 +66,7 @@ class Running:
     def _wait_longer(self, why: str) -> None:
         now = time.monotonic()
         self.deaths = 1 if now - self.started >= STEADY_SECONDS else self.deaths + 1
-        pause = min(FIRST_PAUSE_SECONDS * 2 ** (self.deaths - 1), LONGEST_PAUSE_SECONDS)
+        pause = min(FIRST_PAUSE_SECONDS * 2.0 ** min(self.deaths - 1, 10), LONGEST_PAUSE_SECONDS)
         self.due = now + pause
         LOG.warning("%s %s; starting it again in %.1f s", self.child.name, why, pause)
 
@@ -82,7 +83,7 @@ def _ending(status: int) -> str:
 
 
 class Stopped(BaseException):
-    """SIGTERM or SIGINT arrived. Not an `Exception`, so that nothing on the way takes it for a failure."""
+    """We were told to stop. Not an `Exception`, so that nothing on the way takes it for a failure."""
 
 
 @dataclass
@@ -95,21 +96,21 @@ class Init:
     running: list[Running] = field(default_factory=list)
 
     def __enter__(self) -> Init:
-        self._wakeup, wakeup_end = os.pipe()
+        self._wakeup, self._wakeup_end = os.pipe()
         os.set_blocking(self._wakeup, False)
-        os.set_blocking(wakeup_end, False)
-        self._former_wakeup = signal.set_wakeup_fd(wakeup_end, warn_on_full_buffer=False)
-        self._wakeup_end = wakeup_end
-        self._former = {
-            SIGTERM: signal.signal(SIGTERM, _stop),
-            SIGINT: signal.signal(SIGINT, _stop),
-            signal.SIGCHLD: signal.signal(signal.SIGCHLD, _wake),  # a death interrupts the wait below
-        }
+        os.set_blocking(self._wakeup_end, False)
+        self._former_wakeup = signal.set_wakeup_fd(self._wakeup_end, warn_on_full_buffer=False)
+        # What is ignored stays so: `nohup` means that a closed terminal does not matter.
+        heard = [number for number in STOPPING if signal.getsignal(number) != signal.SIG_IGN]
+        self._former = {number: signal.signal(number, _stop) for number in heard}
+        self._former[SIGCHLD] = signal.signal(SIGCHLD, _wake)  # so that a death interrupts the wait below
         return self
 
     def __exit__(self, *_: object) -> None:
-        signal.signal(SIGTERM, signal.SIG_IGN)
-        signal.signal(SIGINT, signal.SIG_DFL)  # a second Ctrl-C ends us at once, and that ends every child
+        for number in STOPPING:
+            signal.signal(number, signal.SIG_IGN)
+        if SIGINT in self._former:
+            signal.signal(SIGINT, signal.SIG_DFL)  # a second Ctrl-C ends us at once, and that ends every child
         for running in reversed(self.running):
             running.stop()
         signal.set_wakeup_fd(self._former_wakeup)

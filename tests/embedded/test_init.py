@@ -53,7 +53,7 @@ def test_the_pauses_before_a_restart_grow(home: Path, start: Start) -> None:
     assert pauses == ["0.2", "0.4", "0.8"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_told_to_stop_it_ends_the_last_child_first(home: Path, start: Start, number: signal.Signals) -> None:
     init = start("one", "two", "three")
     init.send_signal(number)
