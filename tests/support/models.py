@@ -50,8 +50,8 @@ def make_model(architecture: str, vocabulary: int, eos: int, pad: int, *, seed: 
     import torch
     import transformers
 
-    ids = {"vocab_size": vocabulary, "eos_token_id": eos, "pad_token_id": pad, "bos_token_id": eos}
-    wide = SHAPE | HEADS | {"max_position_embeddings": CONTEXT}
+    ids: dict[str, Any] = {"vocab_size": vocabulary, "eos_token_id": eos, "pad_token_id": pad, "bos_token_id": eos}
+    wide: dict[str, Any] = SHAPE | HEADS | {"max_position_embeddings": CONTEXT}
     configs: dict[str, Any] = {
         "qwen3": lambda: transformers.Qwen3Config(**ids, **wide, tie_word_embeddings=True),
         "llama": lambda: transformers.LlamaConfig(**ids, **wide, tie_word_embeddings=False),

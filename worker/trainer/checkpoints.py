@@ -18,6 +18,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 from backend.core.assignment import CHECKPOINTS, JOURNAL, LineKind
 from backend.core.checkpoints import manifest_sha256, publish, read_state, verify, write_manifest
 from worker.trainer.journal import Journal, strict
+from worker.trainer.loading import Loaded
 
 STATE = "studio.json"
 """What we add to transformers' own files: how far the run is, its recipe, its data and what it computed with."""
@@ -41,14 +42,16 @@ class Progress:
                 self.metrics[name] = (self.metrics.get(name, (value, value))[0], value)
 
 
-def save_checkpoint(trainer: Trainer, attempt: Path, journal: Journal, state: Mapping[str, Any]) -> Path:
+def save_checkpoint(
+    trainer: Trainer, loaded: Loaded, attempt: Path, journal: Journal, state: Mapping[str, Any]
+) -> Path:
     """Write and publish `checkpoints/checkpoint-<step>`, then tell the journal. A half-written one is cleared away."""
     step = trainer.state.global_step
     final = attempt / CHECKPOINTS / f"checkpoint-{step}"
     temporary = final.with_name(f".tmp-{final.name}-{os.getpid()}")
     temporary.mkdir(parents=True)
     try:
-        _write(trainer, temporary)
+        _write(trainer, loaded, temporary)
         (temporary / STATE).write_text(json.dumps(strict(state), indent=1, allow_nan=False), encoding="utf-8")
         journal.copy_to(temporary / JOURNAL)
         manifest = write_manifest(temporary, step)
@@ -61,9 +64,12 @@ def save_checkpoint(trainer: Trainer, attempt: Path, journal: Journal, state: Ma
     return final
 
 
-def _write(trainer: Trainer, folder: Path) -> None:
+def _write(trainer: Trainer, loaded: Loaded, folder: Path) -> None:
     """Weights in safetensors, and the files that transformers' own resume reads."""
-    trainer.model.save_pretrained(folder)
+    config = loaded.model.config
+    config.use_cache = loaded.use_cache
+    loaded.model.save_pretrained(folder)
+    config.use_cache = False
     (folder / "README.md").unlink(missing_ok=True)  # an empty model card; the exported adapter gets a real one
     trainer._save_optimizer_and_scheduler(str(folder))
     trainer._save_scaler(str(folder))

@@ -186,7 +186,11 @@ class StudioTrainer(Trainer):
         job = self.job
         size = job.recipe.training.per_device_train_batch_size
         measured = measure(
-            self.model, job.dataset.eval, job.collate, size, lambda done, n: job.journal.progress("evaluating", done, n)
+            job.loaded.model,
+            job.dataset.eval,
+            job.collate,
+            size,
+            lambda done, n: job.journal.progress("evaluating", done, n),
         )
         self._tell({"eval_loss": measured.loss})
         progress = job.progress
@@ -202,7 +206,7 @@ class StudioTrainer(Trainer):
         """Answer the run's prompts and journal the answers."""
         job = self.job
         for sample in answers(
-            self.model, job.prepared, job.plan.prompts, job.recipe.evaluation, job.recipe.training.seed
+            job.loaded.model, job.prepared, job.plan.prompts, job.recipe.evaluation, job.recipe.training.seed
         ):
             job.journal.sample(**vars(sample))
 
@@ -213,11 +217,11 @@ class StudioTrainer(Trainer):
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:  # noqa: ARG002 -- the base's signature
         job = self.job
-        if not is_finite(self.model):
+        if not is_finite(job.loaded.model):
             job.journal.log("warning", f"Step {self.state.global_step} was not saved: weights are not finite.")
             return
         state = state_of(job.progress, **job.facts)
-        job.checkpoint = save_checkpoint(self, job.assignment.folder, job.journal, state)
+        job.checkpoint = save_checkpoint(self, job.loaded, job.assignment.folder, job.journal, state)
 
 
 class StepBoundary(TrainerCallback):
@@ -226,11 +230,11 @@ class StepBoundary(TrainerCallback):
     def __init__(self, trainer: StudioTrainer) -> None:
         self.trainer, self.job = trainer, trainer.job
 
-    def on_train_begin(self, _args: Any, state: TrainerState, _control: TrainerControl, **_others: Any) -> None:
+    def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:  # noqa: ARG002 -- the base's signature
         if state.global_step == 0:
             self.trainer.ask()
 
-    def on_step_begin(self, _args: Any, state: TrainerState, _control: TrainerControl, **_others: Any) -> None:
+    def on_step_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:  # noqa: ARG002 -- the base's signature
         """Changes hold from the step that now begins, and are told before its metrics."""
         self.job.amendments.add(self.job.channel.take_changes())
         for amendment in self.job.amendments.take(state.global_step + 1):
@@ -239,7 +243,7 @@ class StepBoundary(TrainerCallback):
             reshape_schedule(self.trainer, self.job.plan)
             self.job.journal.amended(amendment.sequence, state.global_step + 1)
 
-    def on_step_end(self, _args: Any, state: TrainerState, control: TrainerControl, **_others: Any) -> None:
+    def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:  # noqa: ARG002 -- the base's signature
         step, plan, word = state.global_step, self.job.plan, self.job.channel.word
         self.job.journal.step = step
         control.should_log = True
@@ -256,7 +260,8 @@ class StepBoundary(TrainerCallback):
 
 def reshape_schedule(trainer: Trainer, plan: Plan) -> None:
     """Give the learning rate the plan's peak and length from now on; the schedule stays at the step where it is."""
-    scheduler, arguments = trainer.lr_scheduler, trainer.args
+    scheduler: Any = trainer.lr_scheduler
+    arguments = trainer.args
     unused = torch.optim.SGD([torch.zeros(1)], lr=1.0)  # `get_scheduler` would reset the rates of the real one
     warmup = arguments.get_warmup_steps(plan.total_steps)
     shape = get_scheduler(arguments.lr_scheduler_type, unused, warmup, plan.total_steps).lr_lambdas[0]
@@ -270,12 +275,13 @@ def reshape_schedule(trainer: Trainer, plan: Plan) -> None:
 def training_arguments(job: Job) -> TrainingArguments:
     """The recipe in transformers' words. Whatever it would log, save, rotate or report by itself is off."""
     training, on_cpu = job.recipe.training, job.assignment.device == "cpu"
-    checkpointing = training.gradient_checkpointing
+    checkpointing, accumulation = training.gradient_checkpointing, training.gradient_accumulation_steps
+    assert isinstance(accumulation, int), "the recipe is resolved by now"
     arguments = TrainingArguments(
         output_dir=str(job.assignment.folder / "checkpoints"),
         max_steps=job.plan.total_steps,
         per_device_train_batch_size=training.per_device_train_batch_size,
-        gradient_accumulation_steps=training.gradient_accumulation_steps,
+        gradient_accumulation_steps=accumulation,
         learning_rate=job.plan.learning_rate,
         lr_scheduler_type=training.lr_scheduler_type,
         warmup_steps=training.warmup_steps,

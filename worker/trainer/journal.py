@@ -82,8 +82,11 @@ class Journal:
         self._write(LineKind.LOG, {"level": level, "text": text})
 
     def emit(self, kind: LineKind, data: Mapping[str, Any]) -> None:
-        """A line that somebody else has put together; what names files is synced."""
-        self._write(kind, data)
+        """A line that somebody else has put together. Progress is thinned, and what names files is synced."""
+        if kind is LineKind.PROGRESS:
+            self.progress(**data)
+        else:
+            self._write(kind, data)
         if kind in (LineKind.ARTIFACT, LineKind.CHECKPOINT):
             self.sync()
 

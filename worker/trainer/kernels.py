@@ -14,12 +14,12 @@ def stay_on_one_kernel() -> None:
     """
     import bitsandbytes.nn.modules as layers
 
-    layers.has_avx512bf16 = lambda: False
+    layers.has_avx512bf16 = lambda: False  # type: ignore[attr-defined]
 
 
 def quantised_layers(model: torch.nn.Module) -> list[str]:
     """The names of the layers held in 4 bits. Raises where one could still change its kernel."""
-    from bitsandbytes.nn import Linear4bit
+    from bitsandbytes.nn.modules import Linear4bit
 
     found = [(name, module) for name, module in model.named_modules() if isinstance(module, Linear4bit)]
     for name, module in found:
@@ -30,7 +30,7 @@ def quantised_layers(model: torch.nn.Module) -> list[str]:
 
 def skipped_layers(model: torch.nn.Module) -> list[str]:
     """The linear layers that quantisation left in their own type, the head among them."""
-    from bitsandbytes.nn import Linear4bit
+    from bitsandbytes.nn.modules import Linear4bit
 
     linear = (torch.nn.Linear, Conv1D)
     return [n for n, m in model.named_modules() if isinstance(m, linear) and not isinstance(m, Linear4bit)]

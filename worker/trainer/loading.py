@@ -107,7 +107,7 @@ def _from_pretrained(assignment: Assignment, options: dict[str, Any]) -> Any:
     attention = assignment.recipe.model.attn_implementation
     if attention != "auto":
         options = options | {"attn_implementation": attention}
-    model = AutoModelForCausalLM.from_pretrained(
+    model: Any = AutoModelForCausalLM.from_pretrained(
         assignment.model_folder, local_files_only=True, trust_remote_code=False, use_safetensors=True, **options
     )
     return model if "device_map" in options else model.to(assignment.device)

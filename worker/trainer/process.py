@@ -24,6 +24,7 @@ FROZEN = {
     "PYTORCH_NVML_BASED_CUDA_CHECK": "1",  # asking whether there is a GPU must not touch it
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "TRANSFORMERS_VERBOSITY": "error",
+    "TQDM_DISABLE": "1",  # the journal tells how far things are
 }
 HEAVY = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "worker.trainer.train")
 
