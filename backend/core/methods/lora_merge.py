@@ -120,7 +120,9 @@ def rows_of(name: str, config: Mapping[str, Any]) -> list[int]:
     rows = config["trainable_token_indices"]
     if isinstance(rows, list):
         return rows
-    return next(ids for module, ids in rows.items() if f".{name}".endswith(f".{module}"))
+    listed = [ids for module, ids in rows.items() if f".{name}".endswith(f".{module}")]
+    # PEFT also writes the rows of a tied head under the head's name, which its settings do not list.
+    return listed[0] if listed else next(iter(rows.values()))
 
 
 def alpha_of(name: str, config: Mapping[str, Any]) -> float:

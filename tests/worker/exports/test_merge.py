@@ -34,6 +34,10 @@ OTHERS: dict[str, tuple[str, dict[str, Any]]] = {
         {"target_modules": ["q_proj"], "modules_to_save": ["embed_tokens"], "ensure_weight_tying": True},
     ),
     "trained tokens, tied": ("qwen3", {"target_modules": ALL, "trainable_token_indices": [3, 5]}),
+    "trained tokens, tied, by name": (
+        "qwen3",
+        {"target_modules": ALL, "trainable_token_indices": {"embed_tokens": [3, 5]}},
+    ),
     "trained tokens, untied": ("llama", {"target_modules": ALL, "trainable_token_indices": [3, 5]}),
     "trained tokens in both": (
         "llama",
