@@ -1,0 +1,30 @@
+/** Small helpers for pages drawn by the server. */
+
+export const find = <T extends HTMLElement = HTMLElement>(selector: string, inside: ParentNode = document) =>
+  inside.querySelector<T>(selector);
+
+export function setText(selector: string, text: string, inside: ParentNode = document): void {
+  const target = find(selector, inside);
+  if (target && target.textContent !== text) target.textContent = text;
+}
+
+/** Headers that a request needs to change something. */
+export const guarded = (): Record<string, string> => ({ "X-CSRF-Token": document.body.dataset.csrf ?? "" });
+
+/** Runs `work` once, a while after the last call, and at the latest `most` after the first. */
+export function settle(work: () => void, wait: number, most: number): () => void {
+  let timer = 0;
+  let first = 0;
+  return () => {
+    const now = performance.now();
+    if (!timer) first = now;
+    clearTimeout(timer);
+    timer = setTimeout(
+      () => {
+        timer = 0;
+        work();
+      },
+      Math.min(wait, Math.max(0, first + most - now)),
+    );
+  };
+}

@@ -1,0 +1,192 @@
+/** News of runs, live. HTTP/1.1 has six connections to a host, so a seventh tab with a stream of its own would hang: all tabs
+ *  of a browser share one stream of each kind. The holder of a Web Lock reads for all and broadcasts; when it goes, even by
+ *  a crash, another tab goes on behind the last event that it saw. */
+
+/** The newest sequence number that is known of each run. */
+export type Cursors = Record<string, number>;
+export type State = "live" | "reconnecting";
+/** `gap`: events passed before this tab listened, so what is shown may be old and should be fetched again. */
+export type Listener<T> = { item(item: T): void; gap(run: string): void; state(state: State): void };
+/** One event of a run's log, as the API tells it. */
+export type RunEvent = {
+  run: string;
+  seq: number;
+  at: string;
+  kind: string;
+  step: number;
+  attempt: number;
+  data: Record<string, unknown>;
+};
+/** A run as a list shows it. */
+export type RunState = {
+  id: string;
+  seq: number;
+  state: string;
+  step: number;
+  total_steps: number | null;
+  latest: Record<string, number | string>;
+};
+type Message<T> = { want?: Cursors; ask?: true; at?: Cursors; item?: T; prev?: number; state?: State };
+
+const SILENCE_MS = 40_000; // the server beats every 10 s
+const SETTLE_MS = 50; // time for other tabs to say what they want before the stream is opened
+
+/** Every event of the runs behind the given numbers. */
+export function follow(cursors: Cursors, listener: Listener<RunEvent>): () => void {
+  return new Shared<RunEvent>("/api/v1/events", (event) => event.run, cursors, listener).start();
+}
+
+/** Only the newest state of each run, whenever it changes. */
+export function watch(cursors: Cursors, listener: Listener<RunState>): () => void {
+  return new Shared<RunState>("/api/v1/events?latest=1", (run) => run.id, cursors, listener).start();
+}
+
+class Shared<T extends { seq: number }> {
+  private over = new AbortController();
+  private round = new AbortController();
+  private channel!: BroadcastChannel;
+  private leader: Leader<T> | undefined;
+
+  constructor(
+    private url: string,
+    private runOf: (item: T) => string,
+    private cursors: Cursors,
+    private listener: Listener<T>,
+  ) {}
+
+  /** Returns what stops it. A page in the back/forward cache must hold neither lock nor stream. */
+  start(): () => void {
+    addEventListener("pagehide", () => this.leave(), this.over);
+    addEventListener("pageshow", (event) => event.persisted && this.join(), this.over);
+    this.join();
+    return () => {
+      this.over.abort();
+      this.leave();
+    };
+  }
+
+  private join(): void {
+    this.round = new AbortController();
+    this.channel = new BroadcastChannel(`studio:${this.url}`);
+    this.channel.onmessage = ({ data }: MessageEvent<Message<T>>) => this.hear(data);
+    this.post({ want: this.cursors });
+    const { signal } = this.round;
+    const lead = () => new Promise<void>((done) => this.lead(signal, done));
+    navigator.locks.request(`studio:${this.url}`, { signal }, lead).catch(() => {}); // aborted while it waited
+  }
+
+  private lead(signal: AbortSignal, done: () => void): void {
+    this.leader = new Leader<T>(this.url, this.runOf, { ...this.cursors }, (message) => {
+      this.post(message);
+      this.hear(message);
+    });
+    signal.addEventListener("abort", () => {
+      this.leader?.close();
+      this.leader = undefined;
+      done();
+    });
+    this.post({ ask: true });
+  }
+
+  private leave(): void {
+    this.round.abort();
+    this.channel.close();
+  }
+
+  private post(message: Message<T>): void {
+    this.channel.postMessage(message);
+  }
+
+  private hear(message: Message<T>): void {
+    if (message.want) this.leader?.add(message.want);
+    if (message.ask) this.post({ want: this.cursors });
+    if (message.state) this.listener.state(message.state);
+    if (message.item) this.take(message.item, message.prev ?? 0);
+    for (const [run, seq] of Object.entries(message.at ?? {})) this.catchUp(run, seq);
+  }
+
+  private take(item: T, prev: number): void {
+    const run = this.runOf(item);
+    const last = this.cursors[run];
+    if (last === undefined || item.seq <= last) return;
+    this.catchUp(run, prev);
+    this.cursors[run] = item.seq;
+    this.listener.item(item);
+  }
+
+  private catchUp(run: string, seq: number): void {
+    const last = this.cursors[run];
+    if (last === undefined || seq <= last) return;
+    this.cursors[run] = seq;
+    this.listener.gap(run);
+  }
+}
+
+/** Reads the stream for all tabs. EventSource retries after a lost connection, but gives up for good on any status but 200
+ *  and cannot see a silent connection: `open` starts afresh then. */
+class Leader<T extends { seq: number }> {
+  private source: EventSource | undefined;
+  private timer = 0;
+
+  constructor(
+    private url: string,
+    private runOf: (item: T) => string,
+    private cursors: Cursors,
+    private say: (message: Message<T>) => void,
+  ) {
+    this.openIn(SETTLE_MS);
+  }
+
+  /** Another tab's wishes: a new run is read from now on, and of a known one the tab learns how far the stream is. */
+  add(wanted: Cursors): void {
+    const at: Cursors = {};
+    for (const [run, seq] of Object.entries(wanted)) {
+      const known = this.cursors[run];
+      if (known === undefined) {
+        this.cursors[run] = seq;
+        this.openIn(SETTLE_MS);
+      } else if (known > seq) at[run] = known;
+    }
+    if (Object.keys(at).length > 0) this.say({ at });
+  }
+
+  close(): void {
+    clearTimeout(this.timer);
+    this.source?.close();
+  }
+
+  private openIn(delay: number): void {
+    clearTimeout(this.timer);
+    this.timer = setTimeout(() => this.open(), delay);
+  }
+
+  private open(): void {
+    this.close();
+    const source = new EventSource(this.address());
+    this.source = source;
+    source.onopen = () => this.say({ state: "live" });
+    source.onmessage = ({ data }: MessageEvent<string>) => this.pass(JSON.parse(data) as T);
+    source.addEventListener("beat", () => this.openIn(SILENCE_MS));
+    source.onerror = () => {
+      this.say({ state: "reconnecting" });
+      if (source.readyState === EventSource.CLOSED) this.openIn(2000 + 3000 * Math.random());
+    };
+    this.openIn(SILENCE_MS);
+  }
+
+  private address(): string {
+    const pairs = Object.entries(this.cursors);
+    const query = new URLSearchParams(pairs.map(([run]) => ["run", run]));
+    query.set("after", pairs.map((pair) => pair.join(":")).join(","));
+    return `${this.url}${this.url.includes("?") ? "&" : "?"}${query}`;
+  }
+
+  private pass(item: T): void {
+    const run = this.runOf(item);
+    const prev = this.cursors[run] ?? 0;
+    this.openIn(SILENCE_MS);
+    if (item.seq <= prev) return;
+    this.cursors[run] = item.seq;
+    this.say({ item, prev });
+  }
+}

@@ -1,0 +1,56 @@
+/** What every page has: theme, dialogs that ask once, keyboard, copying. */
+import { find } from "./dom";
+import { word } from "./words";
+
+const PLACES: Record<string, string> = { h: "/", r: "/runs", d: "/datasets", m: "/models" };
+const SEQUENCE_MS = 1200;
+
+export function openShell(): void {
+  document.addEventListener("click", onClick);
+  document.addEventListener("keydown", onKey);
+  for (const dialog of document.querySelectorAll("dialog")) dialog.addEventListener("click", closeFromBackdrop);
+}
+
+function onClick(event: MouseEvent): void {
+  const target = event.target instanceof Element ? event.target : null;
+  if (target?.closest("[data-theme-toggle]")) toggleTheme();
+  const opener = target?.closest<HTMLElement>("[data-opens]");
+  if (opener) find<HTMLDialogElement>(`#${CSS.escape(opener.dataset.opens!)}`)?.showModal();
+  if (target?.closest("[data-closes]")) target.closest("dialog")?.close();
+  const copied = target?.closest<HTMLElement>("[data-copy-text]");
+  if (copied && getSelection()?.isCollapsed) void copy(copied);
+}
+
+function closeFromBackdrop(event: MouseEvent): void {
+  if (event.target === event.currentTarget) (event.currentTarget as HTMLDialogElement).close();
+}
+
+function toggleTheme(): void {
+  const root = document.documentElement;
+  const dark = root.dataset.theme ? root.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
+  root.dataset.theme = dark ? "light" : "dark";
+  localStorage.setItem("theme", root.dataset.theme);
+}
+
+async function copy(from: HTMLElement): Promise<void> {
+  if (!navigator.clipboard) return; // plain HTTP in a network: the browser offers none, selecting still works
+  await navigator.clipboard.writeText(from.textContent.trim());
+  from.dataset.copied = word("copied");
+  setTimeout(() => delete from.dataset.copied, 1500);
+}
+
+let wentAt = 0;
+
+function onKey(event: KeyboardEvent): void {
+  const typing =
+    event.target instanceof HTMLElement && event.target.closest("input, textarea, select, [contenteditable]");
+  if (typing || event.ctrlKey || event.metaKey || event.altKey || find("dialog[open]")) return;
+  const goes = performance.now() - wentAt < SEQUENCE_MS ? PLACES[event.key] : undefined;
+  wentAt = event.key === "g" ? performance.now() : 0;
+  if (goes) location.assign(goes);
+  else if (event.key === "n") location.assign("/runs/new");
+  else if (event.key === "?") find<HTMLDialogElement>("#shortcuts")?.showModal();
+  else if (event.key === "/") find("#search")?.focus();
+  else return;
+  event.preventDefault();
+}

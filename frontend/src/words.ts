@@ -1,0 +1,51 @@
+/** What scripts say, in the reader's language: the words stand in the page's head (parts/words.html). */
+
+type Words = Record<string, string>;
+const words = JSON.parse(document.querySelector<HTMLMetaElement>('meta[name="words"]')?.content ?? "{}") as Words;
+
+/** The text under `key`, its `{places}` filled. */
+export function word(key: string, places: Record<string, string | number> = {}): string {
+  return fill(words[key] ?? key, places);
+}
+
+export function fill(text: string, places: Record<string, string | number>): string {
+  return text.replace(/\{(\w+)\}/g, (whole, name: string) => String(places[name] ?? whole));
+}
+
+/** A count with separators: `12,345`. */
+export const count = (number: number) => number.toLocaleString("en");
+
+/** A metric to four digits; what is not finite comes as text. */
+export function metric(value: number | string | null | undefined): string {
+  if (value === null || value === undefined) return "–";
+  return typeof value === "string" ? value : String(Number(value.toPrecision(4))).replace("e-0", "e-");
+}
+
+/** `1.2 MiB`. */
+export function size(bytes: number): string {
+  const units = ["B", "KiB", "MiB", "GiB", "TiB"];
+  const power = Math.min(units.length - 1, Math.floor(Math.log2(Math.max(1, bytes)) / 10));
+  return `${(bytes / 1024 ** power).toFixed(power === 0 ? 0 : 1)} ${units[power]}`;
+}
+
+/** `2 h 5 min`: the two largest units. */
+export function duration(seconds: number): string {
+  const whole = Math.round(seconds);
+  const parts: [string, number][] = [
+    ["hours", Math.floor(whole / 3600)],
+    ["minutes", Math.floor(whole / 60) % 60],
+    ["seconds", whole % 60],
+  ];
+  const shown = parts.filter(([, n]) => n > 0).slice(0, 2);
+  return shown.map(([unit, n]) => word(unit, { n })).join(" ") || word("seconds", { n: 0 });
+}
+
+/** Tell a screen reader, at most every ten seconds: a live curve would drown everything else. */
+let said = 0;
+export function announce(text: string): void {
+  const now = performance.now();
+  const region = document.getElementById("says");
+  if (!region || now - said < 10_000) return;
+  said = now;
+  region.textContent = text;
+}
