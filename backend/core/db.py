@@ -17,6 +17,14 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
 ROOT = Path(__file__).resolve().parents[2]
+PATIENCE = {
+    "connect_timeout": 5,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 2,
+    "tcp_user_timeout": 20_000,
+}
+"""A host that is cut off learns of it in seconds (libpq's own names and units)."""
 
 
 def driver_url(url: str) -> URL:
@@ -26,7 +34,9 @@ def driver_url(url: str) -> URL:
 
 def engine(url: str, *, pool_size: int = 5) -> Engine:
     """A synchronous engine. Connections are checked before use, so a restart of Postgres costs one retry, not an error."""
-    return create_engine(driver_url(url), pool_size=pool_size, pool_pre_ping=True, pool_recycle=1800)
+    return create_engine(
+        driver_url(url), pool_size=pool_size, pool_pre_ping=True, pool_recycle=1800, connect_args=PATIENCE
+    )
 
 
 def async_engine(url: str, *, pool_size: int = 10) -> AsyncEngine:

@@ -10,7 +10,7 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import and_, case, delete, func, select, update
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.dialects.postgresql import distinct_on, insert
 from sqlalchemy.orm import Session
 
 from backend.core import runs
@@ -317,7 +317,7 @@ def _rebuild_bucket(session: Session, run_id: UUID, width: int, bucket: int) -> 
 
 
 def _latest(session: Session, run_id: UUID) -> Json:
-    newest = select(Point.name, Point.value).where(Point.run_id == run_id).distinct(Point.name)
+    newest = select(Point.name, Point.value).where(Point.run_id == run_id).ext(distinct_on(Point.name))
     rows = session.execute(newest.order_by(Point.name, Point.step.desc()))
     return {name: word(value) for name, value in rows}
 

@@ -20,6 +20,7 @@ from backend.core.stages.sft import Sft
 from backend.core.strict import Strict, problems_of
 
 Auto = Literal["auto"]
+Steps = Annotated[int, Field(ge=1, le=10_000_000)]
 NAME = re.compile(r"[^\W_][\w .+-]{0,79}")
 """Names of data sets, recipes and runs: letters of any script, digits, space and `_ . + -`, at most 80, none leading."""
 
@@ -58,10 +59,8 @@ class Data(Strict):
     sets: tuple[Annotated[SetChoice, _short_for("name")], ...] = Field(
         min_length=1, max_length=50, description="Data sets with weights."
     )
-    max_length: int | Auto = Field(
+    max_length: Annotated[int, Field(ge=8, le=1_048_576)] | Auto = Field(
         "auto",
-        ge=8,
-        le=1_048_576,
         description="Longest row in tokens. Auto: 2,048 or the model's context, whichever is less.",
     )
     truncation: Literal["refuse", "drop", "cut_end", "cut_start"] = Field(
@@ -95,10 +94,8 @@ class Training(Strict):
     per_device_train_batch_size: int = Field(
         8, ge=1, le=4096, description="Rows a step on each accelerator. Halve it when memory runs out."
     )
-    gradient_accumulation_steps: int | Auto = Field(
+    gradient_accumulation_steps: Annotated[int, Field(ge=1, le=65_536)] | Auto = Field(
         "auto",
-        ge=1,
-        le=65_536,
         description="Batches summed into one step. Auto: a global batch that leaves about 150 steps, 8 to 128.",
     )
     optim: Literal["adamw_torch", "adamw_torch_fused", "adamw_8bit", "paged_adamw_8bit"] = Field(
@@ -136,26 +133,22 @@ class Evaluation(Strict):
     eval_share: float = Field(
         0.05, ge=0, le=0.5, description="Share of rows held back to measure on. 0 holds none back."
     )
-    eval_steps: int | Auto = Field(
-        "auto", ge=1, le=10_000_000, description="Measure every so many steps. Auto: about 20 times a run."
-    )
+    eval_steps: Steps | Auto = Field("auto", description="Measure every so many steps. Auto: about 20 times a run.")
     early_stopping_patience: int = Field(
         0, ge=0, le=1000, description="Stop after so many measurements without a gain; 0 never does."
     )
     prompts: tuple[Annotated[str, Field(min_length=1, max_length=8000)], ...] = Field(
         (), max_length=16, description="Answered before, during and after training, so that you see what changes."
     )
-    sample_steps: int | Auto = Field(
-        "auto", ge=1, le=10_000_000, description="Answer the prompts every so many steps. Auto: about 10 times."
+    sample_steps: Steps | Auto = Field(
+        "auto", description="Answer the prompts every so many steps. Auto: about 10 times."
     )
     max_new_tokens: int = Field(64, ge=1, le=4096, description="Longest answer in tokens.")
     temperature: float = Field(0.0, ge=0, le=2, description="0 always takes the likeliest token.")
 
 
 class Saving(Strict):
-    save_steps: int | Auto = Field(
-        "auto", ge=1, le=10_000_000, description="Save every so many steps. Auto: about 10 times a run."
-    )
+    save_steps: Steps | Auto = Field("auto", description="Save every so many steps. Auto: about 10 times a run.")
     save_total_limit: int = Field(2, ge=1, le=100, description="How many checkpoints are kept.")
     merge_onto: Literal["trained", "original"] = Field(
         "trained",

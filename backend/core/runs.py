@@ -328,8 +328,10 @@ def check_amendment(run: Run, field: str, value: JsonValue) -> None:
 
 
 def _tell_intent(session: Session, run: Run) -> None:
+    """Tell followers, and hint to a supervisor to look at once instead of at its next renewal."""
     data = {"state": run.state, "intent": run.intent, "attempt": run.attempt, "worker": run.holder, "cause": None}
     emit(session, run, EventKind.STATE, data)
+    session.add(Outbox(hint="intent", subject=str(run.id)))
 
 
 def _cannot(run: Run, what: str, hint: str = "") -> Conflict:
@@ -444,6 +446,14 @@ def free_own(session: Session, worker: str, limits: Limits) -> list[UUID]:
     for run in held:
         settle(session, run, limits)
     return [run.id for run in held]
+
+
+def to_purge(session: Session, place: str, hours: int) -> list[Run]:
+    """Discarded runs whose day of grace is over, and whose files lie in this storage."""
+    over = _now() - timedelta(hours=hours)
+    query = select(Run).where(Run.discarded_at < over, or_(Run.place.is_(None), Run.place == place))
+    query = query.where(func.coalesce(Run.facts["purged"].astext, "") != "true").limit(20)
+    return list(session.execute(query.with_for_update(skip_locked=True)).scalars())
 
 
 def give_up(session: Session, token: Token, limits: Limits) -> State:

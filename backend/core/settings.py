@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import secrets
 from functools import cache
 from pathlib import Path
 
@@ -19,6 +21,9 @@ class Settings(BaseSettings):
         "127.0.0.1", description="Address to listen on. Anything but loopback makes the studio reachable by others."
     )
     port: int = Field(8321, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    hosts: tuple[str, ...] = Field(
+        (), description="Names by which people reach the studio, besides addresses and this machine's own name."
+    )
     database_url: str = Field(
         "", validation_alias="DATABASE_URL", description="Postgres; empty starts the embedded one."
     )
@@ -68,6 +73,13 @@ class Settings(BaseSettings):
     def run_folder(self, run_id: object, attempt: int) -> Path:
         """`runs/<id>/attempt-<n>`: everything that one attempt makes lies here."""
         return self.root / "runs" / str(run_id) / f"attempt-{attempt}"
+
+    def place(self) -> str:
+        """The name of the storage under the home: hosts that share the folder read the same one. Made on first use."""
+        path = self.folder("run") / "place"
+        with contextlib.suppress(FileExistsError), path.open("x") as file:
+            file.write(secrets.token_hex(8))
+        return path.read_text()
 
     @property
     def all_model_roots(self) -> tuple[Path, ...]:

@@ -46,8 +46,9 @@ class LoraSettings(Method):
     @classmethod
     def alpha_follows_the_rank(cls, data: Any) -> Any:
         """Where only the rank is given, the scale is twice the rank."""
-        if isinstance(data, dict) and "r" in data and "lora_alpha" not in data and isinstance(data["r"], int):
-            return data | {"lora_alpha": 2 * data["r"]}
+        rank = data.get("r") if isinstance(data, dict) else None
+        if isinstance(rank, int) and 1 <= rank <= 1024 and "lora_alpha" not in data:
+            return data | {"lora_alpha": 2 * rank}
         return data
 
     @field_validator("target_modules")

@@ -1,0 +1,349 @@
+"""One claimed attempt, from the claim to its end: pick a checkpoint, take the history over, watch the trainer, reap it.
+
+Every step is one transaction, so that an outage of Postgres merely repeats the step. What the trainer wrote is shipped
+before the attempt is left, and a trainer starts only after `begin` is committed.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from backend.core import history, journal, runs
+from backend.core.assignment import (
+    ASSIGNMENT,
+    CONTROL,
+    JOURNAL,
+    Amendment,
+    Assignment,
+    Change,
+    Checkpoint,
+    DataFile,
+    LineKind,
+    Order,
+    Outcome,
+    Word,
+)
+from backend.core.errors import Fenced, Problem, StudioError
+from backend.core.events import EventKind, emit
+from backend.core.models import Attempt, Intent, Run
+from backend.core.recipe import Recipe
+from worker import tail
+from worker.host import Host
+from worker.inputs import Inputs, fetch_inputs
+from worker.picking import Pick, pick
+from worker.spares import Trainer
+
+log = logging.getLogger(__name__)
+
+END_SECONDS = 20.0
+"""How long a trainer that wrote its last line may take to exit."""
+
+
+class Doing(Enum):
+    CLAIMED = auto()  # picking a checkpoint and fetching the inputs, off the main thread
+    PICKED = auto()  # shipping the journal of the attempt that owned the history
+    BEGUN = auto()  # the history is ours: a trainer may start
+    WATCHING = auto()
+    OVER = auto()
+
+
+@dataclass
+class Work:
+    """What the thread brings: where to go on from, and what to train on."""
+
+    pick: Pick
+    inputs: Inputs
+
+
+@dataclass
+class Told:
+    """What the trainer was told already."""
+
+    word: Word | None = None
+    since: float = 0.0
+    changes: set[int] = field(default_factory=set)
+
+
+class Holding:
+    """Called from the supervisor's main thread; `turn` never blocks for long."""
+
+    def __init__(self, host: Host, token: runs.Token, device: str) -> None:
+        self.host, self.token, self.device = host, token, device
+        self.folder = host.settings.run_folder(token.run_id, token.attempt)
+        self.doing = Doing.CLAIMED
+        self.trainer: Trainer | None = None
+        self._work: Future[Work] | None = None
+        self._ready: Work | None = None
+        self._amendments: list[Amendment] = []
+        self._offset, self._renewed, self._last_line = 0, time.monotonic(), time.monotonic()
+        self._idle_seconds, self._phase = 0.0, ""
+        self._end: dict[str, Any] | None = None
+        self._ended_at = 0.0
+        self._told = Told()
+        self._shut_down = False
+
+    # ---- turns ---------------------------------------------------------------------------------------------------
+
+    def turn(self, *, urgent: bool = False) -> None:
+        """Go on with what is next. `urgent` asks Postgres at once what is wanted."""
+        steps: dict[Doing, Callable[[bool], None]] = {
+            Doing.CLAIMED: self._pick,
+            Doing.PICKED: self._ship_owner,
+            Doing.BEGUN: self._spawn,
+            Doing.WATCHING: self._watch,
+        }
+        try:
+            steps[self.doing](urgent)
+        except Fenced:
+            log.warning("attempt %s of run %s is over: somebody else goes on", self.token.attempt, self.token.run_id)
+            self._leave()
+
+    def _leave(self) -> None:
+        if self.trainer is not None:
+            self.trainer.kill()
+        self.doing = Doing.OVER
+
+    def _give_up(self) -> None:
+        """End the attempt as the person's word says."""
+        if self.trainer is not None:
+            self.trainer.kill()
+        with self.host.transaction() as session:
+            runs.give_up(session, self.token, self.host.limits)
+        self.doing = Doing.OVER
+
+    def _renew(self, session: Session) -> journal.Heard:
+        self._renewed = time.monotonic()
+        return journal.hear(session, runs.renew(session, self.token, self.host.settings.lease_seconds))
+
+    def _due(self) -> bool:
+        return time.monotonic() - self._renewed >= self.host.settings.renew_seconds
+
+    def _still_wanted(self, urgent: bool) -> bool:
+        """Renew where it is time, and leave where a person wants it before a trainer was started."""
+        if not urgent and not self._due():
+            return True
+        with self.host.transaction() as session:
+            heard = self._renew(session)
+        if heard.intent in (Intent.PAUSE, Intent.STOP):
+            self._give_up()
+        return self.doing is not Doing.OVER
+
+    # ---- taking over ---------------------------------------------------------------------------------------------
+
+    def _pick(self, urgent: bool) -> None:
+        if self._work is None:
+            with self.host.transaction() as session:
+                run = runs.hold(session, self.token)
+                published = runs.published(session, run.id)
+                session.expunge_all()
+            self._work = self.host.threads.submit(self._find, run, published)
+        if not self._still_wanted(urgent) or not self._work.done():
+            return
+        try:
+            self._ready = self._work.result()
+        except StudioError as error:
+            self._fail(error)
+            return
+        self.doing = Doing.PICKED
+        self._ship_owner(urgent)
+
+    def _find(self, run: Run, published: list[Any]) -> Work:
+        return Work(pick(self.host.settings.root, run, published), fetch_inputs(self.host.settings, run))
+
+    def _fail(self, error: StudioError) -> None:
+        """The inputs are not to be had: trying again at once would not mend it."""
+        cause = Problem(error.code, error.message, error.where, error.hint)
+        with self.host.transaction() as session:
+            runs.reap(session, self.token, runs.Ending(Outcome.FAILED, cause), self.host.limits)
+        self.doing = Doing.OVER
+
+    def _ship_owner(self, urgent: bool) -> None:
+        """Ship what the owner's journal still holds: from its host's file, else from the checkpoint's own copy."""
+        if not self._still_wanted(urgent):
+            return
+        assert self._ready is not None
+        while self.doing is Doing.PICKED:
+            with self.host.transaction() as session:
+                run = runs.hold(session, self.token)
+                batch = self._owner_batch(session, run, self._ready.pick.checkpoint)
+                if batch is None:
+                    self._begin(session, run, self._ready.pick)
+                else:
+                    journal.ship(session, self.token, batch, self._origin(run.begun), self.host.settings.lease_seconds)
+            if batch is None:
+                self.doing = Doing.BEGUN
+        self._spawn(urgent)
+
+    def _owner_batch(self, session: Session, run: Run, checkpoint: Checkpoint | None) -> journal.Batch | None:
+        row = session.get(Attempt, (run.id, run.begun)) if run.begun else None
+        if row is None or row.closed_at is not None:
+            return None
+        places = [self.host.settings.run_folder(run.id, run.begun)]
+        if checkpoint is not None and checkpoint.attempt == run.begun:
+            places.append(checkpoint.folder)
+        for place in places:
+            chunk = tail.read(place / JOURNAL, row.journal_offset)
+            if chunk.end > chunk.start:
+                return journal.Batch(run.begun, chunk.start, chunk.end, chunk.lines)
+        return None
+
+    def _begin(self, session: Session, run: Run, chosen: Pick) -> None:
+        for text in chosen.passed_over:
+            emit(session, run, EventKind.LOG, {"level": "warning", "text": text})
+        place = self.host.place
+        self._amendments = history.begin(session, self.token, chosen.checkpoint, adopted=chosen.adopted, place=place)
+
+    def _spawn(self, _urgent: bool) -> None:
+        """Start the trainer. Before that, its assignment is on disk."""
+        assert self._ready is not None
+        with self.host.transaction() as session:
+            run = runs.renew(session, self.token, self.host.settings.lease_seconds)
+            assignment = self._assignment(run, self._ready)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / ASSIGNMENT
+        path.write_text(assignment.model_dump_json(indent=1))
+        self._told.changes = {each.sequence for each in self._amendments}
+        self._told.word = assignment.word
+        self._told.since = self._last_line = time.monotonic()
+        self.trainer = self.host.spares.take()
+        self.trainer.assign(path)
+        self.doing = Doing.WATCHING
+
+    def _assignment(self, run: Run, work: Work) -> Assignment:
+        return Assignment(
+            run=str(run.id),
+            attempt=self.token.attempt,
+            folder=self.folder,
+            recipe=Recipe.model_validate(run.recipe),
+            model_folder=work.inputs.model_folder,
+            data=tuple(DataFile.model_validate(each) for each in work.inputs.data),
+            resume=work.pick.checkpoint,
+            word=Word.KEEP if run.intent == Intent.KEEP else None,
+            amendments=tuple(self._amendments),
+            device=self.device,
+            run_name=run.name,
+        )
+
+    def _origin(self, attempt: int) -> journal.Origin:
+        return journal.Origin(self.host.place, f"runs/{self.token.run_id}/attempt-{attempt}")
+
+    # ---- watching ------------------------------------------------------------------------------------------------
+
+    def _watch(self, urgent: bool) -> None:
+        assert self.trainer is not None
+        code = self.trainer.exit_code  # before reading: what it wrote before it ended is then all there
+        if heard := self._ship(urgent):
+            self._tell(heard)
+        if self.doing is not Doing.WATCHING:
+            return
+        if code is not None:
+            self._reap(code)
+        else:
+            self._lose_patience()
+
+    def _ship(self, urgent: bool) -> journal.Heard | None:
+        """Ship what is new, or renew where it is time. Returns what the run's row says, if it was asked."""
+        chunk = tail.read(self.folder / JOURNAL, self._offset)
+        if chunk.end == chunk.start and not urgent and not self._due():
+            return None
+        batch = journal.Batch(self.token.attempt, chunk.start, chunk.end, chunk.lines)
+        try:
+            with self.host.transaction() as session:
+                if chunk.end == chunk.start:
+                    return self._renew(session)
+                origin = self._origin(self.token.attempt)
+                heard = journal.ship(session, self.token, batch, origin, self.host.settings.lease_seconds)
+        except journal.OffsetMoved as moved:
+            self._offset = moved.stored
+            return None
+        self._offset, self._renewed = chunk.end, time.monotonic()
+        self._note(chunk)
+        return heard
+
+    def _note(self, chunk: tail.Chunk) -> None:
+        self._last_line = time.monotonic()
+        for line in chunk.lines:
+            self._idle_seconds = float(line.data.get("idle_seconds", 0)) if line.kind == LineKind.PROGRESS else 0.0
+            if line.kind == LineKind.PHASE:
+                self._phase = line.data["phase"]
+            if line.kind == LineKind.END:
+                self._end, self._ended_at = line.data, time.monotonic()
+
+    def _tell(self, heard: journal.Heard) -> None:
+        """Pass on what is wanted. Discarding needs no trainer's consent."""
+        if heard.intent == Intent.STOP:
+            self._give_up()
+            return
+        word = {Intent.PAUSE: Word.PAUSE, Intent.KEEP: Word.KEEP}.get(Intent(heard.intent))
+        if word is not None and word is not self._told.word:
+            self._control(Order(word=word))
+            self._told.word, self._told.since = word, time.monotonic()
+        for amendment in heard.pending:
+            if amendment.sequence not in self._told.changes:
+                self._control(Change(amendment=amendment))
+                self._told.changes.add(amendment.sequence)
+
+    def _control(self, message: Order | Change) -> None:
+        with (self.folder / CONTROL).open("a") as file:
+            file.write(message.model_dump_json() + "\n")
+
+    def _lose_patience(self) -> None:
+        """Kill a trainer that is silent, stuck, or does not obey in time. That counts as a death."""
+        assert self.trainer is not None
+        now, limits = time.monotonic(), self.host.settings
+        silent = now - self._last_line > limits.silence_seconds or self._idle_seconds > limits.silence_seconds
+        obeys = self._told.word is None or self._phase in ("saving", "exporting")
+        stubborn = not obeys and now - self._told.since > limits.stop_seconds
+        lingering = self._end is not None and now - self._ended_at > END_SECONDS
+        if silent or stubborn or lingering:
+            log.warning(
+                "run %s: its trainer is killed (%s)", self.token.run_id, "silent" if silent else "too slow to end"
+            )
+            self.trainer.kill()
+
+    def _reap(self, code: int) -> None:
+        """All is shipped, since nothing new was there after its end: enter what follows."""
+        if tail.read(self.folder / JOURNAL, self._offset).end > self._offset:
+            return  # a full batch was shipped: the rest goes first
+        with self.host.transaction() as session:
+            state = runs.reap(session, self.token, self._ending(code), self.host.limits)
+        log.info("run %s: attempt %s ended, the run is %s", self.token.run_id, self.token.attempt, state)
+        self.doing = Doing.OVER
+
+    def _ending(self, code: int) -> runs.Ending:
+        if self._end is None:
+            return runs.Ending(None, Problem("died", how_it_died(code), hint="Read the end of the log."))
+        cause = self._end.get("cause")
+        wanted = ("code", "message", "where", "hint")
+        problem = Problem(**{key: cause[key] for key in wanted if cause.get(key)}) if cause else None
+        return runs.Ending(Outcome(self._end["outcome"]), problem)
+
+    # ---- the host's shutdown -------------------------------------------------------------------------------------
+
+    def shut_down(self) -> None:
+        """Ask for a checkpoint within the deadline; without a trainer there is nothing to save."""
+        if self._shut_down:
+            return
+        self._shut_down = True
+        if self.trainer is not None and self.doing is Doing.WATCHING:
+            self.trainer.terminate()
+            self._told.word, self._told.since = Word.PAUSE, time.monotonic()
+        elif self.doing is not Doing.OVER:
+            self._give_up()
+
+
+def how_it_died(code: int) -> str:
+    """An exit code in words."""
+    if code == -9:
+        return "It was killed, most often because the machine ran out of memory."
+    if code < 0:
+        return f"It was ended by signal {-code}."
+    return f"It ended with code {code} and left no word."

@@ -1,0 +1,117 @@
+"""Trainer processes: started ahead of time, given one assignment each, killed as a group."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from backend.core.settings import Settings
+
+log = logging.getLogger(__name__)
+
+SECRETS = ("DATABASE_URL", "REDIS_URL", "STUDIO_DATABASE_URL", "STUDIO_REDIS_URL")
+"""What a trainer must not have: it runs no code of a user's and asks no service."""
+PROCESS = "trainer.json"
+
+
+class Trainer:
+    """One trainer process, in a session and process group of its own."""
+
+    def __init__(self, settings: Settings) -> None:
+        environment = {name: value for name, value in os.environ.items() if name not in SECRETS}
+        environment |= {"STUDIO_HOME": str(settings.root), "STUDIO_RUN_DIR": str(settings.folder("run"))}
+        with open(settings.folder("logs") / "trainer.log", "ab") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "worker.trainer"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=output,
+                env=environment,
+                start_new_session=True,
+            )
+
+    def assign(self, path: Path) -> None:
+        """Hand over the assignment. Who it is stands beside it, so that a restarted supervisor can tell that it is dead."""
+        about = {"pid": self.process.pid, "started": started_at(self.process.pid)}
+        (path.parent / PROCESS).write_text(json.dumps(about))
+        assert self.process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # it died: the next look finds out
+            self.process.stdin.write(f"{path}\n".encode())
+            self.process.stdin.flush()
+
+    @property
+    def exit_code(self) -> int | None:
+        return self.process.poll()
+
+    def terminate(self) -> None:
+        """Ask it to save and exit, as at the host's shutdown."""
+        with contextlib.suppress(ProcessLookupError):
+            self.process.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End the whole group: data loaders as well."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+
+class Spares:
+    """Keeps one trainer that has imported everything and waits. Used from the supervisor's main thread alone."""
+
+    def __init__(self, settings: Settings, *, rest_seconds: float = 5.0) -> None:
+        self._settings, self._rest_seconds = settings, rest_seconds
+        self._spare: Trainer | None = None
+        self._taken_at = -rest_seconds
+
+    def keep(self) -> None:
+        """Start a spare where there is none, a moment after the last one was taken: its imports cost a core for seconds."""
+        if self._spare is not None and self._spare.exit_code is not None:
+            log.warning("the spare trainer ended by itself (code %s)", self._spare.exit_code)
+            self._spare, self._taken_at = None, time.monotonic()
+        if self._spare is None and time.monotonic() - self._taken_at >= self._rest_seconds:
+            self._spare = Trainer(self._settings)
+
+    def take(self) -> Trainer:
+        trainer, self._spare = self._spare, None
+        self._taken_at = time.monotonic()
+        return trainer if trainer is not None and trainer.exit_code is None else Trainer(self._settings)
+
+    def close(self) -> None:
+        if self._spare is not None:
+            self._spare.kill()
+            self._spare = None
+
+
+def started_at(pid: int) -> str:
+    """What tells two processes with the same number apart: the start time that the kernel notes. Empty where none is told."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        return ""
+
+
+def make_sure_it_is_dead(folder: Path) -> None:
+    """Kill what is left of the trainer whose attempt this was, and wait until it is gone."""
+    try:
+        about = json.loads((folder / PROCESS).read_text())
+    except (OSError, ValueError):
+        return
+    pid = int(about["pid"])
+    while about["started"] and started_at(pid) == about["started"] and not _is_zombie(pid):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(pid, signal.SIGKILL)
+        time.sleep(0.02)
+
+
+def _is_zombie(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except (OSError, IndexError):
+        return True

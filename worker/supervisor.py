@@ -1,0 +1,295 @@
+"""The supervisor of a worker host: claim → take over → start a trainer → ship its journal → reap. `python -m worker.supervisor`.
+
+One process, one main thread, which alone starts children (a parent-death signal fires when the *thread* that spawned
+the child ends). It looks for work every few seconds by itself; a poke on its socket only makes it look at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import os
+import select
+import shutil
+import signal
+import socket
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+
+from sqlalchemy import func, text
+from sqlalchemy import select as sql_select
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.orm import Session, sessionmaker
+
+from backend.core import db, queue, runs
+from backend.core.leases import LeaseWatch
+from backend.core.models import Attempt, CheckpointRow, Device, Run, Worker
+from backend.core.settings import Settings, settings
+from worker import devices
+from worker.holding import Doing, Holding
+from worker.host import Host
+from worker.spares import Spares, make_sure_it_is_dead
+
+log = logging.getLogger(__name__)
+
+OUTAGE_SECONDS = 1.0
+"""Pause between tries to reach Postgres."""
+
+
+class Supervisor:
+    def __init__(self, configured: Settings) -> None:
+        self.settings = configured
+        self.engine = db.engine(configured.database_url)
+        self.host = Host(
+            settings=configured,
+            sessions=sessionmaker(self.engine, expire_on_commit=False),
+            redis_url=configured.redis_url,
+            name=configured.worker_name or socket.gethostname(),
+            place=configured.place(),
+            spares=Spares(configured),
+        )
+        self.devices = devices.found(configured.devices)
+        self.watch = WatchedLeases(self.engine, configured.lease_seconds)
+        self.holdings: dict[str, Holding] = {}
+        self.stopping = False
+        self._looked = -configured.renew_seconds
+        self._pokes = open_socket(poke_path(configured, self.host.name))
+
+    # ---- the loop ------------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Until SIGTERM, and then until every trainer has saved."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_signal)
+        while not self._start():
+            time.sleep(OUTAGE_SECONDS)
+        log.info("supervisor %s watches %s", self.host.name, ", ".join(device.title for device in self.devices))
+        while not self.stopping or self.holdings:
+            self._turn()
+        self.host.spares.close()
+
+    def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
+        self.stopping = True
+
+    def _start(self) -> bool:
+        """Register, and give up what this host held before it was restarted, once its trainers are dead."""
+        try:
+            with self.host.transaction() as session:
+                self._register(session)
+                held = sql_select(Run.id, Run.attempt).where(Run.holder == self.host.name)
+                for run_id, attempt in session.execute(held):
+                    make_sure_it_is_dead(self.settings.run_folder(run_id, attempt))
+                freed = runs.free_own(session, self.host.name, self.host.limits)
+        except DBAPIError as error:
+            log.warning("Postgres cannot be reached: %s", reason(error))
+            return False
+        if freed:
+            log.info("gave up %s run(s) that this host held before", len(freed))
+        return True
+
+    def _turn(self) -> None:
+        poked = self._wait()
+        if self.stopping:
+            self._tell_shutdown()
+        else:
+            self.host.spares.keep()
+        try:
+            for holding in list(self.holdings.values()):
+                holding.turn(urgent=poked)
+            self._forget_ended()
+            if poked or time.monotonic() - self._looked >= self.settings.renew_seconds:
+                self._look()
+        except DBAPIError as error:
+            self._outage(error)
+
+    def _wait(self) -> bool:
+        """Until the next shipping, or a poke. Returns whether somebody poked."""
+        if self._pokes is None:
+            time.sleep(self.settings.ship_seconds)
+            return False
+        ready, _, _ = select.select([self._pokes], [], [], self.settings.ship_seconds)
+        with contextlib.suppress(BlockingIOError):
+            while ready:
+                self._pokes.recv(256)
+        return bool(ready)
+
+    def _outage(self, error: DBAPIError) -> None:
+        """Trainers go on, unpublished. All that was watched before counts no more."""
+        log.warning("Postgres cannot be reached: %s", reason(error))
+        self.watch.forget()
+        time.sleep(OUTAGE_SECONDS)
+
+    def _forget_ended(self) -> None:
+        ended = [device for device, holding in self.holdings.items() if holding.doing is Doing.OVER]
+        for device in ended:
+            del self.holdings[device]
+            self._looked = -self.settings.renew_seconds  # a device is free: look at once
+
+    def _tell_shutdown(self) -> None:
+        for holding in self.holdings.values():
+            holding.shut_down()
+
+    # ---- looking for work ----------------------------------------------------------------------------------------
+
+    def _look(self) -> None:
+        self._looked = time.monotonic()
+        expired = self.watch.look()
+        with self.host.transaction() as session:
+            self._seen(session)
+            runs.end_unheld(session, expired, self.host.limits)
+        queue.publish(self.host.sessions, self.host.redis_url)
+        for device in self.devices:
+            if device.name not in self.holdings and not self.stopping:
+                self._claim(device.name, expired)
+        self._sweep()
+
+    def _claim(self, device: str, expired: Sequence[runs.Lease]) -> None:
+        with self.host.transaction() as session:
+            token = runs.claim(
+                session,
+                worker=self.host.name,
+                device=device,
+                place=self.host.place,
+                lease_seconds=self.settings.lease_seconds,
+                limits=self.host.limits,
+                expired=expired,
+            )
+        if token is not None:
+            log.info("claimed attempt %s of run %s for %s", token.attempt, token.run_id, device)
+            self.holdings[device] = Holding(self.host, token, device)
+
+    def _register(self, session: Session) -> None:
+        facts = {"pid": os.getpid(), "python": sys.version.split()[0], "host": socket.gethostname()}
+        worker = insert(Worker).values(name=self.host.name, place=self.host.place, facts=facts)
+        fresh = {"place": self.host.place, "facts": facts, "started_at": func.clock_timestamp()}
+        session.execute(worker.on_conflict_do_update(index_elements=["name"], set_=fresh))
+        session.query(Device).where(Device.worker == self.host.name).delete()
+        for each in self.devices:
+            session.add(Device(worker=self.host.name, name=each.name, title=each.title, memory_bytes=each.memory_bytes))
+        self._seen(session)
+
+    def _seen(self, session: Session) -> None:
+        worker = session.get(Worker, self.host.name)
+        if worker is not None:
+            worker.seen_at = func.clock_timestamp()
+
+    # ---- files whose rows are gone -------------------------------------------------------------------------------
+
+    def _sweep(self) -> None:
+        """Delete replaced checkpoints and runs that were discarded long enough ago: rows first, then files."""
+        with self.host.transaction() as session:
+            replaced = (
+                sql_select(CheckpointRow)
+                .join(Run, Run.id == CheckpointRow.run_id)
+                .join(Attempt, (Attempt.run_id == Run.id) & (Attempt.number == CheckpointRow.attempt))
+                .where(CheckpointRow.replaced_at.is_not(None), CheckpointRow.deleted_at.is_(None))
+                .where(Attempt.worker == self.host.name)
+                .limit(20)
+            )
+            for row in session.execute(replaced).scalars():
+                remove(self.settings.root / row.folder)
+                row.deleted_at = func.clock_timestamp()
+            for run in runs.to_purge(session, self.host.place, self.settings.discard_hours):
+                remove(self.settings.root / "runs" / str(run.id))
+                run.facts = run.facts | {"purged": True}
+
+
+class WatchedLeases:
+    """Leases seen over one connection that is kept: when it breaks, what was seen before counts no more."""
+
+    def __init__(self, engine: Engine, lease_seconds: float) -> None:
+        self._engine, self._watch = engine, LeaseWatch(lease_seconds)
+        self._connection: Connection | None = None
+        self._postgres_started: object = None
+
+    def look(self) -> Sequence[runs.Lease]:
+        """The leases that stayed unchanged for one whole lease. Raises `DBAPIError` in an outage."""
+        if self._connection is None:
+            self.forget()
+            self._connection = self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+        try:
+            started = self._connection.execute(text("SELECT pg_postmaster_start_time()")).scalar_one()
+            found = runs.leases(Session(self._connection))
+        except SQLAlchemyError:
+            self.forget()
+            raise
+        if started != self._postgres_started:
+            self._watch.forget()
+            self._postgres_started = started
+        return self._watch.observe(time.monotonic(), found)
+
+    def forget(self) -> None:
+        self._watch.forget()
+        if self._connection is not None:
+            with contextlib.suppress(SQLAlchemyError):
+                self._connection.invalidate()
+                self._connection.close()
+            self._connection = None
+
+
+def remove(folder: Path) -> None:
+    """Delete a folder that no row names any more."""
+    log.info("deleting %s", folder)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def reason(error: DBAPIError) -> str:
+    return str(error.orig or error).strip().splitlines()[0]
+
+
+# ---- pokes ---------------------------------------------------------------------------------------------------------
+
+
+def poke_path(configured: Settings, name: str) -> Path:
+    return configured.folder("run") / f"supervisor-{name}.sock"
+
+
+def open_socket(path: Path) -> socket.socket | None:
+    """Where pokes arrive. None where the path is too long for a socket: pokes only save time."""
+    opened = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    opened.setblocking(False)
+    path.unlink(missing_ok=True)
+    try:
+        opened.bind(str(path))
+    except OSError as error:
+        log.warning("no pokes will be heard at %s: %s", path, error)
+        return None
+    return opened
+
+
+def poke(configured: Settings, name: str) -> bool:
+    """Have the host's supervisor look for work at once. False where none listens."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as knock:
+        knock.setblocking(False)
+        try:
+            knock.sendto(b"look", str(poke_path(configured, name)))
+        except OSError:
+            return False
+    return True
+
+
+def only_one(configured: Settings, name: str) -> int:
+    """Two supervisors of one name would free each other's runs: the second one waits until the first is gone."""
+    descriptor = os.open(configured.folder("run") / f"supervisor-{name}.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    return descriptor
+
+
+def main() -> None:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    configured = settings()
+    lock = only_one(configured, configured.worker_name or socket.gethostname())
+    try:
+        Supervisor(configured).run()
+    finally:
+        os.close(lock)
+
+
+if __name__ == "__main__":
+    main()
