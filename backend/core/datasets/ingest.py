@@ -73,11 +73,10 @@ def ingest_here(payload: dict[str, Any]) -> dict[str, Any]:
     source = Source(Path(order.path), order.source_name, order.limit_bytes)
     problems = Problems()
     try:
-        items = _reported(read(source), source)
-        first = list(itertools.islice(items, DETECT_ROWS))
+        first, items = _peeked(_reported(read(source), source))
         match = _match(first, order)
         with Writer(Path(order.target)) as writer:
-            sample = _normalise(itertools.chain(first, items), match, writer, problems)
+            sample = _normalise(items, match, writer, problems)
     except Invalid as end:
         raise problems.joined(end) from end
     if match is None or writer.counts.rows + problems.total == 0:
@@ -103,6 +102,25 @@ def _reported(items: Iterator[Item], source: Source) -> Iterator[Item]:
             told = time.monotonic()
             report({"done": source.position, "total": source.size})
         yield item
+
+
+def _peeked(items: Iterator[Item]) -> tuple[list[Item], Iterator[Item]]:
+    """The first items, and all of them. What ends the reading among the first is raised in its turn, after them."""
+    first: list[Item] = []
+    end: Invalid | None = None
+    try:
+        for item in itertools.islice(items, DETECT_ROWS):
+            first.append(item)  # noqa: PERF402 -- those before an error are kept
+    except Invalid as error:
+        end = error
+
+    def every() -> Iterator[Item]:
+        yield from first
+        if end is not None:
+            raise end
+        yield from items
+
+    return first, every()
 
 
 def _match(first: list[Item], order: Order) -> Match | None:

@@ -55,12 +55,13 @@ def lines(text: TextIO) -> Iterator[tuple[int, str]]:
 
 
 def read_jsonl(source: Source) -> Iterator[Item]:
+    decoder = StrictDecoder()
     with source.text() as text:
         for number, line in lines(text):
             if not line.strip():
                 continue
             try:
-                yield number, as_record(strict_json.loads(line))
+                yield number, as_record(strict_json.loads(line, decoder))
             except BadRow as bad:
                 whole = line.endswith("\n") or bad.code != "json.syntax"
                 yield bad.at(number, "line") if whole else incomplete(number, "line")

@@ -64,9 +64,9 @@ class StrictDecoder:
         self.problem = self.problem or BadRow(code, message, hint)
 
 
-def loads(text: str) -> Any:
-    """The one value in `text`. Raises `BadRow`."""
-    decoder = StrictDecoder()
+def loads(text: str, decoder: StrictDecoder | None = None) -> Any:
+    """The one value in `text`. Raises `BadRow`. Whoever reads many lends a decoder."""
+    decoder = decoder or StrictDecoder()
     start = len(text) - len(text.lstrip(" \t\r\n"))
     try:
         value, end = decoder.value(text, start)
