@@ -1,0 +1,180 @@
+"""Where published files lie: a folder under the home, or a bucket of S3, Google or Azure. One API for both.
+
+A file is published whole under a key that is never written again, so nobody sees half of one and nobody needs a lock.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Protocol
+from uuid import uuid4
+
+from backend.core.errors import NotFound, Unavailable
+from backend.core.settings import Settings
+
+if TYPE_CHECKING:
+    from obstore.store import ObjectStore
+
+
+class Storage(Protocol):
+    def publish(self, file: Path, key: str) -> None:
+        """Make `file`, which lies under the home, visible under `key`. The file is gone from its place afterwards."""
+
+    def fetch(self, key: str) -> Path:
+        """A local path of the content, for reading only. Raises `NotFound`."""
+
+    def read(self, key: str, start: int, length: int) -> bytes:
+        """A range of the content. Raises `NotFound`."""
+
+    def size(self, key: str) -> int:
+        """In bytes. Raises `NotFound`."""
+
+    def delete(self, key: str) -> None:
+        """Remove it; one that is not there is no error."""
+
+    def keys(self, prefix: str) -> list[str]:
+        """All keys under the folder `prefix`."""
+
+
+def storage(settings: Settings) -> Storage:
+    """The storage that the settings name."""
+    if not settings.storage_url:
+        return FolderStorage(settings.root)
+    return BucketStorage(settings.storage_url, settings.folder("cache") / "storage")
+
+
+def checked(key: str) -> str:
+    """Keys are relative and climb nowhere. A key is ours and never a person's, so another one is an error of ours."""
+    if key.startswith("/") or "\\" in key or not key or any(part in ("", ".", "..") for part in key.split("/")):
+        raise ValueError(f"{key!r} is no storage key")
+    return key
+
+
+class FolderStorage:
+    """Files under a folder: publishing is a rename, fetching costs nothing."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def publish(self, file: Path, key: str) -> None:
+        publish_file(file, self.root / checked(key))
+
+    def fetch(self, key: str) -> Path:
+        path = self.root / checked(key)
+        if not path.is_file():
+            raise _missing(key)
+        return path
+
+    def read(self, key: str, start: int, length: int) -> bytes:
+        with open(self.fetch(key), "rb") as file:
+            file.seek(start)
+            return file.read(length)
+
+    def size(self, key: str) -> int:
+        return self.fetch(key).stat().st_size
+
+    def delete(self, key: str) -> None:
+        (self.root / checked(key)).unlink(missing_ok=True)
+
+    def keys(self, prefix: str) -> list[str]:
+        found = (self.root / checked(prefix)).rglob("*")
+        return sorted(str(PurePosixPath(path.relative_to(self.root))) for path in found if path.is_file())
+
+
+class BucketStorage:
+    """Objects under a URL such as `s3://bucket/studio`. Fetched ones are kept in a folder: they never change."""
+
+    def __init__(self, url: str, cache: Path) -> None:
+        self.url, self.cache = url, cache
+
+    @cached_property
+    def store(self) -> ObjectStore:
+        from obstore.store import from_url
+
+        return from_url(self.url)
+
+    def publish(self, file: Path, key: str) -> None:
+        import obstore
+
+        obstore.put(self.store, checked(key), file)
+        publish_file(file, self.cache / key)
+
+    def fetch(self, key: str) -> Path:
+        import obstore
+
+        path = self.cache / checked(key)
+        if path.is_file():
+            return path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft = path.with_name(f".{path.name}.{uuid4().hex}")
+        try:
+            with open(draft, "wb") as file:
+                for block in obstore.get(self.store, key).stream(min_chunk_size=8 << 20):
+                    file.write(block)
+            publish_file(draft, path)
+        except FileNotFoundError:
+            raise _missing(key) from None
+        finally:
+            draft.unlink(missing_ok=True)
+        return path
+
+    def read(self, key: str, start: int, length: int) -> bytes:
+        import obstore
+
+        length = min(length, self.size(key) - start)
+        return bytes(obstore.get_range(self.store, checked(key), start=start, length=length)) if length > 0 else b""
+
+    def size(self, key: str) -> int:
+        import obstore
+
+        try:
+            return obstore.head(self.store, checked(key))["size"]
+        except FileNotFoundError:
+            raise _missing(key) from None
+
+    def delete(self, key: str) -> None:
+        import obstore
+
+        with contextlib.suppress(FileNotFoundError):
+            obstore.delete(self.store, checked(key))
+        (self.cache / key).unlink(missing_ok=True)
+
+    def keys(self, prefix: str) -> list[str]:
+        import obstore
+
+        return sorted(each["path"] for batch in obstore.list(self.store, checked(prefix)) for each in batch)
+
+
+def publish_file(file: Path, target: Path) -> None:
+    """Move a file so that after a power cut either all of it stands at `target` or nothing does."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with open(file, "rb+") as opened:
+        os.fsync(opened.fileno())
+    try:
+        file.replace(target)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise Unavailable(f"The file could not be stored: {error.strerror}.", hint="Is the disk full?") from error
+        draft = target.with_name(f".{target.name}.{uuid4().hex}")
+        shutil.copyfile(file, draft)
+        publish_file(draft, target)
+        file.unlink()
+    sync_folder(target.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename in this folder survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _missing(key: str) -> NotFound:
+    return NotFound(f"The stored file {key} is gone.", hint="Has somebody removed it from the storage?")

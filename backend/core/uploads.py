@@ -1,0 +1,231 @@
+"""Receiving files: in one stream, hashed as it comes, or in sessions that survive a broken connection (tus 1.0).
+
+What is on disk is the truth: the offset of a session is the size of its part file, so a kill needs no recovery.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import AsyncIterator, Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+from uuid import UUID
+
+from backend.core.errors import Conflict, Invalid, NotFound, StudioError, TooLarge
+from backend.core.ids import uuid7
+
+TUS_VERSION = "1.0.0"
+TUS_EXTENSIONS = "creation,termination"
+BLOCK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Received:
+    """A file that came whole."""
+
+    path: Path
+    sha256: str
+    bytes: int
+
+
+class Busy(StudioError):
+    """Another connection is writing to this session; a dead one lets go in a moment."""
+
+    status = 423
+    code = "upload.busy"
+
+
+class DiskFull(StudioError):
+    status = 507
+    code = "disk_full"
+
+
+async def receive(stream: AsyncIterator[bytes], folder: Path, limit_bytes: int) -> Received:
+    """Write a request's body to a file of its own in `folder`. What breaks off leaves nothing.
+
+    Raises `TooLarge` as soon as more than the limit came, `DiskFull` where there is no room.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{uuid7()}.body"
+    digest = hashlib.sha256()
+    size = 0
+    try:
+        with open(path, "xb", buffering=0) as file:
+            async for block in blocks(stream):
+                size += len(block)
+                if size > limit_bytes:
+                    raise too_large(limit_bytes)
+                await asyncio.to_thread(_store, file, block, digest)
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+    return Received(path, digest.hexdigest(), size)
+
+
+def too_large(limit_bytes: int) -> TooLarge:
+    return TooLarge(
+        f"The file is larger than the limit of {limit_bytes / 2**30:g} GiB.",
+        hint="Upload it in several smaller files.",
+        code="upload.too_large",
+    )
+
+
+async def blocks(stream: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """The stream in pieces that are worth a write. What came before a break is passed on first."""
+    held = bytearray()
+    try:
+        async for chunk in stream:
+            held += chunk
+            if len(held) >= BLOCK_BYTES:
+                yield bytes(held)
+                held.clear()
+    except Exception:
+        if held:
+            yield bytes(held)
+        raise
+    if held:
+        yield bytes(held)
+
+
+def _store(file: BinaryIO, block: bytes, digest: hashlib._Hash | None = None) -> None:
+    rest = memoryview(block)
+    if digest is not None:
+        digest.update(rest)
+    try:
+        while rest:
+            rest = rest[file.write(rest) :]
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskFull("The disk is full.", hint="Make room on the server, then send it again.") from error
+        raise
+
+
+# ---- sessions -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Session:
+    """One resumable upload. `owner` is whoever may go on with it; `metadata` is what the client said of the file."""
+
+    id: UUID
+    length: int
+    offset: int
+    owner: str
+    metadata: dict[str, str]
+
+    @property
+    def is_complete(self) -> bool:
+        return self.offset == self.length
+
+
+def create(folder: Path, length: int, metadata: dict[str, str], owner: str, limit_bytes: int) -> Session:
+    """A new session for `length` bytes. Raises `TooLarge` and `DiskFull` before anything is sent."""
+    if length > limit_bytes:
+        raise too_large(limit_bytes)
+    folder.mkdir(parents=True, exist_ok=True)
+    if shutil.disk_usage(folder).free < length:
+        raise DiskFull("There is no room for a file of this size.", hint="Make room on the server.")
+    session = Session(uuid7(), length, 0, owner, metadata)
+    _part(folder, session.id).touch()
+    words = {"length": length, "owner": owner, "metadata": metadata}
+    _words(folder, session.id).write_text(json.dumps(words))
+    return session
+
+
+def session(folder: Path, id: UUID) -> Session:
+    """How far a session has come. Raises `NotFound`."""
+    try:
+        words = json.loads(_words(folder, id).read_text())
+        return Session(id, offset=_part(folder, id).stat().st_size, **words)
+    except FileNotFoundError:
+        raise NotFound("There is no such upload.", hint="Start it anew.", code="upload.unknown") from None
+
+
+async def append(folder: Path, id: UUID, offset: int, stream: AsyncIterator[bytes]) -> Session:
+    """Add what comes at `offset`, and return how far the session has come. A stream that breaks keeps what came.
+
+    Raises `Conflict` where `offset` is not the session's, `Busy` where another connection writes, `TooLarge` beyond its length.
+    """
+    known = session(folder, id)
+    with _only_writer(_part(folder, id)) as file:
+        at = os.fstat(file.fileno()).st_size
+        if at != offset:
+            raise Conflict(f"The upload stands at byte {at}, not {offset}.", code="upload.offset")
+        async for block in blocks(stream):
+            if at + len(block) > known.length:
+                raise TooLarge(f"More came than the {known.length} bytes announced.", code="upload.length")
+            await asyncio.to_thread(_store, file, block)
+            at += len(block)
+    return session(folder, id)
+
+
+def finish(folder: Path, id: UUID) -> Received:
+    """The file of a complete session, hashed. The session is over; the file is the caller's."""
+    done = session(folder, id)
+    if not done.is_complete:
+        raise Conflict(f"Only {done.offset} of {done.length} bytes have come.", code="upload.incomplete")
+    path = _part(folder, id).with_suffix(".body")
+    with _only_writer(_part(folder, id)) as file:
+        os.fsync(file.fileno())
+        _part(folder, id).rename(path)
+    _words(folder, id).unlink()
+    with open(path, "rb") as body:
+        return Received(path, hashlib.file_digest(body, "sha256").hexdigest(), done.length)
+
+
+def discard(folder: Path, id: UUID) -> None:
+    """End a session and drop what came. Raises `NotFound`."""
+    session(folder, id)
+    _words(folder, id).unlink()
+    _part(folder, id).unlink(missing_ok=True)
+
+
+def sweep(folder: Path, older_than_hours: float, keep: Collection[Path] = ()) -> int:
+    """Remove what nobody has touched for so long, but for what somebody still needs; returns how many files that were."""
+    limit = time.time() - older_than_hours * 3600
+    old = [path for path in folder.glob("*") if path not in keep and path.is_file() and path.stat().st_mtime < limit]
+    for path in old:
+        path.unlink(missing_ok=True)
+    return len(old)
+
+
+def metadata_of(header: str) -> dict[str, str]:
+    """tus's `Upload-Metadata`: `filename d29ybGQ=,private`. Raises `Invalid`."""
+    found = {}
+    for pair in filter(None, (pair.strip() for pair in header.split(","))):
+        key, _, value = pair.partition(" ")
+        try:
+            found[key] = base64.b64decode(value, validate=True).decode()
+        except (binascii.Error, UnicodeDecodeError):
+            raise Invalid(f"The value of {key!r} is not base64 of UTF-8.", where="Upload-Metadata") from None
+    return found
+
+
+@contextmanager
+def _only_writer(path: Path) -> Iterator[BinaryIO]:
+    """Holds among processes too, and ends with the process that holds it."""
+    with open(path, "ab", buffering=0) as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Busy("Another connection is sending this file.", hint="Try again in a moment.") from None
+        yield file
+
+
+def _part(folder: Path, id: UUID) -> Path:
+    return folder / f"{id}.part"
+
+
+def _words(folder: Path, id: UUID) -> Path:
+    return folder / f"{id}.json"

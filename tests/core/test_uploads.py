@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from backend.core import uploads
+from backend.core.errors import Conflict, Invalid, NotFound, TooLarge
+from backend.core.ids import uuid7
+
+BODY = os.urandom(3_000_000)
+
+
+class Broken(Exception):
+    """The connection was lost."""
+
+
+async def sent(body: bytes, breaks: bool = False, piece: int = 70_000) -> AsyncIterator[bytes]:
+    for start in range(0, len(body), piece):
+        yield body[start : start + piece]
+        await asyncio.sleep(0)
+    if breaks:
+        raise Broken
+
+
+def new(folder: Path, length: int = len(BODY)) -> uploads.Session:
+    return uploads.create(folder, length, {"filename": "a.json"}, "ann", 1 << 30)
+
+
+async def test_a_body_is_stored_and_hashed_as_it_comes(tmp_path: Path) -> None:
+    received = await uploads.receive(sent(BODY), tmp_path / "uploads", len(BODY))
+    assert received.path.read_bytes() == BODY
+    assert (received.sha256, received.bytes) == (hashlib.sha256(BODY).hexdigest(), len(BODY))
+
+
+async def test_a_body_that_is_too_large_or_breaks_off_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(TooLarge):
+        await uploads.receive(sent(BODY), tmp_path, len(BODY) - 1)
+    with pytest.raises(Broken):
+        await uploads.receive(sent(BODY, breaks=True), tmp_path, len(BODY))
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_a_session_goes_on_where_it_broke_off(tmp_path: Path) -> None:
+    begun = new(tmp_path)
+    with pytest.raises(Broken):
+        await uploads.append(tmp_path, begun.id, 0, sent(BODY[:1_234_567], breaks=True))
+    known = uploads.session(tmp_path, begun.id)
+    assert (known.offset, known.owner, known.metadata) == (1_234_567, "ann", {"filename": "a.json"})
+    with pytest.raises(Conflict, match="1234567"):
+        await uploads.append(tmp_path, begun.id, 0, sent(BODY))
+    assert (await uploads.append(tmp_path, begun.id, known.offset, sent(BODY[known.offset :]))).is_complete
+    received = uploads.finish(tmp_path, begun.id)
+    assert received.path.read_bytes() == BODY
+    assert received.sha256 == hashlib.sha256(BODY).hexdigest()
+    with pytest.raises(NotFound):
+        uploads.session(tmp_path, begun.id)
+
+
+async def test_a_second_writer_is_kept_out(tmp_path: Path) -> None:
+    begun = new(tmp_path)
+    started, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slow() -> AsyncIterator[bytes]:
+        yield BODY[: 2 << 20]
+        started.set()
+        await go_on.wait()
+
+    first = asyncio.create_task(uploads.append(tmp_path, begun.id, 0, slow()))
+    await started.wait()
+    with pytest.raises(uploads.Busy):
+        await uploads.append(tmp_path, begun.id, 0, sent(BODY))
+    go_on.set()
+    assert (await first).offset == 2 << 20
+
+
+async def test_a_session_takes_no_more_than_was_announced(tmp_path: Path) -> None:
+    begun = new(tmp_path, 100)
+    with pytest.raises(TooLarge):
+        await uploads.append(tmp_path, begun.id, 0, sent(BODY))
+    with pytest.raises(TooLarge):
+        uploads.create(tmp_path, 2 << 30, {}, "ann", 1 << 30)
+
+
+async def test_an_unfinished_session_gives_no_file(tmp_path: Path) -> None:
+    begun = new(tmp_path)
+    await uploads.append(tmp_path, begun.id, 0, sent(BODY[:100]))
+    with pytest.raises(Conflict, match="Only 100 of"):
+        uploads.finish(tmp_path, begun.id)
+
+
+def test_a_discarded_session_leaves_nothing(tmp_path: Path) -> None:
+    uploads.discard(tmp_path, new(tmp_path).id)
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(NotFound):
+        uploads.discard(tmp_path, uuid7())
+
+
+def test_what_was_left_lying_is_swept_and_what_is_fresh_is_not(tmp_path: Path) -> None:
+    old, fresh = new(tmp_path), new(tmp_path)
+    for path in tmp_path.glob(f"{old.id}*"):
+        os.utime(path, (time.time() - 7200,) * 2)
+    assert uploads.sweep(tmp_path, older_than_hours=1) == 2
+    assert uploads.session(tmp_path, fresh.id) == fresh
+
+
+def test_metadata_is_read_and_nonsense_refused() -> None:
+    assert uploads.metadata_of("filename d29ybGQ=, private") == {"filename": "world", "private": ""}
+    with pytest.raises(Invalid, match="base64"):
+        uploads.metadata_of("filename w!")
