@@ -85,8 +85,15 @@ def empty_model(base: Path) -> PreTrainedModel:
     """The base's modules without any weights."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
+    config = AutoConfig.from_pretrained(base)
+    if getattr(config, "quantization_config", None):
+        raise Invalid(
+            "The base model's own files are quantised, and nothing can be merged into those.",
+            code="merge.quantised_base",
+            hint="Take the base in bf16 or fp32; QLoRA quantises it while loading.",
+        )
     with torch.device("meta"):
-        model: PreTrainedModel = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(base))
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(config)
     return model
 
 

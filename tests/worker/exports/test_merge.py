@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -211,3 +213,41 @@ def test_a_bf16_base_that_was_trained_in_fp32_is_rounded_once(tmp_path: Path) ->
     ours(base, adapter, tmp_path / "plain")
     assert {tensor.dtype for tensor in tensors(tmp_path / "ours").values()} == {torch.bfloat16}
     assert differing(tmp_path / "ours", tmp_path / "plain") == []
+
+
+def test_a_base_whose_own_files_are_quantised_is_refused(tmp_path: Path) -> None:
+    base = save_base(tmp_path / "base", "llama")
+    adapter = save_adapter(base, tmp_path / "adapter", target_modules=ALL)
+    quantised = {"quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}}
+    (base / "config.json").write_text(json.dumps(config_of(base) | quantised))
+    with pytest.raises(Invalid, match="own files are quantised"):
+        ours(base, adapter, tmp_path / "ours")
+
+
+MEASURED = """
+import resource, sys
+from pathlib import Path
+from backend.core.methods.lora_merge import plan_lora
+from worker.exports.merge import merge
+small, large, out = map(Path, sys.argv[1:])
+merge(small / "base", small / "adapter", out / "small", planner=plan_lora)  # whatever is loaded late is loaded now
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+merge(large / "base", large / "adapter", out / "large", planner=plan_lora)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
+"""
+
+
+def test_the_merge_of_a_large_model_needs_no_more_memory_than_its_largest_tensors(tmp_path: Path) -> None:
+    from transformers import LlamaConfig
+
+    for name, layers in (("small", 1), ("large", 24)):
+        config = LlamaConfig(
+            vocab_size=96, hidden_size=512, intermediate_size=1536, num_hidden_layers=layers, num_attention_heads=8
+        )
+        AutoModelForCausalLM.from_config(config).to(torch.bfloat16).save_pretrained(tmp_path / name / "base")
+        save_adapter(tmp_path / name / "base", tmp_path / name / "adapter", target_modules=ALL)
+    size = (tmp_path / "large/base/model.safetensors").stat().st_size
+    arguments = [sys.executable, "-c", MEASURED, str(tmp_path / "small"), str(tmp_path / "large"), str(tmp_path)]
+    grown = int(subprocess.run(arguments, capture_output=True, text=True, check=True, cwd=Path.cwd()).stdout)
+    assert size > 150e6
+    assert grown < 20e6, f"{grown / 1e6:.0f} MB for a model of {size / 1e6:.0f} MB"
