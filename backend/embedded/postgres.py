@@ -64,9 +64,10 @@ def _wheel_folders() -> list[Path]:
 
 
 def _system_folders() -> list[Path]:
-    found = [path for pattern in SYSTEM_FOLDERS for path in Path("/").glob(pattern.lstrip("/"))]
-    on_path = shutil.which("postgres")
-    return sorted(found, key=_major, reverse=True) + ([Path(on_path).resolve().parent] if on_path else [])
+    found = {path for pattern in SYSTEM_FOLDERS for path in Path("/").glob(pattern.lstrip("/"))}
+    if on_path := shutil.which("postgres"):
+        found.add(Path(on_path).resolve().parent)
+    return sorted(found, key=_major, reverse=True)
 
 
 def _major(folder: Path) -> int:
