@@ -12,7 +12,7 @@ const LOG_LINES = 500;
 const ENDED = ["succeeded", "failed", "stopped"];
 
 type Values = Record<string, Value>;
-type Sample = { index: number; prompt: string; text: string; tokens: number };
+type Sample = { index: number; prompt: string; text: string; tokens: number; finish: string };
 
 export function showRun(body: HTMLElement): void {
   new RunPage(body.dataset.run ?? "", encodeURIComponent(body.dataset.name ?? ""), Number(body.dataset.seq));
@@ -153,6 +153,7 @@ function showSample(step: number, sample: Sample): void {
   badge!.hidden = step > 0;
   tokens!.textContent = fill(tokens!.textContent, { n: sample.tokens });
   find("p", made)!.textContent = sample.text;
+  find("footer", made)!.hidden = sample.finish !== "length";
   const others = [...timeline.querySelectorAll<HTMLElement>("li")];
   others.find((item) => Number(item.dataset.step) === step)?.remove();
   const after = others.find((item) => Number(item.dataset.step) > step);

@@ -18,8 +18,12 @@ export const count = (number: number) => number.toLocaleString("en");
 /** A metric to four digits; what is not finite comes as text. */
 export function metric(value: number | string | null | undefined): string {
   if (value === null || value === undefined) return "–";
-  return typeof value === "string" ? value : String(Number(value.toPrecision(4))).replace("e-0", "e-");
+  if (typeof value === "string") return value;
+  if (value !== 0 && Math.abs(value) < 0.001) return exponential(value);
+  return String(Number(value.toPrecision(4)));
 }
+
+const exponential = (value: number) => value.toExponential(2).replace(/\.?0+e/, "e");
 
 /** `1.2 MiB`. */
 export function size(bytes: number): string {
