@@ -10,7 +10,9 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from backend.core.catalog import METHODS
 from backend.core.errors import Problem
+from backend.core.methods.base import Method
 from backend.core.recipe import Recipe
 from backend.core.strict import models_in
 
@@ -55,7 +57,20 @@ def recipe_controls(data: object, problems: Sequence[Problem] = ()) -> list[Cont
     errors: dict[str, str] = {}
     for problem in problems:
         errors.setdefault(problem.where, f"{problem.message} {problem.hint}".strip())
-    return list(_controls(Recipe, data, errors, ""))
+    return [_with_rate(control, data) for control in _controls(Recipe, data, errors, "")]
+
+
+def _with_rate(control: Control, data: object) -> Control:
+    """The recommended learning rate is the method's, so it stands in no default of the recipe's own."""
+    if control.name == "training.learning_rate":
+        return replace(control, recommended=text_of(chosen_method(data).learning_rate), required=False)
+    return replace(control, inside=tuple(_with_rate(inner, data) for inner in control.inside))
+
+
+def chosen_method(data: object) -> type[Method]:
+    method = data.get("method") if isinstance(data, Mapping) else None
+    kind = method.get("kind") if isinstance(method, Mapping) else method
+    return next((known for known in METHODS if known.model_fields["kind"].default == kind), METHODS[0])
 
 
 def _controls(model: type[BaseModel], data: object, errors: Mapping[str, str], prefix: str) -> tuple[Control, ...]:
@@ -168,6 +183,9 @@ def recipe_from_form(pairs: Pairs) -> dict[str, Any]:
         data["evaluation"]["prompts"] = [p.strip().replace("\\n", "\n") for p in prompts.splitlines() if p.strip()]
     if isinstance(modules := data.get("method", {}).get("target_modules"), str) and "," in modules:
         data["method"]["target_modules"] = [part.strip() for part in modules.split(",") if part.strip()]
+    if isinstance(method := data.get("method"), dict):
+        known = chosen_method(data).model_fields
+        data["method"] = {name: value for name, value in method.items() if name in known}  # those of the method before
     return data
 
 

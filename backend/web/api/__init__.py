@@ -1,1 +1,17 @@
 """The resources of `/api/v1`, one file each."""
+
+from __future__ import annotations
+
+from backend.web.api import artifacts, events, me, operations, people, recipes, runs, tokens, workers
+
+ROUTERS = (
+    runs.router,
+    events.router,
+    artifacts.router,
+    recipes.router,
+    operations.router,
+    workers.router,
+    me.router,
+    tokens.router,
+    people.router,
+)

@@ -10,7 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from backend.web.api.shapes import (
+from backend.web.forms import Control
+from backend.web.shapes import (
     ArtifactOut,
     BaseOut,
     DatasetDetailOut,
@@ -26,7 +27,6 @@ from backend.web.api.shapes import (
     TokenOut,
     WorkerOut,
 )
-from backend.web.forms import Control
 
 
 @dataclass(frozen=True)

@@ -200,6 +200,7 @@ class RunDetailOut(RunOut):
 class EventOut(Out):
     """One event of a run's log. `kind` decides what `data` holds."""
 
+    run: UUID
     seq: int
     at: datetime
     kind: str = Field(examples=["metrics"])

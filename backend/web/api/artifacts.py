@@ -1,0 +1,50 @@
+"""What runs give away: metadata, and the folder as one zip, in ranges."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path, Request
+from sqlalchemy.orm import Session
+from starlette.responses import Response
+
+from backend.core.errors import NotFound
+from backend.core.ids import as_uuid
+from backend.core.models import Artifact, Run
+from backend.web import reading
+from backend.web.deps import AnEdge
+from backend.web.downloads import send_archive
+from backend.web.shapes import ArtifactOut
+
+router = APIRouter(prefix="/artifacts", tags=["artifacts"])
+
+ZIP: dict[int | str, dict[str, Any]] = {
+    status: {"description": words, "content": {"application/zip": {"schema": {"type": "string", "format": "binary"}}}}
+    for status, words in {200: "The whole zip.", 206: "The range that was asked for."}.items()
+} | {304: {"description": "It is what `If-None-Match` names."}, 416: {"description": "The range lies behind the end."}}
+
+ArtifactId = Annotated[str, Path(max_length=100, description="The artifact's id.")]
+
+
+def find(session: Session, artifact_id: str) -> tuple[Artifact, str]:
+    """The artifact and its run's name. Raises `NotFound`."""
+    key = as_uuid(artifact_id)
+    row = session.get(Artifact, key) if key else None
+    run = session.get(Run, row.run_id) if row else None
+    if row is None or run is None or row.withdrawn_at:
+        raise NotFound("There is no such artifact.", hint="The run's page lists what it gives away.")
+    return row, run.name
+
+
+@router.get("/{artifact}")
+async def get(artifact: ArtifactId, edge: AnEdge) -> ArtifactOut:
+    return await edge.read(lambda session: reading.artifact_out(*find(session, artifact)))
+
+
+@router.head("/{artifact}/download", include_in_schema=False)
+@router.get("/{artifact}/download", response_class=Response, responses=ZIP)
+async def download(artifact: ArtifactId, request: Request, edge: AnEdge) -> Response:
+    """The artifact as a zip of known length. Ranges, `If-Range`, `ETag` and `HEAD` work; `X-Checksum-SHA256` is the
+    artifact's own hash, over the list of its files."""
+    row, run_name = await edge.read(lambda session: find(session, artifact))
+    return send_archive(request, edge.settings.root / row.folder, row, f"{run_name}-{row.kind}.zip")

@@ -1,0 +1,73 @@
+"""The live streams. Whatever may refuse does so in a dependency: once a stream runs, the 200 is on its way."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Annotated, Any
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, Header, Query
+from starlette.responses import StreamingResponse
+
+from backend.core import runs
+from backend.web.api.runs import RunName
+from backend.web.deps import AnEdge, Edge
+from backend.web.stream import Viewer, cursor_of, frames
+
+router = APIRouter(tags=["runs"])
+
+STREAM: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "Server-sent events: each `data` is an `EventOut` (with `latest`, a `RunOut`); `beat` comes each 10 s.",
+        "content": {
+            "text/event-stream": {
+                "schema": {"type": "string"},
+                "example": 'id: 7\ndata: {"run":"0199…","seq":7,"kind":"metrics","step":3,"data":{"values":{"loss":6.1}}}\n\n',
+            }
+        },
+    }
+}
+
+
+def cursor_text(
+    last_event_id: Annotated[str, Header(description="The id of the last event that was seen.")] = "",
+    after: Annotated[str, Query(max_length=10_000, description="The same, for a stream that is opened anew.")] = "",
+) -> str:
+    """The header is fresher than the address. Both are text, so that nonsense does not end in a 422."""
+    return last_event_id or after
+
+
+Cursor = Annotated[str, Depends(cursor_text)]
+
+
+async def one_run(run: RunName, edge: AnEdge) -> list[UUID]:
+    return [(await edge.read(lambda session: runs.find(session, run))).id]
+
+
+async def several_runs(
+    edge: AnEdge, run: Annotated[list[str], Query(min_length=1, max_length=100, description="Names or ids.")]
+) -> list[UUID]:
+    found = await edge.read(lambda session: [runs.find(session, each).id for each in run])
+    return list(dict.fromkeys(found))
+
+
+@router.get("/runs/{run}/events", responses=STREAM, response_class=StreamingResponse)
+async def events(run_ids: Annotated[list[UUID], Depends(one_run)], cursor: Cursor, edge: AnEdge) -> StreamingResponse:
+    """Everything that happens in a run, from `Last-Event-ID` on. A run that has ended closes with an `end` event."""
+    return stream(edge, cursor_of(cursor, run_ids), is_single=True)
+
+
+@router.get("/events", responses=STREAM, response_class=StreamingResponse)
+async def events_of_several(
+    run_ids: Annotated[list[UUID], Depends(several_runs)], cursor: Cursor, edge: AnEdge, latest: bool = False
+) -> StreamingResponse:
+    """Several runs on one connection; ids are the pairs `run:seq,run:seq`. With `latest` only each run's newest state."""
+    return stream(edge, cursor_of(cursor, run_ids), wants_latest=latest)
+
+
+def stream(
+    edge: Edge, cursors: dict[UUID, int], *, is_single: bool = False, wants_latest: bool = False
+) -> StreamingResponse:
+    viewer = Viewer(cursors, is_single, wants_latest, partial(edge.studio.still_holds, edge.who))
+    headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}  # the second keeps nginx from holding it back
+    return StreamingResponse(frames(edge.studio.hub, viewer), media_type="text/event-stream", headers=headers)

@@ -1,0 +1,81 @@
+"""Recipes saved by name. Saving again makes a new version; a version never changes."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path
+from pydantic import Field
+from sqlalchemy.orm import Session
+
+from backend.core import recipes
+from backend.core.errors import NotFound
+from backend.core.strict import Strict
+from backend.web import launching, reading
+from backend.web.deps import AnEdge, may_change
+from backend.web.shapes import RecipeOut, RecipeVersionOut, RunDetailOut
+
+router = APIRouter(prefix="/recipes", tags=["recipes"])
+
+RecipeName = Annotated[str, Path(max_length=100, description="The recipe's name.", examples=["support style"])]
+
+
+class SaveRecipe(Strict):
+    name: str = Field(examples=["support style"])
+    recipe: dict[str, Any] = Field(examples=[{"model": "stories260k", "data": {"sets": ["alpaca"]}, "method": "qlora"}])
+
+
+@router.post("", status_code=201)
+async def save(body: SaveRecipe, edge: AnEdge) -> RecipeOut:
+    """Save a recipe, or its next version where the name is there already."""
+
+    def work(session: Session) -> RecipeOut:
+        recipes.save(session, body.name, body.recipe, by=edge.who.id)
+        return one(session, body.name)
+
+    return await edge.write(work)
+
+
+def one(session: Session, name: str) -> RecipeOut:
+    found = reading.recipe_outs(session, name.strip())
+    if not found:
+        raise NotFound(f"There is no recipe “{name}”.")
+    return found[0]
+
+
+@router.get("")
+async def list_recipes(edge: AnEdge) -> list[RecipeOut]:
+    return await edge.read(reading.recipe_outs)
+
+
+@router.get("/{recipe}")
+async def get(recipe: RecipeName, edge: AnEdge) -> RecipeOut:
+    return await edge.read(lambda session: one(session, recipe))
+
+
+@router.get("/{recipe}/versions")
+async def versions(recipe: RecipeName, edge: AnEdge) -> list[RecipeVersionOut]:
+    """Every version, the newest first."""
+
+    def work(session: Session) -> list[RecipeVersionOut]:
+        return [RecipeVersionOut.model_validate(row) for row in recipes.versions(session, recipe)]
+
+    return await edge.read(work)
+
+
+@router.post("/{recipe}/launch", status_code=201)
+async def launch(recipe: RecipeName, edge: AnEdge) -> RunDetailOut:
+    """Launch the newest version."""
+    version = await edge.read(lambda session: recipes.versions(session, recipe)[0])
+    return await launching.launch(edge, version.body, recipe_version_id=version.id)
+
+
+@router.delete("/{recipe}", status_code=204)
+async def delete(recipe: RecipeName, edge: AnEdge) -> None:
+    """Runs that were launched from it keep their own copy."""
+
+    def work(session: Session) -> None:
+        may_change(edge.who, recipes.find(session, recipe).owner_id)
+        recipes.delete(session, recipe, by=edge.who.id)
+
+    await edge.write(work)

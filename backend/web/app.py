@@ -1,0 +1,105 @@
+"""The web application. Importing it is light: no torch, no transformers, and connections only when it starts."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+from fastapi import APIRouter, FastAPI
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
+from starlette.exceptions import HTTPException
+from starlette.middleware.gzip import GZipMiddleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.staticfiles import StaticFiles
+from starlette.types import Scope
+
+from backend.core.errors import StudioError
+from backend.core.settings import Settings, settings
+from backend.web import pages, reference
+from backend.web.api import ROUTERS
+from backend.web.render import STATIC
+from backend.web.repeats import Repeated
+from backend.web.security import Guard
+from backend.web.shapes import ErrorOut
+from backend.web.studio import Studio, studio_of
+
+API_VERSION = "1.0.0"
+ERRORS: dict[int | str, dict[str, Any]] = {
+    status: {"model": ErrorOut, "description": words}
+    for status, words in {
+        400: "The request is malformed.",
+        401: "Nobody is signed in, or the token does not hold.",
+        403: "Your role does not allow it, or the request came from another site.",
+        404: "There is no such thing.",
+        409: "It is not in a state in which this can be done.",
+        413: "Too large.",
+        422: "What was sent cannot be used; `problems` lists everything wrong with it.",
+        429: "Too many at once; `Retry-After` says when to try again.",
+        500: "Our own fault; `incident` finds it in the log.",
+        503: "A service that this needs cannot be reached now.",
+    }.items()
+}
+
+
+class HashedFiles(StaticFiles):
+    """Scripts and styles: their names carry a hash of their content, so they never change."""
+
+    def file_response(self, *args: Any, **kwargs: Any) -> Response:
+        response = super().file_response(*args, **kwargs)
+        response.headers["Cache-Control"] = "public, max-age=31536000, immutable"
+        return response
+
+    async def get_response(self, path: str, scope: Scope) -> Response:
+        if path == "manifest.json":
+            raise HTTPException(404)
+        return await super().get_response(path, scope)
+
+
+def create_app(here: Settings | None = None) -> FastAPI:
+    """The application for these settings; those of the environment by default."""
+    studio = Studio(here or settings())
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        async with studio.running():
+            yield
+
+    app = FastAPI(
+        title="Finetune Studio",
+        version=API_VERSION,
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        redirect_slashes=False,
+        generate_unique_id_function=operation_id,
+    )
+    app.state.studio = studio
+    app.include_router(api_router())
+    app.include_router(reference.router)
+    app.include_router(pages.router)
+    app.mount("/static", GZipMiddleware(HashedFiles(directory=STATIC, check_dir=False)), name="static")
+    app.add_middleware(Guard, keeper=studio)
+    for kind in (StudioError, HTTPException, RequestValidationError, Repeated):
+        app.add_exception_handler(kind, refuse)
+    return app
+
+
+def api_router() -> APIRouter:
+    router = APIRouter(prefix="/api/v1", responses=ERRORS)
+    for each in ROUTERS:
+        router.include_router(each)
+    return router
+
+
+def operation_id(route: APIRoute) -> str:
+    """`runs_create`: the resource and the function. Clients made from the schema read well."""
+    tag = str(route.tags[0]).replace(" ", "_") if route.tags else "page"
+    return f"{tag}_{route.name}"
+
+
+async def refuse(request: Request, error: Exception) -> Response:
+    return await studio_of(request).refuse(request, error)

@@ -1,0 +1,100 @@
+"""What routes ask for: who is there, and the database as one transaction a request."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any, TypeVar
+
+from fastapi import Depends, Header
+from fastapi.encoders import jsonable_encoder
+from fastapi.routing import APIRoute
+from sqlalchemy.orm import Session
+from starlette.requests import Request
+
+from backend.core.errors import Forbidden, Unauthenticated
+from backend.core.models import Role
+from backend.core.people import Identity
+from backend.core.settings import Settings
+from backend.web import repeats
+from backend.web.studio import Studio, studio_of
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Edge:
+    """The edge of the application: only here are transactions committed, and hints leave after that."""
+
+    studio: Studio
+    who: Identity
+    status: int
+    key: str
+    fingerprint: str
+
+    @property
+    def settings(self) -> Settings:
+        return self.studio.settings
+
+    async def read(self, work: Callable[[Session], T]) -> T:
+        return await self.studio.read(work)
+
+    async def write(self, work: Callable[[Session], T]) -> T:
+        """What `work` returns is the route's answer; with an `Idempotency-Key` it is kept for the next time."""
+        return await self.studio.write(self._once(work) if self.key else work)
+
+    def _once(self, work: Callable[[Session], T]) -> Callable[[Session], T]:
+        def once(session: Session) -> T:
+            repeats.reserve(session, self.who.id, self.key, self.fingerprint)
+            answer = work(session)
+            repeats.remember(session, self.who.id, self.key, self.status, jsonable_encoder(answer))
+            return answer
+
+        return once
+
+
+def identity(request: Request) -> Identity:
+    """The person or program that asks; the guard has checked it."""
+    who: Identity | None = request.state.identity
+    if who is None:
+        raise Unauthenticated("Sign in first.")
+    return who
+
+
+Who = Annotated[Identity, Depends(identity)]
+
+
+async def edge(
+    request: Request,
+    who: Who,
+    idempotency_key: Annotated[
+        str, Header(max_length=repeats.MAX_KEY, description="Makes a POST safe to send again: the same answer comes.")
+    ] = "",
+) -> Edge:
+    studio, route = studio_of(request), request.scope["route"]
+    status = (isinstance(route, APIRoute) and route.status_code) or 200
+    if not idempotency_key or request.method != "POST":
+        return Edge(studio, who, status, "", "")
+    key = repeats.check_key(idempotency_key)
+    target = request.url.path + "?" + request.url.query
+    print_ = repeats.fingerprint(request.method, target, await request.body())
+    await studio.read(lambda session: repeats.look_up(session, who.id, key, print_))
+    return Edge(studio, who, status, key, print_)
+
+
+AnEdge = Annotated[Edge, Depends(edge)]
+
+
+def administrator(who: Who) -> Identity:
+    if not who.may(Role.ADMIN):
+        raise Forbidden("That is for administrators.", hint="Ask one of them.")
+    return who
+
+
+Admin = Annotated[Identity, Depends(administrator)]
+
+
+def may_change(who: Identity, owner_id: Any) -> None:
+    """Members change what is their own; administrators everything. Raises `Forbidden`."""
+    if owner_id is not None and owner_id != who.id and not who.may(Role.ADMIN):
+        raise Forbidden("That belongs to somebody else.", hint="Its owner or an administrator can change it.")

@@ -1,0 +1,85 @@
+"""Files that leave: one zip of known length, in ranges. RFC 9110, sections 13 and 14."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import quote
+
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+
+from backend.core.archives import Archive, ArchivedFile
+from backend.core.errors import Conflict
+from backend.core.models import Artifact
+
+RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
+
+
+def send_archive(request: Request, folder: Path, artifact: Artifact, name: str) -> Response:
+    """The artifact's folder as a zip. Raises `Conflict` where this host cannot reach the files."""
+    files = [
+        ArchivedFile(**{key: file[key] for key in ("name", "bytes", "sha256", "crc32")}) for file in artifact.files
+    ]
+    missing = next((file.name for file in files if not (folder / file.name).is_file()), None)
+    if missing:
+        raise Conflict(
+            f"The file {missing} of this artifact cannot be reached from here.",
+            hint="It lies on the worker that made it: share its storage with the web host.",
+            code="artifact.unreachable",
+        )
+    archive = Archive(folder, files, root=name.removesuffix(".zip"))
+    headers = {
+        "Accept-Ranges": "bytes",
+        "ETag": archive.etag,
+        "Cache-Control": "private, no-cache",
+        "Content-Disposition": attachment(name),
+        "X-Checksum-SHA256": artifact.sha256,
+    }
+    if request.headers.get("if-none-match") == archive.etag:
+        return Response(status_code=304, headers=headers)
+    return send_range(request, archive, headers)
+
+
+def send_range(request: Request, archive: Archive, headers: dict[str, str]) -> Response:
+    """The whole, or the one range that was asked for. Several ranges at once are answered with the whole, as allowed."""
+    wanted = request.headers.get("range", "")
+    if request.headers.get("if-range", archive.etag) != archive.etag:
+        wanted = ""  # it changed meanwhile: a piece of it would not fit the rest
+    part = parse_range(wanted, archive.length)
+    if part is None:
+        return respond(request, archive.read(), 200, headers | {"Content-Length": str(archive.length)})
+    start, end = part
+    if start >= end:
+        return Response(status_code=416, headers=headers | {"Content-Range": f"bytes */{archive.length}"})
+    headers = headers | {
+        "Content-Range": f"bytes {start}-{end - 1}/{archive.length}",
+        "Content-Length": str(end - start),
+    }
+    return respond(request, archive.read(start, end), 206, headers)
+
+
+def respond(request: Request, body: Iterator[bytes], status: int, headers: dict[str, str]) -> Response:
+    if request.method == "HEAD":
+        return Response(status_code=status, headers=headers, media_type="application/zip")
+    return StreamingResponse(body, status, headers, media_type="application/zip")
+
+
+def parse_range(text: str, length: int) -> tuple[int, int] | None:
+    """`bytes=5-9` → (5, 10), `bytes=-3` → the last three bytes; None where there is no single range. An empty span, as
+    behind the end, cannot be satisfied."""
+    found = RANGE.fullmatch(text.replace(" ", ""))
+    if not found or found.groups() == ("", ""):
+        return None
+    first, last = found.groups()
+    if not first:
+        return max(0, length - int(last)), length
+    end = min(int(last) + 1, length) if last else length
+    return (int(first), end) if not last or int(last) >= int(first) else None
+
+
+def attachment(name: str) -> str:
+    """`Content-Disposition` for any name: plain for old clients, RFC 8187 for the others."""
+    plain = re.sub(r"[^A-Za-z0-9 ._+-]", "_", name)
+    return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(name, safe='')}"

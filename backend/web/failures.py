@@ -1,0 +1,119 @@
+"""One handler for everything that goes wrong: JSON for programs, a page for people, and the trace for the log alone."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import quote
+
+from fastapi.exceptions import RequestValidationError
+from sqlalchemy.exc import OperationalError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, RedirectResponse, Response
+
+from backend.core.errors import (
+    BadRequest,
+    Forbidden,
+    Invalid,
+    NotFound,
+    Problem,
+    StudioError,
+    TooMany,
+    Unauthenticated,
+    Unavailable,
+)
+from backend.web.contexts import ErrorPage
+from backend.web.render import Renderer
+from backend.web.shapes import ProblemOut
+
+log = logging.getLogger(__name__)
+
+
+class NotAllowed(StudioError):
+    """The address exists, but not for this method."""
+
+    status = 405
+    code = "method"
+
+
+class Broken(StudioError):
+    """Our own fault. `incident` finds the trace in the log."""
+
+    status = 500
+    code = "internal"
+
+    def __init__(self, incident: str) -> None:
+        super().__init__("Something went wrong in the studio.", hint=f"The log says more about incident {incident}.")
+        self.incident = incident
+
+    def as_json(self) -> dict[str, Any]:
+        body = super().as_json()
+        body["error"]["incident"] = self.incident
+        return body
+
+
+def understood(error: Exception, request: Request) -> StudioError:
+    """Whatever was raised, as an error that a person may see."""
+    match error:
+        case StudioError():
+            return error
+        case RequestValidationError():
+            return Invalid("The request cannot be used.", problems=tuple(map(_problem, error.errors())))
+        case HTTPException(status_code=404):
+            return NotFound("There is nothing at this address.", code="no_route")
+        case HTTPException(status_code=405):
+            return NotAllowed(f"{request.method} is not possible here.")
+        case HTTPException(status_code=403):
+            return Forbidden(str(error.detail))
+        case HTTPException() if error.status_code < 500:
+            return BadRequest(str(error.detail))
+        case OperationalError():
+            log.warning("Postgres cannot be reached: %s", error.orig)
+            return Unavailable("The database cannot be reached now.", hint="Try again in a moment.")
+        case _:
+            incident = secrets.token_hex(4)
+            log.error("incident %s: %s %s", incident, request.method, request.url.path, exc_info=error)
+            return Broken(incident)
+
+
+def _problem(found: Mapping[str, Any]) -> Problem:
+    where = ".".join(str(part) for part in found["loc"] if part not in ("body", "query", "path", "header"))
+    return Problem(str(found["type"]), str(found["msg"]), where)
+
+
+def answer(request: Request, error: Exception, renderer: Renderer) -> Response:
+    """The response for an error. People who are not signed in are sent to the sign-in page."""
+    told = understood(error, request)
+    headers = {"Retry-After": str(told.retry_after_seconds)} if isinstance(told, TooMany) else {}
+    if request.url.path.startswith("/api/"):
+        if isinstance(told, Unauthenticated):
+            headers["WWW-Authenticate"] = "Bearer"
+        return JSONResponse(told.as_json(), told.status, headers)
+    if isinstance(told, Unauthenticated):
+        return to_sign_in(request)
+    return renderer.page(request, error_page(told), status=told.status, headers=headers)
+
+
+def to_sign_in(request: Request) -> Response:
+    """A redirect that comes back here after signing in. htmx follows a header, since it would swap the page in."""
+    here = request.url.path + (f"?{request.url.query}" if request.url.query else "")
+    target = "/signin" if here == "/" or request.method != "GET" else f"/signin?next={quote(here, safe='/')}"
+    if request.headers.get("hx-request"):
+        return Response(status_code=401, headers={"HX-Redirect": target})
+    return RedirectResponse(target, 303)
+
+
+def error_page(error: StudioError) -> ErrorPage:
+    return ErrorPage(
+        number=error.status,
+        error=problem_out(error),
+        problems=[ProblemOut.model_validate(problem) for problem in error.problems],
+        incident=error.incident if isinstance(error, Broken) else "",
+    )
+
+
+def problem_out(error: StudioError) -> ProblemOut:
+    return ProblemOut(code=error.code, message=error.message, where=error.where or None, hint=error.hint or None)

@@ -1,0 +1,11 @@
+"""The pages, one file a place. Each route reads what its page shows, and hands it to the template in `contexts.py`."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+
+from backend.web.pages import door, home, people, recipes, runs, settings
+
+router = APIRouter(include_in_schema=False)
+for each in (door, home, runs, recipes, people, settings):
+    router.include_router(each.router)

@@ -1,0 +1,68 @@
+"""Signing in and out, and the first visit."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request
+from starlette.responses import JSONResponse, Response
+
+from backend.core import people
+from backend.web import door
+from backend.web.contexts import SetupPage, SignInPage
+from backend.web.deps import AnEdge
+from backend.web.failures import problem_out
+from backend.web.pages.common import Form, draw, go
+from backend.web.security import safe_next
+from backend.web.studio import cookie_name, is_https, studio_of
+
+router = APIRouter()
+
+
+@router.get("/healthz")
+async def health() -> Response:
+    """That the process answers; it says nothing about anything else to strangers."""
+    return JSONResponse({"status": "ok"})
+
+
+@router.get("/signin")
+async def sign_in_page(request: Request, next: str = "/") -> Response:
+    if request.state.identity:
+        return go(safe_next(next))
+    return draw(request, SignInPage(next=safe_next(next)))
+
+
+@router.post("/signin")
+async def sign_in(request: Request, form: Form) -> Response:
+    studio, target = studio_of(request), safe_next(form.get("next", "/"))
+    name = form.get("name", "")
+    try:
+        user = await door.check_password(studio, request, name, form.get("password", ""))
+        return await door.sign_in(studio, request, user, target)
+    except door.EXPECTED as error:
+        page = SignInPage(name=name, next=target, error=problem_out(error))
+        return draw(request, page, status=error.status)
+
+
+@router.get("/setup")
+async def setup_page(request: Request, token: str = "") -> Response:
+    await studio_of(request).read(lambda session: people.check_setup_token(session, token))
+    return draw(request, SetupPage(token=token))
+
+
+@router.post("/setup")
+async def setup(request: Request, form: Form) -> Response:
+    studio = studio_of(request)
+    token, name = form.get("token", ""), form.get("name", "")
+    try:
+        again = form.get("again", "")
+        user = await door.first_visit(studio, request, token, name, form.get("password", ""), again)
+    except door.EXPECTED as error:
+        return draw(request, SetupPage(token=token, name=name, error=problem_out(error)), status=error.status)
+    return await door.sign_in(studio, request, user, "/")
+
+
+@router.post("/signout")
+async def sign_out(request: Request, edge: AnEdge) -> Response:
+    await edge.write(lambda session: people.sign_out(session, edge.who))
+    response = go("/signin")
+    response.delete_cookie(cookie_name(request), secure=is_https(request), httponly=True, samesite="lax")
+    return response

@@ -1,0 +1,302 @@
+"""From rows to the shapes of the API. Reads only; pages and the API share it."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from backend.core import journal, people
+from backend.core.events import EventKind
+from backend.core.models import (
+    ACTIVE,
+    AmendmentRow,
+    ApiToken,
+    Artifact,
+    CheckpointRow,
+    Dataset,
+    DatasetVersion,
+    Device,
+    Intent,
+    Operation,
+    RecipeVersion,
+    Run,
+    RunEvent,
+    SavedRecipe,
+    State,
+    User,
+    Worker,
+)
+from backend.web.shapes import (
+    AmendmentOut,
+    ArtifactOut,
+    DatasetOut,
+    DeviceOut,
+    Json,
+    OperationOut,
+    PersonOut,
+    ProblemOut,
+    RecipeOut,
+    RecipeVersionOut,
+    RunDetailOut,
+    RunOut,
+    SampleOut,
+    TokenOut,
+    VersionOut,
+    WorkerOut,
+)
+
+WORKER_SILENCE = timedelta(seconds=30)
+"""A worker that was not heard of for this long is shown as gone."""
+
+
+# ---- runs -----------------------------------------------------------------------------------------------------------
+
+
+def run_outs(session: Session, runs: Sequence[Run]) -> list[RunOut]:
+    names = _names_around(session, runs)
+    return [RunOut.model_validate(_run_fields(run, names)) for run in runs]
+
+
+def runs_called(session: Session, words: str, limit: int) -> list[RunOut]:
+    """Runs with these words in their names, the newest first."""
+    query = select(Run).where(Run.name.icontains(words, autoescape=True)).order_by(Run.id.desc()).limit(limit)
+    return run_outs(session, list(session.scalars(query)))
+
+
+def runs_by_id(session: Session, run_ids: Iterable[UUID]) -> list[RunOut]:
+    return run_outs(session, list(session.scalars(select(Run).where(Run.id.in_(list(run_ids))))))
+
+
+def run_detail(session: Session, run: Run) -> RunDetailOut:
+    return RunDetailOut.model_validate(
+        _run_fields(run, _names_around(session, [run]))
+        | {
+            "recipe": run.recipe,
+            "facts": run.facts,
+            "notes": run.notes,
+            "base": run.model,
+            "sets": run.data,
+            "actions": actions(session, run),
+        }
+    )
+
+
+def _run_fields(run: Run, names: dict[UUID, str]) -> Json:
+    own = (
+        "id name state intent attempt seq step total_steps latest progress cause "
+        "created_at queued_at started_at ended_at discarded_at"
+    )
+    return {field: getattr(run, field) for field in own.split()} | {
+        "owner": names.get(run.owner_id) if run.owner_id else None,
+        "parent": names.get(run.parent_id) if run.parent_id else None,
+        "worker": run.holder,
+        "model": str(run.model.get("path", "")),
+        "method": run.recipe["method"]["kind"],
+        "data": [f"{each['name']} {each['version']}" for each in run.data],
+    }
+
+
+def _names_around(session: Session, runs: Sequence[Run]) -> dict[UUID, str]:
+    """The names of owners and parents, by id."""
+    owners = {run.owner_id for run in runs if run.owner_id}
+    parents = {run.parent_id for run in runs if run.parent_id}
+    names: dict[UUID, str] = {}
+    if owners:
+        names |= dict(session.execute(select(User.id, User.name).where(User.id.in_(owners))).tuples())
+    if parents:
+        names |= dict(session.execute(select(Run.id, Run.name).where(Run.id.in_(parents))).tuples())
+    return names
+
+
+def actions(session: Session, run: Run) -> list[str]:
+    """What `runs.py` would allow now: pause, resume, stop (keep), discard, restore, amend, start_over, clone."""
+    going_on = run.state in (State.QUEUED, *ACTIVE)
+    is_open = going_on or run.state == State.PAUSED
+    found = {
+        "pause": going_on and run.intent == Intent.RUN,
+        "resume": not run.discarded_at
+        and (run.state in (State.PAUSED, State.FAILED, State.STOPPED) or (going_on and run.intent == Intent.PAUSE)),
+        "stop": is_open and run.intent not in (Intent.STOP, Intent.KEEP),
+        "discard": is_open and run.intent != Intent.STOP,
+        "restore": bool(run.discarded_at) and not run.facts.get("purged"),
+        "amend": is_open and run.intent not in (Intent.STOP, Intent.KEEP),
+        "start_over": run.state == State.QUEUED and run.place is not None and _has_checkpoint(session, run),
+        "clone": True,
+    }
+    return [name for name, is_possible in found.items() if is_possible]
+
+
+def _has_checkpoint(session: Session, run: Run) -> bool:
+    query = select(CheckpointRow.step).where(CheckpointRow.run_id == run.id, CheckpointRow.replaced_at.is_(None))
+    return session.scalar(query.limit(1)) is not None
+
+
+def samples(session: Session, run_id: UUID) -> list[SampleOut]:
+    return [SampleOut.model_validate(row) for row in journal.samples(session, run_id)]
+
+
+@dataclass(frozen=True)
+class LogLine:
+    """One event, in words."""
+
+    seq: int
+    at: datetime
+    kind: str
+    step: int
+    text: str
+
+
+def log_lines(session: Session, run_id: UUID, limit: int) -> list[LogLine]:
+    """The newest events that are worth a line, in order. Metrics and samples have places of their own."""
+    quiet = (EventKind.METRICS, EventKind.SAMPLE, EventKind.PROGRESS, EventKind.FACTS)
+    query = select(RunEvent).where(RunEvent.run_id == run_id, RunEvent.kind.not_in(quiet))
+    rows = session.scalars(query.order_by(RunEvent.seq.desc()).limit(limit)).all()
+    return [LogLine(row.seq, row.at, row.kind, row.step, _in_words(row)) for row in reversed(rows)]
+
+
+def _in_words(event: RunEvent) -> str:
+    data = event.data
+    match event.kind:
+        case EventKind.STATE:
+            cause = data.get("cause") or {}
+            return " ".join(filter(None, (data["state"], data.get("worker"), cause.get("message"), cause.get("hint"))))
+        case EventKind.PHASE:
+            return str(data.get("text") or data["phase"])
+        case EventKind.CHECKPOINT:
+            return f"checkpoint, {data.get('bytes', 0):,} bytes"
+        case EventKind.ARTIFACT:
+            return f"artifact {data['kind']}, {data['bytes']:,} bytes, sha256 {data['sha256']}"
+        case EventKind.AMENDMENT:
+            return f"asked for: {data['field']} = {data['value']}"
+        case EventKind.AMENDED:
+            return f"change {data['sequence']} holds from here on"
+        case EventKind.REWOUND:
+            return f"back to step {data['step']}"
+        case _:
+            return str(data.get("text", event.kind))
+
+
+def amendments(session: Session, run_id: UUID) -> list[AmendmentOut]:
+    query = select(AmendmentRow).where(AmendmentRow.run_id == run_id).order_by(AmendmentRow.sequence)
+    return [AmendmentOut.model_validate(row) for row in session.scalars(query)]
+
+
+def artifacts(session: Session, run: Run) -> list[ArtifactOut]:
+    standing = (Artifact.run_id == run.id, Artifact.withdrawn_at.is_(None))
+    return [
+        artifact_out(row, run.name)
+        for row in session.scalars(select(Artifact).where(*standing).order_by(Artifact.kind))
+    ]
+
+
+def artifact_out(row: Artifact, run_name: str) -> ArtifactOut:
+    own = "id kind step bytes sha256 files facts created_at"
+    return ArtifactOut.model_validate(
+        {field: getattr(row, field) for field in own.split()}
+        | {"run": run_name, "download": f"/api/v1/artifacts/{row.id}/download"}
+    )
+
+
+# ---- data sets ------------------------------------------------------------------------------------------------------
+
+
+def dataset_outs(session: Session, name: str | None = None) -> list[DatasetOut]:
+    """Data sets with their newest versions, the latest changed first; or the one that is called `name`."""
+    newest = (
+        select(DatasetVersion.dataset_id, func.max(DatasetVersion.number).label("number"))
+        .group_by(DatasetVersion.dataset_id)
+        .subquery()
+    )
+    query = (
+        select(Dataset, DatasetVersion, User.name)
+        .join(newest, newest.c.dataset_id == Dataset.id)
+        .join(DatasetVersion, (DatasetVersion.dataset_id == Dataset.id) & (DatasetVersion.number == newest.c.number))
+        .outerjoin(User, User.id == Dataset.owner_id)
+        .where(Dataset.deleted_at.is_(None))
+        .order_by(DatasetVersion.created_at.desc())
+    )
+    query = query.where(Dataset.name == name) if name is not None else query
+    return [DatasetOut.model_validate(dataset_fields(*row)) for row in session.execute(query).tuples()]
+
+
+def dataset_fields(dataset: Dataset, newest: DatasetVersion, owner: str | None) -> Json:
+    own = {"id": dataset.id, "name": dataset.name, "created_at": dataset.created_at, "owner": owner}
+    return own | {"version": VersionOut.model_validate(newest), "versions": newest.number}
+
+
+# ---- people, recipes, workers, operations ---------------------------------------------------------------------------
+
+
+def person_out(user: User) -> PersonOut:
+    return PersonOut.model_validate(user)
+
+
+def token_out(row: ApiToken, owner: str) -> TokenOut:
+    return TokenOut.model_validate(token_fields(row, owner))
+
+
+def token_fields(row: ApiToken, owner: str) -> Json:
+    own = "id name role prefix created_at expires_at used_at revoked_at"
+    return {field: getattr(row, field) for field in own.split()} | {"owner": owner}
+
+
+def tokens(session: Session, owner_id: UUID | None) -> list[TokenOut]:
+    return [token_out(row, owner) for row, owner in people.tokens(session, owner_id)]
+
+
+def recipe_outs(session: Session, name: str | None = None) -> list[RecipeOut]:
+    """Saved recipes with their newest versions, the latest changed first; or the one that is called `name`."""
+    newest = (
+        select(RecipeVersion.recipe_id, func.max(RecipeVersion.number).label("number"))
+        .group_by(RecipeVersion.recipe_id)
+        .subquery()
+    )
+    query = (
+        select(SavedRecipe, RecipeVersion, User.name)
+        .join(newest, newest.c.recipe_id == SavedRecipe.id)
+        .join(RecipeVersion, (RecipeVersion.recipe_id == SavedRecipe.id) & (RecipeVersion.number == newest.c.number))
+        .outerjoin(User, User.id == SavedRecipe.owner_id)
+        .order_by(RecipeVersion.created_at.desc())
+    )
+    query = query.where(SavedRecipe.name == name) if name is not None else query
+    return [_recipe_out(*row) for row in session.execute(query).tuples()]
+
+
+def _recipe_out(recipe: SavedRecipe, version: RecipeVersion, owner: str | None) -> RecipeOut:
+    return RecipeOut(
+        name=recipe.name,
+        owner=owner,
+        created_at=recipe.created_at,
+        version=RecipeVersionOut.model_validate(version),
+        versions=version.number,
+    )
+
+
+def workers(session: Session) -> list[WorkerOut]:
+    devices: defaultdict[str, list[DeviceOut]] = defaultdict(list)
+    for device in session.scalars(select(Device).order_by(Device.name)):
+        devices[device.worker].append(DeviceOut.model_validate(device))
+    held: defaultdict[str, list[str]] = defaultdict(list)
+    for holder, name in session.execute(select(Run.holder, Run.name).where(Run.lease_until.is_not(None))):
+        held[str(holder)].append(name)
+    rows = session.scalars(select(Worker).order_by(Worker.name))
+    return [_worker_out(row, devices[row.name], held[row.name]) for row in rows]
+
+
+def _worker_out(row: Worker, devices: list[DeviceOut], runs: list[str]) -> WorkerOut:
+    own: dict[str, Any] = {key: getattr(row, key) for key in ("name", "place", "facts", "started_at", "seen_at")}
+    is_alive = datetime.now(UTC) - row.seen_at < WORKER_SILENCE
+    return WorkerOut(devices=devices, runs=runs, is_alive=is_alive, **own)
+
+
+def operation_out(row: Operation) -> OperationOut:
+    own = "id kind state done total result created_at ended_at"
+    error = row.error and ProblemOut.model_validate(row.error.get("error", row.error))
+    return OperationOut.model_validate({field: getattr(row, field) for field in own.split()} | {"error": error})

@@ -1,0 +1,186 @@
+"""Pages: one Jinja environment, the reader's language, hashed addresses of scripts and styles."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar
+from dataclasses import fields
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+
+from backend.core.people import Identity
+from backend.web.contexts import Here, Page
+from backend.web.security import host_name, is_loopback
+from backend.web.shapes import PersonOut
+
+WEB = Path(__file__).resolve().parent
+STATIC = WEB / "static"
+LANGUAGES = ("en", "zh")
+LANGUAGE_COOKIE = "language"
+YEAR_SECONDS = 365 * 24 * 3600
+
+_language: ContextVar[str] = ContextVar("language", default="en")
+"""Jinja's overlays share globals, so a language set there would leak between readers; this does not."""
+
+
+def frontend_folder() -> Path:
+    """Templates and catalogues: beside the packages in a checkout, inside `backend` in an installed wheel."""
+    inside = WEB.parent / "frontend"
+    return inside if inside.is_dir() else WEB.parents[1] / "frontend"
+
+
+class Renderer:
+    """Draws what `contexts.py` describes."""
+
+    def __init__(self, folder: Path | None = None, static: Path = STATIC) -> None:
+        folder = folder or frontend_folder()
+        manifest = static / "manifest.json"
+        self.assets: Mapping[str, str] = json.loads(manifest.read_text()) if manifest.exists() else {}
+        chinese = folder / "locales" / "zh.json"
+        self.catalogues: Mapping[str, Mapping[str, str]] = {
+            "zh": json.loads(chinese.read_text("utf-8")) if chinese.exists() else {}
+        }
+        self.environment = self._environment(folder)
+
+    def _environment(self, folder: Path) -> Environment:
+        environment = Environment(
+            loader=FileSystemLoader([folder / "pages", folder]),
+            autoescape=True,
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+            extensions=["jinja2.ext.i18n"],
+        )
+        environment.install_gettext_callables(self.gettext, self.ngettext, newstyle=False)  # type: ignore[attr-defined]
+        environment.globals["asset"] = self.asset
+        environment.filters |= {
+            "bytes": size,
+            "number": number,
+            "rate": rate,
+            "when": when,
+            "duration": partial(duration, self.gettext),
+        }
+        return environment
+
+    def gettext(self, message: str) -> str:
+        """The English text in the reader's language; itself where there is no translation."""
+        return self.catalogues.get(_language.get(), {}).get(message) or message
+
+    def ngettext(self, one: str, many: str, count: int) -> str:
+        """Chinese has one form, which stands at the plural."""
+        return (one if count == 1 else many) if _language.get() == "en" else self.gettext(many)
+
+    def asset(self, name: str) -> str:
+        """`main.js` → `/static/main-3F2A.js`."""
+        return f"/static/{self.assets.get(name, name)}"
+
+    def page(
+        self, request: Request, page: Page, *, status: int | None = None, headers: Mapping[str, str] | None = None
+    ) -> Response:
+        """The page in the reader's language. `?lang=` changes the language from now on."""
+        language = language_of(request)
+        _language.set(language)
+        context = {item.name: getattr(page, item.name) for item in fields(page)}
+        html = self.environment.get_template(page.template).render(context, here=here(request, language))
+        response = HTMLResponse(html, status or page.status, {"Vary": "HX-Request-Type", **(headers or {})})
+        if request.query_params.get("lang") == language:
+            secure = request.url.scheme == "https"
+            response.set_cookie(LANGUAGE_COOKIE, language, max_age=YEAR_SECONDS, secure=secure, samesite="lax")
+        return response
+
+
+def here(request: Request, language: str) -> Here:
+    identity: Identity | None = request.state.identity
+    other = "en" if language == "zh" else "zh"
+    return Here(
+        path=request.url.path,
+        nonce=request.state.nonce,
+        language=language,
+        person=person_of(identity) if identity else None,
+        csrf_token=identity.csrf_token if identity else "",
+        on_plain_http=request.url.scheme == "http" and not is_loopback(host_name(request.headers.get("host", ""))),
+        other_language=f"{request.url.path}?{request.url.include_query_params(lang=other).query}",
+    )
+
+
+def person_of(identity: Identity) -> PersonOut:
+    return PersonOut(
+        id=identity.id,
+        name=identity.name,
+        role=identity.role.value,
+        language=identity.language,
+        created_at=identity.created_at,
+    )
+
+
+def language_of(request: Request) -> str:
+    """What the address says, else the cookie, else the person's choice, else the browser's first that we speak."""
+    identity: Identity | None = request.state.identity
+    wishes = [
+        request.query_params.get("lang"),
+        request.cookies.get(LANGUAGE_COOKIE),
+        identity.language if identity else None,
+        *(part.split(";")[0].strip()[:2] for part in request.headers.get("accept-language", "").split(",")),
+    ]
+    return next((wish for wish in wishes if wish in LANGUAGES), "en")
+
+
+# ---- filters --------------------------------------------------------------------------------------------------------
+
+
+def size(count: float | None) -> str:
+    """`1.2 MiB`."""
+    if count is None:
+        return "–"
+    units = ("B", "KiB", "MiB", "GiB", "TiB")
+    power = 0
+    while count >= 1024 and power < len(units) - 1:
+        count, power = count / 1024, power + 1
+    return f"{count:.0f} {units[power]}" if power == 0 or count >= 100 else f"{count:.1f} {units[power]}"
+
+
+def number(value: float | None) -> str:
+    """`12,345`."""
+    return "–" if value is None else f"{value:,}"
+
+
+def rate(value: float | None) -> str:
+    """`2e-4`: ready-made formats round a learning rate to 0."""
+    if value is None:
+        return "–"
+    if value == 0 or value >= 0.01:
+        return f"{value:g}"
+    mantissa, _, exponent = f"{value:.2e}".partition("e")
+    return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
+
+
+def when(moment: datetime | None) -> Markup:
+    """How long ago, the exact time on hover."""
+    if moment is None:
+        return Markup("–")
+    from babel.dates import format_timedelta
+
+    locale = "zh_Hans" if _language.get() == "zh" else "en"
+    ago = format_timedelta(moment - datetime.now(UTC), add_direction=True, locale=locale)
+    exact = moment.astimezone(UTC)
+    return Markup('<time datetime="{}" title="{} UTC">{}</time>').format(
+        exact.isoformat(), exact.strftime("%Y-%m-%d %H:%M:%S"), escape(ago)
+    )
+
+
+def duration(gettext: Callable[[str], str], seconds: float | None) -> str:
+    """`2 h 5 min`: the two largest units."""
+    if seconds is None:
+        return "–"
+    hours, rest = divmod(round(seconds), 3600)
+    minutes, seconds = divmod(rest, 60)
+    parts = ((hours, "{n} h"), (minutes, "{n} min"), (seconds, "{n} s"))
+    words = [gettext(form).format(n=count) for count, form in parts if count][:2]
+    return " ".join(words) or gettext("{n} s").format(n=0)

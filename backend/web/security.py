@@ -1,0 +1,278 @@
+"""The guard in front of every route: plain ASGI, so that it stands in no stream's way.
+
+Whatever is not in `OPEN` needs a person who is signed in, or a token; whatever changes something needs a member, but for
+what is `OWN`. Routes for administrators say so themselves (`deps.Admin`).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import secrets
+import socket
+import time
+from collections import OrderedDict, deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Protocol
+from urllib.parse import parse_qsl, urlsplit
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import HTTPConnection, Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from backend.core.errors import BadRequest, Forbidden, TooLarge, TooMany, Unauthenticated
+from backend.core.models import Role
+from backend.core.people import Identity
+
+OPEN = frozenset({"/healthz", "/signin", "/setup"})
+"""The only routes that answer to anybody, beside the scripts and styles under `OPEN_FOLDER`."""
+OPEN_FOLDER = "/static/"
+
+OWN = re.compile(r"/signout|/settings/.+|/api/v1/me|/api/v1/me/password|/api/v1/tokens(/[^/]+)?")
+"""What viewers may write too: their own sign-in, password, language and tokens."""
+
+STREAMED = re.compile(r"/api/v1/(datasets|uploads)/[^/]+")
+"""Bodies that flow to the disk as they come; all others fit into memory."""
+
+MAX_BODY_BYTES = 1 << 20
+MAX_FORM_FIELDS = 1000
+SAFE = ("GET", "HEAD", "OPTIONS")
+
+# No 'strict-dynamic': htmx re-creates the scripts of what it swaps in, and 'strict-dynamic' would trust each of them.
+POLICY = (
+    "default-src 'none'; script-src 'nonce-{nonce}'; style-src 'self'; img-src 'self' data:; font-src 'self'; "
+    "connect-src 'self'; manifest-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'; "
+    "require-trusted-types-for 'script'; trusted-types htmx"
+)
+
+
+class Doorkeeper(Protocol):
+    """What the guard asks of the application."""
+
+    hosts: tuple[str, ...]
+
+    async def identify(self, connection: HTTPConnection) -> Identity | None: ...
+
+    async def refuse(self, request: Request, error: Exception) -> Response: ...
+
+
+class Guard:
+    """Headers, host, origin, identity, role, CSRF token and size of every request; every failure in its one shape."""
+
+    def __init__(self, app: ASGIApp, keeper: Doorkeeper) -> None:
+        self.app, self.keeper = app, keeper
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        answer = Answer(scope, send)
+        scope.setdefault("state", {}).update(nonce=answer.nonce, identity=None)
+        try:
+            receive = await self._admit(scope, receive)
+            await self.app(scope, receive, answer.send)
+        except Exception as error:
+            if answer.has_begun:
+                raise  # half an answer cannot be taken back: the server breaks the connection off
+            response = await self.keeper.refuse(Request(scope), error)
+            await response(scope, receive, answer.send)
+
+    async def _admit(self, scope: Scope, receive: Receive) -> Receive:
+        """Raises what is wrong with the request, in the order in which a stranger may learn of it."""
+        headers, path = Headers(scope=scope), scope["path"]
+        check_host(headers.get("host", ""), self.keeper.hosts)
+        if scope["method"] not in SAFE:
+            check_origin(headers)
+        identity = None if is_static(path) else await self.keeper.identify(HTTPConnection(scope))
+        scope["state"]["identity"] = identity
+        if not is_open(path):
+            check_identity(identity, scope["method"], path)
+        if scope["method"] in SAFE:
+            return receive
+        streamed = STREAMED.fullmatch(path) is not None
+        body = b"" if streamed else await whole_body(headers, receive)
+        if identity and identity.via == "session":
+            check_csrf(identity, headers, body)
+        return receive if streamed else replay(body, receive)
+
+
+@dataclass
+class Answer:
+    """The way out: every answer gets the security headers, errors included."""
+
+    scope: Scope
+    forward: Send
+    nonce: str = field(default_factory=lambda: secrets.token_urlsafe(16))
+    has_begun: bool = False
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.has_begun = True
+            headers = MutableHeaders(scope=message)
+            headers["Content-Security-Policy"] = POLICY.format(nonce=self.nonce)
+            headers["X-Content-Type-Options"] = "nosniff"
+            headers["Referrer-Policy"] = "same-origin"
+            headers["Cross-Origin-Opener-Policy"] = "same-origin"
+            headers["Cross-Origin-Resource-Policy"] = "same-origin"
+            headers.setdefault("Cache-Control", "no-store")
+        await self.forward(message)
+
+
+# ---- the checks -----------------------------------------------------------------------------------------------------
+
+
+def is_static(path: str) -> bool:
+    return path.startswith(OPEN_FOLDER)
+
+
+def is_open(path: str) -> bool:
+    return path in OPEN or is_static(path)
+
+
+def check_host(host: str, known: Iterable[str]) -> None:
+    """Against DNS rebinding: a page of another site that resolves its own name to us still says that name here. An
+    address cannot be rebound, so addresses pass."""
+    name = host_name(host)
+    if not (is_address(name) or name == "localhost" or name in known):
+        raise BadRequest(
+            f"This studio does not answer to the name “{name[:80]}”.",
+            hint="Add the name to STUDIO_HOSTS, or use the address.",
+            code="host",
+        )
+
+
+def host_name(host: str) -> str:
+    """`[::1]:8321` → `::1`; `Box.lan:80` → `box.lan`."""
+    try:
+        return (urlsplit(f"//{host}").hostname or "").rstrip(".")
+    except ValueError:
+        return ""
+
+
+def is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+def is_loopback(name: str) -> bool:
+    return name == "localhost" or (is_address(name) and ipaddress.ip_address(name).is_loopback)
+
+
+@cache
+def own_names(configured: tuple[str, ...] = ()) -> tuple[str, ...]:
+    """Names that this machine is known by."""
+    machine = socket.gethostname().lower()
+    short = machine.split(".")[0]
+    return (*(name.lower() for name in configured), machine, short, f"{short}.local")
+
+
+def check_origin(headers: Headers) -> None:
+    """Browsers send Sec-Fetch-Site over HTTPS and to loopback only; over plain HTTP, Origin alone is left. A request
+    with neither but with a cookie is refused; without a cookie there is nothing to ride on."""
+    origin, site = headers.get("origin"), headers.get("sec-fetch-site")
+    if origin is not None:
+        crosses = urlsplit(origin).netloc != headers.get("host")
+    else:
+        crosses = site != "same-origin" if site else "cookie" in headers and "x-csrf-token" not in headers
+    if crosses or (site and site not in ("same-origin", "none")):
+        raise Forbidden("This request came from another site and was refused.", code="cross_site")
+
+
+def check_identity(identity: Identity | None, method: str, path: str) -> None:
+    if identity is None:
+        raise Unauthenticated("Sign in first.", hint="Programs send an API token as “Authorization: Bearer …”.")
+    if method not in SAFE and not OWN.fullmatch(path) and not identity.may(Role.MEMBER):
+        raise Forbidden("Viewers can look at everything and change nothing.", hint="Ask an administrator for a role.")
+
+
+def check_csrf(identity: Identity, headers: Headers, body: bytes) -> None:
+    """A cookie comes by itself, so who writes by cookie must know the session's token: scripts send it as a header,
+    forms as a field."""
+    token = headers.get("x-csrf-token") or dict(form_fields(headers, body)).get("csrf_token", "")
+    if not secrets.compare_digest(token.encode(), identity.csrf_token.encode()):
+        raise Forbidden(
+            "This form is too old or came from elsewhere.", hint="Reload the page and try again.", code="csrf"
+        )
+
+
+def form_fields(headers: Headers, body: bytes) -> list[tuple[str, str]]:
+    """The fields of an urlencoded form, in order. Raises `TooLarge` for absurdly many."""
+    if headers.get("content-type", "").partition(";")[0].strip() != "application/x-www-form-urlencoded":
+        return []
+    try:
+        return parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=MAX_FORM_FIELDS)
+    except UnicodeDecodeError:
+        raise BadRequest("The form is not UTF-8.") from None
+    except ValueError:
+        raise TooLarge(f"A form has at most {MAX_FORM_FIELDS} fields.") from None
+
+
+async def whole_body(headers: Headers, receive: Receive) -> bytes:
+    """The body, at most `MAX_BODY_BYTES`. Raises `TooLarge` before more of it is read."""
+    body = bytearray()
+    declared = headers.get("content-length", "0")
+    has_more = True
+    while has_more:
+        if len(body) > MAX_BODY_BYTES or (declared.isdecimal() and int(declared) > MAX_BODY_BYTES):
+            raise TooLarge(
+                f"A request body has at most {MAX_BODY_BYTES >> 20} MiB.", hint="Data goes to /api/v1/datasets."
+            )
+        message = await receive()
+        body += message.get("body", b"")
+        has_more = message.get("more_body", False) and message["type"] == "http.request"
+    return bytes(body)
+
+
+def replay(body: bytes, receive: Receive) -> Receive:
+    """The body once more, for the route; then whatever comes, which is the end of the connection."""
+    pending = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def again() -> Message:
+        return pending.pop() if pending else await receive()
+
+    return again
+
+
+def safe_next(target: str) -> str:
+    """Where to go after signing in: a path of ours, or the home page. `//evil`, `/\\evil` and schemes lead elsewhere."""
+    is_ours = target.startswith("/") and not target.startswith(("//", "/\\"))
+    is_plain = not any(ord(character) < 32 or character == "\\" for character in target)
+    return target if is_ours and is_plain and not urlsplit(target).netloc else "/"
+
+
+# ---- throttling -----------------------------------------------------------------------------------------------------
+
+
+class Throttle:
+    """Counts failures by key over a sliding window; remembers at most `keys` of them."""
+
+    def __init__(self, limit: int, window_seconds: float, keys: int = 10_000) -> None:
+        self.limit, self.window_seconds, self.keys = limit, window_seconds, keys
+        self.failures: OrderedDict[str, deque[float]] = OrderedDict()
+
+    def check(self, key: str) -> None:
+        """Raises `TooMany` while there were too many failures."""
+        times = self.failures.get(key)
+        now = time.monotonic()
+        while times and times[0] < now - self.window_seconds:
+            times.popleft()
+        if times and len(times) >= self.limit:
+            seconds = int(times[0] + self.window_seconds - now) + 1
+            raise TooMany(
+                "Too many failed attempts.", hint=f"Try again in {seconds} seconds.", retry_after_seconds=seconds
+            )
+
+    def fail(self, key: str) -> None:
+        self.failures.setdefault(key, deque(maxlen=self.limit)).append(time.monotonic())
+        self.failures.move_to_end(key)
+        if len(self.failures) > self.keys:
+            self.failures.popitem(last=False)
+
+    def forget(self, key: str) -> None:
+        self.failures.pop(key, None)

@@ -1,0 +1,276 @@
+"""The live stream: server-sent events that replay from Postgres and go on by the doorbell.
+
+One loop a process reads the news of all runs that somebody watches, and encodes each event once. A viewer is no more than
+a cursor: it takes what lies in the feed behind its cursor, or reads it from Postgres where the feed does not reach back so
+far. So nothing is queued for anybody, a slow viewer costs nothing and misses nothing, and opening, refreshing,
+reconnecting and reading a finished run are one path.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from types import FrameType
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import select
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+from sqlalchemy.orm import Session
+
+from backend.core import journal
+from backend.core.ids import as_uuid
+from backend.core.models import ENDED, Run, RunEvent
+from backend.web import reading
+from backend.web.shapes import EventOut, RunOut
+
+log = logging.getLogger(__name__)
+
+BEAT_SECONDS = 10.0
+LOOK_SECONDS = 1.0
+"""How old news may get while Redis is silent."""
+PAGE = 500
+FEED_EVENTS = 2000
+OPENING = b": open\nretry: 1000\n\n"
+
+
+@dataclass
+class Feed:
+    """The newest events of one run, encoded. It holds everything with `floor < seq <= head`."""
+
+    run: RunOut
+    floor: int
+    events: deque[tuple[int, bytes]] = field(default_factory=deque)
+    viewers: int = 0
+
+    @property
+    def head(self) -> int:
+        return self.events[-1][0] if self.events else self.floor
+
+    @property
+    def has_ended(self) -> bool:
+        return self.run.state in ENDED and self.head >= self.run.seq
+
+    def add(self, events: Iterable[RunEvent]) -> None:
+        for event in events:
+            self.events.append((event.seq, encoded(event)))
+        while len(self.events) > FEED_EVENTS:
+            self.floor = self.events.popleft()[0]
+
+    def since(self, cursor: int) -> list[tuple[int, bytes]] | None:
+        """What lies behind the cursor; None where that reaches further back than the feed."""
+        return [item for item in self.events if item[0] > cursor] if cursor >= self.floor else None
+
+    def newest(self, cursor: int) -> list[tuple[int, bytes]] | None:
+        """The run's state alone, as a list page shows it, where anything happened behind the cursor."""
+        return [(self.run.seq, self.run.model_dump_json().encode())] if self.run.seq > cursor else []
+
+
+def encoded(event: RunEvent) -> bytes:
+    return EventOut.model_validate(event_fields(event)).model_dump_json().encode()
+
+
+def event_fields(event: RunEvent) -> dict[str, Any]:
+    names = ("seq", "at", "kind", "step", "attempt", "data")
+    return {"run": event.run_id, **{name: getattr(event, name) for name in names}}
+
+
+class Hub:
+    """The feeds of this process, and the one loop that fills them."""
+
+    def __init__(
+        self, sessions: async_sessionmaker[AsyncSession], doorbells: Callable[[], AsyncIterator[str | None]]
+    ) -> None:
+        self.sessions, self.doorbells = sessions, doorbells
+        self.feeds: dict[UUID, Feed] = {}
+        self.changed = asyncio.Event()
+        self.is_stopped = False
+
+    async def run(self) -> None:
+        """Look whenever a doorbell rings, and at everything once a second whether one rang or not."""
+        looked = 0.0
+        async for rung in self.doorbells():
+            if self.is_stopped:
+                return
+            is_due = time.monotonic() - looked >= LOOK_SECONDS
+            run_id = None if is_due or rung is None else as_uuid(rung)
+            try:
+                await self._look(list(self.feeds) if run_id is None else [run_id])
+            except OperationalError as error:
+                log.warning("live streams wait: Postgres cannot be reached (%s)", error.orig)
+            looked = time.monotonic() if is_due else looked
+
+    async def _look(self, run_ids: list[UUID]) -> None:
+        watched = {run_id: self.feeds[run_id] for run_id in run_ids if run_id in self.feeds}
+        if not watched:
+            return
+        heads = {run_id: feed.head for run_id, feed in watched.items()}
+        async with self.sessions() as session:
+            news = await session.run_sync(news_after, heads)
+        for run, events in news:
+            watched[run.id].add(events)
+            watched[run.id].run = run
+        if news:
+            self._wake()
+
+    @contextlib.asynccontextmanager
+    async def watching(self, run_ids: Iterable[UUID]) -> AsyncIterator[dict[UUID, Feed]]:
+        """The feeds of these runs, kept filled meanwhile."""
+        wanted = list(run_ids)
+        async with self.sessions() as session:
+            runs = await session.run_sync(reading.runs_by_id, wanted)
+        for run in runs:
+            self.feeds.setdefault(run.id, Feed(run, floor=run.seq)).viewers += 1
+        feeds = {run.id: self.feeds[run.id] for run in runs}
+        try:
+            yield feeds
+        finally:
+            for run_id, feed in feeds.items():
+                feed.viewers -= 1
+                if not feed.viewers:
+                    del self.feeds[run_id]
+
+    async def history(self, run_id: UUID, after: int) -> list[tuple[int, bytes]]:
+        async with self.sessions() as session:
+            events = await session.run_sync(journal.events, run_id, after, PAGE)
+        return [(event.seq, encoded(event)) for event in events]
+
+    def stop(self) -> None:
+        """End every stream: the server waits for open ones before it ends."""
+        self.is_stopped = True
+        self._wake()
+
+    def _wake(self) -> None:
+        self.changed.set()
+        self.changed = asyncio.Event()
+
+
+def news_after(session: Session, heads: Mapping[UUID, int]) -> list[tuple[RunOut, list[RunEvent]]]:
+    """Each run that has events after its head, with one page of them; the rest comes at the next look."""
+    rows = session.execute(select(Run.id, Run.seq).where(Run.id.in_(heads)))
+    moved = [run_id for run_id, seq in rows if seq > heads[run_id]]
+    runs = reading.runs_by_id(session, moved) if moved else []
+    return [(run, journal.events(session, run.id, heads[run.id], PAGE)) for run in runs]
+
+
+# ---- one viewer -----------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Viewer:
+    """A cursor a run. `is_single`: one run, whose ids are plain numbers and whose end ends the stream."""
+
+    cursors: dict[UUID, int]
+    is_single: bool
+    wants_latest: bool
+    may_go_on: Callable[[], Awaitable[bool]]
+    """Asked again now and then: whether the sign-in still holds."""
+
+    def id(self) -> bytes:
+        if self.is_single:
+            return b"%d" % next(iter(self.cursors.values()))
+        return ",".join(f"{run_id}:{seq}" for run_id, seq in self.cursors.items()).encode()
+
+    def frame(self, data: bytes) -> bytes:
+        return b"id: %s\ndata: %s\n\n" % (self.id(), data)
+
+
+async def frames(hub: Hub, viewer: Viewer) -> AsyncIterator[bytes]:
+    """The bytes of one viewer's stream, until the run or the sign-in ends, or the server stops."""
+    yield OPENING
+    async with hub.watching(viewer.cursors) as feeds:
+        checked = time.monotonic()
+        while not hub.is_stopped:
+            changed = hub.changed  # taken before reading, so that nothing slips between
+            if block := await next_block(hub, feeds, viewer):
+                yield block
+            elif viewer.is_single and all(feed.has_ended for feed in feeds.values()):
+                yield ending(feeds)
+                return
+            elif not await waited(changed, BEAT_SECONDS):
+                yield b"event: beat\ndata: 0\n\n"
+            if time.monotonic() - checked >= BEAT_SECONDS:
+                checked = time.monotonic()
+                if not await viewer.may_go_on():
+                    return
+
+
+async def next_block(hub: Hub, feeds: Mapping[UUID, Feed], viewer: Viewer) -> bytes:
+    """Everything that is new to the viewer, in one piece; empty when that is nothing."""
+    block = bytearray()
+    for run_id, feed in feeds.items():
+        cursor = viewer.cursors[run_id]
+        items = feed.newest(cursor) if viewer.wants_latest else feed.since(cursor)
+        for seq, data in await patiently(hub, run_id, cursor) if items is None else items:
+            viewer.cursors[run_id] = seq
+            block += viewer.frame(data)
+    return bytes(block)
+
+
+async def patiently(hub: Hub, run_id: UUID, cursor: int) -> list[tuple[int, bytes]]:
+    """A page of history; nothing yet while Postgres is away, since the stream outlives a restart of it."""
+    try:
+        return await hub.history(run_id, cursor)
+    except OperationalError:
+        await asyncio.sleep(LOOK_SECONDS)
+        return []
+
+
+def ending(feeds: Mapping[UUID, Feed]) -> bytes:
+    run = next(iter(feeds.values())).run
+    return b"event: end\ndata: %s\n\n" % run.model_dump_json().encode()
+
+
+async def waited(changed: asyncio.Event, seconds: float) -> bool:
+    """Whether it happened in time."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await changed.wait()
+            return True
+    return False
+
+
+def cursor_of(text: str, run_ids: Iterable[UUID]) -> dict[UUID, int]:
+    """A `Last-Event-ID`: `17`, or `A:17,B:4`. EventSource gives up for good on any status but 200, so nonsense is no
+    error: it replays from the start."""
+    wanted = list(run_ids)
+    if len(wanted) == 1 and ":" not in text:
+        return {wanted[0]: _count(text)}
+    pairs = dict(part.partition(":")[::2] for part in text.split(","))
+    return {run_id: _count(pairs.get(str(run_id), "")) for run_id in wanted}
+
+
+def _count(text: str) -> int:
+    return int(text) if text.isascii() and text.isdecimal() and len(text) < 18 else 0
+
+
+@contextlib.contextmanager
+def stopped_by_signals(hub: Hub) -> Iterator[None]:
+    """Let SIGTERM and Ctrl-C end the streams first. The server ends the lifespan only after the last stream, so the
+    lifespan's own end would come too late: the handlers are chained at its start."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals reach the main thread alone
+        return
+    loop = asyncio.get_running_loop()
+    theirs = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+
+    def ours(number: int, frame: FrameType | None) -> None:
+        loop.call_soon_threadsafe(hub.stop)
+        if callable(handler := theirs[signal.Signals(number)]):
+            handler(number, frame)
+
+    for number in theirs:
+        signal.signal(number, ours)
+    try:
+        yield
+    finally:
+        for number, handler in theirs.items():
+            signal.signal(number, handler)

@@ -1,0 +1,137 @@
+"""What one web process holds for its whole life: connections, feeds, pages, and the door."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Callable, Coroutine
+from functools import partial
+from typing import Any, TypeVar, cast
+
+from sqlalchemy.ext.asyncio import async_sessionmaker
+from sqlalchemy.orm import Session, sessionmaker
+from starlette.requests import HTTPConnection, Request
+from starlette.responses import JSONResponse, Response
+
+from backend.core import db, people, queue
+from backend.core.events import take_rings
+from backend.core.people import Identity
+from backend.core.settings import Settings
+from backend.web import failures
+from backend.web.render import Renderer
+from backend.web.repeats import Repeated
+from backend.web.security import Throttle, own_names
+from backend.web.stream import Hub, stopped_by_signals
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+HASHES_AT_ONCE = 2
+"""Each takes 64 MiB and 0.2 s of a core."""
+FAILURES_AN_ADDRESS, FAILURES_AN_ACCOUNT, FAILURE_SECONDS = 30, 10, 300.0
+
+
+class Studio:
+    """Created once; `running()` spans the life of the server."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.hosts = own_names((*settings.hosts, settings.host))
+        self.engine = db.async_engine(settings.database_url)
+        self.sessions = async_sessionmaker(self.engine, expire_on_commit=False)
+        self.sync_engine = db.engine(settings.database_url, pool_size=2)
+        self.sync_sessions = sessionmaker(self.sync_engine)
+        self.hub = Hub(self.sessions, partial(queue.doorbells, settings.redis_url))
+        self.renderer = Renderer()
+        self.hashing = asyncio.Semaphore(HASHES_AT_ONCE)
+        self.by_address = Throttle(FAILURES_AN_ADDRESS, FAILURE_SECONDS)
+        self.by_account = Throttle(FAILURES_AN_ACCOUNT, FAILURE_SECONDS)
+        self.tasks: set[asyncio.Task[Any]] = set()
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        await self.write(self._prepare_first_visit)
+        self.spawn(self.hub.run())
+        with stopped_by_signals(self.hub):
+            yield
+        self.hub.stop()
+        for task in self.tasks:
+            task.cancel()
+        await self.engine.dispose()
+        self.sync_engine.dispose()
+
+    def _prepare_first_visit(self, session: Session) -> None:
+        people.lock_first_start(session)
+        people.setup_link(session, self.settings.folder("run"))
+
+    def spawn(self, work: Coroutine[Any, Any, Any]) -> None:
+        """Run beside the requests. The set keeps a reference: the loop alone would let it be collected."""
+        task = asyncio.create_task(work)
+        self.tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self.tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()):
+            log.error("work beside the requests failed", exc_info=error)
+
+    # ---- the database ------------------------------------------------------------------------------------------------
+
+    async def read(self, work: Callable[[Session], T]) -> T:
+        async with self.sessions() as session:
+            return await session.run_sync(work)
+
+    async def write(self, work: Callable[[Session], T]) -> T:
+        """One transaction; the hints that it left go out right after the commit."""
+        async with self.sessions() as session:
+            result = await session.run_sync(work)
+            await session.commit()
+            rings = take_rings(session.sync_session)
+        if rings:
+            self.spawn(asyncio.to_thread(self._tell, rings))
+        return result
+
+    def _tell(self, rings: set[Any]) -> None:
+        queue.ring(self.settings.redis_url, rings)
+        queue.publish(self.sync_sessions, self.settings.redis_url)
+
+    async def hash_password(self, password: str) -> str:
+        async with self.hashing:
+            return await asyncio.to_thread(people.hash_password, password)
+
+    async def password_matches(self, password: str, password_hash: str | None) -> bool:
+        async with self.hashing:
+            return await asyncio.to_thread(people.password_matches, password, password_hash)
+
+    # ---- the door ----------------------------------------------------------------------------------------------------
+
+    async def identify(self, connection: HTTPConnection) -> Identity | None:
+        """Who asks: by token, else by cookie. A token that is wrong is not made good by a cookie."""
+        scheme, _, secret = connection.headers.get("authorization", "").partition(" ")
+        if scheme:
+            bearer = scheme.lower() == "bearer" and secret.strip()
+            return await self.write(lambda s: people.find_bearer(s, secret.strip())) if bearer else None
+        cookie = connection.cookies.get(cookie_name(connection))
+        return await self.read(lambda s: people.find_session(s, cookie)) if cookie else None
+
+    async def still_holds(self, identity: Identity) -> bool:
+        return await self.read(lambda s: people.find_credential(s, identity.via, identity.credential)) is not None
+
+    async def refuse(self, request: Request, error: Exception) -> Response:
+        if isinstance(error, Repeated):
+            return JSONResponse(error.answer, error.status, {"Idempotency-Replayed": "true"})
+        return failures.answer(request, error, self.renderer)
+
+
+def is_https(connection: HTTPConnection) -> bool:
+    return connection.url.scheme == "https"
+
+
+def cookie_name(connection: HTTPConnection) -> str:
+    """`__Host-` binds the cookie to this very host over HTTPS; browsers refuse such a name over plain HTTP."""
+    return "__Host-studio" if is_https(connection) else "studio"
+
+
+def studio_of(connection: HTTPConnection) -> Studio:
+    return cast(Studio, connection.app.state.studio)
