@@ -201,3 +201,14 @@ def test_watching_changes_neither_the_models_mode_nor_any_random_state(tiny_base
     assert model.training
     assert torch.equal(torch.get_rng_state(), state)
     assert largest_difference(first.logits, watched_logits(model, tokenizer, PROMPTS).logits) == 0.0
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize("method", [QLORA, LORA | {"use_dora": True}, FULL], ids=["qlora", "dora", "full"])
+def test_a_real_model_with_the_tokens_of_chatml_added_is_merged_and_proved(
+    shared: Path, tmp_path: Path, method: dict[str, Any]
+) -> None:
+    context = finished_run(shared / "models" / "stories260k", tmp_path, method)
+    facts = published(context, tmp_path)["merged"]["facts"]
+    assert (facts["vocab_size"], facts["added_tokens"], facts["agrees"]) == (514, 2, True)
+    assert facts["max_logit_diff"] < 1e-3
