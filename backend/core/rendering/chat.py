@@ -19,6 +19,7 @@ from backend.core.rendering.types import Span
 Turn = dict[str, Any]
 QUESTION, ANSWER = "Qzx", "Azx"
 FIXED_DATE = "26 Jul 2024"
+INTERNALS = re.compile(r"__\w+__")
 GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
 
 
@@ -42,6 +43,8 @@ class Chat:
     def __init__(
         self, template: str, variables: Mapping[str, str], *, added: Sequence[str], ends: Sequence[str]
     ) -> None:
+        if internals := INTERNALS.search(template):
+            raise TemplateRefused(f"it reaches for {internals[0]}, which no template needs")
         self.template, self._marks_itself = template, GENERATION.search(template) is not None
         # A date that moves would make a resumed run read other rows than it began with.
         dated = {"date_string": FIXED_DATE} if "date_string" in template else {}
@@ -65,7 +68,7 @@ class Chat:
             return Rendered(text, self._spans_marked(text, marked, train))
         answers = [number for number, turn in enumerate(turns) if turn["role"] == "assistant"]
         starts = self._starts(text, turns, tools, answers)
-        limits = [*(start for start in starts[1:]), len(text)]
+        limits = [*starts[1:], len(text)][: len(starts)]
         spans = [
             self._span(text, start, limit, turns[number]["content"], learn)
             for number, start, limit, learn in zip(answers, starts, limits, train, strict=True)

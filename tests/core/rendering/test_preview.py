@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from backend.core.datasets.schema import Message, Row
+from backend.core.errors import Invalid
+from backend.core.limited import run_limited
+from backend.core.rendering.preview import steps_of
+from tests.core.rendering.data import recipe, store, talk, talks
+from tests.core.rendering.families import CHATML, FAMILIES, save
+
+PREVIEW = "backend.core.rendering.preview:preview"
+PREFLIGHT = "backend.core.rendering.preview:preflight"
+ANSWER = "Paris, of course. 巴黎"
+
+
+def ask(folder: Path, rows: Sequence[Row], tmp_path: Path, **more: Any) -> dict[str, Any]:
+    files = [store(tmp_path, rows).model_dump(mode="json")]
+    answer: dict[str, Any] = run_limited(PREVIEW, {"model_folder": str(folder), "files": files, **more})
+    return answer
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save(tmp_path_factory.mktemp("model"), FAMILIES["qwen2.5"])
+
+
+def test_a_row_is_shown_token_by_token(folder: Path, tmp_path: Path) -> None:
+    answer = ask(folder, [*talks(4), talk(5, "What of France?", ANSWER)], tmp_path, offset=4, limit=3)
+    (row,) = answer["rows"]
+    pieces = row["pieces"]
+    whole = "".join(piece["text"] for piece in pieces)
+    assert whole.startswith("<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n")
+    assert "".join(piece["text"] for piece in pieces if piece["trained"]) == f"{ANSWER}<|im_end|>"
+    assert "".join(piece["text"] for piece in pieces if piece["role"] == "user") == "What of France?"
+    assert [piece["text"] for piece in pieces if piece["special"]][:2] == ["<|im_start|>", "<|im_end|>"]
+    assert row["number"] == 5
+    assert row["tokens"] == len(pieces)
+    assert row["trained_tokens"] == sum(piece["trained"] for piece in pieces)
+    assert answer["lengths"]["rows"] == 5
+
+
+def test_what_would_be_cut_is_marked(folder: Path, tmp_path: Path) -> None:
+    settings = {"max_length": 40, "truncation": "cut_end"}
+    answer = ask(folder, [talk(1, "More?", "more " * 50)], tmp_path, data=settings)
+    (row,) = answer["rows"]
+    assert [piece["cut"] for piece in row["pieces"]] == [False] * 40 + [True] * (row["tokens"] - 40)
+    assert row["over"]
+    assert answer["lengths"]["over"] == 1
+
+
+def test_a_row_that_cannot_be_rendered_says_why_beside_the_others(tmp_path: Path) -> None:
+    folder = save(tmp_path / "model", FAMILIES["gemma"])
+    system = Row(1, messages=(Message("system", "Be brief."), Message("user", "Hi"), Message("assistant", "Ho")))
+    first, second = ask(folder, [system, talk(2, "Hi", "Ho")], tmp_path)["rows"]
+    assert "System role not supported" in first["problem"]["message"]
+    assert second["trained_tokens"] > 0
+
+
+def test_a_preflight_reports_and_counts_the_steps(folder: Path, tmp_path: Path) -> None:
+    files = [store(tmp_path, talks(40)).model_dump(mode="json")]
+    body = recipe(eval_share=0.1).model_dump(mode="json")
+    answer = run_limited(PREFLIGHT, {"model_folder": str(folder), "files": files, "recipe": body})
+    assert answer["problems"] == []
+    assert answer["report"]["train_rows"] + answer["report"]["eval_rows"] == 40
+    assert answer["steps"]["per_epoch"] == -(-answer["report"]["examples"] // 8)
+    assert answer["steps"]["total"] == 2 * answer["steps"]["per_epoch"]
+
+
+def test_a_preflight_lists_the_refusals_as_problems(folder: Path, tmp_path: Path) -> None:
+    files = [store(tmp_path, [talk(4, "More?", "more " * 3000)]).model_dump(mode="json")]
+    payload = {"model_folder": str(folder), "files": files, "recipe": recipe().model_dump(mode="json")}
+    answer = run_limited(PREFLIGHT, payload)
+    assert [(each["code"], each["where"]) for each in answer["problems"]] == [("rows.too_long", "row 4")]
+    assert answer["report"] is None
+
+
+def test_steps_are_counted_as_the_trainer_counts_them() -> None:
+    assert steps_of(recipe(), 81, None) == {"total": 22, "per_epoch": 11, "rows": 8}
+    limited = recipe().model_copy(update={"training": recipe().training.model_copy(update={"max_steps": 5})})
+    assert steps_of(limited, 81, None)["total"] == 5
+
+
+@pytest.mark.parametrize(
+    ("template", "code"),
+    [
+        ("{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}", "limited.time"),
+        ("{{ 'a' * 10**9 }}{{ 'b' * 10**9 }}", "limited.memory"),
+        ("{{ messages.__class__ }}{{ messages.__class__.__base__.__subclasses__() }}", "template"),
+    ],
+)
+def test_a_hostile_template_ends_in_words(tmp_path: Path, template: str, code: str) -> None:
+    folder = save(tmp_path / "model", replace(FAMILIES["gpt2-chatml"], template=template))
+    files = [store(tmp_path, talks(1)).model_dump(mode="json")]
+    with pytest.raises(Invalid) as refusal:
+        run_limited(PREVIEW, {"model_folder": str(folder), "files": files}, timeout_seconds=6)
+    assert refusal.value.code == code
+
+
+def test_neither_torch_nor_the_network_is_touched(tmp_path: Path) -> None:
+    folder = save(tmp_path / "model", replace(FAMILIES["gpt2-chatml"], template=CHATML))
+    files = [store(tmp_path, talks(3)).model_dump(mode="json")]
+    code = (
+        "import socket, sys, json\n"
+        "def refuse(*a, **k): raise AssertionError('the network was asked')\n"
+        "socket.socket.connect = socket.getaddrinfo = refuse\n"
+        "import backend.core.rendering\n"
+        "assert not {'transformers', 'torch', 'numpy'} & set(sys.modules)\n"
+        "from backend.core.rendering.preview import preview\n"
+        "print(len(preview(json.load(sys.stdin))['rows']), sys.modules['torch'])\n"
+    )
+    payload = json.dumps({"model_folder": str(folder), "files": files})
+    done = subprocess.run([sys.executable, "-c", code], input=payload, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["3", "None"]
+
+
+@pytest.mark.shared
+def test_real_rows_that_a_small_model_cannot_hold_are_refused_unless_cutting_was_chosen(
+    shared: Path, tmp_path: Path
+) -> None:
+    source = json.loads((shared / "data/alpaca_en_demo.json").read_text())
+    rows = [
+        talk(number, "\n".join(filter(None, (each["instruction"], each["input"]))), each["output"])
+        for number, each in enumerate(source, start=1)
+        if each["output"]
+    ]
+    payload: dict[str, Any] = {
+        "model_folder": str(shared / "models/stories260k"),
+        "files": [store(tmp_path, rows).model_dump(mode="json")],
+        "recipe": recipe().model_dump(mode="json"),
+    }
+    (problem,) = run_limited(PREFLIGHT, payload)["problems"]
+    assert problem["message"].startswith("400 of 999 rows are longer than 512 tokens")
+    payload["recipe"] = recipe(truncation="drop").model_dump(mode="json")
+    report = run_limited(PREFLIGHT, payload)["report"]
+    assert (report["train_rows"], report["dropped"]["total"]) == (599, 400)

@@ -1,0 +1,153 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from transformers import AutoTokenizer
+
+from backend.core.datasets.schema import Message, Row
+from backend.core.errors import Invalid
+from backend.core.rendering.masks import encode
+from backend.core.rendering.tokenizer import TemplateName, load_tokenizer
+from tests.core.rendering.families import CHATML, FAMILIES, save
+
+BASE = replace(FAMILIES["llama2"], template=None)
+CHAT = [{"role": "user", "content": "Hello!"}, {"role": "assistant", "content": "Hello, you."}]
+ROW = Row(1, messages=(Message("user", "Hello!"), Message("assistant", "Hello, you.")))
+
+
+def test_a_base_model_gets_chatml_and_the_tokens_that_it_needs(tmp_path: Path) -> None:
+    folder = save(tmp_path, BASE)
+    size = json.loads((folder / "config.json").read_text())["vocab_size"]
+    prepared = load_tokenizer(folder)
+    assert prepared.template_source == "chatml"
+    assert [each.token for each in prepared.added_tokens] == ["<|im_start|>", "<|im_end|>"]
+    assert prepared.added_token_ids == (size, size + 1)
+    assert (prepared.model_vocab_size, prepared.vocab_size) == (size, size + 2)
+    assert prepared.stop_token_ids == (size + 1, prepared.document_end_id)
+    assert any("ChatML" in note for note in prepared.notes)
+    assert any(f"<|im_end|> ({size + 1})" in note for note in prepared.notes)
+
+
+def test_added_tokens_use_the_padded_rows_of_an_embedding_first(tmp_path: Path) -> None:
+    folder = save(tmp_path, BASE)
+    (folder / "config.json").write_text(json.dumps({"model_type": "llama", "vocab_size": 1024}))
+    prepared = load_tokenizer(folder)
+    assert prepared.added_token_ids[-1] < 1024
+    assert prepared.vocab_size == prepared.model_vocab_size == 1024
+
+
+def test_added_tokens_are_never_split(tmp_path: Path) -> None:
+    prepared = load_tokenizer(save(tmp_path, BASE))
+    for token in prepared.added_tokens:
+        assert prepared.tokenizer(f"a{token.token}b")["input_ids"].count(token.id) == 1
+
+
+@pytest.mark.parametrize("template", ["chatml", "llama3", "zephyr", "plain"])
+def test_a_saved_tokenizer_renders_and_encodes_alike_from_its_folder_alone(
+    tmp_path: Path, template: TemplateName
+) -> None:
+    prepared = load_tokenizer(save(tmp_path / "base", BASE), template)
+    prepared.tokenizer.save_pretrained(tmp_path / "merged")
+    alone = AutoTokenizer.from_pretrained(tmp_path / "merged", local_files_only=True)
+    encoded = encode(ROW, prepared, max_length=200, truncation="refuse")
+    assert (tmp_path / "merged/chat_template.jinja").is_file()
+    assert alone.apply_chat_template(CHAT, tokenize=True, return_dict=False) == encoded.input_ids.tolist()
+    assert alone.eos_token_id == prepared.stop_token_ids[0]
+    again = load_tokenizer(tmp_path / "merged")
+    assert again.template_source == "model"
+    assert encode(ROW, again, max_length=200, truncation="refuse").trained.tolist() == encoded.trained.tolist()
+
+
+@pytest.mark.parametrize("template", ["chatml", "llama3", "zephyr", "plain"])
+def test_every_template_of_ours_teaches_the_answer_and_its_end(tmp_path: Path, template: TemplateName) -> None:
+    prepared = load_tokenizer(save(tmp_path, BASE), template)
+    encoded = encode(ROW, prepared, max_length=200, truncation="refuse")
+    taught = encoded.input_ids[encoded.trained]
+    assert taught[-1] == prepared.stop_token_ids[0]
+    assert prepared.tokenizer.decode(taught[:-1]).strip() == "Hello, you."
+    assert encoded.input_ids.tolist().count(prepared.bos_token_id) == 1
+
+
+def test_plain_texts_need_no_template_and_no_token(tmp_path: Path) -> None:
+    prepared = load_tokenizer(save(tmp_path, BASE), conversations=False)
+    assert prepared.template_source == "none"
+    assert prepared.added_tokens == ()
+    assert prepared.tokenizer.eos_token == "</s>"
+    with pytest.raises(Invalid, match="loaded without one"):
+        encode(ROW, prepared, max_length=200, truncation="refuse")
+
+
+def test_a_chosen_template_replaces_the_models_own(tmp_path: Path) -> None:
+    prepared = load_tokenizer(save(tmp_path, FAMILIES["gemma"]), "chatml")
+    assert prepared.template_source == "chatml"
+    assert prepared.tokenizer.eos_token == "<|im_end|>"
+    assert any("own chat template is replaced" in note for note in prepared.notes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "pad", "words"),
+    [
+        ({"pad": "<unk>"}, "<unk>", "<unk> pads, as the model has it"),
+        ({"pad": None}, "<unk>", "<unk> pads."),
+        ({"pad": "</s>"}, "<unk>", "<unk> pads."),
+    ],
+)
+def test_the_padding_token_is_not_the_end_token_where_another_can_be_had(
+    tmp_path: Path, changes: dict[str, str | None], pad: str, words: str
+) -> None:
+    family = replace(BASE, template=CHATML.replace("<|im_end|>", "</s>"), pad=changes["pad"])
+    prepared = load_tokenizer(save(tmp_path, family, unk_token="<unk>"))
+    assert prepared.tokenizer.pad_token == pad
+    assert prepared.pad_token_id == prepared.tokenizer.convert_tokens_to_ids(pad)
+    assert any(words in note for note in prepared.notes)
+
+
+def test_the_end_token_pads_where_there_is_no_other_and_a_note_says_so(tmp_path: Path) -> None:
+    prepared = load_tokenizer(save(tmp_path, FAMILIES["llama3"]))
+    assert prepared.pad_token_id == prepared.tokenizer.eos_token_id
+    assert any("the end of an answer is learned all the same" in note for note in prepared.notes)
+
+
+def test_the_ends_that_the_model_generates_with_are_kept(tmp_path: Path) -> None:
+    folder = save(tmp_path, FAMILIES["phi3"])
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [5, 6]}))
+    prepared = load_tokenizer(folder)
+    assert prepared.tokenizer.convert_ids_to_tokens(prepared.stop_token_ids[0]) == "<|end|>"
+    assert {5, 6} < set(prepared.stop_token_ids)
+
+
+@pytest.mark.parametrize(
+    ("template", "words"),
+    [
+        ("{{ messages.__class__.__mro__ }}", "reaches for __class__"),
+        ("{{ '' | attr('__class__') }}{% for m in messages %}{{ m.content }}{% endfor %}", "reaches for __class__"),
+        ("{% for message in messages %}", "cannot be used"),
+        ("{{ messages[5].content.x }}", "cannot be used"),
+        ("{% macro a() %}{{ a() }}{% endmacro %}{{ a() }}", "calls itself without end"),
+    ],
+)
+def test_a_broken_or_hostile_template_is_refused_in_words(tmp_path: Path, template: str, words: str) -> None:
+    folder = save(tmp_path, replace(BASE, template=template))
+    with pytest.raises(Invalid, match=words) as refusal:
+        load_tokenizer(folder)
+    assert refusal.value.where == "model.chat_template"
+
+
+@pytest.mark.parametrize("content", ["", "{}", '{"model": {"type": "BPE"}}', "\x00\xff"])
+def test_a_broken_tokenizer_is_refused_in_words(tmp_path: Path, content: str) -> None:
+    folder = save(tmp_path, BASE)
+    (folder / "tokenizer.json").write_text(content)
+    with pytest.raises(Invalid, match="tokenizer cannot be loaded"):
+        load_tokenizer(folder)
+
+
+def test_a_date_in_a_template_stands_still(tmp_path: Path) -> None:
+    dated = (
+        "{% if not date_string is defined %}{% set date_string = strftime_now('%d %b %Y') %}{% endif %}"
+        "Today: {{ date_string }}\n" + CHATML
+    )
+    prepared = load_tokenizer(save(tmp_path, replace(FAMILIES["gpt2-chatml"], template=dated)))
+    assert encode(ROW, prepared, max_length=200, truncation="refuse").text.startswith("Today: 26 Jul 2024\n")
