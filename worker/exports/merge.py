@@ -111,6 +111,8 @@ def settle_ties(
     tied = skeleton.all_tied_weights_keys if skeleton.config.get_text_config().tie_word_embeddings else {}
     untied = False
     for head, embedding in tied.items():
+        if embedding not in stored and head in stored:  # some files name the shared tensor by the head
+            stored = {**stored, embedding: stored[head]}
         if {head, embedding} & plan.apart:
             stored, untied = {**stored, head: stored.get(head, stored[embedding])}, True
         else:

@@ -145,6 +145,19 @@ def test_gpt2_trained_in_four_bits_answers_as_it_was_watched(tmp_path: Path, one
     assert (logits(tmp_path / "ours") - watched).abs().max() < 1e-3
 
 
+def test_a_base_whose_file_names_the_shared_tensor_by_the_head_loses_nothing(tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    base = save_base(tmp_path / "base", "qwen3")
+    file = base / "model.safetensors"
+    held = load_file(file)
+    held["lm_head.weight"] = held.pop("model.embed_tokens.weight")
+    save_file(held, file, {"format": "pt"})
+    adapter = save_adapter(base, tmp_path / "adapter", target_modules=ALL)
+    ours(base, adapter, tmp_path / "ours")
+    assert differing(tmp_path / "ours", merged_by_peft(base, adapter, tmp_path / "theirs")) == []
+
+
 REFUSED: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "a start that changed the base": ({}, {"init_lora_weights": "pissa"}, "that start changed the base"),
     "an invocation variant": ({}, {"alora_invocation_tokens": [1]}, "alora_invocation_tokens"),
