@@ -9,8 +9,10 @@ import contextlib
 import errno
 import os
 import shutil
+import time
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 from uuid import uuid4
 
@@ -37,8 +39,8 @@ class Storage(Protocol):
     def delete(self, key: str) -> None:
         """Remove it; one that is not there is no error."""
 
-    def keys(self, prefix: str) -> list[str]:
-        """All keys under the folder `prefix`."""
+    def old_keys(self, prefix: str, hours: float) -> list[str]:
+        """The keys under the folder `prefix` that were published longer ago than that."""
 
 
 def storage(settings: Settings) -> Storage:
@@ -81,9 +83,10 @@ class FolderStorage:
     def delete(self, key: str) -> None:
         (self.root / checked(key)).unlink(missing_ok=True)
 
-    def keys(self, prefix: str) -> list[str]:
-        found = (self.root / checked(prefix)).rglob("*")
-        return sorted(str(PurePosixPath(path.relative_to(self.root))) for path in found if path.is_file())
+    def old_keys(self, prefix: str, hours: float) -> list[str]:
+        limit = time.time() - hours * 3600
+        files = (path for path in (self.root / checked(prefix)).rglob("*") if path.is_file())
+        return sorted(path.relative_to(self.root).as_posix() for path in files if path.stat().st_mtime < limit)
 
 
 class BucketStorage:
@@ -144,10 +147,12 @@ class BucketStorage:
             obstore.delete(self.store, checked(key))
         (self.cache / key).unlink(missing_ok=True)
 
-    def keys(self, prefix: str) -> list[str]:
+    def old_keys(self, prefix: str, hours: float) -> list[str]:
         import obstore
 
-        return sorted(each["path"] for batch in obstore.list(self.store, checked(prefix)) for each in batch)
+        limit = datetime.now(UTC) - timedelta(hours=hours)
+        objects = (each for batch in obstore.list(self.store, checked(prefix)) for each in batch)
+        return sorted(each["path"] for each in objects if each["last_modified"] < limit)
 
 
 def publish_file(file: Path, target: Path) -> None:

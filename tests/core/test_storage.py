@@ -33,7 +33,12 @@ def test_a_published_file_is_read_whole_in_parts_and_measured(store: Storage, tm
     assert store.read("datasets/a/1.parquet", 8, 100) == b"89"
     assert store.read("datasets/a/1.parquet", 10, 1) == b""
     assert store.size("datasets/a/1.parquet") == 10
-    assert store.keys("datasets") == ["datasets/a/1.parquet"]
+
+
+def test_only_old_files_are_listed_as_old(store: Storage, tmp_path: Path) -> None:
+    store.publish(file(tmp_path), "datasets/a/1.parquet")
+    assert store.old_keys("datasets", hours=1) == []
+    assert store.old_keys("datasets", hours=-1) == ["datasets/a/1.parquet"]
 
 
 def test_a_deleted_file_is_gone_and_deleting_again_is_no_error(store: Storage, tmp_path: Path) -> None:

@@ -1,0 +1,174 @@
+"""Large uploads are read in the background, as operations: told how far they are, called off, and taken up again after a crash.
+
+An operation is carried out by a thread of a web process. It holds a lock in Postgres meanwhile, which ends with the
+process, so whoever starts next takes up what was left and two never work on the same one.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from threading import Event
+from uuid import UUID
+
+from sqlalchemy import Engine, func, select, update
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import Session
+
+from backend.core.datasets.store import Prepared, Upload, commit_version, prepare
+from backend.core.errors import Conflict, StudioError
+from backend.core.models import Json, Operation
+from backend.core.settings import Settings
+
+log = logging.getLogger(__name__)
+
+KIND = "ingest"
+TELL_SECONDS = 0.5
+RETRY_SECONDS = 5
+THREADS = 2
+
+
+def begin(session: Session, upload: Upload) -> Operation:
+    """The operation that will read this upload. After the commit, give its id to `Operations.submit`."""
+    operation = Operation(
+        kind=KIND, state="running", input=upload.as_json(), total=upload.bytes, owner_id=upload.owner_id
+    )
+    session.add(operation)
+    session.flush()
+    return operation
+
+
+class Operations:
+    """Carries operations out, a few at a time."""
+
+    def __init__(self, engine: Engine, settings: Settings) -> None:
+        self.engine, self.settings = engine, settings
+        self.threads = ThreadPoolExecutor(THREADS, thread_name_prefix="operation")
+        self.closing = Event()
+
+    def resume(self) -> None:
+        """Take up what is unfinished and nobody works on. For the start of a process."""
+        with Session(self.engine) as session:
+            query = select(Operation.id).where(Operation.kind == KIND, Operation.state == "running")
+            for operation_id in session.scalars(query.order_by(Operation.id)).all():
+                self.submit(operation_id)
+
+    def submit(self, operation_id: UUID) -> None:
+        self.threads.submit(self._run, operation_id)
+
+    def close(self) -> None:
+        """End at once; what is unfinished is taken up at the next start."""
+        self.closing.set()
+        self.threads.shutdown(wait=True, cancel_futures=True)
+
+    def _run(self, operation_id: UUID) -> None:
+        while not self.closing.is_set():
+            try:
+                run_operation(self.engine, self.settings, operation_id, stopping=self.closing.is_set)
+                break
+            except OperationalError:
+                log.warning("operation %s waits for Postgres", operation_id)
+                self.closing.wait(RETRY_SECONDS)
+            except Exception:
+                log.exception("operation %s failed", operation_id)
+                _fail(self.engine, operation_id, StudioError("Reading the file failed unexpectedly."))
+                break
+
+
+def run_operation(
+    engine: Engine, settings: Settings, operation_id: UUID, *, stopping: Callable[[], bool] = lambda: False
+) -> None:
+    """Carry one operation out, unless it has ended or somebody else does. Its outcome stands in its row.
+
+    `stopping` says that this process is ending: the operation then stays as it is.
+    """
+    with _alone(engine, operation_id) as is_alone:
+        if not is_alone:
+            return
+        upload = _upload(engine, operation_id)
+        watch = _Watch(engine, operation_id, stopping)
+        try:
+            watch.check()
+            prepared = prepare(upload, settings, on_progress=watch.tell, cancelled=watch.is_over)
+            _succeed(engine, operation_id, upload, prepared)
+        except StudioError as error:
+            if stopping():
+                return
+            _fail(engine, operation_id, error)
+        upload.path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _alone(engine: Engine, operation_id: UUID) -> Iterator[bool]:
+    """Whether this is the only one at work. The lock belongs to the connection and ends with it."""
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        key = func.hashtextextended(str(operation_id), 0)
+        yield bool(connection.scalar(select(func.pg_try_advisory_lock(key))))
+        connection.execute(select(func.pg_advisory_unlock_all()))
+
+
+def _upload(engine: Engine, operation_id: UUID) -> Upload:
+    with Session(engine) as session:
+        return Upload.from_json(session.get_one(Operation, operation_id).input)
+
+
+class _Watch:
+    """Tells the row how far the reading is, and asks it whether it was called off, both now and then."""
+
+    def __init__(self, engine: Engine, operation_id: UUID, stopping: Callable[[], bool]) -> None:
+        self.engine, self.operation_id, self.stopping = engine, operation_id, stopping
+        self.told = self.asked = time.monotonic()
+        self.has_ended = False
+
+    def tell(self, progress: Json) -> None:
+        if time.monotonic() - self.told < TELL_SECONDS:
+            return
+        self.told = time.monotonic()
+        with Session(self.engine) as session, session.begin():
+            still = (Operation.id == self.operation_id) & (Operation.state == "running")
+            session.execute(update(Operation).where(still).values(done=progress["done"], total=progress["total"]))
+
+    def is_over(self) -> bool:
+        if time.monotonic() - self.asked > TELL_SECONDS:
+            self._ask()
+        return self.has_ended or self.stopping()
+
+    def check(self) -> None:
+        """Raise `Conflict` where the operation has ended before it began."""
+        self._ask()
+        if self.has_ended:
+            raise _cancelled()
+
+    def _ask(self) -> None:
+        self.asked = time.monotonic()
+        with Session(self.engine) as session:
+            state = session.scalar(select(Operation.state).where(Operation.id == self.operation_id))
+        self.has_ended = state != "running"
+
+
+def _cancelled() -> Conflict:
+    return Conflict("It was cancelled.", code="cancelled")
+
+
+def _succeed(engine: Engine, operation_id: UUID, upload: Upload, prepared: Prepared) -> None:
+    """The version becomes visible and the operation succeeds in one transaction, unless it was called off before."""
+    with Session(engine) as session, session.begin():
+        operation = session.get_one(Operation, operation_id, with_for_update=True)
+        if operation.state != "running":
+            raise _cancelled()
+        version = commit_version(session, upload, prepared)
+        operation.result = {"dataset": upload.name, "version": version.number, "version_id": str(version.id)}
+        operation.state, operation.ended_at = "succeeded", datetime.now(UTC)
+        operation.done = operation.total or upload.bytes
+
+
+def _fail(engine: Engine, operation_id: UUID, error: StudioError) -> None:
+    with Session(engine) as session, session.begin():
+        operation = session.get_one(Operation, operation_id, with_for_update=True)
+        operation.ended_at = operation.ended_at or datetime.now(UTC)
+        if operation.state == "running":
+            operation.state, operation.error = "failed", error.as_json()["error"]

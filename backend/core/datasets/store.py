@@ -1,0 +1,287 @@
+"""Data sets and their versions. A version never changes; it is visible once its file is published and its row committed.
+
+Making one has two halves: `prepare` reads the file and publishes the rows, slowly and without a database; `commit_version`
+writes the row. A file whose row was never committed is seen by nobody, and `clean_up` removes it.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import func, or_, select, text
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from backend.core import uploads
+from backend.core.datasets.ingest import Order, ingest
+from backend.core.datasets.schema import Row, from_record
+from backend.core.errors import Conflict, Invalid, NotFound
+from backend.core.ids import as_uuid, uuid7
+from backend.core.models import ENDED, Dataset, DatasetVersion, Json, Operation, Run, User
+from backend.core.recipe import NAME
+from backend.core.settings import Settings
+from backend.core.storage import Storage, storage
+from backend.core.uploads import Received
+
+GIB, MIB = 1 << 30, 1 << 20
+LEFTOVER_HOURS = 24
+PREFIX = "datasets"
+
+
+@dataclass(frozen=True)
+class Upload:
+    """A received file, and what is to become of it."""
+
+    name: str
+    """Of the data set: a new one, or one that gets a new version."""
+    source_name: str
+    path: Path
+    sha256: str
+    bytes: int
+    format: str | None = None
+    columns: Mapping[str, str] | None = None
+    skip_bad_rows: bool = False
+    owner_id: UUID | None = None
+
+    def as_json(self) -> Json:
+        return {**asdict(self), "path": str(self.path), "owner_id": self.owner_id and str(self.owner_id)}
+
+    @classmethod
+    def from_json(cls, words: Json) -> Upload:
+        owner = words["owner_id"]
+        return cls(**{**words, "path": Path(words["path"]), "owner_id": UUID(owner) if owner else None})
+
+
+def upload(name: str, source_name: str, received: Received, **choices: Any) -> Upload:
+    """An upload under a name that can be one. Raises `Invalid`."""
+    return Upload(check_name(name), source_name[:255], received.path, received.sha256, received.bytes, **choices)
+
+
+def check_name(name: str) -> str:
+    """The name in its canonical spelling. Raises `Invalid`."""
+    name = unicodedata.normalize("NFC", name)
+    if len(name) > 80 or len(name.encode(errors="replace")) > 255:
+        raise Invalid("The name is too long.", hint="At most 80 characters.", where="name", code="name.long")
+    if not NAME.fullmatch(name) or name != name.strip():
+        hint = "Letters, digits, spaces and _ . + - are allowed; a letter or digit comes first."
+        raise Invalid("That is an invalid name for a data set.", hint=hint, where="name", code="name.invalid")
+    return name
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Normalised rows that are published under `key`, with what was found."""
+
+    key: str
+    facts: Json
+
+
+def prepare(
+    upload: Upload,
+    settings: Settings,
+    *,
+    on_progress: Callable[[dict[str, Any]], None] | None = None,
+    cancelled: Callable[[], bool] | None = None,
+) -> Prepared:
+    """Read, check, normalise and publish. Blocks. Raises `Invalid` with every problem; leaves the uploaded file alone."""
+    if not upload.path.exists():
+        raise Invalid("The uploaded file is gone.", hint="Upload it again.", code="upload.gone")
+    draft = settings.folder("uploads") / f"{uuid7()}.parquet"
+    order = Order(
+        path=str(upload.path),
+        target=str(draft),
+        source_name=upload.source_name,
+        limit_bytes=int(settings.upload_limit_gib * GIB),
+        format=upload.format,
+        columns=upload.columns,
+        skip_bad_rows=upload.skip_bad_rows,
+    )
+    seconds = 120 + 2 * upload.bytes / MIB
+    facts = ingest(order, timeout_seconds=seconds, on_progress=on_progress, cancelled=cancelled)
+    key = f"{PREFIX}/{facts['sha256'][:2]}/{facts['sha256']}.parquet"
+    storage(settings).publish(draft, key)
+    return Prepared(key, facts)
+
+
+def commit_version(session: Session, upload: Upload, prepared: Prepared) -> DatasetVersion:
+    """The new version of the data set, which is made where it is missing; the newest one again where nothing differs."""
+    dataset = _locked(session, upload.name, upload.owner_id)
+    newest_one = _version(session, dataset.id, None)
+    facts = prepared.facts
+    if newest_one is not None and newest_one.sha256 == facts["sha256"]:
+        return newest_one
+    version = DatasetVersion(
+        dataset_id=dataset.id,
+        number=newest_one.number + 1 if newest_one else 1,
+        source_name=upload.source_name,
+        source_sha256=upload.sha256,
+        source_bytes=upload.bytes,
+        sha256=facts["sha256"],
+        bytes=facts["bytes"],
+        key=prepared.key,
+        format=facts["format"],
+        kind=facts["kind"],
+        rows=facts["rows"],
+        facts=facts,
+        created_by=upload.owner_id,
+    )
+    session.add(version)
+    session.flush()
+    return version
+
+
+def _locked(session: Session, name: str, owner_id: UUID | None) -> Dataset:
+    """The data set's row, locked, so that versions are numbered one after the other."""
+    row = insert(Dataset).values(id=uuid7(), name=name, owner_id=owner_id)
+    session.execute(row.on_conflict_do_nothing(index_elements=["name"], index_where=text("deleted_at IS NULL")))
+    query = select(Dataset).where(Dataset.name == name, Dataset.deleted_at.is_(None)).with_for_update()
+    return session.execute(query).scalar_one()
+
+
+# ---- reading --------------------------------------------------------------------------------------------------------
+
+
+def find(session: Session, name_or_id: str) -> Dataset:
+    """A data set by name or id. Raises `NotFound`."""
+    dataset = _find(session, name_or_id)
+    if dataset is None:
+        raise NotFound(f"There is no data set “{name_or_id}”.", hint="Look it up in the list of data sets.")
+    return dataset
+
+
+def _find(session: Session, name_or_id: str) -> Dataset | None:
+    key = as_uuid(name_or_id)
+    where = Dataset.id == key if key else Dataset.name == unicodedata.normalize("NFC", name_or_id)
+    return session.execute(select(Dataset).where(where, Dataset.deleted_at.is_(None))).scalar_one_or_none()
+
+
+def newest(session: Session, name_or_id: str, number: int | None = None) -> DatasetVersion | None:
+    """The newest version of a data set, or the one of that number, if there is one."""
+    dataset = _find(session, name_or_id)
+    return _version(session, dataset.id, number) if dataset else None
+
+
+def version(session: Session, name_or_id: str, number: int | None = None) -> DatasetVersion:
+    """The same. Raises `NotFound`."""
+    found = _version(session, find(session, name_or_id).id, number)
+    if found is None:
+        raise NotFound(f"“{name_or_id}” has no version {number}.")
+    return found
+
+
+def _version(session: Session, dataset_id: UUID, number: int | None) -> DatasetVersion | None:
+    query = select(DatasetVersion).where(DatasetVersion.dataset_id == dataset_id)
+    query = query.where(DatasetVersion.number == number) if number is not None else query
+    return session.execute(query.order_by(DatasetVersion.number.desc()).limit(1)).scalar_one_or_none()
+
+
+def versions(session: Session, dataset_id: UUID) -> list[DatasetVersion]:
+    """Every version, the newest first."""
+    query = select(DatasetVersion).where(DatasetVersion.dataset_id == dataset_id)
+    return list(session.scalars(query.order_by(DatasetVersion.number.desc())))
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A data set as lists show it."""
+
+    dataset: Dataset
+    newest: DatasetVersion
+    versions: int
+    owner: str | None
+
+
+def listing(session: Session, *, limit: int = 100, offset: int = 0) -> list[Listed]:
+    """The data sets, those that changed last first."""
+    counted = (
+        select(DatasetVersion.dataset_id, func.max(DatasetVersion.number).label("number"), func.count().label("count"))
+        .group_by(DatasetVersion.dataset_id)
+        .subquery()
+    )
+    query = (
+        select(Dataset, DatasetVersion, counted.c.count, User.name)
+        .join(counted, counted.c.dataset_id == Dataset.id)
+        .join(DatasetVersion, (DatasetVersion.dataset_id == Dataset.id) & (DatasetVersion.number == counted.c.number))
+        .outerjoin(User, User.id == Dataset.owner_id)
+        .where(Dataset.deleted_at.is_(None))
+        .order_by(DatasetVersion.id.desc())
+    )
+    return [Listed(*row) for row in session.execute(query.limit(limit).offset(offset))]
+
+
+def rows(storage: Storage, version: DatasetVersion, offset: int = 0, limit: int = 20) -> list[Row]:
+    """Some rows of a version; only the row groups that hold them are read. Blocks."""
+    return read_rows(storage.fetch(version.key), offset, limit)
+
+
+def read_rows(path: Path, offset: int, limit: int) -> list[Row]:
+    """The same, from a normalised file."""
+    import pyarrow.parquet as pq
+
+    found: list[Row] = []
+    start = 0
+    with pq.ParquetFile(path) as file:
+        for index in range(file.num_row_groups):
+            count = file.metadata.row_group(index).num_rows
+            skipped = max(0, offset + len(found) - start)
+            if skipped < count and len(found) < limit:
+                group = file.read_row_group(index).slice(skipped, limit - len(found))
+                found += map(from_record, group.to_pylist())
+            start += count
+    return found
+
+
+# ---- removing -------------------------------------------------------------------------------------------------------
+
+
+def delete(session: Session, name_or_id: str) -> Dataset:
+    """Take a data set out of sight; `restore` brings it back. Raises `Conflict` while a run that has not ended needs it."""
+    dataset = find(session, name_or_id)
+    session.refresh(dataset, with_for_update=True)
+    needing = _runs_that_need(session, dataset.id)
+    if needing:
+        raise Conflict(
+            f"“{dataset.name}” is used by {', '.join(f'“{name}”' for name in needing)}.",
+            hint="Delete it when the run has ended, or stop the run.",
+            code="dataset.in_use",
+        )
+    dataset.deleted_at = datetime.now(UTC)
+    session.flush()
+    return dataset
+
+
+def _runs_that_need(session: Session, dataset_id: UUID) -> list[str]:
+    ids = session.scalars(select(DatasetVersion.id).where(DatasetVersion.dataset_id == dataset_id))
+    pins = [Run.data.contains([{"version_id": str(id)}]) for id in ids]
+    query = select(Run.name).where(Run.state.not_in(ENDED), or_(*pins)).order_by(Run.id).limit(10)
+    return list(session.scalars(query)) if pins else []
+
+
+def restore(session: Session, dataset_id: UUID) -> Dataset:
+    """Undo a deletion. Raises `NotFound`, and `Conflict` where another data set has taken the name."""
+    dataset = session.get(Dataset, dataset_id, with_for_update=True)
+    if dataset is None:
+        raise NotFound("There is no such data set.")
+    if dataset.deleted_at is not None and _find(session, dataset.name):
+        raise Conflict(f"There is another data set “{dataset.name}” now.", hint="Rename or delete that one first.")
+    dataset.deleted_at = None
+    session.flush()
+    return dataset
+
+
+def clean_up(session: Session, settings: Settings) -> None:
+    """Remove what broken-off uploads and unfinished versions left behind. For the start of a web process."""
+    running = session.scalars(select(Operation.input).where(Operation.state == "running"))
+    needed = {Path(words["path"]) for words in running if "path" in words}
+    uploads.sweep(settings.folder("uploads"), LEFTOVER_HOURS, needed)
+    files = storage(settings)
+    old = files.old_keys(PREFIX, LEFTOVER_HOURS)
+    known = set(session.scalars(select(DatasetVersion.key).where(DatasetVersion.key.in_(old))))
+    for key in set(old) - known:
+        files.delete(key)

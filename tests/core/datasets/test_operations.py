@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from uuid import UUID
+
+import pytest
+from sqlalchemy import Engine, func, select, update
+from sqlalchemy.orm import Session
+
+from backend.core.datasets import operations, store
+from backend.core.datasets.operations import Operations, run_operation
+from backend.core.db import engine as make_engine
+from backend.core.models import DatasetVersion, Operation
+from backend.core.settings import settings
+from tests.core.datasets.files import alpaca, jsonl
+from tests.core.datasets.test_store import received
+
+pytestmark = pytest.mark.usefixtures("studio_home")
+
+
+@pytest.fixture
+def engine(database_url: str) -> Iterator[Engine]:
+    made = make_engine(database_url)
+    yield made
+    made.dispose()
+
+
+def begin(engine: Engine, content: str, name: str = "large") -> UUID:
+    with Session(engine) as session, session.begin():
+        return operations.begin(session, store.upload(name, "a.jsonl", received(content))).id
+
+
+def stored(engine: Engine, operation_id: UUID) -> Operation:
+    with Session(engine, expire_on_commit=False) as session:
+        return session.get_one(Operation, operation_id)
+
+
+def ended(engine: Engine, operation_id: UUID) -> Operation:
+    deadline = time.monotonic() + 30
+    while (found := stored(engine, operation_id)).ended_at is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return found
+
+
+def test_an_operation_makes_the_version_and_says_which(engine: Engine) -> None:
+    operation_id = begin(engine, jsonl(alpaca(50)))
+    work = Operations(engine, settings())
+    work.submit(operation_id)
+    done = ended(engine, operation_id)
+    work.close()
+    assert (done.state, done.done, done.error) == ("succeeded", done.total, None)
+    with Session(engine) as session:
+        version = store.version(session, "large")
+        assert done.result == {"dataset": "large", "version": 1, "version_id": str(version.id)}
+        assert version.rows == 50
+    assert list(settings().folder("uploads").iterdir()) == []
+
+
+def test_a_failed_operation_carries_the_problems(engine: Engine) -> None:
+    operation_id = begin(engine, jsonl([*alpaca(2), {"instruction": "Q", "output": ""}]))
+    run_operation(engine, settings(), operation_id)
+    failed = stored(engine, operation_id)
+    assert failed.state == "failed"
+    assert failed.error is not None
+    assert failed.error["problems"][0]["where"] == "row 3"
+    assert list(settings().folder("uploads").iterdir()) == []
+
+
+@pytest.mark.parametrize("after_seconds", [0.0, 1.0])
+def test_a_cancelled_operation_makes_nothing(engine: Engine, after_seconds: float) -> None:
+    operation_id = begin(engine, jsonl(alpaca(200_000)))
+    thread = threading.Thread(target=run_operation, args=(engine, settings(), operation_id))
+    thread.start()
+    time.sleep(after_seconds)
+    with Session(engine) as session, session.begin():
+        session.execute(update(Operation).where(Operation.id == operation_id).values(state="cancelled"))
+    thread.join(20)
+    assert not thread.is_alive()
+    cancelled = stored(engine, operation_id)
+    assert (cancelled.state, cancelled.error) == ("cancelled", None)
+    with Session(engine) as session:
+        assert session.scalar(select(func.count()).select_from(DatasetVersion)) == 0
+    assert list(settings().folder("uploads").iterdir()) == []
+
+
+def test_what_a_stopped_process_left_is_taken_up_by_the_next(engine: Engine) -> None:
+    operation_id = begin(engine, jsonl(alpaca(50_000)))
+    first = Operations(engine, settings())
+    first.submit(operation_id)
+    time.sleep(1)
+    first.close()
+    assert stored(engine, operation_id).state == "running"
+    second = Operations(engine, settings())
+    second.resume()
+    assert ended(engine, operation_id).state == "succeeded"
+    second.close()
+
+
+def test_two_processes_never_work_on_the_same_one(engine: Engine) -> None:
+    operation_id = begin(engine, jsonl(alpaca(20)))
+    with operations._alone(engine, operation_id) as first, operations._alone(engine, operation_id) as second:
+        assert (first, second) == (True, False)
+    run_operation(engine, settings(), operation_id)
+    assert stored(engine, operation_id).state == "succeeded"
+
+
+def test_an_upload_that_is_gone_fails_in_words(engine: Engine) -> None:
+    operation_id = begin(engine, jsonl(alpaca(2)))
+    for path in settings().folder("uploads").iterdir():
+        path.unlink()
+    run_operation(engine, settings(), operation_id)
+    failed = stored(engine, operation_id)
+    assert failed.error is not None
+    assert failed.error["code"] == "upload.gone"
