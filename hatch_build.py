@@ -17,6 +17,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 SHIPPED = {
     "frontend/pages": "backend/frontend/pages",
     "frontend/parts": "backend/frontend/parts",
+    "frontend/locales": "backend/frontend/locales",
     "migrations": "backend/migrations",
 }
 """Folders that a checkout keeps outside its packages, and their places in an installed studio."""

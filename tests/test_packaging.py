@@ -150,6 +150,8 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
         ("backend/web/static/main-*.js", "backend/web/static/main-*.js"),
         ("backend/migrations/versions/*.py", "migrations/versions/*.py"),
         ("backend/frontend/pages/*.html", "frontend/pages/*.html"),
+        ("backend/frontend/parts/*.html", "frontend/parts/*.html"),
+        ("backend/frontend/locales/*.json", "frontend/locales/*.json"),
         ("worker/__init__.py", "worker/__init__.py"),
     ],
 )
