@@ -22,6 +22,7 @@ class Trainers:
     """The process that forks trainers, as a test talks to it."""
 
     def __init__(self, run_directory: Path) -> None:
+        self.run_directory = run_directory
         environment = os.environ | {"STUDIO_RUN_DIR": str(run_directory), "OMP_NUM_THREADS": "1"}
         command = [sys.executable, "-W", "ignore", "-m", "tests.support.trainers"]
         pipe = subprocess.PIPE

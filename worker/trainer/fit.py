@@ -139,6 +139,7 @@ class StudioTrainer(Trainer):
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:  # noqa: ARG002 -- the base's signature
         if "loss" in logs:  # the other call is the summary at the end, which the journal already tells in full
+            self._tr_loss.zero_()  # the loop subtracts it from itself, and NaN - NaN would stay for ever
             self.job.progress.trained_tokens += self.window.trained
             self._tell(self._metrics(logs))
             self._watch_for_nan(logs)

@@ -98,5 +98,6 @@ def generation_config(prepared: Prepared, settings: Evaluation, used: int) -> Ge
         eos_token_id=list(prepared.stop_token_ids),
         pad_token_id=prepared.pad_token_id,
         use_cache=True,
+        remove_invalid_values=True,  # a model that has become NaN gives an odd answer instead of ending the run
         **how,
     )

@@ -1,0 +1,121 @@
+"""What goes wrong is told in words; what trying again may mend leaves no `end` line."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file, save_file
+from transformers import AutoTokenizer
+
+from backend.core.datasets.schema import Message, Row
+from tests.support.models import save_base
+from tests.support.rows import chat_rows, write_rows
+from tests.worker.trainer.conftest import Attempts
+
+EMBEDDING = "model.embed_tokens.weight"
+
+
+@pytest.fixture
+def poisoned(attempts: Attempts, tmp_path: Path) -> Attempts:
+    """A base whose embedding of one byte, `~`, overflows in the first layer norm: a text with it has no finite loss."""
+    base = save_base(tmp_path / "poisoned", "opt")
+    weights = load_file(base / "model.safetensors")
+    weights["model.decoder.embed_tokens.weight"][AutoTokenizer.from_pretrained(base).encode("~")] = 3e38
+    save_file(weights, base / "model.safetensors", {"format": "pt"})
+    attempts.base = base
+    return attempts
+
+
+def test_three_steps_that_are_not_finite_end_the_run_and_stay_visible(poisoned: Attempts, tmp_path: Path) -> None:
+    rows = [Row(n, (Message("user", f"What {n}?"), Message("assistant", "~ " * 3))) for n in range(1, 20)]
+    write_rows(tmp_path / "rows.parquet", rows)
+    attempt = poisoned({"saving": {"save_steps": 1}})
+    assert attempt.run() == 0
+    assert [m["values"]["loss"] for m in attempt.data("metrics") if "loss" in m["values"]] == ["NaN"] * 3
+    assert attempt.end["outcome"] == "failed"
+    assert attempt.end["cause"]["code"] == "nan"
+    assert "steps 1 to 3" in attempt.end["cause"]["message"]
+    assert "learning rate" in attempt.end["cause"]["hint"]
+
+
+def test_one_step_that_is_not_finite_is_told_and_not_taken(poisoned: Attempts, tmp_path: Path) -> None:
+    odd = Row(41, (Message("user", "What eats the owl?"), Message("assistant", "~")))
+    write_rows(tmp_path / "rows.parquet", [*chat_rows(40), odd])
+    attempt = poisoned({"method": {"kind": "full"}, "evaluation": {"eval_share": 0}, "training": {"max_steps": 5}})
+    assert attempt.run() == 0
+    losses = [m["values"]["loss"] for m in attempt.data("metrics")]
+    assert losses.count("NaN") == 1, "one epoch meets the odd row once"
+    saved = load_file(attempt.checkpoint(5).folder / "model.safetensors")
+    assert all(bool(tensor.isfinite().all()) for tensor in saved.values())
+
+
+def test_out_of_memory_names_the_step_and_the_batch_and_the_way_out(attempts: Attempts, tmp_path: Path) -> None:
+    rows = [Row(n, (Message("user", f"{n}?"), Message("assistant", "owl " * 150))) for n in range(1, 300)]
+    write_rows(tmp_path / "rows.parquet", rows)
+    attempt = attempts(
+        {
+            "training": {"per_device_train_batch_size": 256, "gradient_accumulation_steps": 1},
+            "data": {"truncation": "cut_end", "max_length": 250},
+            "evaluation": {"eval_share": 0, "prompts": []},
+        }
+    )
+    assert attempt.run(memory_mib=250) == 0
+    cause = attempt.end["cause"]
+    assert cause["code"] == "out_of_memory"
+    assert "at step 1: batch 256 × " in cause["message"]
+    assert "batch 128" in cause["hint"]
+
+
+def test_a_base_with_nan_in_its_weights_is_refused_by_the_tensors_name(attempts: Attempts, tmp_path: Path) -> None:
+    base = tmp_path / "damaged"
+    shutil.copytree(attempts.base, base)
+    weights = load_file(base / "model.safetensors")
+    weights[EMBEDDING][3, 5] = float("nan")
+    save_file(weights, base / "model.safetensors", {"format": "pt"})
+    attempt = attempts(model_folder=base)
+    assert attempt.run() == 0
+    assert attempt.end["cause"]["code"] == "model.not_finite"
+    assert EMBEDDING in attempt.end["cause"]["message"]
+
+
+def test_a_layer_that_is_not_there_is_told_with_those_that_are(attempts: Attempts) -> None:
+    attempt = attempts({"method": {"kind": "lora", "target_modules": ["q_proj", "query"]}})
+    assert attempt.run() == 0
+    assert attempt.end["cause"]["message"] == "The model has no layer called query."
+    assert "o_proj" in attempt.end["cause"]["hint"]
+
+
+def test_a_torn_checkpoint_is_not_resumed_from(attempts: Attempts) -> None:
+    first = attempts()
+    assert first.run() == 0
+    torn = first.checkpoint(4)
+    (torn.folder / "optimizer.pt").unlink()
+    resumed = attempts(resume=torn)
+    assert resumed.run() == 1, "another checkpoint may serve, so this is no end"
+    assert [line["kind"] for line in resumed.lines][-1] == "log"
+    assert "optimizer.pt: is missing" in resumed.lines[-1]["data"]["text"]
+
+
+def test_data_that_changed_under_a_run_is_noticed(attempts: Attempts, tmp_path: Path) -> None:
+    first = attempts()
+    assert first.run() == 0
+    write_rows(tmp_path / "rows.parquet", chat_rows(39))
+    resumed = attempts(resume=first.checkpoint(4))
+    assert resumed.run() == 0
+    assert "no longer what this run was trained on" in resumed.end["cause"]["message"]
+
+
+def test_early_stopping_ends_a_run_that_no_longer_gains(attempts: Attempts) -> None:
+    attempt = attempts(
+        {
+            "training": {"learning_rate": 1e-9, "max_steps": 40, "lr_scheduler_type": "constant"},
+            "evaluation": {"eval_steps": 2, "early_stopping_patience": 2, "prompts": []},
+        }
+    )
+    assert attempt.run() == 0
+    assert max(attempt.losses()) < 40
+    assert attempt.saved_steps[-1] == max(attempt.losses())
+    assert "Stopped early" in [line["text"] for line in attempt.data("log")][-1]
+    assert attempt.end == {"outcome": "done"}

@@ -1,0 +1,86 @@
+"""The journal is strict JSON, whole lines, and never silent for long."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from backend.core.assignment import Change, Line, LineKind, Order, Outcome, Word
+from backend.core.errors import Invalid
+from worker.trainer.control import Channel
+from worker.trainer.journal import Journal
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    def refuse(word: str) -> float:
+        raise AssertionError(f"{word} is not JSON")
+
+    return [json.loads(line, parse_constant=refuse) for line in path.read_text().splitlines()]
+
+
+def test_lines_are_numbered_and_what_is_not_finite_stays_visible(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    with Journal(path) as journal:
+        journal.phase("training")
+        journal.step = 7
+        journal.metrics(
+            {"loss": float("nan"), "grad_norm": float("inf"), "other": float("-inf"), "fine": 0.1}, epoch=0.5
+        )
+        journal.end(Outcome.FAILED, Invalid("It broke.", code="broken", hint="Mend it."))
+    first, metrics, end = (Line.model_validate(line) for line in lines(path))
+    assert [first.n, metrics.n, end.n] == [0, 1, 2]
+    assert metrics.step == 7
+    assert metrics.data["values"] == {"loss": "NaN", "grad_norm": "Infinity", "other": "-Infinity", "fine": 0.1}
+    assert end.data["cause"] == {"code": "broken", "message": "It broke.", "hint": "Mend it."}
+
+
+def test_silence_is_broken_by_a_heartbeat_that_says_how_long_nothing_moved(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    with Journal(path, heartbeat_seconds=0.2) as journal:
+        journal.phase("loading")
+        time.sleep(0.8)
+    beats = [line["data"] for line in lines(path) if line["kind"] == LineKind.PROGRESS]
+    assert len(beats) >= 2
+    assert {beat["what"] for beat in beats} == {"loading"}
+    assert beats[-1]["idle_seconds"] >= 0.4
+
+
+def test_progress_told_often_is_written_once_a_second(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    with Journal(path) as journal:
+        for done in range(1, 1001):
+            journal.progress("evaluating", done, 1000)
+    assert [line["data"]["done"] for line in lines(path)] == [1000]
+
+
+def test_another_attempts_journal_is_never_continued(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    path.write_text("{}\n")
+    with pytest.raises(FileExistsError):
+        Journal(path)
+
+
+def test_the_control_channel_hears_whole_lines_once(tmp_path: Path) -> None:
+    path = tmp_path / "control.jsonl"
+    channel = Channel(path)
+    assert channel.word is None
+    change = Change.model_validate(
+        {"amendment": {"sequence": 1, "field": "training.learning_rate", "value": 1e-4}}
+    ).model_dump_json()
+    order = Order(word=Word.PAUSE).model_dump_json()
+    path.write_text(f"{change}\n{order[:10]}")
+    assert channel.word is None
+    path.write_text(f"{change}\n{order}\n")
+    assert channel.word is Word.PAUSE
+    assert [change.sequence for change in channel.take_changes()] == [1]
+    assert channel.take_changes() == []
+
+
+def test_keep_is_not_taken_back_by_a_pause(tmp_path: Path) -> None:
+    path = tmp_path / "control.jsonl"
+    path.write_text("".join(Order(word=word).model_dump_json() + "\n" for word in (Word.KEEP, Word.PAUSE)))
+    assert Channel(path).word is Word.KEEP
