@@ -5,7 +5,6 @@ import { size, word } from "./words";
 
 const AT_ONCE = 8 * 1024 * 1024; // below this one request is quicker than a session
 type Operation = {
-  id: string;
   state: "running" | "succeeded" | "failed" | "cancelled";
   done: number;
   total: number | null;
@@ -19,6 +18,7 @@ export function openDropZones(): void {
 class DropZone {
   private file: File | undefined;
   private running: AbortController | undefined;
+  private skips = false; // rows with problems, once a person said so
   private input: HTMLInputElement;
   private bar: HTMLProgressElement;
 
@@ -33,6 +33,7 @@ class DropZone {
     drop.addEventListener("drop", (event) => this.choose(event.dataTransfer?.files[0]));
     find("[data-send]", zone)?.addEventListener("click", () => void this.send());
     find("[data-as]", zone)?.addEventListener("keydown", (event) => event.key === "Enter" && void this.send());
+    find("[data-skip]", zone)!.addEventListener("click", () => this.sendWithoutBadRows());
     find("[data-cancel]", zone)!.addEventListener("click", () => this.cancel());
     find("[data-pause]", zone)!.addEventListener("click", () => this.pauseOrGoOn());
   }
@@ -45,6 +46,7 @@ class DropZone {
   private choose(file: File | undefined): void {
     if (!file || this.running) return;
     this.file = file;
+    this.skips = false;
     find("[data-refusal]", this.zone)!.hidden = true;
     find("[data-arriving]", this.zone)!.hidden = false;
     setText("[data-file]", `${file.name}, ${size(file.size)}`, this.zone);
@@ -66,9 +68,9 @@ class DropZone {
     this.bar.hidden = false;
     this.pauseButton.hidden = file.size <= AT_ONCE;
     try {
-      const answer = await this.transfer(file, this.running.signal);
+      const made = await this.transfer(file, this.running.signal);
       this.pauseButton.hidden = true;
-      if (isOperation(answer)) await this.followReading(answer);
+      if (made.includes("/operations/")) await this.followReading(made);
       location.assign(`/datasets/${encodeURIComponent(this.dataset)}`);
     } catch (error) {
       if (!this.running?.signal.aborted) this.refuse(error);
@@ -77,26 +79,30 @@ class DropZone {
     }
   }
 
-  private async transfer(file: File, signal: AbortSignal): Promise<unknown> {
-    if (file.size > AT_ONCE) return upload(file, this.dataset, signal, (sent) => this.show(sent, file.size));
+  /** The address of what the file became: the data set, or the operation that reads it. */
+  private async transfer(file: File, signal: AbortSignal): Promise<string> {
+    const skip: { skip_bad_rows?: string } = this.skips ? { skip_bad_rows: "true" } : {};
+    const metadata = { dataset: this.dataset, ...skip };
+    if (file.size > AT_ONCE) return upload(file, metadata, signal, (sent) => this.show(sent, file.size));
     this.show(0, file.size);
-    const address = `/api/v1/datasets/${encodeURIComponent(this.dataset)}?${new URLSearchParams({ filename: file.name })}`;
+    const query = new URLSearchParams({ filename: file.name, ...skip });
+    const address = `/api/v1/datasets/${encodeURIComponent(this.dataset)}?${query}`;
     const answer = await fetch(address, { method: "PUT", headers: guarded(), body: file, signal });
     if (!answer.ok) throw await refusal(answer);
     this.show(file.size, file.size);
-    return answer.json();
+    return answer.headers.get("Location") ?? address;
   }
 
-  private async followReading(operation: Operation): Promise<void> {
+  private async followReading(address: string): Promise<void> {
     setText("[data-progress-text]", word("reading"), this.zone);
-    for (let now = operation; ; ) {
+    for (;;) {
+      const answer = await fetch(address);
+      const now = (answer.ok ? await answer.json() : { state: "running" }) as Operation;
       if (now.state === "succeeded") return;
       if (now.state !== "running")
         throw new Refused(422, now.error?.hint ?? "", now.error?.problems ?? [], now.error?.message ?? now.state);
       if (now.total) [this.bar.max, this.bar.value] = [now.total, now.done];
       await new Promise((done) => setTimeout(done, 1000));
-      const answer = await fetch(`/api/v1/operations/${now.id}`);
-      if (answer.ok) now = (await answer.json()) as Operation;
     }
   }
 
@@ -118,6 +124,12 @@ class DropZone {
       this.pauseButton.textContent = word("pause");
       void this.send();
     }
+  }
+
+  private sendWithoutBadRows(): void {
+    this.skips = true;
+    find("[data-refusal]", this.zone)!.hidden = true;
+    void this.send();
   }
 
   private cancel(): void {
@@ -143,11 +155,9 @@ class DropZone {
       return line;
     });
     find("[data-problems]", place)!.replaceChildren(...lines);
+    find("[data-skip]", place)!.hidden = !known.problems.some((problem) => problem.where?.startsWith("row "));
   }
 }
-
-const isOperation = (answer: unknown): answer is Operation =>
-  typeof answer === "object" && answer !== null && "state" in answer && "id" in answer;
 
 /** `My data (v2).jsonl.gz` → `My data v2`: what a data set may be called. */
 export function nameFrom(filename: string): string {

@@ -6,6 +6,9 @@ const TUS = { "Tus-Resumable": "1.0.0" };
 const PATIENCE = 8; // failures in a row
 const WORTH_REPEATING = [409, 423, 429]; // moved on, still written by a dead connection, too many
 
+/** What a data set is to be called, and how its file is to be read. */
+export type Metadata = { dataset: string; skip_bad_rows?: string };
+
 /** The server's refusal, in the words of its answer. */
 export class Refused extends Error {
   constructor(
@@ -18,17 +21,17 @@ export class Refused extends Error {
   }
 }
 
-/** The upload's last answer, told as JSON: the data set, or the operation that reads it. Abort to pause, call again to go on. */
+/** Where the upload went: the address of the data set, or of the operation that reads it. Abort to pause, call again to go on. */
 export async function upload(
   file: File,
-  dataset: string,
+  metadata: Metadata,
   signal: AbortSignal,
   progress: (sent: number) => void,
-): Promise<unknown> {
-  const key = `upload:${dataset}:${file.name}:${file.size}:${file.lastModified}`;
+): Promise<string> {
+  const key = `upload:${metadata.dataset}:${file.name}:${file.size}:${file.lastModified}`;
   for (let failures = 0; ; ) {
     try {
-      const answer = await send(file, dataset, key, signal, (sent) => {
+      const answer = await send(file, metadata, key, signal, (sent) => {
         failures = 0;
         progress(sent);
       });
@@ -49,27 +52,28 @@ export async function upload(
 /** From where the server stands to the end; what it has is asked once, then it says so itself. */
 async function send(
   file: File,
-  dataset: string,
+  metadata: Metadata,
   key: string,
   signal: AbortSignal,
   progress: (sent: number) => void,
-): Promise<unknown> {
+): Promise<string> {
   const known = localStorage.getItem(key);
-  const address = known ?? (await create(file, dataset, signal));
+  const address = known ?? (await create(file, metadata, signal));
   localStorage.setItem(key, address);
   let answer = await request(address, "HEAD", {}, signal);
   for (;;) {
     const offset = Number(answer.headers.get("Upload-Offset"));
     progress(offset);
-    if (offset >= file.size && answer.status !== 200) return readBody(answer);
+    const made = answer.headers.get("Location");
+    if (made) return made;
     const headers = { "Upload-Offset": String(offset), "Content-Type": "application/offset+octet-stream" };
     answer = await request(address, "PATCH", headers, signal, file.slice(offset, offset + PIECE));
   }
 }
 
-async function create(file: File, dataset: string, signal: AbortSignal): Promise<string> {
-  const metadata = `filename ${base64(file.name)},dataset ${base64(dataset)}`;
-  const headers = { "Upload-Length": String(file.size), "Upload-Metadata": metadata };
+async function create(file: File, metadata: Metadata, signal: AbortSignal): Promise<string> {
+  const pairs = Object.entries({ ...metadata, filename: file.name }).map(([name, text]) => `${name} ${base64(text)}`);
+  const headers = { "Upload-Length": String(file.size), "Upload-Metadata": pairs.join(",") };
   const made = await request("/api/v1/uploads", "POST", headers, signal);
   return made.headers.get("Location") ?? "";
 }
