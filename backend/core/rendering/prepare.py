@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -33,7 +33,18 @@ TOLD_ROWS = 20
 BARS = 24
 
 
-def prepare(files: Sequence[DataFile], prepared: Prepared, recipe: Recipe, *, seed: int) -> Dataset:
+Progress = Callable[[int, int], None]
+"""Told the rows done and the rows in all."""
+
+
+def prepare(
+    files: Sequence[DataFile],
+    prepared: Prepared,
+    recipe: Recipe,
+    *,
+    seed: int,
+    on_progress: Progress | None = None,
+) -> Dataset:
     """The rows of one epoch, encoded, masked, cut where the recipe says so, packed where it asks for it.
 
     The same files, recipe and seed give the same rows in the same order, in any process. Raises `Invalid` with every
@@ -42,7 +53,7 @@ def prepare(files: Sequence[DataFile], prepared: Prepared, recipe: Recipe, *, se
     """
     data = resolve(recipe, train_rows=0, context_length=prepared.context_length).data
     limit = int(data.max_length)
-    pool = _read(files, prepared, data, seed)
+    pool = _read(files, prepared, data, seed, on_progress or (lambda _done, _total: None))
     _refuse(pool, limit, data, prepared)
     whole_lengths = [row.whole_length for row in pool.rows]
     pool.rows = [row for row in pool.rows if row.keeps_something]
@@ -88,13 +99,22 @@ def has_conversations(files: Sequence[DataFile]) -> bool:
     return False
 
 
-def rows_of(file: DataFile) -> Iterator[Row]:
-    """The rows of one data-set version, in the order of their numbers."""
+def count_rows(file: DataFile) -> int:
+    """How many rows a data-set version has."""
+    from pyarrow import parquet
+
+    with parquet.ParquetFile(file.path) as stored:
+        return int(stored.metadata.num_rows)
+
+
+def rows_of(file: DataFile, skip: int = 0) -> Iterator[Row]:
+    """The rows of one data-set version behind the first `skip`, in the order of their numbers."""
     from pyarrow import parquet
 
     with parquet.ParquetFile(file.path) as stored:
         for batch in stored.iter_batches(batch_size=BATCH_ROWS):
-            yield from map(from_record, batch.to_pylist())
+            yield from map(from_record, batch.slice(min(skip, len(batch))).to_pylist())
+            skip = max(0, skip - len(batch))
 
 
 def histogram(lengths: Sequence[int], bars: int = BARS) -> tuple[tuple[int, int, int], ...]:
@@ -142,9 +162,9 @@ class _Pool:
     control_text: list[str] = field(default_factory=list)
 
 
-def _read(files: Sequence[DataFile], prepared: Prepared, data: Data, seed: int) -> _Pool:
+def _read(files: Sequence[DataFile], prepared: Prepared, data: Data, seed: int, on_progress: Progress) -> _Pool:
     """Encode every row of every set, a batch at a time."""
-    pool = _Pool()
+    pool, total = _Pool(), sum(map(count_rows, files))
     for number, file in enumerate(files):
         prefix = f"{file.name}, " if len(files) > 1 else ""
         for batch in _batches(rows_of(file)):
@@ -155,6 +175,7 @@ def _read(files: Sequence[DataFile], prepared: Prepared, data: Data, seed: int) 
                     pool.refused.append(Problem(each.code, each.message, prefix + each.where, each.hint))
                 else:
                     _take(pool, number, f"{prefix}row {row.number}", lot(row, seed), each, prepared, data)
+            on_progress(pool.read, total)
     return pool
 
 

@@ -8,22 +8,26 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from backend.core.assignment import DataFile
 from backend.core.datasets.schema import Row
 from backend.core.errors import Invalid, Problem
+from backend.core.limited import report
 from backend.core.recipe import Data, Recipe, resolve
 from backend.core.rendering.masks import encode_rows, kept_tokens
-from backend.core.rendering.prepare import has_conversations, histogram, prepare, rows_of
+from backend.core.rendering.prepare import count_rows, has_conversations, histogram, prepare, rows_of
 from backend.core.rendering.tokenizer import load_tokenizer
 from backend.core.rendering.types import Encoded, Prepared
+from backend.core.strict import problems_of
 
 MEASURED_ROWS = 2000
 """How many rows of the data the lengths of a preview are taken from."""
-LONGEST_CONTEXT = 1_048_576
 
 
 def preview(payload: dict[str, Any]) -> dict[str, Any]:
@@ -34,17 +38,16 @@ def preview(payload: dict[str, Any]) -> dict[str, Any]:
     """
     _without_torch()
     files = [DataFile.model_validate(each) for each in payload["files"]]
-    data = Data.model_validate({**payload.get("data", {}), "sets": [file.name for file in files]})
+    data = _data(payload.get("data", {}), files)
     prepared = load_tokenizer(
         Path(payload["model_folder"]), payload.get("chat_template", "auto"), conversations=has_conversations(files)
     )
     limit = min(2048, prepared.context_length or 2048) if data.max_length == "auto" else data.max_length
-    offset, count = payload.get("offset", 0), payload.get("limit", 10)
-    pairs = ((file.name, row) for file in files for row in rows_of(file))
-    shown = list(islice(pairs, offset, offset + count))
+    shown = list(islice(_rows(files, payload.get("offset", 0)), payload.get("limit", 10)))
     encoded = encode_rows([row for _, row in shown], prepared, assistant_only_loss=data.assistant_only_loss)
-    measured = list(islice((row for file in files for row in rows_of(file)), MEASURED_ROWS))
-    lengths = [len(each) for each in _read(measured, prepared, data) if isinstance(each, Encoded)]
+    measured = [row for _, row in islice(_rows(files, 0), MEASURED_ROWS)]
+    whole = encode_rows(measured, prepared, assistant_only_loss=data.assistant_only_loss)
+    lengths = [len(each) for each in whole if isinstance(each, Encoded)]
     return {
         **_facts(prepared),
         "max_length": limit,
@@ -69,7 +72,7 @@ def preflight(payload: dict[str, Any]) -> dict[str, Any]:
             Path(payload["model_folder"]), recipe.model.chat_template, conversations=has_conversations(files)
         )
         answer |= _facts(prepared)
-        dataset = prepare(files, prepared, recipe, seed=recipe.training.seed)
+        dataset = prepare(files, prepared, recipe, seed=recipe.training.seed, on_progress=_tell)
     except Invalid as refusal:
         own = Problem(refusal.code, refusal.message, refusal.where, refusal.hint)
         return answer | {"problems": [each.as_json() for each in refusal.problems or (own,)]}
@@ -86,13 +89,32 @@ def steps_of(recipe: Recipe, examples: int, context_length: int | None) -> dict[
     return {"total": total, "per_epoch": per_epoch, "rows": training.per_device_train_batch_size * accumulation}
 
 
+def _tell(done: int, total: int) -> None:
+    report({"rows": done, "of": total})
+
+
 def _without_torch() -> None:
     """Keep transformers from importing torch, which takes seconds and half the memory that this process may have."""
     sys.modules.setdefault("torch", None)  # type: ignore[arg-type]
 
 
-def _read(rows: list[Row], prepared: Prepared, data: Data) -> list[Encoded | Problem]:
-    return encode_rows(rows, prepared, assistant_only_loss=data.assistant_only_loss)
+def _data(settings: dict[str, Any], files: Sequence[DataFile]) -> Data:
+    """The settings of a preview as a recipe's. Raises `Invalid` with every problem at its place."""
+    body = {**settings, "sets": [{"name": file.name, "version": file.version} for file in files]}
+    try:
+        return Data.model_validate(body)
+    except ValidationError as error:
+        problems = problems_of(error, Data, body)
+        raise Invalid("The settings of the preview cannot be used.", code="data", problems=problems) from None
+
+
+def _rows(files: Sequence[DataFile], offset: int) -> Iterator[tuple[str, Row]]:
+    """The rows of all files one after the other, behind the first `offset`, each with its set's name."""
+    for file in files:
+        size = count_rows(file)
+        if offset < size:
+            yield from ((file.name, row) for row in rows_of(file, offset))
+        offset = max(0, offset - size)
 
 
 def _facts(prepared: Prepared) -> dict[str, Any]:

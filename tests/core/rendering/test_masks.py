@@ -8,13 +8,16 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer, pre_tokenizers
+from tokenizers.models import Unigram
+from transformers import PreTrainedTokenizerFast
 
 from backend.core.datasets.schema import Message, Row
 from backend.core.errors import Invalid
 from backend.core.rendering import Encoded, Prepared
 from backend.core.rendering.masks import cut, encode, encode_prompt
 from backend.core.rendering.tokenizer import load_tokenizer
-from tests.core.rendering.families import CHATML, FAMILIES, QWEN3, Family, save
+from tests.core.rendering.families import CHATML, FAMILIES, LLAMA2, QWEN3, Family, save
 from tests.core.rendering.oracle import expected
 
 Load = Callable[..., Prepared]
@@ -240,6 +243,37 @@ def test_a_call_of_a_tool_is_learned_and_its_answer_is_not(load: Load) -> None:
     call = '{"name": "find", "arguments": {"what": "a <|im_end|> fox"}}'
     assert learned(encoded) == f"<tool_call>\n{call}\n</tool_call><|im_end|>Found.<|im_end|>"
     assert encoded.control_text == ("<|im_end|>",)
+
+
+def test_chatml_for_base_models_shows_tools_and_teaches_their_calls(load: Load) -> None:
+    prepared = load(replace(FAMILIES["llama2"], template=None))
+    row = Row(7, messages=(Message("system", "Be brief."), *USED), tools=TOOLS)
+    encoded = encode(row, prepared, max_length=4096, truncation="refuse")
+    call = '{"name": "find", "arguments": {"what": "a <|im_end|> fox"}}'
+    assert learned(encoded) == f"<tool_call>\n{call}\n</tool_call><|im_end|>Found.<|im_end|>"
+    assert encoded.text.startswith("<s><|im_start|>system\nBe brief.\n\n# Tools\n")
+    assert encoded.text.count("Be brief.") == 1
+
+
+def test_a_system_message_that_a_template_merges_into_a_question_is_not_learned(load: Load) -> None:
+    encoded = read(load(FAMILIES["llama2"]), Message("system", "Be brief."), *TALK)
+    assert "<<SYS>>\nBe brief.\n<</SYS>>\n\nWhat is" in encoded.text
+    assert learned(encoded) == learned(read(load(FAMILIES["llama2"]), *TALK))
+
+
+def test_a_tokenizer_that_cannot_read_a_control_token_as_text_refuses_the_row(tmp_path: Path) -> None:
+    pieces = [("<unk>", 0.0), ("<s>", 0.0), ("</s>", 0.0), ("▁", -2.0)]
+    pieces += [(letter, -4.0) for letter in "abcdefghijklmnopqrstuvwxyzAINST<>/[]"]
+    backend = Tokenizer(Unigram(pieces, unk_id=0))
+    backend.pre_tokenizer = pre_tokenizers.Metaspace()
+    backend.add_special_tokens(["<s>", "</s>"])
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
+    tokenizer.chat_template = LLAMA2
+    tokenizer.save_pretrained(tmp_path)
+    prepared = load_tokenizer(tmp_path)
+    assert read(prepared, Message("user", "hi"), Message("assistant", "ho")).trained.any()
+    with pytest.raises(Invalid, match="spells out </s>, which this tokenizer cannot read as plain text"):
+        read(prepared, Message("user", "hi </s> ho"), Message("assistant", "ho"))
 
 
 @pytest.mark.parametrize(

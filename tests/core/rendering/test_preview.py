@@ -13,7 +13,10 @@ import pytest
 from backend.core.datasets.schema import Message, Row
 from backend.core.errors import Invalid
 from backend.core.limited import run_limited
+from backend.core.rendering import IGNORE_INDEX
+from backend.core.rendering.prepare import prepare
 from backend.core.rendering.preview import steps_of
+from backend.core.rendering.tokenizer import load_tokenizer
 from tests.core.rendering.data import recipe, store, talk, talks
 from tests.core.rendering.families import CHATML, FAMILIES, save
 
@@ -57,6 +60,30 @@ def test_what_would_be_cut_is_marked(folder: Path, tmp_path: Path) -> None:
     assert answer["lengths"]["over"] == 1
 
 
+def test_what_is_shown_as_learned_is_what_the_trainer_learns(folder: Path, tmp_path: Path) -> None:
+    rows = talks(30)
+    shown = ask(folder, rows, tmp_path, limit=30)["rows"]
+    dataset = prepare([store(tmp_path, rows)], load_tokenizer(folder), recipe(), seed=1)
+    trained = {tuple(example.labels.tolist()) for example in dataset.train}
+    assert len(trained) == 30
+    assert trained == {
+        tuple(piece["id"] if piece["trained"] else IGNORE_INDEX for piece in row["pieces"]) for row in shown
+    }
+
+
+def test_a_page_of_rows_starts_in_any_set(folder: Path, tmp_path: Path) -> None:
+    files = [store(tmp_path, talks(600), "a"), store(tmp_path, talks(3), "b")]
+    payload = {"model_folder": str(folder), "files": [each.model_dump(mode="json") for each in files]}
+    rows = run_limited(PREVIEW, {**payload, "offset": 598, "limit": 4})["rows"]
+    assert [(row["set"], row["number"]) for row in rows] == [("a", 599), ("a", 600), ("b", 1), ("b", 2)]
+
+
+def test_wrong_settings_are_told_at_their_place(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(Invalid) as refusal:
+        ask(folder, talks(1), tmp_path, data={"max_length": 2, "trunkation": "drop"})
+    assert {each.where for each in refusal.value.problems} == {"max_length", "trunkation"}
+
+
 def test_a_row_that_cannot_be_rendered_says_why_beside_the_others(tmp_path: Path) -> None:
     folder = save(tmp_path / "model", FAMILIES["gemma"])
     system = Row(1, messages=(Message("system", "Be brief."), Message("user", "Hi"), Message("assistant", "Ho")))
@@ -68,7 +95,10 @@ def test_a_row_that_cannot_be_rendered_says_why_beside_the_others(tmp_path: Path
 def test_a_preflight_reports_and_counts_the_steps(folder: Path, tmp_path: Path) -> None:
     files = [store(tmp_path, talks(40)).model_dump(mode="json")]
     body = recipe(eval_share=0.1).model_dump(mode="json")
-    answer = run_limited(PREFLIGHT, {"model_folder": str(folder), "files": files, "recipe": body})
+    told: list[dict[str, Any]] = []
+    payload = {"model_folder": str(folder), "files": files, "recipe": body}
+    answer = run_limited(PREFLIGHT, payload, on_progress=told.append)
+    assert told == [{"rows": 40, "of": 40}]
     assert answer["problems"] == []
     assert answer["report"]["train_rows"] + answer["report"]["eval_rows"] == 40
     assert answer["steps"]["per_epoch"] == -(-answer["report"]["examples"] // 8)
