@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import quote
 
 from fastapi.exceptions import RequestValidationError
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DataError, OperationalError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
@@ -70,6 +70,8 @@ def understood(error: Exception, request: Request) -> StudioError:
             return Forbidden(str(error.detail))
         case HTTPException() if error.status_code < 500:
             return BadRequest(str(error.detail))
+        case DataError():
+            return Invalid("A value holds what a database cannot: a NUL character, or a number out of range.")
         case OperationalError():
             log.warning("Postgres cannot be reached: %s", error.orig)
             return Unavailable("The database cannot be reached now.", hint="Try again in a moment.")

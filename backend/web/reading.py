@@ -13,7 +13,11 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from backend.core import journal, people
+from backend.core.datasets import store
+from backend.core.datasets.schema import Row, to_record
+from backend.core.errors import NotFound
 from backend.core.events import EventKind
+from backend.core.ids import as_uuid
 from backend.core.models import (
     ACTIVE,
     AmendmentRow,
@@ -36,6 +40,7 @@ from backend.core.models import (
 from backend.web.shapes import (
     AmendmentOut,
     ArtifactOut,
+    DatasetDetailOut,
     DatasetOut,
     DeviceOut,
     Json,
@@ -48,7 +53,6 @@ from backend.web.shapes import (
     RunOut,
     SampleOut,
     TokenOut,
-    VersionOut,
     WorkerOut,
 )
 
@@ -109,9 +113,9 @@ def _names_around(session: Session, runs: Sequence[Run]) -> dict[UUID, str]:
     parents = {run.parent_id for run in runs if run.parent_id}
     names: dict[UUID, str] = {}
     if owners:
-        names |= dict(session.execute(select(User.id, User.name).where(User.id.in_(owners))).tuples())
+        names |= dict(session.execute(select(User.id, User.name).where(User.id.in_(owners))).all())
     if parents:
-        names |= dict(session.execute(select(Run.id, Run.name).where(Run.id.in_(parents))).tuples())
+        names |= dict(session.execute(select(Run.id, Run.name).where(Run.id.in_(parents))).all())
     return names
 
 
@@ -207,28 +211,42 @@ def artifact_out(row: Artifact, run_name: str) -> ArtifactOut:
 # ---- data sets ------------------------------------------------------------------------------------------------------
 
 
-def dataset_outs(session: Session, name: str | None = None) -> list[DatasetOut]:
-    """Data sets with their newest versions, the latest changed first; or the one that is called `name`."""
-    newest = (
-        select(DatasetVersion.dataset_id, func.max(DatasetVersion.number).label("number"))
-        .group_by(DatasetVersion.dataset_id)
-        .subquery()
-    )
-    query = (
-        select(Dataset, DatasetVersion, User.name)
-        .join(newest, newest.c.dataset_id == Dataset.id)
-        .join(DatasetVersion, (DatasetVersion.dataset_id == Dataset.id) & (DatasetVersion.number == newest.c.number))
-        .outerjoin(User, User.id == Dataset.owner_id)
-        .where(Dataset.deleted_at.is_(None))
-        .order_by(DatasetVersion.created_at.desc())
-    )
-    query = query.where(Dataset.name == name) if name is not None else query
-    return [DatasetOut.model_validate(dataset_fields(*row)) for row in session.execute(query).tuples()]
+def dataset_outs(session: Session, limit: int = 100, offset: int = 0) -> list[DatasetOut]:
+    """Data sets with their newest versions, the latest changed first."""
+    found = store.listing(session, limit=limit, offset=offset)
+    return [
+        DatasetOut.model_validate(_dataset_fields(each.dataset, each.owner, each.newest, each.versions))
+        for each in found
+    ]
 
 
-def dataset_fields(dataset: Dataset, newest: DatasetVersion, owner: str | None) -> Json:
+def dataset_detail(session: Session, dataset: Dataset) -> DatasetDetailOut:
+    history = store.versions(session, dataset.id)
+    owner = session.get(User, dataset.owner_id) if dataset.owner_id else None
+    session.refresh(dataset)
+    return DatasetDetailOut.model_validate(
+        _dataset_fields(dataset, owner.name if owner else None, history[0], len(history)) | {"history": history}
+    )
+
+
+def _dataset_fields(dataset: Dataset, owner: str | None, newest: DatasetVersion, count: int) -> Json:
     own = {"id": dataset.id, "name": dataset.name, "created_at": dataset.created_at, "owner": owner}
-    return own | {"version": VersionOut.model_validate(newest), "versions": newest.number}
+    return own | {"version": newest, "versions": count}
+
+
+def deleted_dataset(session: Session, name_or_id: str) -> Dataset:
+    """The data set of that id or name that was deleted last. Raises `NotFound`."""
+    key = as_uuid(name_or_id)
+    where = Dataset.id == key if key else Dataset.name == name_or_id
+    query = select(Dataset).where(where, Dataset.deleted_at.is_not(None)).order_by(Dataset.deleted_at.desc()).limit(1)
+    if found := session.scalar(query):
+        return found
+    raise NotFound(f"No data set “{name_or_id}” was deleted.")
+
+
+def row_out(row: Row) -> Json:
+    """A normalised row, what is empty left out."""
+    return {key: value for key, value in to_record(row).items() if value is not None}
 
 
 # ---- people, recipes, workers, operations ---------------------------------------------------------------------------
@@ -266,7 +284,7 @@ def recipe_outs(session: Session, name: str | None = None) -> list[RecipeOut]:
         .order_by(RecipeVersion.created_at.desc())
     )
     query = query.where(SavedRecipe.name == name) if name is not None else query
-    return [_recipe_out(*row) for row in session.execute(query).tuples()]
+    return [_recipe_out(*row) for row in session.execute(query)]
 
 
 def _recipe_out(recipe: SavedRecipe, version: RecipeVersion, owner: str | None) -> RecipeOut:

@@ -37,6 +37,7 @@ OWN = re.compile(r"/signout|/settings/.+|/api/v1/me|/api/v1/me/password|/api/v1/
 STREAMED = re.compile(r"/api/v1/(datasets|uploads)/[^/]+")
 """Bodies that flow to the disk as they come; all others fit into memory."""
 
+HOST = re.compile(r"(?:\[(?P<address>[0-9A-Fa-f:.]+)\]|(?P<name>[\w.-]+))(?::\d{1,5})?")
 MAX_BODY_BYTES = 1 << 20
 MAX_FORM_FIELDS = 1000
 SAFE = ("GET", "HEAD", "OPTIONS")
@@ -145,11 +146,9 @@ def check_host(host: str, known: Iterable[str]) -> None:
 
 
 def host_name(host: str) -> str:
-    """`[::1]:8321` → `::1`; `Box.lan:80` → `box.lan`."""
-    try:
-        return (urlsplit(f"//{host}").hostname or "").rstrip(".")
-    except ValueError:
-        return ""
+    """`[::1]:8321` → `::1`; `Box.lan:80` → `box.lan`; empty where it is no host at all."""
+    found = HOST.fullmatch(host)
+    return (found["address"] or found["name"]).lower().rstrip(".") if found else ""
 
 
 def is_address(name: str) -> bool:

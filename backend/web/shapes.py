@@ -115,6 +115,13 @@ class DatasetDetailOut(DatasetOut):
     history: list[VersionOut] = Field(description="Every version, the newest first.")
 
 
+class RowsOut(Out):
+    """Normalised rows: `messages` or `text`, and `number`, the row's place in the source file."""
+
+    rows: list[Json]
+    total: int
+
+
 class OperationOut(Out):
     """Background work on data. `done` of `total` bytes; `result` names what it made."""
 

@@ -15,6 +15,8 @@ from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse, Response
 
 from backend.core import db, people, queue
+from backend.core.datasets import store
+from backend.core.datasets.operations import Operations
 from backend.core.events import take_rings
 from backend.core.people import Identity
 from backend.core.settings import Settings
@@ -42,6 +44,7 @@ class Studio:
         self.sessions = async_sessionmaker(self.engine, expire_on_commit=False)
         self.sync_engine = db.engine(settings.database_url, pool_size=2)
         self.sync_sessions = sessionmaker(self.sync_engine)
+        self.operations = Operations(self.sync_engine, settings)
         self.hub = Hub(self.sessions, partial(queue.doorbells, settings.redis_url))
         self.renderer = Renderer()
         self.hashing = asyncio.Semaphore(HASHES_AT_ONCE)
@@ -52,12 +55,15 @@ class Studio:
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         await self.write(self._prepare_first_visit)
+        await self.read(lambda session: store.clean_up(session, self.settings))
+        await asyncio.to_thread(self.operations.resume)
         self.spawn(self.hub.run())
         with stopped_by_signals(self.hub):
             yield
         self.hub.stop()
         for task in self.tasks:
             task.cancel()
+        await asyncio.to_thread(self.operations.close)
         await self.engine.dispose()
         self.sync_engine.dispose()
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from backend.web.api import artifacts, events, me, operations, people, recipes, runs, tokens, workers
+from backend.web.api import artifacts, datasets, events, me, operations, people, recipes, runs, tokens, uploads, workers
 
 ROUTERS = (
+    datasets.router,
+    uploads.router,
     runs.router,
     events.router,
     artifacts.router,

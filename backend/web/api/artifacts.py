@@ -21,7 +21,11 @@ router = APIRouter(prefix="/artifacts", tags=["artifacts"])
 ZIP: dict[int | str, dict[str, Any]] = {
     status: {"description": words, "content": {"application/zip": {"schema": {"type": "string", "format": "binary"}}}}
     for status, words in {200: "The whole zip.", 206: "The range that was asked for."}.items()
-} | {304: {"description": "It is what `If-None-Match` names."}, 416: {"description": "The range lies behind the end."}}
+}
+ZIP |= {
+    304: {"description": "It is what `If-None-Match` names."},
+    416: {"description": "The range lies behind the end."},
+}
 
 ArtifactId = Annotated[str, Path(max_length=100, description="The artifact's id.")]
 

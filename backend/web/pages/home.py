@@ -23,7 +23,7 @@ async def home(request: Request, edge: AnEdge) -> Response:
     def work(session: Session) -> HomePage:
         newest = reading.run_outs(session, runs.listing(session, limit=SHOWN))
         unfinished_first = sorted(newest, key=lambda run: run.state in ENDED)
-        return HomePage(unfinished_first, reading.dataset_outs(session)[:SHOWN], reading.workers(session))
+        return HomePage(unfinished_first, reading.dataset_outs(session, limit=SHOWN), reading.workers(session))
 
     return draw(request, await edge.read(work))
 

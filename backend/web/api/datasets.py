@@ -1,0 +1,166 @@
+"""Data sets: send a file, see what a model would read of it, keep every version."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Path, Query, Request
+from sqlalchemy.orm import Session
+from starlette.responses import JSONResponse, Response
+
+from backend.core import people, uploads
+from backend.core.datasets import operations, store
+from backend.core.models import Dataset
+from backend.core.storage import storage
+from backend.web import previews, reading
+from backend.web.deps import AnEdge, Edge, may_change
+from backend.web.shapes import DatasetDetailOut, DatasetOut, Json, OperationOut, RowsOut
+
+router = APIRouter(prefix="/datasets", tags=["data sets"])
+
+MIB, GIB = 1 << 20, 1 << 30
+
+DatasetName = Annotated[str, Path(max_length=300, description="The data set's name or id.", examples=["alpaca"])]
+Version = Annotated[int | None, Query(ge=1, description="The version's number; the newest by default.")]
+Template = Literal["auto", "chatml", "llama3", "zephyr", "plain"]
+
+FILE_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "description": "The file itself: JSONL, a JSON array, CSV, TSV, Parquet or text, also gzipped.",
+        "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+    }
+}
+UPLOADED: dict[int | str, dict[str, Any]] = {
+    202: {"model": OperationOut, "description": "A large file: it is read in the background; follow the operation."}
+}
+
+
+@router.put("/{name}", status_code=201, responses=UPLOADED, openapi_extra=FILE_BODY, response_model=DatasetDetailOut)
+async def put(
+    name: DatasetName,
+    request: Request,
+    edge: AnEdge,
+    filename: Annotated[str, Query(max_length=255, description="What the file is called; it is only shown.")] = "",
+    format: Annotated[str | None, Query(max_length=40, description="The shape, where the guess is wrong.")] = None,
+    skip_bad_rows: Annotated[bool, Query(description="Leave out rows with problems, and say which.")] = False,
+) -> Any:
+    """Send a file as a new data set, or as the next version of one. It is streamed, hashed, checked and normalised;
+    every problem comes back at once, by row. The same content again gives the same version."""
+    store.check_name(name)  # before the body: a bad name need not cost an upload
+    limit = int(edge.settings.upload_limit_gib * GIB)
+    received = await uploads.receive(request.stream(), edge.settings.folder("uploads"), limit)
+    choices = {"format": format, "skip_bad_rows": skip_bad_rows, "owner_id": edge.who.id}
+    return await take_in(edge, store.upload(name, filename or name, received, **choices))
+
+
+async def take_in(edge: Edge, upload: store.Upload) -> DatasetDetailOut | Response:
+    """A small file is read at once; a large one as an operation, answered with 202."""
+    await edge.read(lambda session: check_owner(session, edge, upload.name))
+    if upload.bytes > edge.settings.inline_mib * MIB:
+        return await in_background(edge, upload)
+    try:
+        prepared = await asyncio.to_thread(store.prepare, upload, edge.settings)
+    finally:
+        upload.path.unlink(missing_ok=True)
+
+    def work(session: Session) -> DatasetDetailOut:
+        store.commit_version(session, upload, prepared)
+        return reading.dataset_detail(session, store.find(session, upload.name))
+
+    return await edge.write(work)
+
+
+def check_owner(session: Session, edge: Edge, name: str) -> None:
+    """A new version of somebody else's data set is not for everybody."""
+    standing = store.newest(session, name)
+    if standing is not None:
+        may_change(edge.who, session.get_one(Dataset, standing.dataset_id).owner_id)
+
+
+async def in_background(edge: Edge, upload: store.Upload) -> Response:
+    def work(session: Session) -> OperationOut:
+        row = operations.begin(session, upload)
+        session.refresh(row)
+        return reading.operation_out(row)
+
+    operation = await edge.write(work)
+    edge.studio.operations.submit(operation.id)
+    headers = {"Location": f"/api/v1/operations/{operation.id}"}
+    return JSONResponse(operation.model_dump(mode="json"), 202, headers)
+
+
+@router.get("")
+async def list_datasets(
+    edge: AnEdge,
+    limit: Annotated[int, Query(ge=1, le=200)] = 100,
+    offset: Annotated[int, Query(ge=0, le=1_000_000)] = 0,
+) -> list[DatasetOut]:
+    """Data sets with their newest versions, those that changed last first."""
+    return await edge.read(partial(reading.dataset_outs, limit=limit, offset=offset))
+
+
+@router.get("/{name}")
+async def get(name: DatasetName, edge: AnEdge) -> DatasetDetailOut:
+    return await edge.read(lambda session: reading.dataset_detail(session, store.find(session, name)))
+
+
+@router.get("/{name}/rows")
+async def rows(
+    name: DatasetName,
+    edge: AnEdge,
+    version: Version = None,
+    offset: Annotated[int, Query(ge=0)] = 0,
+    limit: Annotated[int, Query(ge=1, le=200)] = 20,
+) -> RowsOut:
+    """Rows as they were normalised."""
+    found = await edge.read(lambda session: store.version(session, name, version))
+    page = await asyncio.to_thread(store.rows, storage(edge.settings), found, offset, limit)
+    return RowsOut(rows=[reading.row_out(row) for row in page], total=found.rows)
+
+
+@router.get("/{name}/preview")
+async def preview(
+    name: DatasetName,
+    edge: AnEdge,
+    model: Annotated[str, Query(max_length=400, description="Whose tokenizer reads it.", examples=["stories260k"])],
+    version: Version = None,
+    chat_template: Template = "auto",
+    max_length: Annotated[int | None, Query(ge=8, le=1_048_576)] = None,
+    assistant_only_loss: bool = True,
+    offset: Annotated[int, Query(ge=0)] = 0,
+    limit: Annotated[int, Query(ge=1, le=50)] = 10,
+) -> Json:
+    """Rows as the model would read them, each token marked: learned, only read, special or cut. The trainer uses the
+    same function."""
+    found = await edge.read(lambda session: store.version(session, name, version))
+    data = {"assistant_only_loss": assistant_only_loss} | ({"max_length": max_length} if max_length else {})
+    lens = previews.Lens(model, chat_template, data)
+    return await asyncio.to_thread(previews.preview, edge.settings, found, name, lens, offset, limit)
+
+
+@router.delete("/{name}", status_code=204)
+async def delete(name: DatasetName, edge: AnEdge) -> None:
+    """It can be brought back. Refused while a run that has not ended needs it."""
+    await edge.write(lambda session: remove(session, edge, name))
+
+
+def remove(session: Session, edge: Edge, name: str) -> Dataset:
+    may_change(edge.who, store.find(session, name).owner_id)
+    dataset = store.delete(session, name)
+    people.audit(session, edge.who.id, "dataset.delete", dataset.name)
+    return dataset
+
+
+@router.post("/{name}/restore")
+async def restore(name: DatasetName, edge: AnEdge) -> DatasetDetailOut:
+    """Undo a deletion; by name, the one that was deleted last comes back."""
+    return await edge.write(lambda session: reading.dataset_detail(session, bring_back(session, edge, name)))
+
+
+def bring_back(session: Session, edge: Edge, name: str) -> Dataset:
+    deleted = reading.deleted_dataset(session, name)
+    may_change(edge.who, deleted.owner_id)
+    return store.restore(session, deleted.id)

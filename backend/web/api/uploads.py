@@ -1,0 +1,113 @@
+"""Resumable uploads by tus 1.0 (core, creation, termination): https://tus.io/protocols/resumable-upload.
+
+The file becomes a version of the data set that `Upload-Metadata` names (`dataset`, `filename`, optionally `format`,
+`skip_bad_rows`) with the last piece: that PATCH answers 204 with `Location` naming the data set, or the operation that
+reads it.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+from uuid import UUID
+
+from fastapi import APIRouter, Header, Request
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
+
+from backend.core import uploads
+from backend.core.datasets import store
+from backend.core.errors import BadRequest, NotFound
+from backend.web.api.datasets import GIB, take_in
+from backend.web.deps import AnEdge, Edge
+
+router = APIRouter(prefix="/uploads", tags=["uploads"])
+
+PIECE = "application/offset+octet-stream"
+PIECE_BODY: dict[str, Any] = {
+    "requestBody": {"required": True, "content": {PIECE: {"schema": {"type": "string", "format": "binary"}}}}
+}
+
+
+def answer(status: int, **headers: str | int) -> Response:
+    """`Upload_Offset=1` → `Upload-Offset: 1`."""
+    named = {name.replace("_", "-"): str(value) for name, value in headers.items()}
+    return Response(status_code=status, headers={"Tus-Resumable": uploads.TUS_VERSION, **named})
+
+
+@router.options("", status_code=204)
+async def capabilities(edge: AnEdge) -> Response:
+    """What this server can do."""
+    limit = int(edge.settings.upload_limit_gib * GIB)
+    return answer(204, Tus_Version=uploads.TUS_VERSION, Tus_Extension=uploads.TUS_EXTENSIONS, Tus_Max_Size=limit)
+
+
+@router.post("", status_code=201)
+async def create(
+    edge: AnEdge,
+    upload_length: Annotated[int, Header(ge=0, description="Bytes of the whole file.")],
+    upload_metadata: Annotated[str, Header(max_length=4000, description="`dataset YWxwYWNh,filename YS5qc29ubA==`")],
+) -> Response:
+    """Begin an upload; send its pieces to `Location`."""
+    metadata = uploads.metadata_of(upload_metadata)
+    store.check_name(metadata.get("dataset", ""))
+    limit = int(edge.settings.upload_limit_gib * GIB)
+    made = uploads.create(folder(edge), upload_length, metadata, str(edge.who.id), limit)
+    return answer(201, Location=f"/api/v1/uploads/{made.id}", Upload_Offset=0)
+
+
+def folder(edge: Edge) -> Any:
+    return edge.settings.folder("uploads")
+
+
+def own(edge: Edge, upload: UUID) -> uploads.Session:
+    """Somebody else's upload is no more to be found than one that never was."""
+    session = uploads.session(folder(edge), upload)
+    if session.owner != str(edge.who.id):
+        raise NotFound("There is no such upload.", code="upload.unknown")
+    return session
+
+
+@router.head("/{upload}")
+async def offset(upload: UUID, edge: AnEdge) -> Response:
+    """How far it has come."""
+    session = own(edge, upload)
+    return answer(200, Upload_Offset=session.offset, Upload_Length=session.length)
+
+
+@router.patch("/{upload}", status_code=204, openapi_extra=PIECE_BODY)
+async def append(upload: UUID, request: Request, edge: AnEdge, upload_offset: Annotated[int, Header(ge=0)]) -> Response:
+    """Send the piece that begins at `Upload-Offset`."""
+    if request.headers.get("content-type") != PIECE:
+        raise BadRequest(f"A piece comes as {PIECE}.", where="Content-Type")
+    own(edge, upload)
+    try:
+        session = await uploads.append(folder(edge), upload, upload_offset, request.stream())
+    except ClientDisconnect:
+        return answer(204)  # a pause: what came is kept, and nobody reads this answer
+    if not session.is_complete:
+        return answer(204, Upload_Offset=session.offset)
+    return answer(204, Upload_Offset=session.offset, Location=await finished(edge, session))
+
+
+async def finished(edge: Edge, session: uploads.Session) -> str:
+    """Take the whole file in; the address of what became of it."""
+    words = session.metadata
+    name = words["dataset"]
+    received = uploads.finish(folder(edge), session.id)
+    upload = store.upload(
+        name,
+        words.get("filename") or name,
+        received,
+        format=words.get("format") or None,
+        skip_bad_rows=words.get("skip_bad_rows") == "true",
+        owner_id=edge.who.id,
+    )
+    taken = await take_in(edge, upload)
+    return taken.headers["Location"] if isinstance(taken, Response) else f"/api/v1/datasets/{taken.id}"
+
+
+@router.delete("/{upload}", status_code=204)
+async def cancel(upload: UUID, edge: AnEdge) -> Response:
+    own(edge, upload)
+    uploads.discard(folder(edge), upload)
+    return answer(204)

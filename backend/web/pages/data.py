@@ -1,0 +1,117 @@
+"""Data sets and models."""
+
+from __future__ import annotations
+
+import asyncio
+
+from fastapi import APIRouter, Request
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+from starlette.responses import Response
+
+from backend.core.datasets import store
+from backend.core.errors import StudioError
+from backend.core.models import Operation
+from backend.core.storage import storage
+from backend.web import previews, reading
+from backend.web.api.datasets import bring_back, remove
+from backend.web.contexts import DatasetPage, DatasetsPage, ModelsPage, PreviewPart
+from backend.web.deps import AnEdge
+from backend.web.failures import problem_out
+from backend.web.pages.common import draw, go, path_to
+from backend.web.shapes import ProblemOut
+
+router = APIRouter()
+
+ROWS_SHOWN = 20
+PREVIEWED = 5
+OPERATIONS_SHOWN = 5
+
+
+@router.get("/datasets")
+async def datasets_page(request: Request, edge: AnEdge, deleted: str = "") -> Response:
+    def work(session: Session) -> DatasetsPage:
+        unfinished = select(Operation).where(Operation.state.in_(("running", "failed")))
+        operations = session.scalars(unfinished.order_by(Operation.id.desc()).limit(OPERATIONS_SHOWN))
+        return DatasetsPage(reading.dataset_outs(session), [reading.operation_out(row) for row in operations], deleted)
+
+    return draw(request, await edge.read(work))
+
+
+@router.get("/datasets/{name}")
+async def dataset_page(
+    request: Request,
+    name: str,
+    edge: AnEdge,
+    version: int | None = None,
+    model: str = "",
+    chat_template: str = "auto",
+) -> Response:
+    found = await edge.read(lambda session: store.version(session, name, version))
+    detail = await edge.read(lambda session: reading.dataset_detail(session, store.find(session, name)))
+    rows = await asyncio.to_thread(store.rows, storage(edge.settings), found, 0, ROWS_SHOWN)
+    models = await asyncio.to_thread(previews.base_outs, edge.settings)
+    usable = [base.path for base in models if base.problem is None]
+    page = DatasetPage(
+        dataset=detail,
+        number=found.number,
+        models=models,
+        model=model or next(iter(usable), ""),
+        chat_template=chat_template,
+        rows=[reading.row_out(row) for row in rows],
+    )
+    return draw(request, page)
+
+
+@router.get("/datasets/{name}/preview")
+async def preview_part(
+    request: Request,
+    name: str,
+    edge: AnEdge,
+    model: str = "",
+    chat_template: str = "auto",
+    version: int | None = None,
+    offset: int = 0,
+) -> Response:
+    """What stands in the way of a preview is told in its place, so the answer is a part with status 200."""
+    found = await edge.read(lambda session: store.version(session, name, version))
+    offset = max(0, min(offset, found.rows - 1))
+    preview, error, problems = None, None, []
+    if model:
+        try:
+            lens = previews.Lens(model, chat_template, {})
+            arguments = (edge.settings, found, name, lens, offset, PREVIEWED)
+            preview = await asyncio.to_thread(previews.preview, *arguments)
+        except StudioError as refusal:
+            error = problem_out(refusal)
+            problems = [ProblemOut.model_validate(problem) for problem in refusal.problems]
+    part = PreviewPart(
+        dataset=name,
+        number=found.number,
+        model=model,
+        chat_template=chat_template,
+        offset=offset,
+        limit=PREVIEWED,
+        total=found.rows,
+        preview=preview,
+        error=error,
+        problems=problems,
+    )
+    return draw(request, part)
+
+
+@router.post("/datasets/{name}/delete")
+async def delete(name: str, edge: AnEdge) -> Response:
+    deleted = await edge.write(lambda session: remove(session, edge, name).name)
+    return go(f"/datasets?deleted={path_to('', deleted).rpartition('/')[2]}")
+
+
+@router.post("/datasets/{name}/restore")
+async def restore(name: str, edge: AnEdge) -> Response:
+    return go(path_to("datasets", await edge.write(lambda session: bring_back(session, edge, name).name)))
+
+
+@router.get("/models")
+async def models_page(request: Request, edge: AnEdge) -> Response:
+    models = await asyncio.to_thread(previews.base_outs, edge.settings)
+    return draw(request, ModelsPage(models, [str(root) for root in edge.settings.all_model_roots]))
