@@ -99,7 +99,7 @@ class LineKind(StrEnum):
     AMENDED = "amended"  # sequence; `step` is the first step that it holds for
     PROGRESS = "progress"  # what, done, total
     LOG = "log"  # level: info | warning | error; text
-    ARTIFACT = "artifact"  # artifact: kind, folder (relative), files: [{name, bytes, sha256}], bytes, facts
+    ARTIFACT = "artifact"  # kind, folder (relative), files: [{name, bytes, sha256, crc32}], bytes, sha256, facts
     END = "end"  # outcome: done | paused | empty | failed; cause: {code, message, hint} where failed
 
 

@@ -1,0 +1,143 @@
+"""From what a person wrote to a run in the queue: validate, pin, look at everything before any accelerator time, create."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy.orm import Session
+
+from backend.core import bases, runs
+from backend.core.catalog import STAGES
+from backend.core.datasets import store
+from backend.core.errors import Invalid, Problem
+from backend.core.limited import run_limited
+from backend.core.models import DatasetVersion, Json, Run
+from backend.core.recipe import Recipe, SetChoice, read_recipe, resolve
+from backend.core.settings import Settings
+from backend.core.storage import storage
+
+PREFLIGHT = "backend.core.rendering.preview:preflight"
+PREFLIGHT_SECONDS = 300
+
+
+@dataclass(frozen=True)
+class Pinned:
+    """A recipe with everything that it names found and fixed: the data versions, the model's commit, where both lie."""
+
+    recipe: Recipe
+    notes: tuple[Problem, ...]
+    model: Json
+    model_folder: Path
+    data: tuple[Json, ...]
+    """[{version_id, name, version, key, sha256, rows, weight}], as `Run.data` stores it."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What would happen if the run were launched now. With `problems` it cannot be."""
+
+    pinned: Pinned
+    recipe: Recipe
+    """With every `auto` that depends on data and model written out."""
+    problems: tuple[Problem, ...]
+    report: Json | None
+    steps: Json | None
+    facts: Json
+
+
+def pin(session: Session, raw: object) -> Pinned:
+    """Validate the recipe and find its data versions. The model is found by `plan`, which may have to download it.
+
+    Raises `Invalid` with every problem at once, each at its setting.
+    """
+    read = read_recipe(raw)
+    found = [(choice, store.newest(session, choice.name, choice.version)) for choice in read.recipe.data.sets]
+    problems = [_missing(number, choice) for number, (choice, version) in enumerate(found) if version is None]
+    versions = [(choice, version) for choice, version in found if version is not None]
+    problems += _unfit(read.recipe, versions)
+    if problems:
+        raise Invalid("The recipe's data cannot be used.", code="recipe.data", problems=tuple(problems))
+    sets = tuple(choice.model_copy(update={"version": version.number}) for choice, version in versions)
+    data = tuple(_as_pinned(choice, version) for choice, version in versions)
+    recipe = read.recipe.model_copy(update={"data": read.recipe.data.model_copy(update={"sets": sets})})
+    return Pinned(recipe, read.notes, {"path": recipe.model.path, "revision": recipe.model.revision}, Path(), data)
+
+
+def _missing(number: int, choice: SetChoice) -> Problem:
+    which = f"“{choice.name}”" if choice.version is None else f"version {choice.version} of “{choice.name}”"
+    return Problem("data.missing", f"There is no data set {which}.", f"data.sets.{number}", "Upload it first.")
+
+
+def _unfit(recipe: Recipe, versions: list[tuple[SetChoice, DatasetVersion]]) -> list[Problem]:
+    stage = next(each for each in STAGES if each.model_fields["kind"].default == recipe.stage.kind)
+    return [
+        Problem(
+            "data.kind", f"“{choice.name}” holds {version.kind}, which this stage does not learn from.", "data.sets"
+        )
+        for choice, version in versions
+        if version.kind not in stage.row_kinds
+    ]
+
+
+def _as_pinned(choice: SetChoice, version: DatasetVersion) -> Json:
+    return {
+        "version_id": str(version.id),
+        "name": choice.name,
+        "version": version.number,
+        "key": version.key,
+        "sha256": version.sha256,
+        "rows": version.rows,
+        "weight": choice.weight,
+    }
+
+
+def plan(pinned: Pinned, settings: Settings) -> Plan:
+    """Find the model and read the data as the trainer would. Slow (it may download, and renders every row): not on an event loop.
+
+    What would stop the run stands in `problems`. Raises `StudioError` where the model is not to be had.
+    """
+    base = bases.find(pinned.recipe.model, settings)
+    pinned = _with_model(pinned, base)
+    files = [_as_file(each, settings) for each in pinned.data]
+    payload = {"model_folder": str(base.folder), "files": files, "recipe": pinned.recipe.model_dump(mode="json")}
+    answer: dict[str, Any] = run_limited(PREFLIGHT, payload, memory_mib=4096, timeout_seconds=PREFLIGHT_SECONDS)
+    report = answer["report"]
+    rows = report["train_rows"] if report else sum(each["rows"] for each in pinned.data)
+    recipe = resolve(pinned.recipe, train_rows=rows, context_length=answer.get("context_length"))
+    problems = tuple(Problem(**problem) for problem in answer["problems"])
+    facts: Json = {key: answer[key] for key in ("template_source", "added_tokens", "notes") if key in answer}
+    return Plan(pinned, recipe, problems, report, answer["steps"], facts)
+
+
+def _with_model(pinned: Pinned, base: bases.Found) -> Pinned:
+    choice = pinned.recipe.model.model_copy(update={"revision": base.revision})
+    recipe = pinned.recipe.model_copy(update={"model": choice})
+    model = {"path": choice.path, "revision": base.revision, "facts": base.facts.as_json()}
+    return Pinned(recipe, pinned.notes, model, base.folder, pinned.data)
+
+
+def _as_file(pinned: Json, settings: Settings) -> Json:
+    path = storage(settings).fetch(pinned["key"])
+    return {"name": pinned["name"], "version": pinned["version"], "path": str(path), "weight": pinned["weight"]}
+
+
+def launch(
+    session: Session, planned: Plan, settings: Settings, *, owner_id: UUID | None = None, parent_id: UUID | None = None
+) -> Run:
+    """Put the planned run into the queue. Raises `Invalid` where it would be refused."""
+    if planned.problems:
+        raise Invalid("The run was not started.", code="refused", problems=planned.problems)
+    return runs.create(
+        session,
+        recipe=planned.recipe,
+        model=planned.pinned.model,
+        data=list(planned.pinned.data),
+        place=None if settings.storage_url else settings.place(),
+        owner_id=owner_id,
+        parent_id=parent_id,
+        notes=planned.pinned.notes,
+        facts={"report": planned.report, "steps": planned.steps, **planned.facts},
+    )
