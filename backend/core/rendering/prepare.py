@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from typing import TYPE_CHECKING, NoReturn
 
 from backend.core.assignment import DataFile
 from backend.core.datasets.schema import Row, from_record
@@ -52,40 +53,16 @@ def prepare(
     long without consent to cut them, nothing left to learn.
     """
     data = resolve(recipe, train_rows=0, context_length=prepared.context_length).data
-    limit = int(data.max_length)
     pool = _read(files, prepared, data, seed, on_progress or (lambda _done, _total: None))
-    _refuse(pool, limit, data, prepared)
-    whole_lengths = [row.whole_length for row in pool.rows]
-    pool.rows = [row for row in pool.rows if row.keeps_something]
-    _refuse_nothing(pool)
-    held = hold_back([row.lot for row in pool.rows], recipe.evaluation.eval_share)
-    by_set = [[r for r, h in zip(pool.rows, held, strict=True) if r.set == n and not h] for n in range(len(files))]
+    _refuse(pool, data, prepared)
+    by_set, measured = _divide(pool, len(files), recipe.evaluation.eval_share)
     drawn = draw([len(rows) for rows in by_set], [file.weight for file in files], seed)
     train = [by_set[number][row] for number, row in drawn]
-    measured = [row for row, back in zip(pool.rows, held, strict=True) if back]
-    examples = _examples(train, limit, data.packing)
-    return Dataset(
-        train=examples,
-        eval=_examples(measured, limit, data.packing),
-        report=Report(
-            rows=pool.read,
-            train_rows=len(train),
-            eval_rows=len(measured),
-            examples=len(examples),
-            tokens=sum(len(row.ids) for row in train),
-            trained_tokens=sum(row.trained_tokens for row in train),
-            eval_trained_tokens=sum(row.trained_tokens for row in measured),
-            max_length=limit,
-            longest=max(whole_lengths),
-            histogram=histogram(whole_lengths),
-            over=_capped(pool.over),
-            cut=_capped(pool.cut),
-            dropped=_capped(pool.dropped),
-            sets=tuple(_of_set(n, file, by_set[n], train) for n, file in enumerate(files)),
-            notes=prepared.notes,
-            warnings=_warnings(pool, recipe, measured),
-        ),
-    )
+    examples = _examples(train, data)
+    report = _report(pool, train, measured, data, recipe)
+    sets = tuple(_of_set(number, file, by_set[number], train) for number, file in enumerate(files))
+    report = replace(report, examples=len(examples), sets=sets, notes=prepared.notes)
+    return Dataset(train=examples, eval=_examples(measured, data), report=report)
 
 
 def has_conversations(files: Sequence[DataFile]) -> bool:
@@ -132,34 +109,49 @@ def histogram(lengths: Sequence[int], bars: int = BARS) -> tuple[tuple[int, int,
 
 @dataclass(frozen=True, eq=False)
 class _Row:
-    """One encoded row, as little of it as is needed later."""
+    """One encoded row, as little of it as is needed later, and what is to be said of it."""
 
     set: int
     where: str
     lot: float
     ids: Ids
     trained: Flags
-    whole_length: int
-    whole_trained_tokens: int
-    """Before anything was cut."""
     trained_tokens: int
-    keeps_something: bool
+    whole_length: int
+    """In tokens, before anything was cut."""
+    whole_trained_tokens: int
+    over: bool
+    cut: bool
+    loses_end: bool
+    """The cut took the end of the last answer."""
+    endless: bool
+    """No end token stands in an answer."""
+    spells_control: bool
+    dropped: bool
+    """Too long, or nothing to learn is left of it."""
+
+    @property
+    def used(self) -> bool:
+        return self.trained_tokens > 0 and not self.dropped
+
+    @property
+    def barren(self) -> bool:
+        return self.trained_tokens == 0 and not self.dropped
 
 
 @dataclass
 class _Pool:
-    """All rows of all sets, and what was found out about them."""
+    """All rows of all sets."""
 
-    read: int = 0
     rows: list[_Row] = field(default_factory=list)
     refused: list[Problem] = field(default_factory=list)
-    endless: list[str] = field(default_factory=list)
-    over: list[str] = field(default_factory=list)
-    cut: list[str] = field(default_factory=list)
-    dropped: list[str] = field(default_factory=list)
-    barren: list[str] = field(default_factory=list)
-    lost_ends: list[str] = field(default_factory=list)
-    control_text: list[str] = field(default_factory=list)
+
+    @property
+    def read(self) -> int:
+        return len(self.rows) + len(self.refused)
+
+    def names(self, which: Callable[[_Row], bool]) -> list[str]:
+        return [row.where for row in self.rows if which(row)]
 
 
 def _read(files: Sequence[DataFile], prepared: Prepared, data: Data, seed: int, on_progress: Progress) -> _Pool:
@@ -170,76 +162,58 @@ def _read(files: Sequence[DataFile], prepared: Prepared, data: Data, seed: int, 
         for batch in _batches(rows_of(file)):
             encoded = encode_rows(batch, prepared, assistant_only_loss=data.assistant_only_loss)
             for row, each in zip(batch, encoded, strict=True):
-                pool.read += 1
                 if isinstance(each, Problem):
-                    pool.refused.append(Problem(each.code, each.message, prefix + each.where, each.hint))
+                    pool.refused.append(replace(each, where=prefix + each.where))
                 else:
-                    _take(pool, number, f"{prefix}row {row.number}", lot(row, seed), each, prepared, data)
+                    pool.rows.append(
+                        _shorten(each, number, f"{prefix}row {row.number}", lot(row, seed), prepared, data)
+                    )
             on_progress(pool.read, total)
     return pool
 
 
 def _batches(rows: Iterator[Row]) -> Iterator[list[Row]]:
-    batch: list[Row] = []
-    for row in rows:
-        batch.append(row)
-        if len(batch) == BATCH_ROWS:
-            yield batch
-            batch = []
-    if batch:
+    while batch := list(islice(rows, BATCH_ROWS)):
         yield batch
 
 
-def _take(pool: _Pool, number: int, where: str, chance: float, whole: Encoded, prepared: Prepared, data: Data) -> None:
-    """Note what is to be said of one row, cut it where the recipe says so, and keep it."""
-    limit, truncation = int(data.max_length), data.truncation
-    if any(span.train and not span.ends for span in whole.spans):
-        pool.endless.append(where)
-    if whole.control_text:
-        pool.control_text.append(where)
-    kept = cut(whole, prepared, limit, truncation)
-    dropped = len(whole) > limit and truncation == "drop"
-    something = bool(kept.trained.any()) and not dropped
-    if len(whole) > limit:
-        pool.over.append(where)
-    if len(kept) < len(whole):
-        pool.cut.append(where)
-        if whole.trained[-1] or _ends_late(whole, kept):
-            pool.lost_ends.append(where)
-    if dropped or (len(kept) < len(whole) and not something):
-        pool.dropped.append(where)
-    elif not something:
-        pool.barren.append(where)
-    pool.rows.append(
-        _Row(
-            set=number,
-            where=where,
-            lot=chance,
-            ids=kept.input_ids,
-            trained=kept.trained,
-            whole_length=len(whole),
-            whole_trained_tokens=int(whole.trained.sum()),
-            trained_tokens=int(kept.trained.sum()),
-            keeps_something=something,
-        )
+def _shorten(whole: Encoded, number: int, where: str, chance: float, prepared: Prepared, data: Data) -> _Row:
+    """The row after `truncation` had its way."""
+    import numpy as np
+
+    limit = int(data.max_length)
+    kept = cut(whole, prepared, limit, data.truncation)
+    over, is_cut = len(whole) > limit, len(kept) < len(whole)
+    learned = np.flatnonzero(whole.trained)
+    trained_tokens = int(kept.trained.sum())
+    return _Row(
+        set=number,
+        where=where,
+        lot=chance,
+        ids=kept.input_ids,
+        trained=kept.trained,
+        trained_tokens=trained_tokens,
+        whole_length=len(whole),
+        whole_trained_tokens=len(learned),
+        over=over,
+        cut=is_cut,
+        loses_end=is_cut and len(learned) > 0 and bool(kept.ends[-1] < whole.ends[learned[-1]]),
+        endless=any(span.train and not span.ends for span in whole.spans),
+        spells_control=bool(whole.control_text),
+        dropped=(over and data.truncation == "drop") or (is_cut and trained_tokens == 0),
     )
 
 
-def _ends_late(whole: Encoded, kept: Encoded) -> bool:
-    """Whether the end of the last answer was cut away."""
-    trained = [span for span in whole.spans if span.train]
-    return bool(trained) and (not len(kept) or int(kept.ends[-1]) < trained[-1].end)
-
-
-def _refuse(pool: _Pool, limit: int, data: Data, prepared: Prepared) -> None:
+def _refuse(pool: _Pool, data: Data, prepared: Prepared) -> None:
     """Raise everything that is wrong with the rows, at once."""
     problems = [*pool.refused[:TOLD_ROWS]]
     if len(pool.refused) > TOLD_ROWS:
         problems.append(Problem("rows.more", f"and {len(pool.refused) - TOLD_ROWS:,} more rows that cannot be used."))
-    if pool.endless:
-        problems.append(_endless(pool.endless))
-    if pool.over and data.truncation == "refuse":
-        problems.append(_too_long(pool, limit, prepared))
+    if endless := pool.names(lambda row: row.endless):
+        problems.append(_endless(endless))
+    over = [row for row in pool.rows if row.over]
+    if over and data.truncation == "refuse":
+        problems.append(_too_long(over, pool, int(data.max_length), prepared))
     if problems:
         raise Invalid("The rows cannot be trained on as they are.", code="rows", problems=tuple(problems))
 
@@ -250,9 +224,8 @@ def _endless(rows: Sequence[str]) -> Problem:
     return Problem("rows.end_masked", words, _named(rows), hint)
 
 
-def _too_long(pool: _Pool, limit: int, prepared: Prepared) -> Problem:
+def _too_long(over: Sequence[_Row], pool: _Pool, limit: int, prepared: Prepared) -> Problem:
     """How many rows, and what each way out costs."""
-    over = [row for row in pool.rows if row.whole_length > limit]
     learned = sum(row.whole_trained_tokens for row in pool.rows) or 1
     longest = max(row.whole_length for row in over)
     share = sum(row.whole_trained_tokens for row in over) / learned
@@ -267,29 +240,59 @@ def _too_long(pool: _Pool, limit: int, prepared: Prepared) -> Problem:
     ]
     context = "" if fits else f", and the model's context is {prepared.context_length:,}"
     words = f"{len(over):,} of {len(pool.rows):,} rows are longer than {limit:,} tokens (the longest is {longest:,}{context})."
-    return Problem("rows.too_long", words, _named(pool.over), " ".join(filter(None, ways)))
+    return Problem("rows.too_long", words, _named([row.where for row in over]), " ".join(filter(None, ways)))
 
 
-def _refuse_nothing(pool: _Pool) -> None:
-    if pool.rows:
-        return
+def _refuse_nothing(pool: _Pool) -> NoReturn:
     if not pool.read:
         raise Invalid("There are no rows to train on.", code="rows.none", where="data.sets")
     words = f"Nothing would be trained: none of the {pool.read:,} rows holds a token to learn."
     hint = "Map a column to the assistant's answer, mark a turn for training, or allow longer rows."
-    named = _named(pool.barren or pool.dropped)
+    named = _named(pool.names(lambda row: not row.used))
     problem = Problem("rows.nothing_trained", words, named, hint)
     raise Invalid(words, hint=hint, code="rows.nothing_trained", problems=(problem,))
 
 
-def _examples(rows: Sequence[_Row], limit: int, packing: bool) -> list[Example]:
+def _divide(pool: _Pool, sets: int, share: float) -> tuple[list[list[_Row]], list[_Row]]:
+    """The rows to train on, by set, and those held back. Raises `Invalid` where no row has anything to learn."""
+    usable = [row for row in pool.rows if row.used]
+    if not usable:
+        _refuse_nothing(pool)
+    by_set: list[list[_Row]] = [[] for _ in range(sets)]
+    measured: list[_Row] = []
+    for row, held in zip(usable, hold_back([row.lot for row in usable], share), strict=True):
+        (measured if held else by_set[row.set]).append(row)
+    return by_set, measured
+
+
+def _examples(rows: Sequence[_Row], data: Data) -> list[Example]:
     import numpy as np
 
     single = [Example(row.ids, np.where(row.trained, row.ids, IGNORE_INDEX).astype(np.int32)) for row in rows]
-    if not packing:
+    if not data.packing:
         return single
-    shared = best_fit([len(row.ids) for row in rows], limit)
+    shared = best_fit([len(row.ids) for row in rows], int(data.max_length))
     return [join([single[number] for number in documents]) for documents in shared]
+
+
+def _report(pool: _Pool, train: Sequence[_Row], measured: Sequence[_Row], data: Data, recipe: Recipe) -> Report:
+    lengths = [row.whole_length for row in pool.rows]
+    return Report(
+        rows=pool.read,
+        train_rows=len(train),
+        eval_rows=len(measured),
+        examples=len(train),
+        tokens=sum(len(row.ids) for row in train),
+        trained_tokens=sum(row.trained_tokens for row in train),
+        eval_trained_tokens=sum(row.trained_tokens for row in measured),
+        max_length=int(data.max_length),
+        longest=max(lengths),
+        histogram=histogram(lengths),
+        over=_capped(pool.names(lambda row: row.over)),
+        cut=_capped(pool.names(lambda row: row.cut)),
+        dropped=_capped(pool.names(lambda row: row.dropped)),
+        warnings=_warnings(pool, recipe, measured),
+    )
 
 
 def _of_set(number: int, file: DataFile, rows: Sequence[_Row], train: Sequence[_Row]) -> SetReport:
@@ -306,15 +309,15 @@ def _of_set(number: int, file: DataFile, rows: Sequence[_Row], train: Sequence[_
 
 def _warnings(pool: _Pool, recipe: Recipe, measured: Sequence[_Row]) -> tuple[Problem, ...]:
     found = []
-    if pool.barren:
-        words = f"{_count(pool.barren)} hold nothing to learn and are left out."
-        found.append(Problem("rows.barren", words, _named(pool.barren)))
-    if pool.control_text:
-        words = f"{_count(pool.control_text)} spell out special tokens, which are read as plain text."
-        found.append(Problem("rows.control_text", words, _named(pool.control_text)))
-    if pool.lost_ends:
-        words = f"{_count(pool.lost_ends)} lose the end of their last answer to the cut and do not teach to stop."
-        found.append(Problem("rows.end_cut", words, _named(pool.lost_ends)))
+    if barren := pool.names(lambda row: row.barren):
+        words = f"{_count(barren)} with nothing to learn left out."
+        found.append(Problem("rows.barren", words, _named(barren)))
+    if spelled := pool.names(lambda row: row.spells_control):
+        words = f"{_count(spelled)} with special tokens spelled out, which are read as plain text."
+        found.append(Problem("rows.control_text", words, _named(spelled)))
+    if endless := pool.names(lambda row: row.loses_end and row.used):
+        words = f"{_count(endless)} cut before the end of the last answer, which do not teach to stop."
+        found.append(Problem("rows.end_cut", words, _named(endless)))
     if recipe.evaluation.eval_share and not measured:
         words = f"No row was held back to measure on: {recipe.evaluation.eval_share:.0%} of these rows came to none."
         found.append(Problem("rows.no_evaluation", words, "evaluation.eval_share", "Raise the share."))
