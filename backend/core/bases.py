@@ -1,0 +1,415 @@
+"""Base models: where they lie, what they are, and whether they can be trusted. Nothing of theirs is ever run.
+
+A base is a folder under the model roots, or a hub id that is downloaded at a pinned commit. Its files are a stranger's:
+they are read in a limited process, and what would run code or leave the folder is refused with the way out.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import stat
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from backend.core.errors import Forbidden, Invalid, NotFound, Problem, StudioError, Unavailable
+from backend.core.limited import run_limited
+from backend.core.recipe import ModelChoice
+from backend.core.settings import Settings
+from backend.core.weights import DTYPES, Tensor, damaged, read_header
+
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?")
+COMMIT = re.compile(r"[0-9a-f]{40}")
+NEEDED_FILES = ("*.json", "*.jinja", "*.txt", "*.model", "*.safetensors", "README.md", "LICENSE*")
+JSON_BYTES = 64 << 20
+TEXT_BYTES = 64 << 10
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
+GENERATORS = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
+WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+
+
+@dataclass(frozen=True)
+class BaseFacts:
+    """What a base model is, read from its files. Sizes are in bytes, lengths in tokens."""
+
+    architecture: str
+    model_type: str
+    parameters: int
+    bytes: int
+    dtype: str
+    layers: int | None
+    hidden_size: int | None
+    context_length: int | None
+    vocabulary: int | None
+    chat_template: bool
+    tied_embeddings: bool
+    quantised: str | None
+    licence: str | None
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Found:
+    """A base model that can be used. `revision` is a commit of the hub, or None for a folder."""
+
+    folder: Path
+    revision: str | None
+    facts: BaseFacts
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A folder under the model roots: `facts` where it can be used, else `problem` says why not."""
+
+    path: str
+    folder: Path
+    facts: BaseFacts | None
+    problem: StudioError | None
+    revision: str | None = None
+
+
+# ---- finding --------------------------------------------------------------------------------------------------------
+
+
+def find(choice: ModelChoice, settings: Settings) -> Found:
+    """The base model that was chosen, looked at. May download. Raises `StudioError` in words."""
+    folder = locate(choice, settings)
+    is_of_hub = _hub_folder() in folder.parents
+    revision = folder.name if is_of_hub and COMMIT.fullmatch(folder.name) else None
+    return Found(folder, revision, inspect(folder))
+
+
+def locate(choice: ModelChoice, settings: Settings) -> Path:
+    """The folder of a base model; a hub id is downloaded, or found in the local cache, at its commit."""
+    local = local_folder(choice.path, settings)
+    if local is not None:
+        return local
+    if choice.path.startswith(("/", "~", ".")) or not HUB_ID.fullmatch(choice.path):
+        raise _outside(choice.path)
+    return download(choice.path, choice.revision)
+
+
+def local_folder(path: str, settings: Settings) -> Path | None:
+    """The folder of that name under a model root. Raises `Forbidden` for one that leads outside."""
+    if "\0" in path or "\\" in path or ".." in path.split("/"):
+        raise _outside(path)
+    roots = [root.resolve() for root in settings.all_model_roots]
+    for root in roots:
+        folder = (root / path).resolve()
+        if not folder.is_dir():
+            continue
+        if folder == root or not any(each in folder.parents for each in roots):
+            raise _outside(path)
+        return folder
+    return None
+
+
+def _outside(path: str) -> Forbidden:
+    return Forbidden(
+        f"“{path[:200]}” is outside the model folders.",
+        hint="Give a folder's name under a model root, or a hub id such as org/name.",
+        where="model.path",
+        code="model.outside",
+    )
+
+
+def list_bases(settings: Settings) -> list[Listed]:
+    """Every model folder under the roots, usable or not. Blocks; a folder that has not changed is not read again."""
+    found: dict[str, Listed] = {}
+    for root in settings.all_model_roots:
+        for folder in _model_folders(root):
+            name = folder.relative_to(root).as_posix()
+            found.setdefault(name, _listed(name, folder, settings))
+    return sorted(found.values(), key=lambda each: each.path.lower())
+
+
+def _model_folders(root: Path) -> Iterator[Path]:
+    """Folders with a configuration, one or two levels down: `name` and `org/name`."""
+    for pattern in ("*/config.json", "*/*/config.json"):
+        yield from (path.parent for path in root.glob(pattern) if not path.parent.name.startswith("."))
+
+
+def _listed(name: str, folder: Path, settings: Settings) -> Listed:
+    try:
+        return Listed(name, folder, inspect(locate(ModelChoice(path=name), settings)), None)
+    except StudioError as problem:
+        return Listed(name, folder, None, problem)
+
+
+def download(hub_id: str, revision: str | None) -> Path:
+    """The snapshot of a hub model, weights in safetensors only. `HF_TOKEN`, `HF_HOME` and `HF_HUB_OFFLINE` are honoured."""
+    from huggingface_hub import errors, snapshot_download
+
+    where = f"“{hub_id}”" + (f" at {revision}" if revision else "")
+    try:
+        folder = snapshot_download(
+            hub_id,
+            revision=revision,
+            cache_dir=_hub_folder(),
+            local_files_only=_is_offline(),
+            allow_patterns=list(NEEDED_FILES),
+        )
+    except errors.GatedRepoError as error:
+        hint = "Accept its terms on the hub and set HF_TOKEN."
+        raise Forbidden(f"{where} is gated.", hint=hint, where="model.path", code="model.gated") from error
+    except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError, errors.HFValidationError) as error:
+        hint = "Check the name and the revision; for a private one set HF_TOKEN."
+        raise NotFound(f"There is no model {where}.", hint=hint, where="model.path", code="model.unknown") from error
+    except (errors.LocalEntryNotFoundError, errors.HfHubHTTPError, errors.OfflineModeIsEnabled, OSError) as error:
+        raise Unavailable(
+            f"The model {where} is under no model root and cannot be fetched from the hub.",
+            hint="Put its folder under a model root, or try again when the hub can be reached.",
+            code="model.unreachable",
+        ) from error
+    return Path(folder).resolve()
+
+
+def _hub_folder() -> Path:
+    home = os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface"
+    return Path(os.environ.get("HF_HUB_CACHE") or Path(home) / "hub").expanduser().resolve()
+
+
+def _is_offline() -> bool:
+    return any(
+        os.environ.get(name, "").upper() in ("1", "ON", "YES", "TRUE")
+        for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
+    )
+
+
+# ---- looking at one -------------------------------------------------------------------------------------------------
+
+
+def inspect(folder: Path) -> BaseFacts:
+    """What the model in this folder is. Raises `Invalid` with everything that keeps it from being used."""
+    return _inspected(str(folder), _signature(folder))
+
+
+@lru_cache(maxsize=256)
+def _inspected(folder: str, signature: frozenset[tuple[str, int, int]]) -> BaseFacts:  # noqa: ARG001 -- part of the key
+    facts = run_limited("backend.core.bases:inspect_here", {"folder": folder}, memory_mib=1024, timeout_seconds=60)
+    return BaseFacts(**facts)
+
+
+def _signature(folder: Path) -> frozenset[tuple[str, int, int]]:
+    """Changes whenever a file of the folder does."""
+    found = (
+        (entry.name, entry.stat())
+        for entry in os.scandir(folder)
+        if not entry.is_symlink() or Path(entry.path).exists()
+    )
+    return frozenset((name, status.st_size, status.st_mtime_ns) for name, status in found)
+
+
+def inspect_here(payload: dict[str, Any]) -> dict[str, Any]:
+    """The work itself, in this process."""
+    folder = Path(payload["folder"])
+    config = check_files(folder)
+    tensors = read_tensors(folder)
+    tokenizer = _json(folder, "tokenizer_config.json")
+    inner = config.get("text_config")
+    text: dict[str, Any] = inner if isinstance(inner, dict) else config
+    facts = BaseFacts(
+        architecture=config["architectures"][0],
+        model_type=config["model_type"],
+        parameters=sum(tensor.elements for tensor in tensors.values()),
+        bytes=sum(path.stat().st_size for path in folder.glob("*.safetensors")),
+        dtype=_dtype(tensors),
+        layers=_number(text, "num_hidden_layers", "n_layer", "num_layers"),
+        hidden_size=_number(text, "hidden_size", "n_embd", "d_model"),
+        context_length=_number(text, "max_position_embeddings", "n_positions", "max_seq_len", "seq_length"),
+        vocabulary=_number(text, "vocab_size"),
+        chat_template=_has_template(folder, tokenizer),
+        tied_embeddings=_is_tied(config, tensors),
+        quantised=_quantisation(config),
+        licence=licence(folder),
+    )
+    return facts.as_json()
+
+
+def check_files(folder: Path) -> dict[str, Any]:
+    """The configuration, once nothing in the folder is found to be dangerous. Raises `Invalid` with all that is."""
+    problems = [*_unsafe_entries(folder)]
+    if problems:  # before anything is opened: reading a pipe would wait for ever
+        raise Invalid("The model folder is not safe.", code="model.unsafe", problems=tuple(problems))
+    if (folder / "adapter_config.json").exists() and not (folder / "config.json").exists():
+        raise Invalid(
+            "This is an adapter, not a base model.", hint="Choose the base it was made for.", code="model.adapter"
+        )
+    if not (folder / "config.json").exists():
+        raise Invalid("There is no config.json: this is no model folder.", code="model.no_config")
+    config = _json(folder, "config.json")
+    problems = [*_code_in(config, "config.json"), *_unfit(config), *_missing_files(folder)]
+    for name in ("tokenizer_config.json", "processor_config.json", "preprocessor_config.json"):
+        problems += _code_in(_json(folder, name), name)
+    if problems:
+        raise Invalid("This model cannot be used as a base.", code="model.refused", problems=tuple(problems))
+    return config
+
+
+def _unsafe_entries(folder: Path) -> Iterator[Problem]:
+    """Pipes, devices, and links that lead out of the folder (of the repository, in the hub's cache, which links to its blobs)."""
+    is_of_hub = folder.parent.name == "snapshots" and folder.parent.parent.name.startswith("models--")
+    home = (folder.parent.parent if is_of_hub else folder).resolve()
+    for path in sorted(folder.iterdir()):
+        target = path.resolve()
+        if target != home and home not in target.parents:
+            yield Problem("model.link", "leads outside the model's folder.", path.name, "Replace the link by the file.")
+        elif not path.exists():
+            yield Problem("model.link", "leads nowhere.", path.name, "Remove it, or download the model again.")
+        elif not (stat.S_ISREG(path.stat().st_mode) or path.is_dir()):
+            yield Problem("model.special", "is not a regular file.", path.name, "Remove it.")
+
+
+def _code_in(config: dict[str, Any], name: str) -> Iterator[Problem]:
+    """What makes a library run the model's own code, or fetch code that the configuration names."""
+    for part in (config, *(value for value in config.values() if isinstance(value, dict))):
+        if "auto_map" in part:
+            hint = "Use a model that transformers knows by itself; where it does, remove auto_map."
+            yield Problem(
+                "model.remote_code", "has auto_map, code of its own, and remote code is disabled.", name, hint
+            )
+        if "_attn_implementation_internal" in part or "/" in str(part.get("_attn_implementation", "")):
+            message = "names an attention implementation to be fetched from elsewhere, which is disabled."
+            yield Problem(
+                "model.remote_code", message, name, "Remove _attn_implementation and _attn_implementation_internal."
+            )
+
+
+def _unfit(config: dict[str, Any]) -> Iterator[Problem]:
+    names = config.get("architectures")
+    name = names[0] if isinstance(names, list) and names and isinstance(names[0], str) else ""
+    if not re.fullmatch(r"\w{1,100}", name) or not name.endswith(GENERATORS):
+        message = f"names {name[:100] or 'no architecture'}, which is no causal language model."
+        yield Problem("model.architecture", message, "config.json", "Choose a model of the kind …ForCausalLM.")
+    if not isinstance(config.get("model_type"), str) or not re.fullmatch(r"[\w.-]{1,100}", config["model_type"]):
+        yield Problem("model.architecture", "has no usable model_type.", "config.json")
+
+
+def _missing_files(folder: Path) -> Iterator[Problem]:
+    if not any((folder / name).exists() for name in TOKENIZERS):
+        yield Problem("model.tokenizer", "There is no tokenizer.", "", "Copy tokenizer.json beside the weights.")
+    if (folder / WEIGHTS).exists() or (folder / INDEX).exists():
+        return
+    pickles = sorted(path.name for path in folder.iterdir() if path.suffix in PICKLES)
+    if pickles:
+        message = "holds pickled weights, which can run any program when loaded; only safetensors are taken."
+        yield Problem("model.pickle", message, pickles[0], f"Where you trust it, convert it: {convert_command(folder)}")
+    else:
+        hint = "A model that comes as .bin files alone is converted to safetensors first."
+        yield Problem("model.no_weights", f"There are no weights: neither {WEIGHTS} nor {INDEX}.", "", hint)
+
+
+def convert_command(folder: Path) -> str:
+    """The line that writes a pickled model anew in safetensors, into a folder beside it."""
+    program = (
+        "import sys; from transformers import AutoModelForCausalLM, AutoTokenizer; source, target = sys.argv[1:]; "
+        "AutoModelForCausalLM.from_pretrained(source, dtype='auto').save_pretrained(target); "
+        "AutoTokenizer.from_pretrained(source).save_pretrained(target)"
+    )
+    return f'python -c "{program}" {folder.name} {folder.name}-safetensors'
+
+
+def read_tensors(folder: Path) -> dict[str, Tensor]:
+    """Every tensor of the model, from one file or from the shards that the index names. Raises `Invalid`."""
+    if (folder / WEIGHTS).exists():
+        return read_header(folder / WEIGHTS)
+    placed = _json(folder, INDEX).get("weight_map")
+    if not isinstance(placed, dict) or not placed or not all(isinstance(name, str) for name in placed.values()):
+        raise damaged(INDEX, "it has no weight_map")
+    headers = {name: read_header(_shard(folder, name)) for name in sorted(set(placed.values()))}
+    absent = [tensor for tensor, name in placed.items() if tensor not in headers[name]]
+    if absent:
+        raise damaged(INDEX, f"{absent[0][:100]!r} is not in the shard it names")
+    return {tensor: headers[name][tensor] for tensor, name in placed.items()}
+
+
+def _shard(folder: Path, name: str) -> Path:
+    if not re.fullmatch(r"[\w.-]+\.safetensors", name) or name.startswith("."):
+        raise Invalid(f"{INDEX} names an unsafe shard path: {name[:200]!r}.", code="model.unsafe")
+    if not (folder / name).exists():
+        raise damaged(INDEX, f"the shard {name} is missing")
+    return folder / name
+
+
+# ---- facts ----------------------------------------------------------------------------------------------------------
+
+
+def _json(folder: Path, name: str) -> dict[str, Any]:
+    """A JSON object in the folder; empty where there is none. Raises `Invalid`."""
+    path = folder / name
+    if not path.exists():
+        return {}
+    if path.stat().st_size > JSON_BYTES:
+        raise damaged(name, "it is far too long")
+    try:
+        value = json.loads(path.read_bytes())
+    except (ValueError, RecursionError):
+        raise damaged(name, "it is no valid JSON") from None
+    if not isinstance(value, dict):
+        raise damaged(name, "it is no JSON object")
+    return value
+
+
+def _number(config: dict[str, Any], *names: str) -> int | None:
+    """The first of these that is a positive number."""
+    found = (config.get(name) for name in names)
+    return next((value for value in found if type(value) is int and value > 0), None)
+
+
+def _dtype(tensors: dict[str, Tensor]) -> str:
+    """The type that most elements have."""
+    counts: dict[str, int] = {}
+    for tensor in tensors.values():
+        counts[tensor.dtype] = counts.get(tensor.dtype, 0) + tensor.elements
+    most = max(counts, key=lambda dtype: counts[dtype], default="F32")
+    return DTYPES.get(most, most.lower())
+
+
+def _has_template(folder: Path, tokenizer: dict[str, Any]) -> bool:
+    files = (folder / "chat_template.jinja", folder / "chat_template.json")
+    return bool(tokenizer.get("chat_template")) or any(path.exists() for path in files)
+
+
+def _is_tied(config: dict[str, Any], tensors: dict[str, Tensor]) -> bool:
+    has_head = any(name.endswith(("lm_head.weight", "embed_out.weight", "output.weight")) for name in tensors)
+    return bool(config.get("tie_word_embeddings", not has_head))
+
+
+def _quantisation(config: dict[str, Any]) -> str | None:
+    quantisation = config.get("quantization_config")
+    return str(quantisation.get("quant_method", "unknown"))[:50] if isinstance(quantisation, dict) else None
+
+
+KNOWN_LICENCES = {
+    "Apache License": "apache-2.0",
+    "MIT License": "mit",
+    "GNU AFFERO": "agpl-3.0",
+    "GNU GENERAL PUBLIC": "gpl",
+    "LLAMA": "llama",
+}
+
+
+def licence(folder: Path) -> str | None:
+    """As the model card's front matter names it, else as the licence file begins; None where neither tells."""
+    card = _text(folder / "README.md")
+    front = card.split("\n---", 1)[0] if card.startswith("---") else ""
+    named = re.search(r"^license(?:_name)?:\s*[\"']?([\w.+-]{1,60})", front, re.MULTILINE)
+    if named:
+        return named[1]
+    text = next((_text(path) for path in sorted(folder.glob("LICENSE*"))), "")
+    known = next((name for words, name in KNOWN_LICENCES.items() if words.lower() in text[:2000].lower()), None)
+    return known or (text.strip().splitlines()[0][:60] if text.strip() else None)
+
+
+def _text(path: Path) -> str:
+    if not path.is_file():
+        return ""
+    with open(path, "rb") as file:
+        return file.read(TEXT_BYTES).decode(errors="replace")

@@ -1,0 +1,296 @@
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from backend.core import bases
+from backend.core.errors import Forbidden, Invalid, NotFound, StudioError, Unavailable
+from backend.core.recipe import ModelChoice
+from backend.core.settings import Settings
+
+CONFIG = {
+    "architectures": ["LlamaForCausalLM"],
+    "model_type": "llama",
+    "hidden_size": 4,
+    "num_hidden_layers": 1,
+    "max_position_embeddings": 128,
+    "vocab_size": 6,
+    "tie_word_embeddings": True,
+}
+
+
+def weights(shapes: dict[str, list[int]], dtype: str = "BF16", size: int = 2) -> bytes:
+    header, at = {}, 0
+    for name, shape in shapes.items():
+        end = at + size * shape[0] * shape[1]
+        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [at, end]}
+        at = end
+    text = json.dumps(header).encode()
+    return struct.pack("<Q", len(text)) + text + bytes(at)
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    folder = tmp_path / "models" / "tiny"
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps(CONFIG))
+    (folder / "tokenizer.json").write_text("{}")
+    (folder / "model.safetensors").write_bytes(weights({"embed.weight": [6, 4], "layer.weight": [4, 4]}))
+    return folder
+
+
+@pytest.fixture
+def chosen(tmp_path: Path) -> Settings:
+    return Settings(home=tmp_path / "home", model_roots=(tmp_path / "models",))
+
+
+def configure(folder: Path, name: str = "config.json", **changes: Any) -> None:
+    path = folder / name
+    old = json.loads(path.read_text()) if path.exists() else {}
+    path.write_text(json.dumps({**old, **changes}))
+
+
+def refusal(folder: Path) -> str:
+    with pytest.raises(Invalid) as caught:
+        bases.inspect_here({"folder": str(folder)})
+    return str(caught.value)
+
+
+def test_the_facts_are_read_from_the_files(model: Path) -> None:
+    (model / "README.md").write_text("---\nlanguage: en\nlicense: apache-2.0\n---\n# Tiny\n")
+    (model / "chat_template.jinja").write_text("{{ messages }}")
+    facts = bases.inspect(model)
+    assert (facts.architecture, facts.model_type, facts.parameters, facts.dtype) == (
+        "LlamaForCausalLM",
+        "llama",
+        40,
+        "bfloat16",
+    )
+    assert (facts.layers, facts.hidden_size, facts.context_length, facts.vocabulary) == (1, 4, 128, 6)
+    assert (facts.chat_template, facts.tied_embeddings, facts.quantised, facts.licence) == (
+        True,
+        True,
+        None,
+        "apache-2.0",
+    )
+    assert facts.bytes == (model / "model.safetensors").stat().st_size
+
+
+def test_shards_are_read_through_their_index(model: Path) -> None:
+    (model / "model.safetensors").unlink()
+    (model / "model-1.safetensors").write_bytes(weights({"a": [2, 2]}, "F32", 4))
+    (model / "model-2.safetensors").write_bytes(weights({"b": [3, 3]}, "F32", 4))
+    placed = {"a": "model-1.safetensors", "b": "model-2.safetensors"}
+    configure(model, "model.safetensors.index.json", weight_map=placed)
+    assert bases.inspect(model).parameters == 13
+    configure(model, "model.safetensors.index.json", weight_map={**placed, "c": "model-2.safetensors"})
+    assert "'c' is not in the shard" in refusal(model)
+    configure(model, "model.safetensors.index.json", weight_map={**placed, "c": "model-3.safetensors"})
+    assert "model-3.safetensors is missing" in refusal(model)
+
+
+@pytest.mark.parametrize(
+    "name", ["../../x.safetensors", "/etc/passwd", "a/../../b.safetensors", "a\\b.safetensors", "a.bin"]
+)
+def test_an_index_that_names_an_unsafe_shard_is_refused(model: Path, name: str) -> None:
+    (model / "model.safetensors").unlink()
+    configure(model, "model.safetensors.index.json", weight_map={"w": name})
+    assert "unsafe shard path" in refusal(model)
+
+
+def test_a_model_that_changes_is_read_again(model: Path) -> None:
+    assert bases.inspect(model).vocabulary == 6
+    configure(model, vocab_size=70_000)
+    assert bases.inspect(model).vocabulary == 70_000
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer_config.json"])
+def test_remote_code_is_refused(model: Path, name: str) -> None:
+    configure(model, name, auto_map={"AutoModelForCausalLM": "modeling.Evil"})
+    assert "remote code is disabled" in refusal(model)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"_attn_implementation_internal": "org/kernel"},
+        {"text_config": {"_attn_implementation_internal": "org/kernel"}},
+        {"_attn_implementation": "org/kernel"},
+    ],
+)
+def test_an_attention_that_would_be_fetched_is_refused(model: Path, change: dict[str, Any]) -> None:
+    configure(model, **change)
+    assert "attention implementation" in refusal(model)
+
+
+def test_pickled_weights_are_refused_with_the_way_out(model: Path) -> None:
+    (model / "model.safetensors").unlink()
+    (model / "pytorch_model.bin").write_bytes(b"\x80\x04.")
+    words = refusal(model)
+    assert "pickled weights" in words
+    assert "python -c" in words
+    assert "save_pretrained" in words
+
+
+def test_everything_wrong_is_told_at_once(model: Path) -> None:
+    (model / "model.safetensors").unlink()
+    (model / "tokenizer.json").unlink()
+    configure(model, auto_map={}, architectures=["BertForMaskedLM"], model_type="x\nimport os")
+    with pytest.raises(Invalid) as caught:
+        bases.inspect(model)
+    codes = [problem.code for problem in caught.value.problems]
+    assert codes == [
+        "model.remote_code",
+        "model.architecture",
+        "model.architecture",
+        "model.tokenizer",
+        "model.no_weights",
+    ]
+
+
+GOOD = weights({"a": [2, 2]})
+DAMAGED: dict[str, bytes] = {
+    "empty": b"",
+    "huge header": struct.pack("<Q", 2**60) + b"{}",
+    "pickle": b"\x80\x04\x95\x10\x00\x00\x00\x00\x00\x00\x00\x8c\x02os",
+    "truncated": GOOD[:-3],
+    "longer": GOOD + b"xxx",
+    "no json": struct.pack("<Q", 4) + b"nope",
+    "a list": struct.pack("<Q", 2) + b"[]",
+    "deep": struct.pack("<Q", 200_000) + b"[" * 200_000,
+    "negative side": GOOD.replace(b"[2, 2]", b"[-2,2]"),
+    "other shape": GOOD.replace(b"[2, 2]", b"[2, 9]"),
+    "other type": GOOD.replace(b"BF16", b"QQ16"),
+    "overlap": GOOD.replace(b"[0, 8]", b"[4, 8]"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_a_damaged_weights_file_is_called_damaged(model: Path, name: str) -> None:
+    (model / "model.safetensors").write_bytes(DAMAGED[name])
+    assert "model.safetensors is damaged" in refusal(model)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "[" * 100_000, '{"a": ' + "1" * 5000 + "}"])
+def test_a_damaged_configuration_is_called_damaged(model: Path, content: str) -> None:
+    (model / "config.json").write_text(content)
+    assert "config.json is damaged" in refusal(model)
+
+
+def test_a_pipe_is_refused_and_not_waited_for(model: Path) -> None:
+    os.mkfifo(model / "generation_config.json")
+    assert "not a regular file" in refusal(model)
+
+
+@pytest.mark.parametrize(
+    ("target", "words"), [("/etc/passwd", "outside the model's folder"), ("absent", "leads nowhere")]
+)
+def test_a_link_that_leads_out_or_nowhere_is_refused(model: Path, target: str, words: str) -> None:
+    (model / "extra.json").symlink_to(target)
+    assert words in refusal(model)
+
+
+def test_an_adapter_and_an_empty_folder_are_no_base(model: Path) -> None:
+    (model / "config.json").unlink()
+    assert "no config.json" in refusal(model)
+    (model / "adapter_config.json").write_text("{}")
+    assert "adapter, not a base model" in refusal(model)
+
+
+def test_a_folder_is_found_by_its_name_under_a_root(model: Path, chosen: Settings) -> None:
+    found = bases.find(ModelChoice(path="tiny"), chosen)
+    assert (found.folder, found.revision, found.facts.parameters) == (model, None, 40)
+    assert bases.locate(ModelChoice(path=str(model)), chosen) == model
+
+
+@pytest.mark.parametrize(
+    "path", ["/etc", "../models/tiny", "tiny/../../x", "..", ".", "a\\b", "a\0b", "~root", "a/b/c"]
+)
+def test_a_path_outside_the_roots_is_refused(model: Path, chosen: Settings, path: str) -> None:
+    with pytest.raises(Forbidden, match="outside the model folders"):
+        bases.locate(ModelChoice(path=path), chosen)
+    assert model.exists()
+
+
+def test_a_link_out_of_the_root_is_refused(model: Path, chosen: Settings, tmp_path: Path) -> None:
+    shutil.copytree(model, tmp_path / "elsewhere")
+    (model.parent / "linked").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(Forbidden):
+        bases.locate(ModelChoice(path="linked"), chosen)
+
+
+def test_the_list_shows_what_can_be_used_and_why_the_rest_cannot(model: Path, chosen: Settings) -> None:
+    shutil.copytree(model, model.parent / "org" / "other")
+    shutil.copytree(model, model.parent / "evil")
+    configure(model.parent / "evil", auto_map={})
+    listed = bases.list_bases(chosen)
+    assert [each.path for each in listed] == ["evil", "org/other", "tiny"]
+    assert [each.facts is not None for each in listed] == [False, True, True]
+    assert "auto_map" in str(listed[0].problem)
+
+
+HubCache = Callable[..., Path]
+
+
+@pytest.fixture
+def hub_cache(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> HubCache:
+    """Puts the model into a cache of the hub's own layout, as a download leaves it, with no hub to be reached."""
+    home = tmp_path / "hf"
+    monkeypatch.setenv("HF_HOME", str(home))
+    monkeypatch.delenv("HF_HUB_CACHE", raising=False)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+    def fill(hub_id: str, commit: str) -> Path:
+        repository = home / "hub" / f"models--{hub_id.replace('/', '--')}"
+        snapshot, blobs = repository / "snapshots" / commit, repository / "blobs"
+        for folder in (snapshot, blobs, repository / "refs"):
+            folder.mkdir(parents=True)
+        (repository / "refs" / "main").write_text(commit)
+        for file in model.iterdir():
+            shutil.copyfile(file, blobs / file.name)
+            (snapshot / file.name).symlink_to(f"../../blobs/{file.name}")
+        return snapshot
+
+    return fill
+
+
+def test_a_hub_id_is_found_in_the_cache_and_pinned_to_its_commit(hub_cache: HubCache, chosen: Settings) -> None:
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    snapshot = hub_cache("org/model", commit)
+    for choice in (ModelChoice(path="org/model"), ModelChoice(path="org/model", revision=commit)):
+        found = bases.find(choice, chosen)
+        assert (found.folder, found.revision, found.facts.parameters) == (snapshot.resolve(), commit, 40)
+
+
+def test_a_hub_model_may_link_to_its_blobs_alone(hub_cache: HubCache, chosen: Settings) -> None:
+    snapshot = hub_cache("org/model", "0" * 40)
+    (snapshot / "extra.json").symlink_to("../../../../../home")
+    with pytest.raises(StudioError, match="not safe"):
+        bases.find(ModelChoice(path="org/model"), chosen)
+
+
+def test_a_model_that_is_not_to_be_had_is_told_in_words(hub_cache: HubCache, chosen: Settings) -> None:
+    hub_cache("org/model", "0" * 40)
+    for choice in (ModelChoice(path="org/absent"), ModelChoice(path="org/model", revision="f" * 40)):
+        with pytest.raises((Unavailable, NotFound), match=r"cannot be fetched|no model"):
+            bases.find(choice, chosen)
+
+
+@pytest.mark.shared
+def test_a_real_model_is_inspected(shared: Path) -> None:
+    facts = bases.inspect(shared / "models" / "stories260k")
+    assert (facts.architecture, facts.dtype, facts.context_length, facts.vocabulary) == (
+        "LlamaForCausalLM",
+        "float32",
+        512,
+        512,
+    )
+    assert 250_000 < facts.parameters < 270_000
+    assert (facts.chat_template, facts.tied_embeddings) == (False, True)
