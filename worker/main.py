@@ -11,7 +11,7 @@ from worker.supervisor import poke
 app = celery_app(settings().redis_url)
 
 
-@app.task(name=POKE)  # type: ignore[untyped-decorator] -- Celery has no types
+@app.task(name=POKE)  # type: ignore[untyped-decorator]
 def hint(_subject: str) -> None:
     """There may be work. A hint that is lost, late or repeated changes nothing: supervisors look by themselves, too."""
     poke(settings(), settings().worker_name or socket.gethostname())
