@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +19,6 @@ class Leak:
     """How far the logits of a document moved, at most, because another one stands before it in the row."""
 
     logits: float
-    reason: str = ""
 
     @property
     def is_refused(self) -> bool:
@@ -39,14 +37,11 @@ def probe(model: Any, vocabulary: int) -> Leak:
         for length in (LENGTHS[0], LENGTHS[0], LENGTHS[1])
     )
     with undisturbed(model):
-        try:
-            packed, exchanged = _behind(model, first, second), _behind(model, other, second)
-        except TypeError:  # no position_ids: this model cannot be told where a document starts
-            return Leak(math.inf, "it cannot be told where a document starts")
-        moved = _distance(packed, exchanged)
+        packed = _behind(model, first, second)
+        moved = _distance(packed, _behind(model, other, second))
         if packed.dtype == torch.float32 and not torch.is_autocast_enabled(model.device.type):
             moved = max(moved, _distance(packed, _alone(model, second)))
-    return Leak(moved, "a document reads the one before it" if moved > THRESHOLD else "")
+    return Leak(moved)
 
 
 def refuse_leaks(model: Any, vocabulary: int) -> Leak:
@@ -54,7 +49,8 @@ def refuse_leaks(model: Any, vocabulary: int) -> Leak:
     leak = probe(model, vocabulary)
     if leak.is_refused:
         raise Invalid(
-            f"Packing cannot be used with this model and method: {leak.reason} (logits move by {leak.logits:.2g}).",
+            "Packing cannot be used with this model and method: a document reads the one before it "
+            f"(its logits move by {leak.logits:.2g}).",
             where="data.packing",
             hint="Switch packing off.",
             code="packing.leak",

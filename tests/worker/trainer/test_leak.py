@@ -42,11 +42,9 @@ def test_prompt_learning_loses_the_positions_that_keep_documents_apart(config: A
     assert probe(adapted, VOCABULARY).logits > 0.01
 
 
-def test_a_model_that_takes_no_positions_is_refused() -> None:
-    mamba = AutoModelForCausalLM.from_config(
-        MambaConfig(vocab_size=VOCABULARY, hidden_size=32, num_hidden_layers=1, state_size=4)
-    )
-    assert probe(mamba, VOCABULARY).is_refused
+def test_a_state_space_model_cannot_be_told_where_a_document_starts() -> None:
+    config = MambaConfig(vocab_size=VOCABULARY, hidden_size=32, num_hidden_layers=1, state_size=4)
+    assert probe(AutoModelForCausalLM.from_config(config), VOCABULARY).is_refused
 
 
 def test_the_probe_leaves_random_states_and_mode_alone() -> None:

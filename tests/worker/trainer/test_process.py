@@ -88,10 +88,9 @@ BLOCKED = {"fastapi", "starlette", "psycopg", "sqlalchemy", "redis", "celery"}
 class Block(importlib.machinery.PathFinder):
     @classmethod
     def find_spec(cls, name, path=None, target=None):
-        if name.partition(".")[0] in BLOCKED:
-            raise ModuleNotFoundError(f"{name} is blocked", name=name)
+        return None if name.partition(".")[0] in BLOCKED else super().find_spec(name, path, target)
 
-sys.meta_path.insert(0, Block)
+sys.meta_path[sys.meta_path.index(importlib.machinery.PathFinder)] = Block
 from worker.trainer.process import freeze_environment, import_heavy
 freeze_environment()
 import_heavy()
