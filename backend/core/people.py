@@ -31,6 +31,9 @@ ROLES = (Role.VIEWER, Role.MEMBER, Role.ADMIN)
 TOKEN_PREFIX = "fts_"
 MIN_PASSWORD, MAX_PASSWORD_BYTES = 8, 1024
 """Argon2 takes longer with the length: 10 MB would take 0.4 s of a core."""
+NO_PASSWORD = ""
+"""In place of a password's hash: nothing fits it."""
+THIS_MACHINE = "this machine"
 USED_EVERY = timedelta(minutes=1)
 """How exactly a token's last use is known; finer would write at each request."""
 
@@ -93,7 +96,7 @@ def password_matches(password: str, password_hash: str | None) -> bool:
     """Takes as long for somebody unknown (`None`), so that the time tells nothing."""
     if len(password.encode("utf-8", "surrogatepass")) > MAX_PASSWORD_BYTES:
         return False
-    return _hasher().verify(password, password_hash or _nobodys_hash()) and password_hash is not None
+    return _hasher().verify(password, password_hash or _nobodys_hash()) and bool(password_hash)
 
 
 # ---- the first administrator ----------------------------------------------------------------------------------------
@@ -105,7 +108,7 @@ def setup_link(session: Session, folder: Path) -> str | None:
     A restart keeps the link that was printed, as long as nobody has used it.
     """
     file = folder / "setup-link"
-    if session.scalar(select(User.id).limit(1)):
+    if somebody_exists(session):
         file.unlink(missing_ok=True)
         return None
     kept = file.read_text().strip() if file.exists() else ""
@@ -120,6 +123,20 @@ def setup_link(session: Session, folder: Path) -> str | None:
     return link
 
 
+def somebody_exists(session: Session) -> bool:
+    """Whether there is anybody who can sign in; the machine's own account cannot."""
+    return session.scalar(select(User.id).where(User.password_hash != NO_PASSWORD).limit(1)) is not None
+
+
+def this_machine(session: Session) -> User:
+    """The account of commands that are typed on the studio's own machine, made on first use.
+
+    Whoever can read the home folder can read the whole database, so it gives nobody a right that they had not. It has
+    no password and cannot sign in, and it can be disabled like any other.
+    """
+    return by_name(session, THIS_MACHINE) or create(session, THIS_MACHINE, NO_PASSWORD, Role.ADMIN, by=None)
+
+
 def _write_private(file: Path, content: str) -> None:
     file.unlink(missing_ok=True)
     file.touch(mode=0o600, exist_ok=False)
@@ -129,7 +146,7 @@ def _write_private(file: Path, content: str) -> None:
 def check_setup_token(session: Session, token: str) -> SetupToken:
     """The token's row, locked. Raises `Forbidden` where it is unknown or used."""
     row = session.get(SetupToken, hashed(token), with_for_update=True)
-    if row is None or row.used_at is not None or session.scalar(select(User.id).limit(1)):
+    if row is None or row.used_at is not None or somebody_exists(session):
         raise Forbidden(
             "This set-up link was used already, or is not the newest one.",
             hint="Sign in, or restart the studio for a fresh link where nobody exists yet.",
@@ -223,7 +240,10 @@ def _another_admin(session: Session, user: User) -> None:
     """Raises `Conflict` where `user` is the last administrator. All administrators are locked, so that two who remove
     each other at once do not both succeed."""
     admins = session.scalars(
-        select(User).where(User.role == Role.ADMIN, User.disabled_at.is_(None)).order_by(User.id).with_for_update()
+        select(User)
+        .where(User.role == Role.ADMIN, User.disabled_at.is_(None), User.password_hash != NO_PASSWORD)
+        .order_by(User.id)
+        .with_for_update()
     ).all()
     if user in admins and len(admins) == 1:
         raise Conflict(f"“{user.name}” is the last administrator.", hint="Make somebody else an administrator first.")

@@ -64,6 +64,19 @@ def test_the_set_up_link_works_once_and_is_kept_over_a_restart(session: Session,
     assert not (tmp_path / "setup-link").exists()
 
 
+def test_the_machines_own_account_cannot_sign_in_and_is_nobody_to_the_set_up_link(
+    session: Session, tmp_path: Path
+) -> None:
+    machine = people.this_machine(session)
+    assert people.this_machine(session) is machine
+    assert not people.password_matches("", machine.password_hash)
+    link = people.setup_link(session, tmp_path)
+    assert link is not None
+    ada = people.create_first_admin(session, link.partition("=")[2], "ada", "hash")
+    with pytest.raises(Conflict):
+        people.remove(session, ada, by=signed_in(session, ada))
+
+
 def test_a_guessed_set_up_token_is_refused(session: Session, tmp_path: Path) -> None:
     people.setup_link(session, tmp_path)
     with pytest.raises(Forbidden):
