@@ -7,40 +7,47 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.request import urlopen
 
 import psutil
 import pytest
 
+from tests.support.homes import short_home
 from tests.support.processes import processes_of, wait_until
 
-Start = Callable[[], subprocess.Popen[str]]
+UP = [sys.executable, "-m", "backend.cli", "up"]
 CHILDREN = ("postgres", "valkey-server", "worker.supervisor", "celery", "backend.cli web")
 
 
-@pytest.fixture
-def start(home: Path) -> Iterator[Start]:
-    """Start `studio up` over this test's home and wait until it says that it is ready."""
-    started: list[subprocess.Popen[str]] = []
-    environment = {**os.environ, "STUDIO_HOME": str(home), "STUDIO_PORT": "0", "STUDIO_DEVICES": "cpu"}
-    for name in ("DATABASE_URL", "REDIS_URL"):
-        environment.pop(name, None)
+def start(home: Path) -> subprocess.Popen[bytes]:
+    """Start `studio up` and wait until it says that it is ready."""
+    with open(home / "up.log", "w") as log:
+        process = subprocess.Popen(UP, env=environment(home), stdout=log, stderr=log)
+    wait_until(lambda: "is ready" in said(home) or process.poll() is not None, seconds=120, what="the start")
+    assert process.poll() is None, said(home)
+    return process
 
-    def run() -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "backend.cli", "up"]
-        with open(home / "up.log", "w") as log:
-            process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, text=True)
-        started.append(process)
-        wait_until(lambda: "is ready" in said(home) or process.poll() is not None, seconds=60, what="the start")
-        return process
 
-    yield run
-    for process in started:
-        process.kill()
-        process.wait()
-    wait_until(lambda: not processes_of(home), seconds=5, what="the end of everything")
+def environment(home: Path) -> dict[str, str]:
+    inherited = {name: value for name, value in os.environ.items() if name not in ("DATABASE_URL", "REDIS_URL")}
+    return {**inherited, "STUDIO_HOME": str(home), "STUDIO_PORT": "0", "STUDIO_DEVICES": "cpu"}
+
+
+def kill(process: subprocess.Popen[bytes], home: Path) -> None:
+    process.kill()
+    process.wait()
+    wait_until(lambda: not processes_of(home), seconds=2, what="the end of everything")
+
+
+@pytest.fixture(scope="module")
+def studio() -> Iterator[Path]:
+    """The home of a studio that serves all through this file."""
+    with short_home() as home:
+        process = start(home)
+        yield home
+        kill(process, home)
 
 
 def said(home: Path) -> str:
@@ -53,41 +60,33 @@ def child(home: Path, name: str) -> psutil.Process:
     return min(found, key=psutil.Process.create_time)
 
 
-def test_a_first_start_gives_an_address_and_a_link_that_open(home: Path, start: Start) -> None:
-    start()
-    assert {name for name in CHILDREN if not child(home, name)} == set()
-    link = re.search(r"works once: (\S+)", said(home))
-    assert link, said(home)
+def test_a_first_start_gives_an_address_and_a_link_that_open(studio: Path) -> None:
+    link = re.search(r"works once: (\S+)", said(studio))
+    assert link, said(studio)
     assert urlopen(link[1], timeout=10).status == 200
-    assert (home / "run" / "address").read_text().strip() in link[1]
+    assert (studio / "run" / "address").read_text().strip() in link[1]
 
 
-def test_no_password_is_in_any_arguments_or_log(home: Path, start: Start) -> None:
-    start()
-    passwords = [(home / service / "password").read_text().strip() for service in ("postgres", "valkey")]
-    arguments = [part for process in processes_of(home) for part in process.cmdline()]
-    logs = [path.read_text() for path in (home / "logs").iterdir()]
-    seen = "\n".join([*arguments, *logs, said(home)])
+def test_no_password_is_in_any_arguments_or_log(studio: Path) -> None:
+    passwords = [(studio / service / "password").read_text().strip() for service in ("postgres", "valkey")]
+    arguments = [part for process in processes_of(studio) for part in process.cmdline()]
+    logs = [path.read_text() for path in (studio / "logs").iterdir()]
+    seen = "\n".join([*arguments, *logs, said(studio)])
     assert not [password for password in passwords if password in seen]
 
 
-def test_killed_with_9_it_leaves_nothing_and_starts_again(home: Path, start: Start) -> None:
-    first = start()
-    first.kill()
-    first.wait()
-    wait_until(lambda: not processes_of(home), seconds=2, what="the end of everything")
-    start()
-    assert "is ready" in said(home)
+def test_killed_with_9_it_leaves_nothing_and_starts_again(home: Path) -> None:
+    kill(start(home), home)
+    kill(start(home), home)
 
 
-def test_whatever_is_killed_with_9_comes_back(home: Path, start: Start) -> None:
-    start()
-    killed = {name: child(home, name) for name in CHILDREN}
+def test_whatever_is_killed_with_9_comes_back(studio: Path) -> None:
+    killed = {name: child(studio, name) for name in CHILDREN}
     for process in killed.values():
         process.kill()
     for name, process in killed.items():
-        wait_until(lambda name=name, process=process: _replaced(home, name, process), seconds=15, what=name)  # type: ignore[misc]
-    address = (home / "run" / "address").read_text().strip()
+        wait_until(lambda name=name, process=process: _replaced(studio, name, process), seconds=15, what=name)  # type: ignore[misc]
+    address = (studio / "run" / "address").read_text().strip()
     wait_until(lambda: _healthy(address), seconds=15, what="a healthy web")
 
 
@@ -103,8 +102,8 @@ def _healthy(address: str) -> bool:
         return False
 
 
-def test_told_to_stop_it_ends_in_order_and_soon(home: Path, start: Start) -> None:
-    up = start()
+def test_told_to_stop_it_ends_in_order_and_soon(home: Path) -> None:
+    up = start(home)
     begun = time.monotonic()
     up.terminate()
     assert up.wait(30) == 0
@@ -114,11 +113,8 @@ def test_told_to_stop_it_ends_in_order_and_soon(home: Path, start: Start) -> Non
     assert "database system is shut down" in (home / "logs" / "postgres.log").read_text()
 
 
-def test_a_second_start_over_the_same_home_is_refused(home: Path, start: Start) -> None:
-    up = start()
-    environment = {**os.environ, "STUDIO_HOME": str(home), "STUDIO_PORT": "0"}
-    second = subprocess.run(
-        [sys.executable, "-m", "backend.cli", "up"], env=environment, capture_output=True, text=True
-    )
+def test_a_second_start_over_the_same_home_is_refused(studio: Path) -> None:
+    holder = child(studio, "backend.cli up").pid
+    second = subprocess.run(UP, env=environment(studio), capture_output=True, text=True)
     assert second.returncode == 1
-    assert f"process {up.pid}" in second.stderr
+    assert f"process {holder}" in second.stderr

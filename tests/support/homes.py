@@ -1,0 +1,26 @@
+"""Homes for studios that tests start: their paths are short enough for sockets."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from backend.embedded.account import SYSTEM_DATA
+from backend.embedded.home import digest_of
+from tests.support.processes import processes_of
+
+
+@contextlib.contextmanager
+def short_home() -> Iterator[Path]:
+    """Fails where a process of it is left at the end, and ends that."""
+    path = Path(tempfile.mkdtemp(prefix="fts-", dir="/tmp")).resolve()
+    yield path
+    left = processes_of(path)
+    for process in left:
+        process.kill()
+    shutil.rmtree(path, ignore_errors=True)
+    shutil.rmtree(SYSTEM_DATA / digest_of(path), ignore_errors=True)
+    assert not left, f"left running: {left}"
