@@ -44,11 +44,18 @@ def encode_rows(rows: Sequence[Row], prepared: Prepared, *, assistant_only_loss:
 
 
 def encode_prompt(prompt: str, prepared: Prepared) -> list[int]:
-    """A person's prompt up to where the model begins to answer: as a user's turn, or as a plain text to go on from."""
+    """A person's prompt up to where the model begins to answer: as a user's turn, or as a plain text to go on from.
+
+    Raises `Invalid` where the template refuses it.
+    """
     reader = prepared.reader
     text = reader.guard(prompt)
-    if prepared.chat is not None:
-        text = prepared.chat.render([{"role": "user", "content": text}], add_generation_prompt=True)
+    try:
+        if prepared.chat is not None:
+            text = prepared.chat.render([{"role": "user", "content": text}], add_generation_prompt=True)
+    except TemplateRefused as refused:
+        words = f"The chat template refuses it: {refused}."
+        raise Invalid(words, code="prompts.template", where="evaluation.prompts") from None
     tokens = reader.read_guarded(text) if GUARD in text else reader.read([text])[0]
     starts = prepared.chat is None and prepared.bos_token_id is not None
     return [*([prepared.bos_token_id] if starts else []), *tokens.ids.tolist()]

@@ -11,7 +11,7 @@ from backend.core.assignment import DataFile
 from backend.core.datasets.schema import Row, from_record
 from backend.core.errors import Invalid, Problem
 from backend.core.recipe import Data, Recipe, resolve
-from backend.core.rendering.masks import cut, encode_rows
+from backend.core.rendering.masks import cut, encode_prompt, encode_rows
 from backend.core.rendering.mixture import draw, hold_back, lot
 from backend.core.rendering.packing import best_fit, join
 from backend.core.rendering.types import (
@@ -54,7 +54,7 @@ def prepare(
     """
     data = resolve(recipe, train_rows=0, context_length=prepared.context_length).data
     pool = _read(files, prepared, data, seed, on_progress or (lambda _done, _total: None))
-    _refuse(pool, data, prepared)
+    _refuse(pool, data, prepared, _prompts(recipe, prepared))
     by_set, measured = _divide(pool, len(files), recipe.evaluation.eval_share)
     drawn = draw([len(rows) for rows in by_set], [file.weight for file in files], seed)
     train = [by_set[number][row] for number, row in drawn]
@@ -204,9 +204,20 @@ def _shorten(whole: Encoded, number: int, where: str, chance: float, prepared: P
     )
 
 
-def _refuse(pool: _Pool, data: Data, prepared: Prepared) -> None:
-    """Raise everything that is wrong with the rows, at once."""
-    problems = [*pool.refused[:TOLD_ROWS]]
+def _prompts(recipe: Recipe, prepared: Prepared) -> list[Problem]:
+    """The prompts that leave the model no room to answer."""
+    problems, context = [], prepared.context_length
+    for number, prompt in enumerate(recipe.evaluation.prompts):
+        length = len(encode_prompt(prompt, prepared))
+        if context is not None and length >= context:
+            words = f"is {length:,} tokens long, and the model's context is {context:,}."
+            problems.append(Problem("prompts.too_long", words, f"evaluation.prompts.{number}", "Shorten it."))
+    return problems
+
+
+def _refuse(pool: _Pool, data: Data, prepared: Prepared, others: Sequence[Problem]) -> None:
+    """Raise everything that is wrong with the rows, and what `others` are, at once."""
+    problems = [*others, *pool.refused[:TOLD_ROWS]]
     if len(pool.refused) > TOLD_ROWS:
         problems.append(Problem("rows.more", f"and {len(pool.refused) - TOLD_ROWS:,} more rows that cannot be used."))
     if endless := pool.names(lambda row: row.endless):
@@ -215,7 +226,7 @@ def _refuse(pool: _Pool, data: Data, prepared: Prepared) -> None:
     if over and data.truncation == "refuse":
         problems.append(_too_long(over, pool, int(data.max_length), prepared))
     if problems:
-        raise Invalid("The rows cannot be trained on as they are.", code="rows", problems=tuple(problems))
+        raise Invalid("This cannot be trained as it is.", code="rows", problems=tuple(problems))
 
 
 def _endless(rows: Sequence[str]) -> Problem:

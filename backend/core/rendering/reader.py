@@ -36,9 +36,11 @@ class Reader:
     """Encodes as inference does: the whole text at once, with nothing added before or behind it."""
 
     def __init__(self, backend: Any, control: Sequence[str]) -> None:
-        self._description = json.loads(backend.to_str()) | {"post_processor": None, "truncation": None, "padding": None}
+        self._description = backend.to_str()
         self._ids = {token: backend.token_to_id(token) for token in control}
-        self._plain = _tokenizer(self._description)
+        self._plain = _tokenizer(
+            self._description
+        )  # of its own: transformers pads and truncates by settings of `backend`
         longest_first = sorted(control, key=len, reverse=True)
         self.control = re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
         self.control_ids = frozenset(self._ids.values())
@@ -74,21 +76,25 @@ class Reader:
 
     @cached_property
     def _aliased(self) -> Any:
-        added = [
-            {**each, "content": self._alias.get(each["content"], each["content"])}
-            for each in self._description["added_tokens"]
-        ]
-        return _tokenizer(self._description | {"added_tokens": added})
+        description = json.loads(self._description)
+        for each in description["added_tokens"]:
+            each["content"] = self._alias.get(each["content"], each["content"])
+        return _tokenizer(json.dumps(description))
 
     @cached_property
     def _id_of_alias(self) -> dict[int, int]:
         return {self._aliased.token_to_id(alias): self._ids[token] for token, alias in self._alias.items()}
 
 
-def _tokenizer(description: dict[str, Any]) -> Any:
+def _tokenizer(description: str) -> Any:
+    """A tokenizer that adds nothing, cuts nothing and leaves no space out of its offsets."""
     from tokenizers import Tokenizer
 
-    return Tokenizer.from_str(json.dumps(description))
+    tokenizer = Tokenizer.from_str(description)
+    tokenizer.post_processor = None
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
 
 
 def _tokens(encoding: Any) -> Tokens:

@@ -13,6 +13,7 @@ import pytest
 
 from backend.core.datasets.schema import Message, Row
 from backend.core.errors import Invalid
+from backend.core.recipe import Evaluation
 from backend.core.rendering import IGNORE_INDEX, Dataset, Prepared
 from backend.core.rendering.prepare import has_conversations, histogram, prepare
 from backend.core.rendering.tokenizer import load_tokenizer
@@ -186,6 +187,13 @@ class TestRefusals:
             prepare([store(tmp_path, [*system, *talks(2, first=60)])], prepared, recipe(), seed=SEED)
         assert [each.where for each in refusal.value.problems[:3]] == ["row 1", "row 2", "row 3"]
         assert refusal.value.problems[-1].message == "and 30 more rows that cannot be used."
+
+    def test_a_prompt_that_leaves_no_room_to_answer_is_refused(self, tmp_path: Path, prepared: Prepared) -> None:
+        asked = Evaluation(eval_share=0, prompts=("Hi?", "wh? " * 2000))
+        body = recipe().model_copy(update={"evaluation": asked})
+        with pytest.raises(Invalid, match="the model's context is 4,096") as refusal:
+            prepare([store(tmp_path, talks(3))], prepared, body, seed=SEED)
+        assert [each.where for each in refusal.value.problems] == ["evaluation.prompts.1"]
 
     def test_an_empty_set_is_refused(self, tmp_path: Path, prepared: Prepared) -> None:
         with pytest.raises(Invalid, match="no rows"):
