@@ -16,6 +16,8 @@ GROUP_ROWS = 1000
 GROUP_CHARACTERS = 8 << 20
 """A row group is what a page of the preview or a training worker reads at once."""
 DIGEST_BYTES = 16
+HEAPS = 64
+SPILL_ROWS = 500_000
 
 
 @dataclass
@@ -98,28 +100,47 @@ def fingerprint(row: Row) -> tuple[bytes, int]:
 
 
 class Digests:
-    """Counts equal rows exactly: digests lie on disk in 64 heaps, and one heap at a time is held in memory."""
+    """Counts equal rows exactly. Digests are parted into heaps; beyond a few megabytes the heaps lie on disk, and only one
+    at a time is held in memory."""
 
     def __init__(self, folder: Path) -> None:
-        self.heaps: list[IO[bytes]] = [tempfile.TemporaryFile(dir=folder) for _ in range(64)]  # noqa: SIM115 -- see close
+        self.folder = folder
+        self.held = [bytearray() for _ in range(HEAPS)]
+        self.spilled: list[IO[bytes]] = []
+        self.count = 0
 
     def add(self, digest: bytes) -> None:
-        self.heaps[digest[0] % len(self.heaps)].write(digest)
+        self.held[digest[0] % HEAPS] += digest
+        self.count += 1
+        if self.count % SPILL_ROWS == 0:
+            self._spill()
+
+    def _spill(self) -> None:
+        if not self.spilled:
+            self.spilled = [tempfile.TemporaryFile(dir=self.folder) for _ in range(HEAPS)]  # noqa: SIM115 -- see close
+        for file, heap in zip(self.spilled, self.held, strict=True):
+            file.write(heap)
+            heap.clear()
 
     def duplicates(self) -> int:
         """How many rows equal an earlier one."""
-        import pyarrow as pa
-        import pyarrow.compute as pc
+        return sum(_repeated(self._heap(index)) for index in range(HEAPS))
 
-        count = 0
-        for heap in self.heaps:
-            heap.seek(0)
-            held = heap.read()
-            total = len(held) // DIGEST_BYTES
-            array = pa.FixedSizeBinaryArray.from_buffers(pa.binary(DIGEST_BYTES), total, [None, pa.py_buffer(held)])
-            count += total - int(pc.count_distinct(array).as_py())
-        return count
+    def _heap(self, index: int) -> bytes:
+        if not self.spilled:
+            return bytes(self.held[index])
+        self.spilled[index].seek(0)
+        return self.spilled[index].read() + bytes(self.held[index])
 
     def close(self) -> None:
-        for heap in self.heaps:
-            heap.close()
+        for file in self.spilled:
+            file.close()
+
+
+def _repeated(digests: bytes) -> int:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    count = len(digests) // DIGEST_BYTES
+    array = pa.FixedSizeBinaryArray.from_buffers(pa.binary(DIGEST_BYTES), count, [None, pa.py_buffer(digests)])
+    return count - int(pc.count_distinct(array).as_py())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import random
 import struct
 from pathlib import Path
 from typing import Any
@@ -269,6 +270,59 @@ def test_one_object_is_no_list_of_rows(folder: Folder, content: str) -> None:
 def test_a_hostile_cell_is_text_like_any_other(folder: Folder) -> None:
     cell = '=HYPERLINK("http://x","<script>alert(1)</script>")'
     assert folder.read("a.jsonl", jsonl([{"text": cell}])).rows[0].text == cell
+
+
+INSERTED = (
+    b"null",
+    b"[",
+    b"{}",
+    b'"',
+    b",",
+    b"7",
+    b"\\u0000",
+    b"\\ud800",
+    b"NaN",
+    b"\r",
+    b"\n",
+    b"\xef\xbb\xbf",
+    b"\0",
+    b"\xe9",
+)
+
+
+def damaged(content: bytes, chance: random.Random) -> bytes:
+    """A few bytes of it changed, removed, put in or repeated."""
+    made = bytearray(content)
+    for _ in range(chance.randint(1, 5)):
+        at = chance.randrange(len(made)) if made else 0
+        change = chance.randrange(4)
+        if change == 0:
+            made[at : at + 1] = bytes([chance.randrange(256)])
+        elif change == 1:
+            del made[at : at + chance.randint(1, 10)]
+        elif change == 2:
+            made[at:at] = chance.choice(INSERTED)
+        else:
+            start = chance.randrange(len(made)) if made else 0
+            made[at:at] = made[start : start + chance.randint(1, 30)]
+    return bytes(made)
+
+
+@pytest.mark.parametrize("name", ["a.json", "a.jsonl", "a.csv", "a.tsv", "a.txt", "a", "a.json.gz"])
+def test_whatever_bytes_come_the_answer_is_rows_or_words(folder: Folder, name: str) -> None:
+    turns = [{"from": "human", "value": "é"}, {"from": "function_call", "value": '{"name": "f", "arguments": "{}"}'}]
+    messages = [{"role": "user", "content": "é"}, {"role": "assistant", "content": None, "tool_calls": [{"name": "f"}]}]
+    whole = (
+        json.dumps([{**row, "history": [["a", "b"]]} for row in alpaca(2)]),
+        jsonl([{"messages": messages, "tools": [{"a": 1}]}] * 2),
+        jsonl([{"conversations": turns}] * 2),
+        'instruction,output\n"a, b",c\nd,"e\n f"\n',
+    )
+    chance = random.Random(name)
+    for _ in range(60):
+        content = damaged(chance.choice(whole).encode(), chance)
+        reading = folder.read(name, packed(content) if name.endswith(".gz") else content)
+        assert reading.rows or reading.error.status in (413, 422), content
 
 
 def test_reading_leaves_nothing_but_the_result(folder: Folder, tmp_path: Path) -> None:

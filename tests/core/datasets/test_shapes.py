@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from backend.core.catalog import FORMATS
+from backend.core.datasets import writer
 from backend.core.datasets.schema import Message, Row
 from tests.core.datasets.files import Folder, Reading, alpaca, jsonl, packed
 
@@ -184,6 +185,14 @@ def test_equal_rows_are_counted_exactly(folder: Folder) -> None:
     rows = [*alpaca(700), *alpaca(40), *alpaca(3)]
     facts = folder.read("a.jsonl", jsonl(rows)).facts
     assert (facts["rows"], facts["duplicates"]) == (743, 43)
+
+
+def test_equal_rows_are_counted_exactly_when_they_no_longer_fit_in_memory(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer, "SPILL_ROWS", 100)
+    rows = [*alpaca(700), *alpaca(40), *alpaca(3)]
+    assert folder.read("a.jsonl", jsonl(rows)).facts["duplicates"] == 43
 
 
 def test_the_facts_count_and_show_the_rows(folder: Folder) -> None:
