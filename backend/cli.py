@@ -5,15 +5,36 @@ from __future__ import annotations
 import logging
 import socket
 import sys
-from typing import Annotated
+from importlib import import_module
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
-from backend.core.errors import StudioError
+from backend.core.errors import StudioError, Unavailable
 from backend.core.settings import settings
+
+PARTS = ("dataset", "run", "artifact", "model", "token")
+"""Groups of commands, each a module of `backend.commands` with its own `app`."""
+
+
+class Commands(TyperGroup):
+    """The groups are imported when they are asked for: the web starts without them."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return [*super().list_commands(ctx), *PARTS]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name not in PARTS:
+            return super().get_command(ctx, cmd_name)
+        group = typer.main.get_group(import_module(f"backend.commands.{cmd_name}").app)
+        group.name = cmd_name
+        return group
+
 
 app = typer.Typer(
     name="studio",
+    cls=Commands,
     help="Finetune Studio: see what a model would learn, watch it live, download what is proved.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -43,7 +64,8 @@ def web(listen_fd: Annotated[int | None, typer.Option(hidden=True)] = None) -> N
 
     listener = listen(here.host, here.port) if listen_fd is None else socket.socket(fileno=listen_fd)
     # Event streams never end by themselves: without a deadline the server would wait for them for ever.
-    config = uvicorn.Config(create_app(here), server_header=False, timeout_graceful_shutdown=3)
+    # No access log: addresses may carry what nobody else should read, such as the set-up link's token.
+    config = uvicorn.Config(create_app(here), access_log=False, server_header=False, timeout_graceful_shutdown=3)
     uvicorn.Server(config).run(sockets=[listener])
 
 
@@ -78,12 +100,15 @@ def doctor() -> None:
 
 
 def main() -> None:
-    """Errors that a person can act on are told in words; only others show where in the code they arose."""
+    """Errors that a person can act on are told in words; only others show where in the code they arose.
+
+    Exits with 0 for done, 1 for refused or failed, 2 for a command that is written wrong, 3 where something cannot be reached.
+    """
     try:
         app()
     except StudioError as error:
         typer.secho(f"Error: {error}", err=True, fg="red")
-        sys.exit(1)
+        sys.exit(3 if isinstance(error, Unavailable) else 1)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,254 @@
+"""The API as typed functions: what the commands ask a studio, and how its errors and broken connections come back."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import quote
+
+import httpx
+from pydantic import TypeAdapter
+
+from backend.commands.access import Access, find_access
+from backend.core.errors import Problem, StudioError, Unavailable
+from backend.core.settings import settings
+from backend.web.shapes import (
+    ArtifactOut,
+    BaseOut,
+    CurvesOut,
+    DatasetDetailOut,
+    DatasetOut,
+    EventOut,
+    Listing,
+    OperationOut,
+    RunDetailOut,
+    RunOut,
+    SampleOut,
+)
+
+T = TypeVar("T")
+Json = dict[str, Any]
+OnBytes = Callable[[int], None]
+"""Hears how many bytes were just sent or received."""
+
+PIECE_BYTES = 1 << 18
+TIMEOUT = httpx.Timeout(30.0, read=600.0)
+"""A launch renders every row and may download a model before it answers; a data set is read before it is."""
+SILENCE_SECONDS = 30.0
+"""Streams beat every 10 s: one that says nothing for this long is broken."""
+PATIENCE_SECONDS = 120.0
+"""How long a stream or a download keeps trying to come back."""
+PAUSE_SECONDS = 0.5
+
+
+class Refused(StudioError):
+    """The studio said no. It carries the answer's own words and status."""
+
+    def __init__(self, status: int, body: Mapping[str, Any]) -> None:
+        problems = tuple(_problem(each) for each in body.get("problems") or ())
+        super().__init__(
+            str(body.get("message") or f"The studio answered with status {status}."),
+            hint=body.get("hint") or "",
+            where=body.get("where") or "",
+            code=body.get("code") or "error",
+            problems=problems,
+        )
+        self.status = status
+
+
+def _problem(body: Mapping[str, Any]) -> Problem:
+    return Problem(*(str(body.get(name) or "") for name in ("code", "message", "where", "hint")))
+
+
+class Unreachable(Unavailable):
+    """Nothing answers at the studio's address, or it stopped answering."""
+
+    code = "unreachable"
+
+    def __init__(self, address: str, error: object) -> None:
+        hint = "Is it running? `studio up` starts it; STUDIO_URL names another."
+        super().__init__(f"The studio at {address} cannot be reached: {error}.", hint=hint)
+
+
+class Client:
+    """A connection to one studio. Every method raises `Refused` or `Unreachable`."""
+
+    def __init__(self, access: Access, *, patience_seconds: float = PATIENCE_SECONDS) -> None:
+        self.address, self.patience_seconds = access.address, patience_seconds
+        headers = {"Authorization": f"Bearer {access.token}"}
+        # Proxies of the environment are for the world outside; a studio on loopback or in a LAN is not there.
+        self.http = httpx.Client(base_url=f"{access.address}/api/v1", headers=headers, timeout=TIMEOUT, trust_env=False)
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.http.close()
+
+    def ask(self, shape: type[T], method: str, path: str, **request: Any) -> T:
+        """One request; the answer, read as `shape`."""
+        response = self._send(method, path, **request)
+        return TypeAdapter(shape).validate_json(response.content)
+
+    def _send(self, method: str, path: str, **request: Any) -> httpx.Response:
+        try:
+            response = self.http.request(method, path, **request)
+        except httpx.TransportError as error:
+            raise Unreachable(self.address, error) from error
+        check(response)
+        return response
+
+    # ---- data sets and models ----------------------------------------------------------------------------------------
+
+    def datasets(self) -> list[DatasetOut]:
+        return self.ask(list[DatasetOut], "GET", "/datasets")
+
+    def put_dataset(
+        self, name: str, file: Path, *, on_bytes: OnBytes, **options: str
+    ) -> DatasetDetailOut | OperationOut:
+        """Send a file as the data set's next version. A large one is answered with the operation that reads it."""
+        headers = {"Content-Length": str(file.stat().st_size), "Content-Type": "application/octet-stream"}
+        response = self._send(
+            "PUT",
+            f"/datasets/{quote(name, safe='')}",
+            params={"filename": file.name, **options},
+            headers=headers,
+            content=_pieces(file, on_bytes),
+        )
+        shape = OperationOut if response.status_code == httpx.codes.ACCEPTED else DatasetDetailOut
+        return TypeAdapter[DatasetDetailOut | OperationOut](shape).validate_json(response.content)
+
+    def dataset(self, name: str) -> DatasetDetailOut:
+        return self.ask(DatasetDetailOut, "GET", f"/datasets/{quote(name, safe='')}")
+
+    def operation(self, operation_id: object) -> OperationOut:
+        return self.ask(OperationOut, "GET", f"/operations/{operation_id}")
+
+    def models(self) -> list[BaseOut]:
+        return self.ask(list[BaseOut], "GET", "/models")
+
+    # ---- runs --------------------------------------------------------------------------------------------------------
+
+    def launch(self, recipe: Json) -> RunDetailOut:
+        return self.ask(RunDetailOut, "POST", "/runs", json=recipe)
+
+    def runs(self, limit: int) -> list[RunOut]:
+        return self.ask(Listing[RunOut], "GET", "/runs", params={"limit": limit}).items
+
+    def run(self, name: str) -> RunDetailOut:
+        return self.ask(RunDetailOut, "GET", _run(name))
+
+    def tell(self, name: str, word: str, **body: Any) -> RunDetailOut:
+        """`stop` (with `keep`), `pause` or `resume`."""
+        return self.ask(RunDetailOut, "POST", f"{_run(name)}/{word}", json=body or None)
+
+    def samples(self, name: str) -> list[SampleOut]:
+        return self.ask(list[SampleOut], "GET", f"{_run(name)}/samples")
+
+    def curves(self, name: str, *metrics: str) -> CurvesOut:
+        return self.ask(CurvesOut, "GET", f"{_run(name)}/metrics", params={"names": ",".join(metrics)})
+
+    def artifacts(self, name: str) -> list[ArtifactOut]:
+        return self.ask(list[ArtifactOut], "GET", f"{_run(name)}/artifacts")
+
+    def events(self, name: str, after: int = 0) -> Iterator[EventOut]:
+        """Everything that happens in a run after event `after`, until it ends.
+
+        A stream that breaks is opened again behind the last event that came, so that none is missed or seen twice.
+        """
+        deadline = time.monotonic() + self.patience_seconds
+        while True:
+            try:
+                for kind, data in self._stream(f"{_run(name)}/events", after):
+                    deadline = time.monotonic() + self.patience_seconds
+                    if kind == "end":
+                        return
+                    if kind == "message":
+                        event = EventOut.model_validate_json(data)
+                        after = event.seq
+                        yield event
+            except (httpx.TransportError, Refused) as error:
+                if not is_passing(error):
+                    raise
+                if time.monotonic() > deadline:
+                    raise Unreachable(self.address, error) from error
+            time.sleep(PAUSE_SECONDS)
+
+    def _stream(self, path: str, after: int) -> Iterator[tuple[str, str]]:
+        """Server-sent events as (kind, data). https://html.spec.whatwg.org/multipage/server-sent-events.html"""
+        headers = {"Last-Event-ID": str(after)} if after else {}
+        timeout = httpx.Timeout(10.0, read=SILENCE_SECONDS)
+        with self.http.stream("GET", path, headers=headers, timeout=timeout) as response:
+            check(response)
+            kind, lines = "message", list[str]()
+            for line in response.iter_lines():
+                name, _, value = line.partition(":")
+                if name == "event":
+                    kind = value.removeprefix(" ")
+                elif name == "data":
+                    lines.append(value.removeprefix(" "))
+                elif not line:
+                    if lines:
+                        yield kind, "\n".join(lines)
+                    kind, lines = "message", []
+
+    def patiently(self, work: Callable[[], T]) -> T:
+        """Do `work` again whenever the connection breaks, for as long as the studio's absence can be borne."""
+        broken_since: float | None = None
+        while True:
+            begun = time.monotonic()
+            try:
+                return work()
+            except (httpx.TransportError, Refused) as error:
+                if not is_passing(error):
+                    raise
+                now = time.monotonic()
+                if broken_since is None or now - begun > SILENCE_SECONDS:  # it went well for a while in between
+                    broken_since = now
+                if now - broken_since > self.patience_seconds:
+                    raise Unreachable(self.address, error) from error
+            time.sleep(PAUSE_SECONDS)
+
+    @contextlib.contextmanager
+    def download(self, path: str, headers: Mapping[str, str]) -> Iterator[httpx.Response]:
+        """A file's bytes as they come. `path` is below the studio's address."""
+        with self.http.stream("GET", f"{self.address}{path}", headers=dict(headers)) as response:
+            check(response)
+            yield response
+
+
+def connect() -> Client:
+    """To the studio that the environment or the home names. Raises `StudioError` where none is known, or no token."""
+    return Client(find_access(settings()))
+
+
+def _run(name: str) -> str:
+    return f"/runs/{quote(name, safe='')}"
+
+
+def _pieces(file: Path, on_bytes: OnBytes) -> Iterator[bytes]:
+    with file.open("rb") as opened:
+        while piece := opened.read(PIECE_BYTES):
+            yield piece
+            on_bytes(len(piece))
+
+
+def check(response: httpx.Response) -> None:
+    """Raise what a refusal says."""
+    if response.is_success:
+        return
+    response.read()
+    try:
+        body = response.json()["error"]
+    except (ValueError, KeyError, TypeError):  # not from the studio but from a proxy before it
+        body = {}
+    raise Refused(response.status_code, body)
+
+
+def is_passing(error: Exception) -> bool:
+    """Whether the same request may succeed in a moment: the connection broke, or the studio is starting or short of its
+    database."""
+    return isinstance(error, httpx.TransportError) or (isinstance(error, Refused) and error.status >= 500)
