@@ -33,6 +33,8 @@ class RunPage {
     const series = JSON.parse(document.body.dataset.curves ?? "{}") as Record<string, Pair[]>;
     const figures = [...document.querySelectorAll<HTMLElement>("[data-chart]")];
     this.charts = figures.map((figure) => new Chart(figure, series, (...asked) => this.curves(...asked)));
+    for (const time of document.querySelectorAll<HTMLTimeElement>("[data-log] time"))
+      time.textContent = clock(time.dateTime);
     follow(
       { [run]: seq },
       {
@@ -137,6 +139,7 @@ class RunPage {
 
 function progressText(data: Record<string, unknown>): string {
   const { what, done, total } = data;
+  if (total && done === total) return "";
   return total ? `${String(what)} ${count(Number(done))} / ${count(Number(total))}` : String(what ?? "");
 }
 
@@ -187,13 +190,16 @@ function logLine(event: RunEvent): void {
   line.dataset.seq = String(event.seq);
   const [when, what] = [document.createElement("time"), document.createElement("span")];
   when.dateTime = event.at;
-  when.textContent = new Date(event.at).toLocaleTimeString(document.documentElement.lang, { hour12: false });
+  when.textContent = clock(event.at);
   what.textContent = text;
   if (event.data.level === "warning" || event.data.level === "error") what.className = "warn";
   line.append(when, what);
   log.prepend(line);
   while (log.children.length > LOG_LINES) log.lastElementChild?.remove();
 }
+
+/** The time of day where the reader is. */
+const clock = (at: string) => new Date(at).toLocaleTimeString(document.documentElement.lang, { hour12: false });
 
 function logText({ kind, step, data }: RunEvent): string {
   if (kind === "log" || kind === "phase") return String(data.text ?? data.phase ?? "");

@@ -17,8 +17,18 @@ function onClick(event: MouseEvent): void {
   const opener = target?.closest<HTMLElement>("[data-opens]");
   if (opener) find<HTMLDialogElement>(`#${CSS.escape(opener.dataset.opens!)}`)?.showModal();
   if (target?.closest("[data-closes]")) target.closest("dialog")?.close();
+  const remedy = target?.closest<HTMLButtonElement>("[data-sets]");
+  if (remedy) set(remedy.dataset.sets!, remedy.value);
   const copied = target?.closest<HTMLElement>("[data-copy-text]");
   if (copied && getSelection()?.isCollapsed) void copy(copied);
+}
+
+/** A remedy changes the setting as a person would, so the form is checked again. */
+function set(name: string, value: string): void {
+  const control = find<HTMLSelectElement | HTMLInputElement>(`[name="${name}"]`);
+  if (!control) return;
+  control.value = value;
+  control.dispatchEvent(new Event("change", { bubbles: true }));
 }
 
 function closeFromBackdrop(event: MouseEvent): void {
