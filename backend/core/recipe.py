@@ -6,6 +6,7 @@ translated with a note.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -278,5 +279,5 @@ def resolve(recipe: Recipe, *, train_rows: int, context_length: int | None) -> R
 
 
 def every(setting: int | Auto, total_steps: int, times: int) -> int:
-    """The interval in steps: as set, or so that it comes about `times` times in the run."""
-    return setting if isinstance(setting, int) else max(1, total_steps // times)
+    """The interval in steps: as set, or so that it comes at most `times` times in the run."""
+    return setting if isinstance(setting, int) else max(1, math.ceil(total_steps / times))

@@ -1,0 +1,91 @@
+"""Cold start of the web process to its first answer, and the memory it then holds.
+
+The peer is what the Gradio and Unsloth studios do: a web process that imports the training libraries itself. Ours also
+reaches its database and makes its pages ready; the peer's application has one route and nothing else.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import psutil
+
+from backend.core.db import migrate
+from backend.embedded.postgres import start_postgres
+from backend.embedded.valkey import start_valkey
+from benchmarks.measure import Figure, column
+
+ROUNDS = 7
+PEER = """
+import os, torch, transformers, peft, uvicorn
+from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer
+from fastapi import FastAPI
+app = FastAPI()
+app.get("/health")(lambda: {"ok": True})
+uvicorn.run(app, port=int(os.environ["STUDIO_PORT"]), log_level="error")
+"""
+
+
+def measure() -> Sequence[Figure]:
+    with tempfile.TemporaryDirectory(prefix="fts-", dir="/tmp") as folder:
+        home = Path(folder).resolve()
+        postgres, valkey = start_postgres(home, fast=True), start_valkey(home)
+        try:
+            migrate(postgres.url)
+            urls = {"DATABASE_URL": postgres.url, "REDIS_URL": valkey.url, "STUDIO_HOME": str(home)}
+            rounds = [(_start(["-m", "backend.cli", "web"], urls), _start(["-c", PEER], urls)) for _ in range(ROUNDS)]
+        finally:
+            valkey.stop()
+            postgres.stop()
+    ours, peers = [pair[0] for pair in rounds], [pair[1] for pair in rounds]
+    peer_name = "torch in the web process"
+    return [
+        Figure("first answer", "s", column(ours, "seconds"), column(peers, "seconds"), peer_name, goal=1.2),
+        Figure("CPU until then", "s", column(ours, "cpu"), column(peers, "cpu"), peer_name),
+        Figure("memory then", "MB", column(ours, "megabytes"), column(peers, "megabytes"), peer_name, goal=120),
+    ]
+
+
+def _start(arguments: Sequence[str], urls: Mapping[str, str]) -> dict[str, float]:
+    """Start a process, wait for its first 200, look at it, end it."""
+    port = _free_port()
+    environment = {**os.environ, **urls, "STUDIO_PORT": str(port)}
+    began = time.monotonic()
+    process = subprocess.Popen(
+        [sys.executable, *arguments], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        while not _answers(port):
+            if process.poll() is not None:
+                raise SystemExit(f"{arguments} ended with code {process.returncode}")
+            time.sleep(0.01)
+        seconds = time.monotonic() - began
+        seen = psutil.Process(process.pid)
+        cpu = seen.cpu_times()
+        return {"seconds": seconds, "cpu": cpu.user + cpu.system, "megabytes": seen.memory_info().rss / 1e6}
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _answers(port: int) -> bool:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5) as answer:
+            return bool(answer.status == 200)
+    except (urllib.error.URLError, ConnectionError, TimeoutError):
+        return False
+
+
+def _free_port() -> int:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return int(taken.getsockname()[1])
