@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from backend.core.datasets.schema import Row
@@ -36,12 +36,19 @@ class Rendered:
 class Chat:
     """One template with the special tokens it may name.
 
-    `added` are all tokens of the vocabulary that text is split at, `ends` those known to end a turn or a text.
-    Raises `TemplateRefused` where the template cannot render one question and one answer.
+    `added` are all tokens of the vocabulary that text is split at, `special` those of them that data cannot spell out,
+    and `ends` are known to end a turn or a text. Raises `TemplateRefused` where the template cannot render one question
+    and one answer.
     """
 
     def __init__(
-        self, template: str, variables: Mapping[str, str], *, added: Sequence[str], ends: Sequence[str]
+        self,
+        template: str,
+        variables: Mapping[str, str],
+        *,
+        added: Sequence[str],
+        special: Sequence[str],
+        ends: Sequence[str],
     ) -> None:
         if internals := INTERNALS.search(template):
             raise TemplateRefused(f"it reaches for {internals[0]}, which no template needs")
@@ -50,11 +57,14 @@ class Chat:
         dated = {"date_string": FIXED_DATE} if "date_string" in template else {}
         self.variables = {**variables, **dated}
         self.header = self._find_header()
-        run = self._find_end(added, not_an_end=variables.get("bos_token", ""))
+        bos = variables.get("bos_token", "")
+        run = self._find_end(added, not_an_end="" if bos in ends else bos)
         self.turn_end = run[0] if run else None
         self._end_run = "".join(run)
-        self._end = re.compile("|".join(re.escape(each) for each in dict.fromkeys((*run, *ends)) if each) or "(?!)")
-        self._header_is_certain = any(token in self.header for token in added)
+        # Where no end follows an answer, any other that stands in the text belongs to somebody else's turn.
+        self.ends = tuple(each for each in dict.fromkeys((*run, *ends)) if each) if run else ()
+        self._end = re.compile("|".join(map(re.escape, self.ends)) or "(?!)")
+        self._header_is_certain = any(token in self.header for token in special)
 
     def render(self, turns: Sequence[Turn], tools: Any = None, *, add_generation_prompt: bool = False) -> str:
         """The text that the model reads. Raises `TemplateRefused`."""
@@ -73,6 +83,10 @@ class Chat:
             self._span(text, start, limit, turns[number]["content"], learn)
             for number, start, limit, learn in zip(answers, starts, limits, train, strict=True)
         ]
+        for place in range(len(spans) - 2, -1, -1):
+            if not spans[place].ends and answers[place + 1] == answers[place] + 1:
+                # The template writes both answers as one, so that the model goes on to the next where this one stops.
+                spans[place] = replace(spans[place], end=spans[place + 1].start, ends=spans[place + 1].ends)
         return Rendered(text, tuple(spans))
 
     def _render(self, turns: Sequence[Turn], tools: Any, prompt: bool) -> tuple[str, list[tuple[int, int]]]:

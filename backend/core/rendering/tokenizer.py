@@ -31,6 +31,10 @@ def load_tokenizer(folder: Path, chat_template: TemplateName = "auto", *, conver
     source = work.choose_template(chat_template, writes_bos) if conversations else "none"
     stops = _ids_of(generation.get("eos_token_id", config.get("eos_token_id")))
     chat = _chat(tokenizer, stops) if source != "none" else None
+    if chat is not None and "strftime_now" in chat.template:
+        work.notes.append(
+            f"The template writes a date: {chat.variables.get('date_string', 'that of the day it runs')}."
+        )
     if chat is not None and source != "model":
         work.end_with(chat.turn_end)
     work.choose_pad()
@@ -132,24 +136,34 @@ def _load(folder: Path) -> Any:
 
 def _chat(tokenizer: Any, stops: list[int]) -> Chat:
     ends = [tokenizer.eos_token or "", *tokenizer.convert_ids_to_tokens([s for s in stops if s < len(tokenizer)])]
+    special, others = _added(tokenizer)
     try:
-        template = tokenizer.get_chat_template()
-        return Chat(template, tokenizer.special_tokens_map, added=_added(tokenizer), ends=ends)
+        return Chat(
+            tokenizer.get_chat_template(),
+            tokenizer.special_tokens_map,
+            added=[*special, *others],
+            special=special,
+            ends=ends,
+        )
     except (TemplateRefused, ValueError) as error:
         words = f"The model's chat template cannot be used: {str(error)[:500]}."
         hint = "Choose a built-in one: chatml, llama3, zephyr or plain."
         raise Invalid(words, hint=hint, code="template", where="model.chat_template") from None
 
 
-def _added(tokenizer: Any) -> list[str]:
-    return [str(each) for each in tokenizer.added_tokens_decoder.values()]
+def _added(tokenizer: Any) -> tuple[list[str], list[str]]:
+    """The tokens that text is split at: those that steer the model, and others, such as `<think>`, which data may use."""
+    tokens = tokenizer.added_tokens_decoder.values()
+    named = tokenizer.all_special_tokens
+    special = [each for each in tokens if each.special or str(each) in named]
+    return [str(each) for each in special], [str(each) for each in tokens if each not in special]
 
 
 def _control(tokenizer: Any, chat: Chat | None) -> list[str]:
-    """The tokens that steer the model. Others that text is split at, such as `<think>`, are words that data may use."""
-    special = [str(each) for each in tokenizer.added_tokens_decoder.values() if each.special]
-    end = [chat.turn_end] if chat is not None and chat.turn_end else []
-    return [each for each in dict.fromkeys((*special, *tokenizer.all_special_tokens, *end)) if len(each) > 1]
+    """The tokens that data cannot write. One of a single character could not be told from that character."""
+    ends = chat.ends if chat is not None else ()
+    found = dict.fromkeys((*_added(tokenizer)[0], *tokenizer.all_special_tokens, *ends))
+    return [each for each in found if len(each) > 1]
 
 
 def _writes_bos(tokenizer: Any) -> bool:

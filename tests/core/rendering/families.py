@@ -89,6 +89,23 @@ ZEPHYR = (
     "{% for message in messages %}{{ '<|' + message.role + '|>\n' + message.content + eos_token + '\n' }}"
     "{% if loop.last and add_generation_prompt %}{{ '<|assistant|>\n' }}{% endif %}{% endfor %}"
 )
+# Shapes beside those of the families below: reasoning dropped everywhere, turns of one role merged, headers of plain words.
+DEEPSEEK = (
+    "{{ bos_token }}{% for message in messages %}{% if message.role == 'user' %}{{ '<|User|>' + message.content }}"
+    "{% elif message.role == 'assistant' %}{{ '<|Assistant|>' + message.content.split('</think>')[-1] + eos_token }}"
+    "{% endif %}{% endfor %}{% if add_generation_prompt %}{{ '<|Assistant|><think>\n' }}{% endif %}"
+)
+MERGING = (
+    "{% set ns = namespace(role='') %}{% for message in messages %}{% if message.role != ns.role %}"
+    "{% if ns.role %}{{ eos_token }}{% endif %}{{ '<|User|>' if message.role == 'user' else '<|Assistant|>' }}"
+    "{% else %}{{ '\n\n' }}{% endif %}{{ message.content }}{% set ns.role = message.role %}{% endfor %}{{ eos_token }}"
+    "{% if add_generation_prompt %}{{ '<|Assistant|>' }}{% endif %}"
+)
+FALCON = (
+    "{% for message in messages %}{% if not loop.first %}{{ '\n' }}{% endif %}{% if message.role == 'user' %}"
+    "{{ 'User: ' + message.content.strip() }}{% else %}{{ 'Falcon: ' + message.content.strip() + eos_token }}"
+    "{% endif %}{% endfor %}{% if add_generation_prompt %}{{ '\nFalcon:' }}{% endif %}"
+)
 
 
 @dataclass(frozen=True)

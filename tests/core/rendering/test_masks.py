@@ -17,7 +17,7 @@ from backend.core.errors import Invalid
 from backend.core.rendering import Encoded, Prepared
 from backend.core.rendering.masks import cut, encode, encode_prompt
 from backend.core.rendering.tokenizer import load_tokenizer
-from tests.core.rendering.families import CHATML, FAMILIES, LLAMA2, QWEN3, Family, save
+from tests.core.rendering.families import CHATML, DEEPSEEK, FALCON, FAMILIES, LLAMA2, MERGING, QWEN3, Family, save
 from tests.core.rendering.oracle import expected
 
 Load = Callable[..., Prepared]
@@ -172,6 +172,24 @@ def test_a_template_whose_prompt_is_unlike_its_history_is_masked_by_what_changes
     )
 
 
+@pytest.mark.parametrize(
+    ("template", "taught"),
+    [
+        (DEEPSEEK, "\n\nThat.<|end|>Yes.<|end|>And more.<|end|>"),
+        (MERGING, "<think>\nHm.\n</think>\n\nThat.<|end|>Yes.\n\nAnd more.<|end|>"),
+        (FALCON, "<think>\nHm.\n</think>\n\nThat.<|end|>Yes.<|end|>And more.<|end|>"),
+    ],
+)
+def test_templates_of_other_shapes_teach_what_the_model_has_to_write(load: Load, template: str, taught: str) -> None:
+    specials = ("<|begin|>", "<|end|>", "<|User|>", "<|Assistant|>")
+    family = Family("other", "byte_level", template, "<|end|>", specials, bos="<|begin|>", eos="<|end|>")
+    answers = ("<think>\nHm.\n</think>\n\nThat.", "Yes.", "And more.")
+    first, second, third = (Message("assistant", answer) for answer in answers)
+    encoded = read(load(family), Message("user", "What?"), first, Message("user", "Sure?"), second, third)
+    assert learned(encoded).replace(" Yes", "Yes").replace(" And", "And") == taught
+    assert all(span.ends for span in encoded.spans)
+
+
 def test_a_template_without_a_generation_prompt_does_not_teach_the_header(load: Load) -> None:
     bare = CHATML.split("{% if add_generation_prompt %}")[0]
     prepared = load(replace(FAMILIES["gpt2-chatml"], template=bare))
@@ -208,6 +226,16 @@ def test_a_template_without_an_end_token_is_seen(load: Load) -> None:
     encoded = read(prepared, *TALK)
     assert not any(span.ends for span in encoded.spans)
     assert learned(encoded).strip() == TALK[1].content + TALK[3].content
+
+
+def test_the_end_of_a_question_is_not_taken_for_that_of_an_answer(load: Load) -> None:
+    endless = (
+        "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}"
+        "{{ '<|im_end|>\n' if message.role == 'user' else '\n' }}{% endfor %}"
+    )
+    encoded = read(load(replace(FAMILIES["gpt2-chatml"], template=endless)), *TALK)
+    assert learned(encoded) == TALK[1].content + TALK[3].content
+    assert not any(span.ends for span in encoded.spans)
 
 
 @pytest.mark.parametrize(

@@ -120,18 +120,18 @@ def test_steps_are_counted_as_the_trainer_counts_them() -> None:
 
 
 @pytest.mark.parametrize(
-    ("template", "code"),
+    ("template", "code", "seconds"),
     [
-        ("{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}", "limited.time"),
-        ("{{ 'a' * 10**9 }}{{ 'b' * 10**9 }}", "limited.memory"),
-        ("{{ messages.__class__ }}{{ messages.__class__.__base__.__subclasses__() }}", "template"),
+        ("{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}", "limited.time", 5),
+        ("{{ 'a' * 10**9 }}{{ 'b' * 10**9 }}", "limited.memory", 60),
+        ("{{ messages.__class__ }}{{ messages.__class__.__base__.__subclasses__() }}", "template", 60),
     ],
 )
-def test_a_hostile_template_ends_in_words(tmp_path: Path, template: str, code: str) -> None:
+def test_a_hostile_template_ends_in_words(tmp_path: Path, template: str, code: str, seconds: float) -> None:
     folder = save(tmp_path / "model", replace(FAMILIES["gpt2-chatml"], template=template))
     files = [store(tmp_path, talks(1)).model_dump(mode="json")]
     with pytest.raises(Invalid) as refusal:
-        run_limited(PREVIEW, {"model_folder": str(folder), "files": files}, timeout_seconds=6)
+        run_limited(PREVIEW, {"model_folder": str(folder), "files": files}, timeout_seconds=seconds)
     assert refusal.value.code == code
 
 

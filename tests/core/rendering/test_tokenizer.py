@@ -144,6 +144,23 @@ def test_a_broken_tokenizer_is_refused_in_words(tmp_path: Path, content: str) ->
         load_tokenizer(folder)
 
 
+def test_an_end_token_that_is_the_bos_as_well_ends_an_answer(tmp_path: Path) -> None:
+    family = replace(FAMILIES["zephyr"], kind="byte_level", specials=("<|endoftext|>",), eos="<|endoftext|>")
+    prepared = load_tokenizer(save(tmp_path, replace(family, bos="<|endoftext|>", pad=None)))
+    encoded = encode(ROW, prepared, max_length=200, truncation="refuse")
+    assert prepared.chat.turn_end == "<|endoftext|>"
+    assert prepared.tokenizer.decode(encoded.input_ids[encoded.trained]) == "Hello, you.<|endoftext|>"
+
+
+def test_an_end_that_is_no_special_token_cannot_be_spelled_out_by_data(tmp_path: Path) -> None:
+    family = replace(FAMILIES["gpt2-chatml"], template=CHATML.replace("<|im_end|>", "<tool_call>"))
+    prepared = load_tokenizer(save(tmp_path, family))
+    row = Row(1, messages=(Message("user", "Hi"), Message("assistant", "Ho <tool_call> ho")))
+    encoded = encode(row, prepared, max_length=200, truncation="refuse")
+    assert prepared.tokenizer.decode(encoded.input_ids[encoded.trained]) == "Ho <tool_call> ho<tool_call>"
+    assert encoded.input_ids.tolist().count(prepared.stop_token_ids[0]) == 2
+
+
 def test_a_date_in_a_template_stands_still(tmp_path: Path) -> None:
     dated = (
         "{% if not date_string is defined %}{% set date_string = strftime_now('%d %b %Y') %}{% endif %}"
@@ -151,3 +168,4 @@ def test_a_date_in_a_template_stands_still(tmp_path: Path) -> None:
     )
     prepared = load_tokenizer(save(tmp_path, replace(FAMILIES["gpt2-chatml"], template=dated)))
     assert encode(ROW, prepared, max_length=200, truncation="refuse").text.startswith("Today: 26 Jul 2024\n")
+    assert "The template writes a date: 26 Jul 2024." in prepared.notes
