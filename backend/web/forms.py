@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import NoneType, UnionType
@@ -21,6 +23,11 @@ Pairs = Iterable[tuple[str, str]]
 
 OPEN_LISTS: dict[str, Kind] = {"evaluation.prompts": "lines", "data.sets": "sets"}
 """Lists have an editor of their own: a text area with one item a line, or rows of data set, version and weight."""
+
+
+TEXTS = ("name", "path", "revision", "prompts")
+"""Settings that stay text even where they look like numbers."""
+NUMBER = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?")
 
 
 @dataclass(frozen=True)
@@ -201,4 +208,15 @@ def _put(data: dict[str, Any], path: list[str], value: str) -> None:
         at[parent] = at = inner if isinstance(inner, dict) else {}
     at.pop(last, None)
     if value:
-        at[last] = value
+        at[last] = value if last in TEXTS else _typed(value)
+
+
+def _typed(text: str) -> str | int | float | bool:
+    """Forms send text only; a recipe has numbers and booleans, in its YAML view too."""
+    if text in ("true", "false"):
+        return text == "true"
+    for kind in (int, float):
+        with contextlib.suppress(ValueError):
+            if NUMBER.fullmatch(text):
+                return kind(text)
+    return text

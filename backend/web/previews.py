@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from backend.core import bases
+from backend.core.errors import StudioError
 from backend.core.limited import run_limited
 from backend.core.models import DatasetVersion, Json
 from backend.core.recipe import ModelChoice
 from backend.core.settings import Settings
 from backend.core.storage import storage
-from backend.web.shapes import BaseOut
+from backend.web.shapes import BaseOut, ProblemOut
 
 PREVIEW = "backend.core.rendering.preview:preview"
 PREVIEW_SECONDS = 60
@@ -46,3 +47,30 @@ def preview(settings: Settings, version: DatasetVersion, name: str, lens: Lens, 
 def base_outs(settings: Settings) -> list[BaseOut]:
     """The base models under the model roots, those that cannot be used with the reason."""
     return [base_out(each) for each in bases.list_bases(settings)]
+
+
+def base_out(listed: bases.Listed) -> BaseOut:
+    refusal = listed.problem
+    return BaseOut(
+        path=listed.path,
+        revision=listed.revision,
+        facts=listed.facts.as_json() if listed.facts else {},
+        problem=in_one(refusal) if refusal else None,
+    )
+
+
+def in_one(refusal: StudioError) -> ProblemOut:
+    """A refusal as one line: its own words and those of its problems."""
+    words = (
+        refusal.message,
+        *(f"{each.where}: {each.message}" if each.where else each.message for each in refusal.problems),
+    )
+    hints = (refusal.hint, *(each.hint for each in refusal.problems))
+    hint = next((each for each in hints if each), None)
+    return ProblemOut(code=refusal.code, message=" ".join(words), where=refusal.where or None, hint=hint)
+
+
+def inspected(settings: Settings, path: str, revision: str | None) -> BaseOut:
+    """One model, downloaded where it must be. Raises `StudioError` where it is not to be had or cannot be used."""
+    found = bases.find(ModelChoice(path=path, revision=revision), settings)
+    return BaseOut(path=path, revision=found.revision, facts=found.facts.as_json())

@@ -204,6 +204,17 @@ class RunDetailOut(RunOut):
     )
 
 
+class PreflightOut(Out):
+    """What would happen if this recipe were launched now. With `problems` it would be refused."""
+
+    recipe: Json = Field(description="The recipe, every setting written out.")
+    problems: list[ProblemOut]
+    notes: list[ProblemOut] = Field(description="Old names that were translated.")
+    report: Json | None = Field(None, description="Rows, tokens, trained tokens, lengths.")
+    steps: Json | None = Field(None, examples=[{"total": 240, "per_epoch": 120, "rows": 8}])
+    facts: Json = Field(description="What the tokenizer was given: the template's source, added tokens.")
+
+
 class EventOut(Out):
     """One event of a run's log. `kind` decides what `data` holds."""
 

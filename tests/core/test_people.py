@@ -200,3 +200,10 @@ def test_what_was_done_to_people_is_written_down(session: Session) -> None:
     session.flush()
     told = session.execute(select(Audit.action, Audit.subject).where(Audit.user_id == root.id).order_by(Audit.id))
     assert [tuple(row) for row in told][-2:] == [("person.role", "ada"), ("person.remove", "ada")]
+
+
+def test_the_machines_own_account_is_no_second_administrator(session: Session) -> None:
+    people.this_machine(session)
+    ada = person(session, "ada", Role.ADMIN)
+    with pytest.raises(Conflict, match="last administrator"):
+        people.set_role(session, ada, Role.VIEWER, by=signed_in(session, ada))

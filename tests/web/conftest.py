@@ -15,7 +15,7 @@ from fastapi import FastAPI
 from sqlalchemy.orm import Session
 
 from backend.core import db, people, runs
-from backend.core.models import Role
+from backend.core.models import Role, Run
 from backend.core.people import Identity
 from backend.core.recipe import read_recipe
 from backend.core.settings import Settings
@@ -28,7 +28,7 @@ RECIPE = {"model": "tiny", "data": {"sets": ["letters"]}, "method": "lora"}
 @pytest.fixture
 def here(studio_home: Path, database_url: str, valkey_url: str) -> Settings:
     """The settings of a studio of this test's own."""
-    return Settings(home=studio_home, DATABASE_URL=database_url, REDIS_URL=valkey_url)  # type: ignore[call-arg]
+    return Settings(home=studio_home, DATABASE_URL=database_url, REDIS_URL=valkey_url)
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ def account(session: Session, role: Role, name: str = "") -> Account:
     return Account(identity, cookie)
 
 
-def queued_run(session: Session, name: str = "first", owner: Account | None = None) -> runs.Run:
+def queued_run(session: Session, name: str = "first", owner: Account | None = None) -> Run:
     """A run in the queue, as a launch leaves it."""
     run = runs.create(
         session,

@@ -27,7 +27,7 @@ def all_routes(app: FastAPI) -> Iterator[tuple[str, str]]:
         for route in routes:  # type: ignore[attr-defined]
             if isinstance(route, APIRoute):
                 path = re.sub(r"\{[^}]*\}", ANY_ID, prefix + route.path)
-                yield from ((method, path) for method in sorted(route.methods))
+                yield from ((method, path) for method in sorted(route.methods or ()))
             elif hasattr(route, "original_router"):
                 yield from walk(route.original_router.routes, prefix + route.include_context.prefix)
 

@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
-from backend.web.api import artifacts, datasets, events, me, operations, people, recipes, runs, tokens, uploads, workers
+from backend.web.api import (
+    artifacts,
+    datasets,
+    events,
+    me,
+    models,
+    operations,
+    people,
+    preflight,
+    recipes,
+    runs,
+    tokens,
+    uploads,
+    workers,
+)
 
 ROUTERS = (
     datasets.router,
     uploads.router,
+    models.router,
+    preflight.router,
     runs.router,
     events.router,
     artifacts.router,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import UUID
 
@@ -53,15 +53,15 @@ class Draft:
 def draft_from(pairs: Pairs) -> Draft:
     fields = dict(pairs)
     view = "yaml" if fields.get("view") == "yaml" else "form"
-    common = {"view": view, "parent": fields.get("parent", ""), "save_as": fields.get("save_as", "").strip()}
+    parent, save_as = fields.get("parent", ""), fields.get("save_as", "").strip()
+    empty = Draft({}, view, fields.get("yaml", ""), parent, save_as, fields=fields)
     if view == "form":
-        return Draft(recipe_from_form(pairs), fields=fields, **common)
-    text = fields.get("yaml", "")
+        return replace(empty, raw=recipe_from_form(pairs))
     try:
-        raw = read_yaml(text)[0]
+        raw = read_yaml(empty.yaml)[0]
     except StudioError as error:
-        return Draft({}, yaml=text, refusal=error, fields=fields, **common)
-    return Draft(raw if isinstance(raw, Mapping) else {}, yaml=text, fields=fields, **common)
+        return replace(empty, refusal=error)
+    return replace(empty, raw=raw if isinstance(raw, Mapping) else {})
 
 
 @router.get("/runs/new")
@@ -90,7 +90,7 @@ async def preflight_page(request: Request, pairs: Pairs, edge: AnEdge) -> Respon
     wanted = draft.fields.get("show", draft.view)
     checked = await preflight(edge, draft)
     if wanted != draft.view and not draft.refusal:
-        draft = Draft(draft.raw, view=wanted, yaml=as_yaml(draft.raw), parent=draft.parent, save_as=draft.save_as)
+        draft = replace(draft, view=wanted, yaml=as_yaml(dict(draft.raw)))
     return await drawn(request, edge, draft, checked)
 
 
@@ -157,5 +157,7 @@ def planned(plan: Plan, notes: list[ProblemOut]) -> Preflight:
 
 
 def refused(error: StudioError) -> Preflight:
-    problems = [ProblemOut.model_validate(problem) for problem in error.problems]
-    return Preflight(error=problem_out(error), problems=problems)
+    """An error that names its place stands in the list of problems, beside the place."""
+    own = (Problem(error.code, error.message, error.where, error.hint),) if error.where else ()
+    problems = [ProblemOut.model_validate(problem) for problem in error.problems or own]
+    return Preflight(error=None if own and not error.problems else problem_out(error), problems=problems)
