@@ -30,7 +30,7 @@ import os, torch, transformers, peft, uvicorn
 from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer
 from fastapi import FastAPI
 app = FastAPI()
-app.get("/health")(lambda: {"ok": True})
+app.get("/healthz")(lambda: {"ok": True})
 uvicorn.run(app, port=int(os.environ["STUDIO_PORT"]), log_level="error")
 """
 
@@ -79,7 +79,7 @@ def _start(arguments: Sequence[str], urls: Mapping[str, str]) -> dict[str, float
 
 def _answers(port: int) -> bool:
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=5) as answer:
             return bool(answer.status == 200)
     except (urllib.error.URLError, ConnectionError, TimeoutError):
         return False
