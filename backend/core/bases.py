@@ -16,6 +16,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from backend.core.datasets.problems import printable
 from backend.core.errors import Forbidden, Invalid, NotFound, Problem, StudioError, Unavailable
 from backend.core.limited import run_limited
 from backend.core.recipe import ModelChoice
@@ -113,7 +114,7 @@ def local_folder(path: str, settings: Settings) -> Path | None:
 
 def _outside(path: str) -> Forbidden:
     return Forbidden(
-        f"“{path[:200]}” is outside the model folders.",
+        f"“{printable(path)}” is outside the model folders.",
         hint="Give a folder's name under a model root, or a hub id such as org/name.",
         where="model.path",
         code="model.outside",
@@ -258,13 +259,13 @@ def _unsafe_entries(folder: Path) -> Iterator[Problem]:
     is_of_hub = folder.parent.name == "snapshots" and folder.parent.parent.name.startswith("models--")
     home = (folder.parent.parent if is_of_hub else folder).resolve()
     for path in sorted(folder.iterdir()):
-        target = path.resolve()
+        name, target = printable(path.name), path.resolve()
         if target != home and home not in target.parents:
-            yield Problem("model.link", "leads outside the model's folder.", path.name, "Replace the link by the file.")
+            yield Problem("model.link", "leads outside the model's folder.", name, "Replace the link by the file.")
         elif not path.exists():
-            yield Problem("model.link", "leads nowhere.", path.name, "Remove it, or download the model again.")
+            yield Problem("model.link", "leads nowhere.", name, "Remove it, or download the model again.")
         elif not (stat.S_ISREG(path.stat().st_mode) or path.is_dir()):
-            yield Problem("model.special", "is not a regular file.", path.name, "Remove it.")
+            yield Problem("model.special", "is not a regular file.", name, "Remove it.")
 
 
 def _code_in(config: dict[str, Any], name: str) -> Iterator[Problem]:
@@ -286,7 +287,7 @@ def _unfit(config: dict[str, Any]) -> Iterator[Problem]:
     names = config.get("architectures")
     name = names[0] if isinstance(names, list) and names and isinstance(names[0], str) else ""
     if not re.fullmatch(r"\w{1,100}", name) or not name.endswith(GENERATORS):
-        message = f"names {name[:100] or 'no architecture'}, which is no causal language model."
+        message = f"names {printable(name) or 'no architecture'}, which is no causal language model."
         yield Problem("model.architecture", message, "config.json", "Choose a model of the kind …ForCausalLM.")
     if not isinstance(config.get("model_type"), str) or not re.fullmatch(r"[\w.-]{1,100}", config["model_type"]):
         yield Problem("model.architecture", "has no usable model_type.", "config.json")
@@ -300,7 +301,9 @@ def _missing_files(folder: Path) -> Iterator[Problem]:
     pickles = sorted(path.name for path in folder.iterdir() if path.suffix in PICKLES)
     if pickles:
         message = "holds pickled weights, which can run any program when loaded; only safetensors are taken."
-        yield Problem("model.pickle", message, pickles[0], f"Where you trust it, convert it: {convert_command(folder)}")
+        yield Problem(
+            "model.pickle", message, printable(pickles[0]), f"Where you trust it, convert it: {convert_command(folder)}"
+        )
     else:
         hint = "A model that comes as .bin files alone is converted to safetensors first."
         yield Problem("model.no_weights", f"There are no weights: neither {WEIGHTS} nor {INDEX}.", "", hint)
@@ -384,7 +387,7 @@ def _is_tied(config: dict[str, Any], tensors: dict[str, Tensor]) -> bool:
 
 def _quantisation(config: dict[str, Any]) -> str | None:
     quantisation = config.get("quantization_config")
-    return str(quantisation.get("quant_method", "unknown"))[:50] if isinstance(quantisation, dict) else None
+    return printable(str(quantisation.get("quant_method", "unknown"))) if isinstance(quantisation, dict) else None
 
 
 KNOWN_LICENCES = {
@@ -405,7 +408,7 @@ def licence(folder: Path) -> str | None:
         return named[1]
     text = next((_text(path) for path in sorted(folder.glob("LICENSE*"))), "")
     known = next((name for words, name in KNOWN_LICENCES.items() if words.lower() in text[:2000].lower()), None)
-    return known or (text.strip().splitlines()[0][:60] if text.strip() else None)
+    return known or (printable(text.strip().splitlines()[0]) if text.strip() else None)
 
 
 def _text(path: Path) -> str:

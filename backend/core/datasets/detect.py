@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from backend.core.catalog import FORMATS
+from backend.core.datasets.problems import printable
 from backend.core.datasets.schema import Row
 from backend.core.errors import Invalid
 from backend.core.formats.base import Format
@@ -83,5 +84,5 @@ def _mapping(format_: Format, found: list[str], columns: Mapping[str, str]) -> d
 
 
 def _listed(columns: list[str]) -> str:
-    shown = ", ".join(columns[:20]) or "none"
+    shown = ", ".join(map(printable, columns[:20])) or "none"
     return f"{shown} and {len(columns) - 20} more" if len(columns) > 20 else shown

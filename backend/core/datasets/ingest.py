@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from backend.core.datasets.detect import Match, detect
-from backend.core.datasets.problems import BadRow, Problems
+from backend.core.datasets.problems import BadRow, Problems, printable
 from backend.core.datasets.readers import Item, read
 from backend.core.datasets.schema import Row, to_record
 from backend.core.datasets.source import MIB, Source
@@ -19,7 +18,7 @@ from backend.core.datasets.writer import Writer
 from backend.core.errors import Invalid, Problem
 from backend.core.limited import report, run_limited
 
-DETECT_ROWS = 100
+DETECT_ROWS, DETECT_ITEMS = 100, 10_000
 SAMPLE_ROWS = 5
 SAMPLE_CHARACTERS = 2000
 REPORT_SECONDS = 0.25
@@ -74,13 +73,11 @@ def ingest_here(payload: dict[str, Any]) -> dict[str, Any]:
     problems = Problems()
     try:
         first, items = _peeked(_reported(read(source), source))
-        match = _match(first, order)
+        match = detect([item[1] for item in first if not isinstance(item, Problem)], order.format, order.columns)
         with Writer(Path(order.target)) as writer:
             sample = _normalise(items, match, writer, problems)
     except Invalid as end:
         raise problems.joined(end) from end
-    if match is None or writer.counts.rows + problems.total == 0:
-        raise problems.refusal(0) if problems.total else Invalid("The file has no rows.", code="file.no_rows")
     if problems.total and not (order.skip_bad_rows and writer.counts.rows):
         raise problems.refusal(writer.counts.rows)
     return {
@@ -105,14 +102,21 @@ def _reported(items: Iterator[Item], source: Source) -> Iterator[Item]:
 
 
 def _peeked(items: Iterator[Item]) -> tuple[list[Item], Iterator[Item]]:
-    """The first items, and all of them. What ends the reading among the first is raised in its turn, after them."""
+    """The first items, enough to tell the shape from, and all of them. What ends the reading among the first is raised in
+    its turn, after them. Raises `Invalid` where none of them is a record."""
     first: list[Item] = []
     end: Invalid | None = None
+    records = 0
     try:
-        for item in itertools.islice(items, DETECT_ROWS):
-            first.append(item)  # noqa: PERF402 -- those before an error are kept
+        for item in items:
+            first.append(item)
+            records += not isinstance(item, Problem)
+            if records >= DETECT_ROWS or len(first) >= DETECT_ITEMS:
+                break
     except Invalid as error:
         end = error
+    if not records:
+        raise _nothing(first, end)
 
     def every() -> Iterator[Item]:
         yield from first
@@ -123,18 +127,23 @@ def _peeked(items: Iterator[Item]) -> tuple[list[Item], Iterator[Item]]:
     return first, every()
 
 
-def _match(first: list[Item], order: Order) -> Match | None:
-    """The shape of the file; None where none of its first records can be read, and their problems are all there is."""
-    records = [item[1] for item in first if not isinstance(item, Problem)]
-    return detect(records, order.format, order.columns) if records else None
+def _nothing(items: list[Item], end: Invalid | None) -> Invalid:
+    """Why there is no row at all."""
+    problems = Problems()
+    for item in items:
+        if isinstance(item, Problem):
+            problems.add(item)
+    if end is not None:
+        return problems.joined(end)
+    return problems.refusal(0) if problems.total else Invalid("The file has no rows.", code="file.no_rows")
 
 
-def _normalise(items: Iterator[Item], match: Match | None, writer: Writer, problems: Problems) -> list[dict[str, Any]]:
+def _normalise(items: Iterator[Item], match: Match, writer: Writer, problems: Problems) -> list[dict[str, Any]]:
     """Write each good row, gather each problem, and return the first rows for people to see."""
     sample: list[dict[str, Any]] = []
     for item in items:
-        if isinstance(item, Problem) or match is None:
-            problems.add(item if isinstance(item, Problem) else Problem("rows.unknown_shape", "has no known shape."))
+        if isinstance(item, Problem):
+            problems.add(item)
             continue
         number, record = item
         try:
@@ -173,8 +182,8 @@ def _shape_facts(match: Match, first: list[Item]) -> dict[str, Any]:
         "format": match.format.name,
         "title": match.format.title,
         "kind": match.format.kind,
-        "columns": list(columns)[:200],
-        "mapping": dict(match.mapping),
+        "columns": [printable(column) for column in list(columns)[:200]],
+        "mapping": {part: printable(column) for part, column in match.mapping.items()},
     }
 
 

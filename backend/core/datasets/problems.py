@@ -10,6 +10,12 @@ SHOWN = 100
 """Problems are all counted, and the first so many kept."""
 
 
+def printable(text: str, length: int = 80) -> str:
+    """A stranger's text as it may stand in a message, an answer and a table: short, and without what those cannot hold."""
+    text = text if len(text) <= length else text[: length - 1] + "…"
+    return text.encode(errors="backslashreplace").decode().replace("\0", "\\0")
+
+
 class BadRow(Exception):
     """One row cannot be used. Whoever reads the file knows its number and turns this into a `Problem`."""
 

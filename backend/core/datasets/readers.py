@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from backend.core.datasets import strict_json
-from backend.core.datasets.problems import BadRow
+from backend.core.datasets.problems import BadRow, printable
 from backend.core.datasets.source import MIB, Shape, Source, delimiter_of
 from backend.core.datasets.strict_json import StrictDecoder
 from backend.core.errors import Invalid, Problem, TooLarge
@@ -208,7 +208,7 @@ def checked_columns(header: list[str]) -> list[str]:
     columns = [cell.strip() or f"column {index}" for index, cell in enumerate(header, start=1)]
     twice = sorted({column for column in columns if columns.count(column) > 1})
     if twice:
-        raise Invalid(f"The header names {', '.join(map(repr, twice))} twice.", where="header", code="csv.header")
+        raise Invalid(f"The header names {', '.join(map(printable, twice))} twice.", where="header", code="csv.header")
     return columns
 
 
@@ -244,9 +244,9 @@ def read_parquet(source: Source) -> Iterator[Item]:
         try:
             yield from _parquet_rows(source, path)
         except pa.ArrowException as error:
-            raise _bad_parquet(f"damaged Parquet ({str(error).splitlines()[0][:200]})") from None
+            raise _bad_parquet(f"damaged Parquet ({printable(str(error), 200)})") from None
         except OSError as error:
-            raise _bad_parquet(f"damaged Parquet ({str(error)[:200]})") from None
+            raise _bad_parquet(f"damaged Parquet ({printable(str(error), 200)})") from None
         except (MemoryError, OverflowError):
             raise _bad_parquet(
                 "invalid Parquet: it claims far more than it holds, or one row group needs too much memory"

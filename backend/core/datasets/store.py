@@ -20,6 +20,7 @@ from sqlalchemy.orm import Session
 
 from backend.core import uploads
 from backend.core.datasets.ingest import Order, ingest
+from backend.core.datasets.problems import printable
 from backend.core.datasets.schema import Row, from_record
 from backend.core.errors import Conflict, Invalid, NotFound
 from backend.core.ids import as_uuid, uuid7
@@ -60,7 +61,9 @@ class Upload:
 
 def upload(name: str, source_name: str, received: Received, **choices: Any) -> Upload:
     """An upload under a name that can be one. Raises `Invalid`."""
-    return Upload(check_name(name), source_name[:255], received.path, received.sha256, received.bytes, **choices)
+    return Upload(
+        check_name(name), printable(source_name, 255), received.path, received.sha256, received.bytes, **choices
+    )
 
 
 def check_name(name: str) -> str:
@@ -151,13 +154,15 @@ def find(session: Session, name_or_id: str) -> Dataset:
     """A data set by name or id. Raises `NotFound`."""
     dataset = _find(session, name_or_id)
     if dataset is None:
-        raise NotFound(f"There is no data set “{name_or_id}”.", hint="Look it up in the list of data sets.")
+        raise NotFound(f"There is no data set “{printable(name_or_id)}”.", hint="Look it up in the list of data sets.")
     return dataset
 
 
 def _find(session: Session, name_or_id: str) -> Dataset | None:
-    key = as_uuid(name_or_id)
-    where = Dataset.id == key if key else Dataset.name == unicodedata.normalize("NFC", name_or_id)
+    key, name = as_uuid(name_or_id), unicodedata.normalize("NFC", name_or_id)
+    if key is None and not NAME.fullmatch(name):
+        return None  # no data set has such a name, and Postgres could not even be asked for some of them
+    where = Dataset.id == key if key else Dataset.name == name
     return session.execute(select(Dataset).where(where, Dataset.deleted_at.is_(None))).scalar_one_or_none()
 
 

@@ -6,7 +6,7 @@ import json
 import math
 from typing import Any
 
-from backend.core.datasets.problems import BadRow
+from backend.core.datasets.problems import BadRow, printable
 
 NUMBER_DIGITS = 1000
 
@@ -41,7 +41,7 @@ class StrictDecoder:
             seen: set[str] = set()
             twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
             self._complain(
-                "json.duplicate_key", f"has a duplicate key: {shortened(twice)!r} stands twice in one object."
+                "json.duplicate_key", f"has a duplicate key: “{printable(twice, 40)}” stands twice in one object."
             )
         return made
 
@@ -54,7 +54,7 @@ class StrictDecoder:
     def _float(self, digits: str) -> float:
         value = float(digits)
         if math.isinf(value):
-            self._complain("json.range", f"holds a number out of range: {shortened(digits)}.")
+            self._complain("json.range", f"holds a number out of range: {printable(digits)}.")
         return value
 
     def _constant(self, name: str) -> None:
@@ -77,10 +77,6 @@ def loads(text: str, decoder: StrictDecoder | None = None) -> Any:
     rest = text[end:].strip(" \t\r\n")
     if rest:
         raise BadRow(
-            "json.syntax", f"is not valid JSON: {shortened(rest)!r} follows the value.", "Write one object a line."
+            "json.syntax", f"is not valid JSON: “{printable(rest, 40)}” follows the value.", "Write one object a line."
         )
     return value
-
-
-def shortened(text: str, length: int = 40) -> str:
-    return text if len(text) <= length else text[: length - 1] + "…"

@@ -98,7 +98,7 @@ def test_a_parquet_with_a_forged_count_of_values_is_called_invalid(folder: Folde
 def test_every_flipped_byte_of_a_parquet_is_survived(folder: Folder) -> None:
     """Some flips change text alone; whatever they do, an answer comes back in words or the rows do."""
     whole = parquet(pa.table({"text": ["some words"] * 20}))
-    for position in range(8, len(whole) - 8, len(whole) // 12):
+    for position in range(8, len(whole) - 8, len(whole) // 8):
         flipped = bytearray(whole)
         flipped[position] ^= 0xFF
         reading = folder.read("a.parquet", bytes(flipped), limited=True)
@@ -219,7 +219,7 @@ def test_a_missing_column_lists_those_found(folder: Folder) -> None:
 
 
 def test_a_column_named_twice_is_refused(folder: Folder) -> None:
-    assert "'text' twice" in folder.read("a.csv", "text,text\na,b\n").error.message
+    assert "names text twice" in folder.read("a.csv", "text,text\na,b\n").error.message
 
 
 def test_an_unknown_role_lists_those_allowed(folder: Folder) -> None:
@@ -260,6 +260,17 @@ def test_what_ends_the_reading_is_told_with_the_rows_found_bad_before_it(folder:
 )
 def test_other_kinds_of_files_are_named(folder: Folder, name: str, content: bytes, word: str) -> None:
     assert word in folder.read(name, content).error.message
+
+
+def test_bad_rows_at_the_start_do_not_hide_the_shape(folder: Folder) -> None:
+    facts = folder.read("a.jsonl", "nonsense\n" * 300 + GOOD * 2, skip_bad_rows=True).facts
+    assert (facts["format"], facts["rows"], facts["skipped"]) == ("alpaca", 2, 300)
+
+
+def test_column_names_that_no_table_can_hold_are_told_in_printable_form(folder: Folder) -> None:
+    odd = '"\\u0000\\ud800": 1'
+    assert folder.read("a.jsonl", f'{{"text": "a", {odd}}}\n').facts["columns"] == ["text", "\\0\\ud800"]
+    assert "Found: \\0\\ud800." in folder.read("a.jsonl", f"{{{odd}}}\n").error.message
 
 
 @pytest.mark.parametrize("content", ['{\n "data": [\n', '{"rows":\n [1]\n}'])

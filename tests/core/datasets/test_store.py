@@ -91,8 +91,9 @@ def test_a_deleted_data_set_is_out_of_sight_and_can_be_brought_back(session: Ses
     session.commit()
     assert store.newest(session, "support") is None
     assert store.listing(session) == []
-    with pytest.raises(NotFound):
-        store.find(session, "support")
+    for name in ("support", "no such\0name", "\ud800"):
+        with pytest.raises(NotFound):
+            store.find(session, name)
     store.restore(session, version.dataset_id)
     assert store.newest(session, str(version.dataset_id)) is version
 
