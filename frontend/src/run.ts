@@ -5,7 +5,7 @@ import { Chart } from "./chart";
 import type { Pair, Value } from "./curves";
 import { find, setText, settle } from "./dom";
 import { follow, type RunEvent, type State } from "./live";
-import { announce, count, duration, fill, metric, word } from "./words";
+import { announce, count, doing, duration, fill, metric, stateWord, word } from "./words";
 
 const KEPT_POINTS = 6000; // above this the curves are fetched again, thinned so that no extreme is lost
 const LOG_LINES = 500;
@@ -138,9 +138,9 @@ class RunPage {
 }
 
 function progressText(data: Record<string, unknown>): string {
-  const { what, done, total } = data;
-  if (total && done === total) return "";
-  return total ? `${String(what)} ${count(Number(done))} / ${count(Number(total))}` : String(what ?? "");
+  const [what, done, total] = [doing(String(data.what ?? "")), Number(data.done), Number(data.total)];
+  if (!total) return what;
+  return done < total ? `${what} ${count(done)} / ${count(total)}` : "";
 }
 
 /** Adds an answer at its place, or replaces the one of the same step. */
@@ -202,10 +202,11 @@ function logLine(event: RunEvent): void {
 const clock = (at: string) => new Date(at).toLocaleTimeString(document.documentElement.lang, { hour12: false });
 
 function logText({ kind, step, data }: RunEvent): string {
-  if (kind === "log" || kind === "phase") return String(data.text ?? data.phase ?? "");
+  if (kind === "log") return String(data.text ?? "");
+  if (kind === "phase") return String(data.text || doing(String(data.phase)));
   if (kind === "checkpoint") return word("checkpoint_saved", { step: count(step) });
   if (kind === "rewound") return word("rewound", { step: count(Number(data.step)) });
-  return kind === "state" ? word(`state_${String(data.state)}`) : "";
+  return kind === "state" ? stateWord(String(data.state)) : "";
 }
 
 async function fetchJson<T>(address: string, signal?: AbortSignal): Promise<T> {

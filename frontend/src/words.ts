@@ -8,6 +8,14 @@ export function word(key: string, places: Record<string, string | number> = {}):
   return fill(words[key] ?? key, places);
 }
 
+/** The word for what a trainer is at: a phase, or a longer work such as `checking weights`. */
+export function doing(name: string): string {
+  return words[`doing_${name.replaceAll(" ", "_")}`] ?? name;
+}
+
+/** The word for a state of a run. */
+export const stateWord = (state: string) => word(`state_${state}`);
+
 export function fill(text: string, places: Record<string, string | number>): string {
   return text.replace(/\{(\w+)\}/g, (whole, name: string) => String(places[name] ?? whole));
 }

@@ -1,0 +1,252 @@
+"""The pages in a real browser under their real content policy. No trainer here: a run's journal is shipped by hand."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from backend.core import journal, runs
+from backend.core.assignment import Line, LineKind
+from backend.core.models import Point, Role, Run
+from backend.core.settings import Settings
+from tests.web.conftest import account, queued_run
+
+PAGES = ("/", "/datasets", "/models", "/runs", "/runs/new", "/recipes", "/people", "/settings", "/help", "/api/docs")
+WATCH_PAGE = """
+  window.violations = [];
+  document.addEventListener("securitypolicyviolation", (event) => violations.push(event.violatedDirective + " " + event.sample));
+"""
+
+
+@pytest.fixture(scope="module")
+def browser(chromium_path: Path) -> Iterator[Browser]:
+    """One for this file: Playwright's loop must be gone before tests with a loop of their own."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium_path, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def context(browser: Browser, served: str, session: Session) -> Iterator[BrowserContext]:
+    """A browser in which an administrator is signed in. Whatever its pages trip over fails the test."""
+    made = browser.new_context(base_url=served, viewport={"width": 1440, "height": 900})
+    made.add_cookies([{"name": "studio", "value": account(session, Role.ADMIN).cookie, "url": served}])
+    made.add_init_script(WATCH_PAGE)
+    errors: list[str] = []
+    made.on("weberror", lambda error: errors.append(str(error.error)))
+    yield made
+    violations = [found for page in made.pages for found in page.evaluate("() => window.violations ?? []")]
+    made.close()
+    assert (errors, violations) == ([], [])
+
+
+@pytest.fixture
+def page(context: BrowserContext) -> Page:
+    return context.new_page()
+
+
+class Shipper:
+    """Stands where a supervisor stands: claims the run and ships what its trainer would have written."""
+
+    def __init__(self, session: Session) -> None:
+        self.session, self.lines, self.bytes = session, 0, 0
+        claimed = runs.claim(session, worker="box", device="cpu", place="here", lease_seconds=60, limits=runs.Limits())
+        assert claimed
+        self.token = claimed
+        session.commit()
+
+    def ship(self, kind: LineKind, steps: Sequence[int], data: Callable[[int], dict[str, Any]]) -> None:
+        lines = [Line(n=self.lines + at, t=1e9, kind=kind, step=step, data=data(step)) for at, step in enumerate(steps)]
+        batch = journal.Batch(self.token.attempt, self.bytes, self.bytes + len(lines), lines)
+        journal.ship(self.session, self.token, batch, journal.Origin("here", "runs/x/attempt-1"), 60)
+        self.session.commit()
+        self.lines += len(lines)
+        self.bytes += len(lines)
+
+    def train(self, steps: Sequence[int], offset: float = 0.0) -> None:
+        self.ship(LineKind.METRICS, steps, lambda step: {"values": {"loss": offset + 1 / step, "grad_norm": 0.5}})
+
+    def rewind(self, step: int) -> None:
+        journal.rewind(self.session, runs.lock(self.session, self.token.run_id), step)
+        self.session.commit()
+
+
+def painted(page: Page) -> list[tuple[int, str]]:
+    """Step and loss of every point of the chart, from its table."""
+    table = page.locator('[data-chart="loss eval_loss"] .twin')
+    if table.get_attribute("open") is None:
+        table.locator("summary").click()
+    return [
+        (int(step), value)
+        for step, value in table.locator("tbody tr").evaluate_all(
+            "rows => rows.map((row) => [row.cells[0].dataset.value, row.cells[1].dataset.value])"
+        )
+    ]
+
+
+def stored(session: Session, run: Run) -> list[tuple[int, float]]:
+    query = select(Point.step, Point.value).where(Point.run_id == run.id, Point.name == "loss").order_by(Point.step)
+    return [(step, value) for step, value in session.execute(query)]
+
+
+def points(page: Page, count: int) -> None:
+    expect(page.locator('[data-chart="loss eval_loss"]')).to_have_attribute("data-points", str(count), timeout=10_000)
+
+
+@pytest.mark.parametrize(("language", "width", "theme"), [("en", 390, "light"), ("zh", 1440, "dark")])
+def test_every_page_keeps_the_policy_and_never_scrolls_sideways(
+    page: Page, session: Session, language: str, width: int, theme: Any
+) -> None:
+    run = queued_run(session)
+    page.set_viewport_size({"width": width, "height": 844})
+    page.emulate_media(color_scheme=theme)
+    for path in (*PAGES, f"/runs/{run.name}"):
+        answer = page.goto(f"{path}?lang={language}")
+        assert answer is not None
+        assert answer.ok, path
+        expect(page.locator("html")).to_have_attribute("lang", "zh-CN" if language == "zh" else "en")
+        assert page.evaluate("() => document.documentElement.scrollWidth") <= width, path
+        assert page.evaluate("() => window.violations") == [], path
+
+
+def test_a_live_curve_grows_and_is_what_the_database_holds(page: Page, session: Session) -> None:
+    run = queued_run(session)
+    shipper = Shipper(session)
+    shipper.train(range(1, 6))
+    page.goto(f"/runs/{run.name}")
+    points(page, 5)
+    shipper.train(range(6, 21))
+    points(page, 20)
+    assert [(step, float(value)) for step, value in painted(page)] == stored(session, run)
+    expect(page.locator("[data-latest=loss]")).to_have_text("0.05")
+
+
+def test_a_run_that_went_back_shows_each_step_once_and_as_it_was_trained(page: Page, session: Session) -> None:
+    run = queued_run(session)
+    shipper = Shipper(session)
+    shipper.train(range(1, 11))
+    page.goto(f"/runs/{run.name}")
+    points(page, 10)
+    shipper.rewind(4)
+    points(page, 4)
+    shipper.train(range(5, 9), offset=3.0)
+    points(page, 8)
+    assert [(step, float(value)) for step, value in painted(page)] == stored(session, run)
+
+
+def test_a_loss_that_is_no_number_is_a_gap_with_a_mark(page: Page, session: Session) -> None:
+    run = queued_run(session)
+    shipper = Shipper(session)
+    shipper.ship(LineKind.METRICS, [1, 2, 3], lambda step: {"values": {"loss": "NaN" if step == 2 else 1.0}})
+    page.goto(f"/runs/{run.name}")
+    expect(page.locator('[data-chart="loss eval_loss"] [data-odd]')).to_have_text("not a finite number from step 2")
+    assert painted(page) == [(1, "1"), (2, "NaN"), (3, "1")]
+
+
+def test_samples_arrive_as_text_without_a_reload(page: Page, session: Session) -> None:
+    run = queued_run(session)
+    shipper = Shipper(session)
+    page.goto(f"/runs/{run.name}")
+    answer = {
+        "index": 0,
+        "prompt": "Who?",
+        "text": "<img src=x onerror=alert(1)> an owl",
+        "tokens": 5,
+        "finish": "stop",
+    }
+    shipper.ship(LineKind.SAMPLE, [0, 10], lambda _: answer)
+    expect(page.locator("[data-samples] li")).to_have_count(2, timeout=10_000)
+    expect(page.locator("[data-samples] li p").first).to_have_text("<img src=x onerror=alert(1)> an owl")
+
+
+def test_eight_tabs_share_one_stream_and_all_of_them_move(context: BrowserContext, session: Session) -> None:
+    run = queued_run(session)
+    shipper = Shipper(session)
+    streams: list[str] = []
+    context.on("request", lambda request: streams.append(request.url) if "/api/v1/events" in request.url else None)
+    tabs = [context.new_page() for _ in range(8)]
+    for tab in tabs:
+        tab.goto(f"/runs/{run.name}")
+    shipper.train(range(1, 4))
+    for tab in tabs:
+        points(tab, 3)
+    assert len(streams) == 1
+    tabs[0].close()  # it held the stream; another goes on
+    shipper.train(range(4, 7))
+    for tab in tabs[1:]:
+        points(tab, 6)
+
+
+def test_the_list_of_runs_moves_by_itself(page: Page, session: Session) -> None:
+    queued_run(session)
+    page.goto("/runs")
+    expect(page.locator("[data-state=queued].pill")).to_have_count(1)
+    shipper = Shipper(session)
+    shipper.train([1, 2])
+    expect(page.locator("[data-cell=loss]")).to_have_text("0.5", timeout=10_000)
+    expect(page.locator("[data-state=preparing].pill")).to_have_count(1)
+
+
+def test_discarding_asks_once_and_can_be_taken_back(page: Page, session: Session) -> None:
+    run = queued_run(session)
+    page.goto(f"/runs/{run.name}")
+    page.click("[data-opens=ask-discard]")
+    page.click("#ask-discard [data-closes]")
+    expect(page.locator("#run-status")).to_have_attribute("data-state", "queued")
+    page.click("[data-opens=ask-discard]")
+    page.click("#ask-discard .primary")
+    expect(page.locator("#run-status")).to_have_attribute("data-state", "stopped")
+    page.get_by_role("button", name="Bring it back").click()
+    expect(page.locator("#run-status")).to_have_attribute("data-state", "paused")
+
+
+def test_a_file_becomes_a_data_set_and_its_learned_tokens_are_inked(
+    page: Page, here: Settings, tiny_base: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(tiny_base, here.root / "models" / "tiny")
+    rows = tmp_path / "owls.jsonl"
+    rows.write_text('{"instruction": "Who eats mice?", "output": "The owl."}\n' * 3)
+    page.goto("/datasets")
+    page.set_input_files("input[type=file]", rows)
+    expect(page.locator("[data-as]")).to_have_value("owls")
+    page.click("[data-send]")
+    page.wait_for_url("**/datasets/owls")
+    expect(page.locator("#preview .tokens")).to_have_count(3, timeout=30_000)
+    first = page.locator("#preview .tokens").first
+    assert "".join(first.locator("i").all_inner_texts()) == "The owl."
+    expect(first.locator(".stamp.inked")).to_have_text("<|im_end|>")
+
+
+def test_rows_that_are_refused_are_named_and_can_be_left_out(page: Page, tmp_path: Path) -> None:
+    rows = tmp_path / "holes.jsonl"
+    rows.write_text('{"instruction": "Who?", "output": "The owl."}\n{"instruction": "Who?", "output": ""}\n')
+    page.goto("/datasets")
+    page.set_input_files("input[type=file]", rows)
+    page.click("[data-send]")
+    expect(page.locator("[data-problems] li").first).to_contain_text("row 2")
+    page.click("[data-skip]")
+    page.wait_for_url("**/datasets/holes")
+
+
+def test_the_keyboard_reaches_everything(page: Page) -> None:
+    page.goto("/")
+    page.keyboard.press("?")
+    expect(page.locator("#shortcuts")).to_be_visible()
+    page.keyboard.press("Escape")
+    page.keyboard.press("/")
+    expect(page.locator("#search")).to_be_focused()
+    page.keyboard.press("Escape")
+    page.locator("#search").blur()
+    page.keyboard.press("g")
+    page.keyboard.press("r")
+    page.wait_for_url("**/runs")
+    page.keyboard.press("n")
+    page.wait_for_url("**/runs/new")
