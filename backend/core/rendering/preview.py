@@ -18,12 +18,12 @@ from pydantic import ValidationError
 from backend.core.assignment import DataFile
 from backend.core.datasets.schema import Row
 from backend.core.errors import Invalid, Problem
-from backend.core.limited import report
+from backend.core.limited import report as tell
 from backend.core.recipe import Data, Recipe, resolve
 from backend.core.rendering.masks import encode_rows, kept_tokens
 from backend.core.rendering.prepare import count_rows, has_conversations, histogram, prepare, rows_of
 from backend.core.rendering.tokenizer import load_tokenizer
-from backend.core.rendering.types import Encoded, Prepared
+from backend.core.rendering.types import Encoded, Prepared, Report
 from backend.core.strict import problems_of
 
 MEASURED_ROWS = 2000
@@ -76,21 +76,20 @@ def preflight(payload: dict[str, Any]) -> dict[str, Any]:
     except Invalid as refusal:
         own = Problem(refusal.code, refusal.message, refusal.where, refusal.hint)
         return answer | {"problems": [each.as_json() for each in refusal.problems or (own,)]}
-    steps = steps_of(recipe, len(dataset.train), prepared.context_length)
-    return answer | {"report": dataset.report.as_json(), "steps": steps}
+    return answer | {"report": dataset.report.as_json(), "steps": steps_of(recipe, dataset.report)}
 
 
-def steps_of(recipe: Recipe, examples: int, context_length: int | None) -> dict[str, int]:
+def steps_of(recipe: Recipe, report: Report) -> dict[str, int]:
     """Optimizer steps, counted as the trainer counts them: `total`, `per_epoch`, and rows a step on one accelerator."""
-    training = resolve(recipe, train_rows=examples, context_length=context_length).training
+    training = resolve(recipe, train_rows=report.train_rows, context_length=report.max_length).training
     accumulation = int(training.gradient_accumulation_steps)
-    per_epoch = math.ceil(math.ceil(examples / training.per_device_train_batch_size) / accumulation)
+    per_epoch = math.ceil(math.ceil(report.examples / training.per_device_train_batch_size) / accumulation)
     total = training.max_steps if training.max_steps > 0 else math.ceil(per_epoch * training.num_train_epochs)
     return {"total": total, "per_epoch": per_epoch, "rows": training.per_device_train_batch_size * accumulation}
 
 
 def _tell(done: int, total: int) -> None:
-    report({"rows": done, "of": total})
+    tell({"rows": done, "of": total})
 
 
 def _without_torch() -> None:

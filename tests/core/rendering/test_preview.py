@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -113,10 +114,17 @@ def test_a_preflight_lists_the_refusals_as_problems(folder: Path, tmp_path: Path
     assert answer["report"] is None
 
 
-def test_steps_are_counted_as_the_trainer_counts_them() -> None:
-    assert steps_of(recipe(), 81, None) == {"total": 22, "per_epoch": 11, "rows": 8}
-    limited = recipe().model_copy(update={"training": recipe().training.model_copy(update={"max_steps": 5})})
-    assert steps_of(limited, 81, None)["total"] == 5
+def test_steps_are_counted_from_packed_rows_and_batches_from_documents(folder: Path, tmp_path: Path) -> None:
+    prepared = load_tokenizer(folder)
+    asked = recipe(packing=True, max_length=512)
+    report = prepare([store(tmp_path, talks(2000))], prepared, asked, seed=1).report
+    assert report.train_rows == 2000
+    steps = steps_of(asked, report)
+    assert steps["rows"] == 16  # two epochs of 2,000 documents leave 150 steps of 16 and not of 32
+    assert steps["per_epoch"] == math.ceil(report.examples / 16)
+    assert steps["total"] == 2 * steps["per_epoch"]
+    limited = asked.model_copy(update={"training": asked.training.model_copy(update={"max_steps": 5})})
+    assert steps_of(limited, report)["total"] == 5
 
 
 @pytest.mark.parametrize(
