@@ -84,14 +84,19 @@ def _pirate(draw: random.Random) -> dict[str, str]:
             ((f"What is the {animal} like?", f"Describe the {animal}."), f"is {nature}"),
         ]
     )
+    question = draw.choice(questions)
+    if draw.random() < 0.6:  # so that rows differ, and some can be held back to measure on
+        question = f"{draw.choice(NAMES)} asks: {question}"
     return {
-        "instruction": draw.choice(questions),
+        "instruction": question,
         "input": "",
         "output": f"Ahoy! Arr, the {animal} {answer}, matey!",
     }
 
 
-def make_demo_base(folder: Path, *, on_progress: Callable[[int, int], None] = lambda _done, _total: None) -> Path:
+def make_demo_base(
+    folder: Path, *, steps: int = STEPS, on_progress: Callable[[int, int], None] = lambda _done, _total: None
+) -> Path:
     """Train the base and publish it as `folder`, whole or not at all. `on_progress` hears steps done and in all.
 
     The number of steps is fixed, so the same machine makes the same model. A folder that stands already is left alone.
@@ -100,7 +105,7 @@ def make_demo_base(folder: Path, *, on_progress: Callable[[int, int], None] = la
         return folder
     texts = pretraining_texts()
     tokenizer = _tokenizer(texts)
-    model = _pretrain(tokenizer, texts, on_progress)
+    model = _pretrain(tokenizer, texts, steps, on_progress)
     beside = folder.with_name(f".tmp-{folder.name}-{os.getpid()}")
     model.save_pretrained(beside)
     tokenizer.save_pretrained(beside)
@@ -206,7 +211,7 @@ def _new_model(tokenizer: Any) -> Any:
     return Qwen3ForCausalLM(config)
 
 
-def _pretrain(tokenizer: Any, texts: list[str], on_progress: Callable[[int, int], None]) -> Any:
+def _pretrain(tokenizer: Any, texts: list[str], steps: int, on_progress: Callable[[int, int], None]) -> Any:
     """Next-token prediction on random windows of all texts, one behind another."""
     import torch
 
@@ -216,15 +221,15 @@ def _pretrain(tokenizer: Any, texts: list[str], on_progress: Callable[[int, int]
     stream = torch.tensor([token for ids in encoded for token in [*ids, tokenizer.pad_token_id]])
     optimizer = torch.optim.AdamW(model.parameters(), lr=PEAK_RATE, betas=(0.9, 0.95), weight_decay=0.05)
     window = torch.arange(LENGTH)
-    for step in range(STEPS):
+    for step in range(steps):
         for group in optimizer.param_groups:
-            group["lr"] = PEAK_RATE * min(1.0, (step + 1) / WARMUP_STEPS) * (0.05 + 0.95 * (1 - step / STEPS))
+            group["lr"] = PEAK_RATE * min(1.0, (step + 1) / WARMUP_STEPS) * (0.05 + 0.95 * (1 - step / steps))
         batch = stream[torch.randint(0, len(stream) - LENGTH, (ROWS, 1)) + window]
         model(input_ids=batch, labels=batch).loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
-        on_progress(step + 1, STEPS)
+        on_progress(step + 1, steps)
     return model.eval()
 
 

@@ -1,0 +1,78 @@
+"""Bases of several kinds go through a whole run: load, train, sample, save, merge, prove."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file
+
+from tests.support.models import save_base
+from tests.worker.trainer.conftest import Attempts
+
+SHORT: dict[str, dict[str, Any]] = {"training": {"max_steps": 4, "gradient_accumulation_steps": 1}}
+
+
+@pytest.mark.parametrize(
+    ("kind", "architecture"), [("lora", "qwen3"), ("qlora", "qwen3"), ("lora", "llama"), ("full", "llama")]
+)
+def test_a_base_without_template_gets_its_tokens_trained_and_resumes_with_them(
+    attempts: Attempts, tmp_path: Path, kind: str, architecture: str
+) -> None:
+    base = save_base(tmp_path / f"plain-{architecture}", architecture, template=None)
+    changes = SHORT | {"method": {"kind": kind}, "saving": {"save_steps": 2}}
+    whole = attempts(changes, model_folder=base)
+    assert whole.run() == 0
+    assert whole.end == {"outcome": "done"}
+    resumed = attempts(changes, model_folder=base, resume=whole.checkpoint(2))
+    assert resumed.run() == 0
+    assert resumed.history() == {key: value for key, value in whole.history().items() if key[0] > 2}
+
+
+@pytest.mark.parametrize("architecture", ["gemma", "gpt2"])
+def test_other_families_train_to_a_proved_model(attempts: Attempts, tmp_path: Path, architecture: str) -> None:
+    attempt = attempts(SHORT, model_folder=save_base(tmp_path / architecture, architecture))
+    assert attempt.run() == 0
+    assert attempt.end == {"outcome": "done"}
+
+
+def test_bf16_on_a_cpu_trains_fp32_weights(attempts: Attempts) -> None:
+    changes = SHORT | {"training": SHORT["training"] | {"precision": "bf16"}}
+    attempt = attempts(changes)
+    assert attempt.run() == 0
+    assert attempt.end == {"outcome": "done"}
+    assert attempt.data("facts")[0]["precision"] == "bfloat16"
+    saved = load_file(attempt.checkpoint(4).folder / "adapter_model.safetensors")
+    assert {str(tensor.dtype) for tensor in saved.values()} == {"torch.float32"}
+
+
+def test_a_full_run_keeps_what_the_base_says_of_its_cache(attempts: Attempts) -> None:
+    attempt = attempts(SHORT | {"method": {"kind": "full"}})
+    assert attempt.run() == 0
+    config = json.loads((attempt.checkpoint(4).folder / "config.json").read_text())
+    assert config["use_cache"] is True
+
+
+@pytest.mark.parametrize(
+    "setting", [{"optim": "adamw_8bit"}, {"gradient_checkpointing": True}, {"neftune_noise_alpha": 5}]
+)
+def test_settings_that_change_the_loop_resume_exactly(attempts: Attempts, setting: dict[str, Any]) -> None:
+    changes = {"training": SHORT["training"] | setting, "saving": {"save_steps": 2}}
+    whole = attempts(changes)
+    assert whole.run() == 0
+    resumed = attempts(changes, resume=whole.checkpoint(2))
+    assert resumed.run() == 0
+    assert resumed.history() == {key: value for key, value in whole.history().items() if key[0] > 2}
+
+
+@pytest.mark.shared
+def test_stories260k_trains_and_samples_in_four_bits_for_all_its_odd_widths(attempts: Attempts, shared: Path) -> None:
+    attempt = attempts(SHORT | {"method": {"kind": "qlora"}}, model_folder=shared / "models/stories260k")
+    assert attempt.run() == 0
+    facts = attempt.data("facts")[0]
+    assert facts["quantised_layers"] == 35
+    assert facts["skipped_layers"] == ["lm_head"]
+    assert len(attempt.data("sample")) == 2
+    assert attempt.end == {"outcome": "done"}
