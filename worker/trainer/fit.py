@@ -17,7 +17,8 @@ from typing import Any
 import torch
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments, get_scheduler
 
-from backend.core.assignment import Assignment, Word
+from backend.core.assignment import Amendment, Assignment, Word
+from backend.core.errors import Invalid
 from backend.core.recipe import Recipe
 from backend.core.rendering import Dataset, Prepared
 from worker.trainer.batches import Collator, supervised
@@ -87,7 +88,8 @@ def fit(job: Job) -> None:
     except Exception as error:
         if not is_out_of_memory(error):
             raise
-        where = f"at step {trainer.state.global_step + 1}"
+        step, doing = trainer.state.global_step, job.journal.doing
+        where = f"at step {step + 1}" if doing == "training" else f"while {doing} after step {step}"
         raise out_of_memory(where, trainer.window.rows, trainer.window.longest) from error
 
 
@@ -125,7 +127,7 @@ class StudioTrainer(Trainer):
         return (sys.maxsize, *super().set_initial_training_values(args, dataloader)[1:])
 
     def get_batch_samples(self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device) -> Any:
-        started = time.perf_counter()
+        started, self.job.journal.doing = time.perf_counter(), "training"
         batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
         self.window = Window.of(batches, started)
         return batches, items
@@ -206,6 +208,7 @@ class StudioTrainer(Trainer):
     def ask(self) -> None:
         """Answer the run's prompts and journal the answers."""
         job = self.job
+        job.journal.doing = "sampling"
         for sample in answers(
             job.loaded.model, job.prepared, job.plan.prompts, job.recipe.evaluation, job.recipe.training.seed
         ):
@@ -218,6 +221,7 @@ class StudioTrainer(Trainer):
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:  # noqa: ARG002 -- the base's signature
         job = self.job
+        job.journal.doing = "saving"
         if not is_finite(job.loaded.model):
             job.journal.log("warning", f"Step {self.state.global_step} was not saved: weights are not finite.")
             return
@@ -239,10 +243,7 @@ class StepBoundary(TrainerCallback):
         """Changes hold from the step that now begins, and are told before its metrics."""
         self.job.amendments.add(self.job.channel.take_changes())
         for amendment in self.job.amendments.take(state.global_step + 1):
-            self.job.plan = amend(self.job.plan, amendment)
-            state.max_steps = self.job.plan.total_steps
-            reshape_schedule(self.trainer, self.job.plan)
-            self.job.journal.amended(amendment.sequence, state.global_step + 1)
+            self._apply(amendment, state)
 
     def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:  # noqa: ARG002 -- the base's signature
         step, plan, word = state.global_step, self.job.plan, self.job.channel.word
@@ -257,6 +258,16 @@ class StepBoundary(TrainerCallback):
         )
         self.job.progress.is_complete = is_last
         control.should_training_stop = is_end or word is Word.PAUSE
+
+    def _apply(self, amendment: Amendment, state: TrainerState) -> None:
+        job = self.job
+        try:
+            job.plan = amend(job.plan, amendment)
+        except Invalid as problem:  # a run of many hours does not die of a wish that cannot be met
+            return job.journal.log("error", f"A change was not made. {problem}")
+        state.max_steps = job.plan.total_steps
+        reshape_schedule(self.trainer, job.plan)
+        job.journal.amended(amendment.sequence, state.global_step + 1)
 
 
 def reshape_schedule(trainer: Trainer, plan: Plan) -> None:

@@ -55,8 +55,12 @@ class Journal:
         """The phase, or the long part, that the work is in."""
         return str(self._progress["what"])
 
+    @doing.setter
+    def doing(self, what: str) -> None:
+        self._progress = {"what": what, "done": 0, "total": 0}
+
     def phase(self, name: str, text: str = "") -> None:
-        self._progress = {"what": name, "done": 0, "total": 0}
+        self.doing = name
         self._write(LineKind.PHASE, {"phase": name, "text": text})
 
     def facts(self, **facts: Any) -> None:

@@ -140,9 +140,11 @@ def test_a_change_that_comes_in_mid_run_is_taken_at_the_next_boundary(attempts: 
     wait_until(attempt, has_trained)
     attempt.tell(kind="change", amendment=change(1, "evaluation.prompts", ["Who?"]).model_dump())
     wait_until(attempt, lambda text: '"amended"' in text)
-    attempt.tell(kind="change", amendment=change(2, "training.max_steps", 1).model_dump())
+    attempt.tell(kind="change", amendment=change(2, "training.learning_rate", "fast").model_dump())
+    attempt.tell(kind="change", amendment=change(3, "training.max_steps", 1).model_dump())
     assert attempt.trainers.wait() == 0
     amended = attempt.data("amended")
-    assert [line["sequence"] for line in amended] == [1, 2]
+    assert [line["sequence"] for line in amended] == [1, 3]
+    assert "training.learning_rate: 'fast' cannot be the new value." in attempt.data("log")[-1]["text"]
     assert attempt.data("sample")[-1]["prompt"] == "Who?"
     assert max(attempt.losses()) == amended[-1]["step"]

@@ -15,7 +15,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "lora": {"kind": "lora", "r": 4, "lora_dropout": 0.05, "use_dora": True},
     "qlora": {"kind": "qlora", "r": 4, "lora_dropout": 0.05},
 }
-# The eighth step's window is the micro-batches 22 to 24 of a process; step 8 is saved after evaluation and samples.
+# Micro-batch 20 is the second of the three of step 7; step 8 is saved after evaluation and samples.
 DEATHS = {"micro-step:20": 4, "saving:8": 4}
 
 
