@@ -29,7 +29,7 @@ type Operation = {
   responses?: Record<string, Media & { description?: string }>;
 };
 type Spec = { paths: Record<string, Record<string, Operation>>; components?: { schemas?: Record<string, Schema> } };
-type Words = { try?: string; send?: string; parameters?: string; body?: string; answers?: string };
+type Words = { try?: string; send?: string; body?: string; answers?: string };
 
 const METHODS = ["get", "put", "post", "patch", "delete"];
 const DEPTH = 4;
