@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import socket
 import sys
 from importlib import import_module
@@ -49,6 +50,14 @@ def up() -> None:
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     studio.up(settings())
+
+
+@app.command()
+def demo() -> None:
+    """Fine-tune a small model in two minutes, show what changed, and keep serving. STUDIO_DEMO_EXIT=1 ends it then."""
+    from backend.commands.demo import demo as show
+
+    show(settings(), ends=os.environ.get("STUDIO_DEMO_EXIT") == "1")
 
 
 @app.command()
