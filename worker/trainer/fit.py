@@ -264,7 +264,8 @@ class StepBoundary(TrainerCallback):
         try:
             job.plan = amend(job.plan, amendment)
         except Invalid as problem:  # a run of many hours does not die of a wish that cannot be met
-            return job.journal.log("error", f"A change was not made. {problem}")
+            job.journal.log("error", f"A change was not made. {problem}")
+            return
         state.max_steps = job.plan.total_steps
         reshape_schedule(self.trainer, job.plan)
         job.journal.amended(amendment.sequence, state.global_step + 1)
