@@ -6,9 +6,19 @@ import contextlib
 import secrets
 from functools import cache
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BeforeValidator, Field
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+
+def _parts(value: object) -> object:
+    """`a, b` → `("a", "b")`: what else holds several names in a shell."""
+    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+
+Listed = BeforeValidator(_parts)
+"""Written in the environment with commas; pydantic by itself would ask for JSON there."""
 
 
 class Settings(BaseSettings):
@@ -21,8 +31,8 @@ class Settings(BaseSettings):
         "127.0.0.1", description="Address to listen on. Anything but loopback makes the studio reachable by others."
     )
     port: int = Field(8321, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
-    hosts: tuple[str, ...] = Field(
-        (), description="Names by which people reach the studio, besides addresses and this machine's own name."
+    hosts: Annotated[tuple[str, ...], NoDecode, Listed] = Field(
+        (), description="Names, with commas, by which people reach the studio besides addresses and this machine's own."
     )
     database_url: str = Field(
         "", validation_alias="DATABASE_URL", description="Postgres; empty starts the embedded one."
@@ -31,8 +41,8 @@ class Settings(BaseSettings):
         "", validation_alias="REDIS_URL", description="Redis or Valkey; empty starts the embedded one."
     )
     storage_url: str = Field("", description="Bucket for data and artifacts; empty keeps them under the home folder.")
-    model_roots: tuple[Path, ...] = Field(
-        (), description="Folders in which base models may lie, besides `home/models`."
+    model_roots: Annotated[tuple[Path, ...], NoDecode, Listed] = Field(
+        (), description="Folders, with commas, in which base models may lie besides `home/models`."
     )
     worker_name: str = Field("", description="Name of this worker host; empty takes the host's name.")
     devices: str = Field("auto", description="`auto`, `cpu`, or CUDA indices such as `0,1`.")
