@@ -53,7 +53,7 @@ def demo_recipe(model: str, dataset: str) -> dict[str, Any]:
         "data": {"sets": [dataset], "max_length": 128},
         "method": {"kind": "qlora", "r": 16},
         "training": {
-            "learning_rate": 4e-3,
+            "learning_rate": 2e-3,
             "max_steps": 150,
             "per_device_train_batch_size": 16,
             "gradient_accumulation_steps": 1,
