@@ -8,6 +8,7 @@ import importlib
 import os
 import re
 import signal
+import socket
 import sys
 import threading
 import time
@@ -89,13 +90,19 @@ def run_directory() -> Path:
     return Path(given) if given else settings().folder("run")
 
 
+def lock_name(device: str) -> str:
+    """Hosts may share a home, and each has a `cuda:0` of its own; containers of one machine have the same one."""
+    boot = Path("/proc/sys/kernel/random/boot_id")
+    machine = boot.read_text().strip() if boot.exists() else socket.gethostname()
+    return f"device-{machine}-{re.sub(r'[^a-z0-9]+', '-', device.lower())}.lock"
+
+
 @contextmanager
 def device_lock(device: str, journal: Journal) -> Iterator[None]:
     """Hold the accelerator for as long as this process works. The kernel frees it however the process ends."""
     folder = run_directory()
     folder.mkdir(parents=True, exist_ok=True)
-    name = re.sub(r"[^a-z0-9]+", "-", device.lower())
-    with open(folder / f"device-{name}.lock", "wb") as file:
+    with open(folder / lock_name(device), "wb") as file:
         if not _try_lock(file.fileno()):
             journal.phase("loading", f"Waiting for {device}: another trainer still holds it.")
             while not _try_lock(file.fileno()):

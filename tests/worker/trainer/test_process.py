@@ -13,6 +13,7 @@ from pathlib import Path
 
 from backend.core.assignment import ASSIGNMENT, JOURNAL
 from tests.worker.trainer.conftest import Attempts
+from worker.trainer.process import lock_name
 
 SPARE = [sys.executable, "-W", "ignore", "-m", "worker.trainer"]
 
@@ -68,7 +69,7 @@ def test_a_trainer_dies_with_its_parent(tmp_path: Path) -> None:
 
 def test_a_second_trainer_waits_for_the_accelerator_and_says_so(attempts: Attempts) -> None:
     attempt = attempts({"training": {"max_steps": 1}, "evaluation": {"prompts": []}})
-    with open(attempt.trainers.run_directory / "device-cpu.lock", "wb") as file:
+    with open(attempt.trainers.run_directory / lock_name("cpu"), "wb") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         attempt.trainers.start(attempt.folder / ASSIGNMENT)
         journal = attempt.folder / JOURNAL
