@@ -30,7 +30,7 @@ def test_a_token_is_made_listed_used_and_revoked(database_url: str) -> None:
         identity = people.find_bearer(session, secret)
         assert identity
         assert identity.role == "viewer"
+        session.commit()
         assert runner.invoke(app, ["revoke", listed.split()[0]]).exit_code == 0
-        session.rollback()
         assert people.find_bearer(session, secret) is None
     engine.dispose()
