@@ -73,7 +73,8 @@ async def edge(
 ) -> Edge:
     studio, route = studio_of(request), request.scope["route"]
     status = (isinstance(route, APIRoute) and route.status_code) or 200
-    if not idempotency_key or request.method != "POST":
+    is_repeatable = request.method == "POST" and request.url.path.startswith("/api/")
+    if not idempotency_key or not is_repeatable:
         return Edge(studio, who, status, "", "")
     key = repeats.check_key(idempotency_key)
     target = request.url.path + "?" + request.url.query

@@ -7,10 +7,11 @@ requests at once the second waits for the first one's commit.
 from __future__ import annotations
 
 import hashlib
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import update
+from sqlalchemy import delete, func, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -18,6 +19,7 @@ from backend.core.errors import BadRequest, Conflict
 from backend.core.models import Repeat
 
 MAX_KEY = 200
+KEPT = timedelta(days=7)
 
 
 class Repeated(Exception):
@@ -67,3 +69,8 @@ def reserve(session: Session, user_id: UUID, key: str, print_: str) -> None:
 def remember(session: Session, user_id: UUID, key: str, status: int, answer: Any) -> None:
     own = (Repeat.user_id == user_id, Repeat.key == key)
     session.execute(update(Repeat).where(*own).values(status=status, answer={"body": answer}))
+
+
+def forget_old(session: Session) -> None:
+    """Nobody sends the same request again after so long. For the start of a process."""
+    session.execute(delete(Repeat).where(Repeat.created_at < func.clock_timestamp() - KEPT))

@@ -122,6 +122,48 @@ class RowsOut(Out):
     total: int
 
 
+class PieceOut(Out):
+    """One token of a row. The texts of all pieces, joined, are what the model reads."""
+
+    id: int
+    text: str
+    trained: bool = Field(description="The model learns to write it.")
+    special: bool
+    cut: bool = Field(description="It lies beyond the longest row.")
+    role: str = Field(examples=["assistant"])
+
+
+class PreviewRowOut(Out):
+    """A row as the model would read it; `problem` alone where it cannot be read."""
+
+    set: str
+    number: int
+    tokens: int = 0
+    trained_tokens: int = 0
+    over: bool = Field(False, description="Longer than the longest row.")
+    endless: bool = Field(False, description="No end token is learned.")
+    pieces: list[PieceOut] = []
+    control_text: list[str] = Field([], description="Control tokens that the row spells out; they are read as text.")
+    problem: ProblemOut | None = None
+
+
+class LengthsOut(Out):
+    rows: int = Field(description="How many rows were measured.")
+    histogram: list[tuple[int, int, int]] = Field(description="`[from, to, rows]` in tokens, `to` exclusive.")
+    over: int
+
+
+class PreviewOut(Out):
+    template_source: str = Field(examples=["chatml"], description="Where the chat template comes from.")
+    added_tokens: list[Json] = Field(examples=[[{"token": "<|im_end|>", "id": 512}]])
+    stop_tokens: list[str]
+    context_length: int | None = None
+    max_length: int
+    notes: list[str] = Field(description="What was decided to make the tokenizer ready.")
+    rows: list[PreviewRowOut]
+    lengths: LengthsOut
+
+
 class OperationOut(Out):
     """Background work on data. `done` of `total` bytes; `result` names what it made."""
 

@@ -20,7 +20,7 @@ from backend.core.datasets.operations import Operations
 from backend.core.events import take_rings
 from backend.core.people import Identity
 from backend.core.settings import Settings
-from backend.web import failures
+from backend.web import failures, repeats
 from backend.web.render import Renderer
 from backend.web.repeats import Repeated
 from backend.web.security import Throttle, own_names
@@ -54,7 +54,7 @@ class Studio:
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        await self.write(self._prepare_first_visit)
+        await self.write(self._prepare)
         await self.read(lambda session: store.clean_up(session, self.settings))
         await asyncio.to_thread(self.operations.resume)
         self.spawn(self.hub.run())
@@ -67,9 +67,10 @@ class Studio:
         await self.engine.dispose()
         self.sync_engine.dispose()
 
-    def _prepare_first_visit(self, session: Session) -> None:
+    def _prepare(self, session: Session) -> None:
         people.lock_first_start(session)
         people.setup_link(session, self.settings.folder("run"))
+        repeats.forget_old(session)
 
     def spawn(self, work: Coroutine[Any, Any, Any]) -> None:
         """Run beside the requests. The set keeps a reference: the loop alone would let it be collected."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
 import httpx
 import pytest
 from fastapi import FastAPI
@@ -205,3 +208,24 @@ async def test_no_secret_is_logged(app: FastAPI, here: Settings, caplog: pytest.
     for hidden in (canary, cookie, csrf, secret):
         assert len(hidden) > 15
         assert hidden not in caplog.text
+
+
+async def test_a_data_set_is_shown_in_ink_through_a_model(
+    member: httpx.AsyncClient, here: Settings, tiny_base: Path
+) -> None:
+    shutil.copytree(tiny_base, here.folder("models") / "tiny")
+    rows = b'{"instruction": "hello", "output": "<script>alert(1)</script>"}\n'
+    assert (await member.put("/api/v1/datasets/two%20words", content=rows)).status_code == 201
+    assert "two words" in (await member.get("/datasets")).text
+    page = (await member.get("/datasets/two words")).text
+    part = await member.get("/datasets/two words/preview?model=tiny")
+    assert (part.status_code, "<html" in part.text) == (200, False)
+    assert "learned" in part.text
+    assert "<script>alert" not in page + part.text
+    refused = await member.get("/datasets/two words/preview?model=../etc")
+    assert "outside the model folders" in refused.text
+    deleted = await member.post("/datasets/two words/delete")
+    assert deleted.headers["location"] == "/datasets?deleted=two%20words"
+    assert "/datasets/two%20words/restore" in (await member.get(deleted.headers["location"])).text
+    assert (await member.post("/datasets/two words/restore")).headers["location"] == "/datasets/two%20words"
+    assert "tiny" in (await member.get("/models")).text

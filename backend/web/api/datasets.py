@@ -16,7 +16,7 @@ from backend.core.models import Dataset
 from backend.core.storage import storage
 from backend.web import previews, reading
 from backend.web.deps import AnEdge, Edge, may_change
-from backend.web.shapes import DatasetDetailOut, DatasetOut, Json, OperationOut, RowsOut
+from backend.web.shapes import DatasetDetailOut, DatasetOut, OperationOut, PreviewOut, RowsOut
 
 router = APIRouter(prefix="/datasets", tags=["data sets"])
 
@@ -132,13 +132,14 @@ async def preview(
     assistant_only_loss: bool = True,
     offset: Annotated[int, Query(ge=0)] = 0,
     limit: Annotated[int, Query(ge=1, le=50)] = 10,
-) -> Json:
+) -> PreviewOut:
     """Rows as the model would read them, each token marked: learned, only read, special or cut. The trainer uses the
     same function."""
     found = await edge.read(lambda session: store.version(session, name, version))
     data = {"assistant_only_loss": assistant_only_loss} | ({"max_length": max_length} if max_length else {})
     lens = previews.Lens(model, chat_template, data)
-    return await asyncio.to_thread(previews.preview, edge.settings, found, name, lens, offset, limit)
+    marked = await asyncio.to_thread(previews.preview, edge.settings, found, name, lens, offset, limit)
+    return PreviewOut.model_validate(marked)
 
 
 @router.delete("/{name}", status_code=204)
