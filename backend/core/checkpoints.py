@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from backend.core.assignment import MANIFEST
+from backend.core.durable import sync
 from backend.core.errors import Problem
 
 
@@ -76,15 +76,6 @@ def verify(folder: Path) -> list[Problem]:
 def manifest_sha256(folder: Path) -> str:
     """The digest that a journal line and a row name a checkpoint by."""
     return hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest()
-
-
-def sync(path: Path) -> None:
-    """Make a file's bytes, or a folder's names, outlive a power cut."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _entry(folder: Path, name: str) -> FileEntry:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 from uuid import uuid4
 
+from backend.core.durable import sync
 from backend.core.errors import NotFound, Unavailable
 from backend.core.settings import Settings
 
@@ -169,16 +170,7 @@ def publish_file(file: Path, target: Path) -> None:
         shutil.copyfile(file, draft)
         publish_file(draft, target)
         file.unlink()
-    sync_folder(target.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make a rename in this folder survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync(target.parent)
 
 
 def _missing(key: str) -> NotFound:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict
@@ -12,6 +11,7 @@ from typing import Any
 from backend.core.archives import describe, files_sha256
 from backend.core.assignment import ARTIFACTS, LineKind
 from backend.core.catalog import EXPORTS
+from backend.core.durable import sync, sync_tree
 from backend.core.exports.base import Export
 from worker.exports.bench import WorkerBench
 from worker.exports.context import ExportContext
@@ -40,10 +40,10 @@ def publish(export: Export, context: ExportContext, attempt: Path, emit: Emit) -
     beside.mkdir(parents=True)
     try:
         facts = export.write(WorkerBench(context, per_cent(export.title, emit)), beside)
-        sync(beside)
+        sync_tree(beside)
         files = describe(beside)
         beside.rename(folder)
-        sync_folder(folder.parent)
+        sync(folder.parent)
     except BaseException:
         shutil.rmtree(beside, ignore_errors=True)
         raise
@@ -69,22 +69,3 @@ def per_cent(what: str, emit: Emit) -> OnProgress:
             emit(LineKind.PROGRESS, {"what": what, "done": done, "total": total})
 
     return tell
-
-
-def sync(folder: Path) -> None:
-    """Everything below `folder` is on the disk when this returns."""
-    for path in folder.rglob("*"):
-        if path.is_file():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-        else:
-            sync_folder(path)
-    sync_folder(folder)
-
-
-def sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
