@@ -19,6 +19,7 @@ from openapi_spec_validator import validate
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from backend.core import people
 from backend.core.archives import describe, files_sha256
 from backend.core.models import Artifact, Point, Repeat, Role, Run
 from backend.core.settings import Settings
@@ -236,6 +237,20 @@ async def test_lists_are_paged(viewer: httpx.AsyncClient, session: Session) -> N
     rest = (await viewer.get(f"/api/v1/runs?limit=3&before={first['next']}")).json()
     assert [run["name"] for run in first["items"] + rest["items"]] == [f"run {n}" for n in (4, 3, 2, 1, 0)]
     assert rest["next"] is None
+
+
+async def test_one_changes_ones_own_language_and_password(session: Session, member: httpx.AsyncClient) -> None:
+    assert (await member.patch("/api/v1/me", json={"language": "zh"})).json()["language"] == "zh"
+    assert 'lang="zh-CN"' in (await member.get("/help")).text
+    user = people.find(session, "the member")
+    user.password_hash = people.hash_password("four quiet words")
+    session.commit()
+    wrong = await member.put("/api/v1/me/password", json={"old": "no", "new": "four other words"})
+    assert wrong.status_code == 403
+    done = await member.put("/api/v1/me/password", json={"old": "four quiet words", "new": "four other words"})
+    assert done.status_code == 204
+    session.refresh(user)
+    assert people.password_matches("four other words", user.password_hash)
 
 
 async def test_a_token_is_listed_and_revoked(member: httpx.AsyncClient, app: FastAPI) -> None:

@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 
 from backend.core import people
 from backend.core.strict import Strict
+from backend.web import reading
 from backend.web.deps import AnEdge
 from backend.web.door import change_password
 from backend.web.render import person_of
@@ -36,13 +37,9 @@ async def get_me(edge: AnEdge) -> PersonOut:
 async def change_me(body: ChangeMe, edge: AnEdge) -> PersonOut:
     def work(session: Session) -> PersonOut:
         people.set_language(session, edge.who.id, body.language)
-        return reading_of(session, edge.who.name)
+        return reading.person_out(people.find(session, str(edge.who.id)))
 
     return await edge.write(work)
-
-
-def reading_of(session: Session, name: str) -> PersonOut:
-    return PersonOut.model_validate(people.find(session, name))
 
 
 @router.put("/password", status_code=204)
