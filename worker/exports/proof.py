@@ -18,12 +18,11 @@ import torch
 from backend.core.errors import StudioError
 
 if TYPE_CHECKING:
-    from transformers import BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import BitsAndBytesConfig, PreTrainedModel
 
 ANSWER_TOKENS = 16
 ROW_TOKENS = 512
 COMPARED_POSITIONS = 32  # of each sequence, its last ones: a vocabulary of 150,000 makes 19 MB of each
-NO_PROMPT = "Hello!"  # a run without prompts is proved all the same
 MARGIN = 3.0  # the largest of few rounding errors varies about twofold from one draw to the next
 FLOOR_LOGITS = 1e-3  # in float32, kernels and the order of sums alone make up to 1e-4
 SEED = 0
@@ -45,15 +44,12 @@ class Watched:
         return sum(len(each) for each in self.logits)
 
 
-def watched_logits(
-    model: Any, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], rows: Sequence[Sequence[int]] = ()
-) -> Watched:
-    """Run the watched model on its prompts, through the chat template, and on held-back rows of token ids.
+def watched_logits(model: Any, questions: Sequence[Sequence[int]], rows: Sequence[Sequence[int]] = ()) -> Watched:
+    """Run the watched model on the run's questions, one at least, and on held-back rows; both are token ids.
 
-    Each prompt is followed by the greedy answer's first 16 tokens. The model's mode is restored; no random number is drawn.
+    Each question is followed by the greedy answer's first 16 tokens. The model's mode is restored; no random number is drawn.
     """
     with answering(model):
-        questions = [templated(tokenizer, prompt) for prompt in prompts or (NO_PROMPT,)]
         answered = [answer(model, ids) for ids in questions]
         sequences = (*answered, *(tuple(row[:ROW_TOKENS]) for row in rows if row))
         return Watched(sequences, logits_of(model, sequences))
@@ -69,15 +65,6 @@ def answering(model: Any) -> Iterator[None]:
             yield
     finally:
         model.train(training)
-
-
-def templated(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[int]:
-    """The ids of a question as the model saw questions in training."""
-    if tokenizer.chat_template is None:
-        return list(tokenizer.encode(prompt))
-    messages = [{"role": "user", "content": prompt}]
-    text = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
-    return list(tokenizer.encode(str(text), add_special_tokens=False))  # the template writes what it wants itself
 
 
 def answer(model: Any, ids: Sequence[int]) -> tuple[int, ...]:

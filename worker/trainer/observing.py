@@ -12,7 +12,7 @@ from transformers import GenerationConfig
 
 from backend.core.recipe import Evaluation
 from backend.core.rendering import IGNORE_INDEX, Example, Prepared
-from worker.exports.proof import templated
+from backend.core.rendering.masks import encode_prompt
 from worker.trainer.batches import Collator, in_batches, supervised
 from worker.trainer.undisturbed import undisturbed
 
@@ -64,7 +64,7 @@ def answers(
 ) -> Iterator[Sample]:
     """Ask each prompt through the chat template, with the same seed each time. Training does not notice."""
     for index, prompt in enumerate(prompts):
-        question = templated(prepared.tokenizer, prompt)
+        question = encode_prompt(prompt, prepared)
         with undisturbed(model):
             torch.manual_seed(seed + index)
             answer = _generate(model, question, generation_config(prepared, settings, len(question)))

@@ -16,6 +16,7 @@ from backend.core.assignment import CONTROL, JOURNAL, Assignment, Outcome, Word
 from backend.core.errors import Invalid, StudioError
 from backend.core.recipe import resolve
 from backend.core.rendering import Dataset, Prepared
+from backend.core.rendering.masks import encode_prompt
 from backend.core.rendering.prepare import has_conversations, prepare
 from backend.core.rendering.tokenizer import load_tokenizer
 from worker.exports.context import DataFact, ExportContext
@@ -31,6 +32,8 @@ from worker.trainer.loading import Loaded, load, versions
 from worker.trainer.plan import Amendments, amend, make_plan
 from worker.trainer.process import device_lock
 
+NO_PROMPT = "Hello!"
+"""What a run without prompts is proved on, beside its rows."""
 PROOF_ROWS = 4
 """Rows held back that the proof looks at beside the prompts."""
 
@@ -163,7 +166,8 @@ def before_the_first_step(job: Job) -> Outcome | None:
 def export(job: Job) -> None:
     """Take down what the watched model answers, free it, and write, prove and publish what the run gives out."""
     rows = [example.input_ids.tolist() for example in job.dataset.eval[:PROOF_ROWS]]
-    watched = watched_logits(job.loaded.model, job.prepared.tokenizer, job.plan.prompts, rows)
+    questions = [encode_prompt(prompt, job.prepared) for prompt in job.plan.prompts or (NO_PROMPT,)]
+    watched = watched_logits(job.loaded.model, questions, rows)
     tokenizer = job.assignment.folder / "tokenizer"
     job.prepared.tokenizer.save_pretrained(tokenizer)
     assert job.checkpoint is not None, "a fit ends with a checkpoint"

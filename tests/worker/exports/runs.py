@@ -51,7 +51,7 @@ def finished_run(
         base_name=base.name,
         trained=folder / "trained",
         tokenizer=folder / "tokenizer",
-        watched=watched_logits(model, tokenizer, PROMPTS, [[5, 6, 7, 8]]),
+        watched=watched_logits(model, questions(tokenizer), [[5, 6, 7, 8]]),
         dtype=dtype,
         quantisation=options.get("quantization_config"),
         data=(DataFact("pirates", 1, 600, "ab" * 32),),
@@ -88,3 +88,9 @@ def stored_as(base: Path, folder: Path, dtype: torch.dtype) -> Path:
 
 def edit_json(path: Path, **changes: Any) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def questions(tokenizer: Any) -> list[list[int]]:
+    """The prompts as the model saw questions in training."""
+    turns = [[{"role": "user", "content": prompt}] for prompt in PROMPTS]
+    return [list(tokenizer.apply_chat_template(turn, add_generation_prompt=True)["input_ids"]) for turn in turns]

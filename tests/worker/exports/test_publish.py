@@ -19,7 +19,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from backend.core.archives import ArchivedFile, files_sha256
 from backend.core.assignment import LineKind
 from backend.core.errors import StudioError
-from tests.worker.exports.runs import PROMPTS, edit_json, finished_run, stored_as
+from tests.worker.exports.runs import edit_json, finished_run, questions, stored_as
 from worker.exports.context import ExportContext
 from worker.exports.proof import answering, largest_difference, logits_of, watched_logits
 from worker.exports.publish import export_all
@@ -197,10 +197,10 @@ def test_watching_changes_neither_the_models_mode_nor_any_random_state(tiny_base
     model: Any = AutoModelForCausalLM.from_pretrained(tiny_base).train()
     tokenizer: Any = AutoTokenizer.from_pretrained(tiny_base)
     state = torch.get_rng_state()
-    first = watched_logits(model, tokenizer, PROMPTS)
+    first = watched_logits(model, questions(tokenizer))
     assert model.training
     assert torch.equal(torch.get_rng_state(), state)
-    assert largest_difference(first.logits, watched_logits(model, tokenizer, PROMPTS).logits) == 0.0
+    assert largest_difference(first.logits, watched_logits(model, questions(tokenizer)).logits) == 0.0
 
 
 @pytest.mark.shared
