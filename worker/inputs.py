@@ -26,7 +26,12 @@ def fetch_inputs(settings: Settings, run: Run) -> Inputs:
     choice = ModelChoice(path=run.model["path"], revision=run.model.get("revision"))
     files = storage(settings)
     data = tuple(
-        {"name": each["name"], "version": each["version"], "path": files.fetch(each["key"]), "weight": each.get("weight")}
+        {
+            "name": each["name"],
+            "version": each["version"],
+            "path": files.fetch(each["key"]),
+            "weight": each.get("weight"),
+        }
         for each in run.data
     )
     return Inputs(locate(choice, settings), data)
