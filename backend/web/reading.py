@@ -43,10 +43,10 @@ from backend.web.shapes import (
     DatasetDetailOut,
     DatasetOut,
     DeviceOut,
+    ErrorBody,
     Json,
     OperationOut,
     PersonOut,
-    ProblemOut,
     RecipeOut,
     RecipeVersionOut,
     RunDetailOut,
@@ -316,5 +316,5 @@ def _worker_out(row: Worker, devices: list[DeviceOut], runs: list[str]) -> Worke
 
 def operation_out(row: Operation) -> OperationOut:
     own = "id kind state done total result created_at ended_at"
-    error = row.error and ProblemOut.model_validate(row.error.get("error", row.error))
+    error = row.error and ErrorBody.model_validate(row.error.get("error", row.error))
     return OperationOut.model_validate({field: getattr(row, field) for field in own.split()} | {"error": error})

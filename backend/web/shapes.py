@@ -173,7 +173,7 @@ class OperationOut(Out):
     done: int
     total: int | None = None
     result: Json | None = None
-    error: ProblemOut | None = None
+    error: ErrorBody | None = None
     created_at: datetime
     ended_at: datetime | None = None
 
