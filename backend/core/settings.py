@@ -40,7 +40,9 @@ class Settings(BaseSettings):
     redis_url: str = Field(
         "", validation_alias="REDIS_URL", description="Redis or Valkey; empty starts the embedded one."
     )
-    storage_url: str = Field("", description="Bucket for data sets; empty keeps them in the home, where checkpoints and artifacts are.")
+    storage_url: str = Field(
+        "", description="Bucket for data sets; empty keeps them in the home, where checkpoints and artifacts are."
+    )
     model_roots: Annotated[tuple[Path, ...], NoDecode, Listed] = Field(
         (), description="Folders, with commas, in which base models may lie besides `home/models`."
     )
