@@ -81,10 +81,6 @@ class Studio:
         found = [process for process in processes_of(self.home) if name in " ".join(process.cmdline())]
         return sorted(found, key=psutil.Process.create_time)
 
-    def kill(self, name: str) -> None:
-        """kill -9 of the oldest process with `name` in its arguments."""
-        self.children(name)[0].kill()
-
     def stop(self) -> None:
         """In order, as Ctrl-C does. Fails where anything is left running."""
         self.process.send_signal(signal.SIGTERM)
