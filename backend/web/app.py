@@ -23,25 +23,9 @@ from backend.web.api import ROUTERS
 from backend.web.render import STATIC
 from backend.web.repeats import Repeated
 from backend.web.security import Guard
-from backend.web.shapes import ErrorOut
 from backend.web.studio import Studio, studio_of
 
 API_VERSION = "1.0.0"
-ERRORS: dict[int | str, dict[str, Any]] = {
-    status: {"model": ErrorOut, "description": words}
-    for status, words in {
-        400: "The request is malformed.",
-        401: "Nobody is signed in, or the token does not hold.",
-        403: "Your role does not allow it, or the request came from another site.",
-        404: "There is no such thing.",
-        409: "It is not in a state in which this can be done.",
-        413: "Too large.",
-        422: "What was sent cannot be used; `problems` lists everything wrong with it.",
-        429: "Too many at once; `Retry-After` says when to try again.",
-        500: "Our own fault; `incident` finds it in the log.",
-        503: "A service that this needs cannot be reached now.",
-    }.items()
-}
 
 
 class HashedFiles(StaticFiles):
@@ -89,7 +73,7 @@ def create_app(here: Settings | None = None) -> FastAPI:
 
 
 def api_router() -> APIRouter:
-    router = APIRouter(prefix="/api/v1", responses=ERRORS)
+    router = APIRouter(prefix="/api/v1")
     for each in ROUTERS:
         router.include_router(each)
     return router

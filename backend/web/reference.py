@@ -9,6 +9,7 @@ from fastapi.openapi.utils import get_openapi
 from starlette.responses import JSONResponse, Response
 
 from backend.web.contexts import DocsPage
+from backend.web.shapes import ErrorOut
 from backend.web.studio import studio_of
 
 router = APIRouter(include_in_schema=False)
@@ -41,6 +42,21 @@ TAGS = {
 }
 
 
+ERRORS = {
+    "400": "The request is malformed.",
+    "401": "Nobody is signed in, or the token does not hold.",
+    "403": "Your role does not allow it, or the request came from another site.",
+    "404": "There is no such thing.",
+    "409": "It is not in a state in which this can be done.",
+    "413": "Too large.",
+    "422": "What was sent cannot be used; `problems` lists everything wrong with it.",
+    "429": "Too many at once; `Retry-After` says when to try again.",
+    "500": "Our own fault; `incident` finds it in the log.",
+    "503": "A service that this needs cannot be reached now.",
+}
+COMPONENT = "#/components/schemas/{model}"
+
+
 @router.get("/api/v1/openapi.json")
 async def openapi(request: Request) -> Response:
     return JSONResponse(document(request.app))
@@ -61,7 +77,24 @@ def document(app: FastAPI) -> dict[str, Any]:
             routes=app.routes,
             tags=[{"name": name, "description": words} for name, words in TAGS.items()],
         )
+        describe_errors(made)
         made["components"]["securitySchemes"] = SCHEMES
         made["security"] = [{name: []} for name in SCHEMES]
         app.openapi_schema = made
     return app.openapi_schema
+
+
+def describe_errors(document: dict[str, Any]) -> None:
+    """Every operation may answer with any of the errors. They are written into the document, since declaring them on each
+    route would build hundreds of validators at the start that never validate anything.
+    """
+    schema = ErrorOut.model_json_schema(ref_template=COMPONENT, mode="serialization")
+    shapes = document["components"]["schemas"]
+    shapes |= {**schema.pop("$defs"), "ErrorOut": schema}
+    for name in ("HTTPValidationError", "ValidationError"):  # the framework's own 422, which is never sent
+        shapes.pop(name, None)
+    content = {"application/json": {"schema": {"$ref": COMPONENT.format(model="ErrorOut")}}}
+    refusals = {status: {"description": words, "content": content} for status, words in ERRORS.items()}
+    for path in document["paths"].values():
+        for operation in path.values():
+            operation["responses"] |= refusals
