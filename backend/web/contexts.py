@@ -12,8 +12,11 @@ from typing import Any, ClassVar
 
 from backend.web.forms import Control
 from backend.web.shapes import (
+    AmendmentOut,
     ArtifactOut,
+    AttemptOut,
     BaseOut,
+    CheckpointOut,
     DatasetDetailOut,
     DatasetOut,
     Json,
@@ -166,10 +169,12 @@ class RunsPage(Page):
 
     template = "runs.html"
     runs: list[RunOut]
-    state: str
+    state: str = ""
     """The state that the list is narrowed to; empty for all."""
-    next: str | None
+    next: str | None = None
     """The cursor of the next page: /runs?before=…"""
+    q: str = ""
+    """The text that was searched for."""
 
 
 @dataclass(frozen=True)
@@ -210,8 +215,7 @@ class RunPage(Page):
     """Live by `/api/v1/runs/{id}/events?after={run.seq}` or `/api/v1/events?run={id}`; curves by `/api/v1/runs/{id}/metrics`.
 
     Acts: POST /runs/{name}/act with `act` = pause | resume | stop | discard | restore | start_over, answered by a redirect
-    (or, for htmx, by the part `parts/run-status.html` with this same context). Amend: POST /runs/{name}/amend `field`, `value`.
-    The part itself: GET /runs/{name}/status; artifacts: GET /runs/{name}/artifacts (`parts/artifacts.html`).
+    (or, for htmx, by the part `parts/run-status.html`). What changes is fetched again by parts, each of which says where.
     """
 
     template = "run.html"
@@ -219,19 +223,51 @@ class RunPage(Page):
     curves: dict[str, list[Any]]
     samples: list[SampleOut]
     artifacts: list[ArtifactOut]
+    amendments: list[AmendmentOut]
+    controls: list[Control]
+    checkpoints: list[CheckpointOut]
+    attempts: list[AttemptOut]
     log: list[Json]
-    """The newest events worth a line, oldest first: {seq, at, kind, step, text}."""
+    """The newest events worth a line, oldest first: {seq, at, kind, step, text, data}."""
     recipe_yaml: str
 
 
 @dataclass(frozen=True)
-class RunStatusPart(RunPage):
+class RunStatusPart(Page):
+    """GET /runs/{name}/status."""
+
     template = "parts/run-status.html"
+    run: RunDetailOut
 
 
 @dataclass(frozen=True)
-class ArtifactsPart(RunPage):
+class ArtifactsPart(Page):
+    """GET /runs/{name}/artifacts."""
+
     template = "parts/artifacts.html"
+    artifacts: list[ArtifactOut]
+
+
+@dataclass(frozen=True)
+class RunHistoryPart(Page):
+    """GET /runs/{name}/history: changes in mid-run, checkpoints, attempts."""
+
+    template = "parts/run-history.html"
+    run: RunDetailOut
+    amendments: list[AmendmentOut]
+    controls: list[Control]
+    """The settings that may change in mid-run, as they stand."""
+    checkpoints: list[CheckpointOut]
+    attempts: list[AttemptOut]
+
+
+@dataclass(frozen=True)
+class AmendPart(Page):
+    """The form of the dialog. POST /runs/{name}/amend with the controls' names; answered by a redirect, or this for htmx."""
+
+    template = "parts/run-amend.html"
+    run: RunDetailOut
+    controls: list[Control]
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from uuid import UUID
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from backend.core import journal, people
+from backend.core import journal, people, runs
 from backend.core.datasets import store
 from backend.core.datasets.schema import Row, to_record
 from backend.core.errors import NotFound
@@ -23,6 +23,7 @@ from backend.core.models import (
     AmendmentRow,
     ApiToken,
     Artifact,
+    Attempt,
     CheckpointRow,
     Dataset,
     DatasetVersion,
@@ -40,6 +41,8 @@ from backend.core.models import (
 from backend.web.shapes import (
     AmendmentOut,
     ArtifactOut,
+    AttemptOut,
+    CheckpointOut,
     DatasetDetailOut,
     DatasetOut,
     DeviceOut,
@@ -53,6 +56,7 @@ from backend.web.shapes import (
     RunOut,
     SampleOut,
     TokenOut,
+    WaitOut,
     WorkerOut,
 )
 
@@ -63,9 +67,9 @@ WORKER_SILENCE = timedelta(seconds=30)
 # ---- runs -----------------------------------------------------------------------------------------------------------
 
 
-def run_outs(session: Session, runs: Sequence[Run]) -> list[RunOut]:
-    names = _names_around(session, runs)
-    return [RunOut.model_validate(_run_fields(run, names)) for run in runs]
+def run_outs(session: Session, found: Sequence[Run]) -> list[RunOut]:
+    names = _names_around(session, found)
+    return [RunOut.model_validate(_run_fields(run, names)) for run in found]
 
 
 def runs_called(session: Session, words: str, limit: int) -> list[RunOut]:
@@ -79,6 +83,7 @@ def runs_by_id(session: Session, run_ids: Iterable[UUID]) -> list[RunOut]:
 
 
 def run_detail(session: Session, run: Run) -> RunDetailOut:
+    wait = waiting(session, run)
     return RunDetailOut.model_validate(
         _run_fields(run, _names_around(session, [run]))
         | {
@@ -87,7 +92,8 @@ def run_detail(session: Session, run: Run) -> RunDetailOut:
             "notes": run.notes,
             "base": run.model,
             "sets": run.data,
-            "actions": actions(session, run),
+            "waits_for": wait,
+            "actions": actions(run, may_start_over=wait is not None and wait.reason == "host_gone"),
         }
     )
 
@@ -107,10 +113,10 @@ def _run_fields(run: Run, names: dict[UUID, str]) -> Json:
     }
 
 
-def _names_around(session: Session, runs: Sequence[Run]) -> dict[UUID, str]:
+def _names_around(session: Session, found: Sequence[Run]) -> dict[UUID, str]:
     """The names of owners and parents, by id."""
-    owners = {run.owner_id for run in runs if run.owner_id}
-    parents = {run.parent_id for run in runs if run.parent_id}
+    owners = {run.owner_id for run in found if run.owner_id}
+    parents = {run.parent_id for run in found if run.parent_id}
     names: dict[UUID, str] = {}
     if owners:
         names |= dict(session.execute(select(User.id, User.name).where(User.id.in_(owners))).all())
@@ -119,7 +125,32 @@ def _names_around(session: Session, runs: Sequence[Run]) -> dict[UUID, str]:
     return names
 
 
-def actions(session: Session, run: Run) -> list[str]:
+def waiting(session: Session, run: Run) -> WaitOut | None:
+    """The silent host that the run depends on: it holds the run, or alone has the checkpoints to go on from."""
+    if run.state not in (State.QUEUED, *ACTIVE):
+        return None
+    newest = select(Attempt.worker).where(Attempt.run_id == run.id).order_by(Attempt.number.desc()).limit(1)
+    needed = session.get(Worker, run.holder or session.scalar(newest) or "")
+    if needed is None or _is_alive(needed):
+        return None
+    told = run.intent != Intent.RUN
+    if run.holder and told:
+        return WaitOut(reason="cut_off", worker=needed.name, since=needed.seen_at)
+    if told or run.place is None or not _has_checkpoint(session, run) or _reaches(session, run.place):
+        return None  # another host goes on by itself
+    return WaitOut(reason="host_gone", worker=needed.name, since=needed.seen_at)
+
+
+def _reaches(session: Session, place: str) -> bool:
+    """Whether a worker that is heard of reaches the storage `place`."""
+    return any(_is_alive(row) for row in session.scalars(select(Worker).where(Worker.place == place)))
+
+
+def _is_alive(worker: Worker) -> bool:
+    return datetime.now(UTC) - worker.seen_at < WORKER_SILENCE
+
+
+def actions(run: Run, *, may_start_over: bool) -> list[str]:
     """What `runs.py` would allow now: pause, resume, stop (keep), discard, restore, amend, start_over, clone."""
     going_on = run.state in (State.QUEUED, *ACTIVE)
     is_open = going_on or run.state == State.PAUSED
@@ -131,7 +162,7 @@ def actions(session: Session, run: Run) -> list[str]:
         "discard": is_open and run.intent != Intent.STOP,
         "restore": bool(run.discarded_at) and not run.facts.get("purged"),
         "amend": is_open and run.intent not in (Intent.STOP, Intent.KEEP),
-        "start_over": run.state == State.QUEUED and run.place is not None and _has_checkpoint(session, run),
+        "start_over": may_start_over,
         "clone": True,
     }
     return [name for name, is_possible in found.items() if is_possible]
@@ -155,6 +186,7 @@ class LogLine:
     kind: str
     step: int
     text: str
+    data: Json
 
 
 def log_lines(session: Session, run_id: UUID, limit: int) -> list[LogLine]:
@@ -162,7 +194,7 @@ def log_lines(session: Session, run_id: UUID, limit: int) -> list[LogLine]:
     quiet = (EventKind.METRICS, EventKind.SAMPLE, EventKind.PROGRESS, EventKind.FACTS)
     query = select(RunEvent).where(RunEvent.run_id == run_id, RunEvent.kind.not_in(quiet))
     rows = session.scalars(query.order_by(RunEvent.seq.desc()).limit(limit)).all()
-    return [LogLine(row.seq, row.at, row.kind, row.step, _in_words(row)) for row in reversed(rows)]
+    return [LogLine(row.seq, row.at, row.kind, row.step, _in_words(row), row.data) for row in reversed(rows)]
 
 
 def _in_words(event: RunEvent) -> str:
@@ -190,6 +222,15 @@ def _in_words(event: RunEvent) -> str:
 def amendments(session: Session, run_id: UUID) -> list[AmendmentOut]:
     query = select(AmendmentRow).where(AmendmentRow.run_id == run_id).order_by(AmendmentRow.sequence)
     return [AmendmentOut.model_validate(row) for row in session.scalars(query)]
+
+
+def checkpoints(session: Session, run_id: UUID) -> list[CheckpointOut]:
+    return [CheckpointOut.model_validate(row) for row in runs.published(session, run_id)]
+
+
+def attempts(session: Session, run_id: UUID) -> list[AttemptOut]:
+    query = select(Attempt).where(Attempt.run_id == run_id).order_by(Attempt.number.desc())
+    return [AttemptOut.model_validate(row) for row in session.scalars(query)]
 
 
 def artifacts(session: Session, run: Run) -> list[ArtifactOut]:
@@ -308,10 +349,9 @@ def workers(session: Session) -> list[WorkerOut]:
     return [_worker_out(row, devices[row.name], held[row.name]) for row in rows]
 
 
-def _worker_out(row: Worker, devices: list[DeviceOut], runs: list[str]) -> WorkerOut:
+def _worker_out(row: Worker, devices: list[DeviceOut], held: list[str]) -> WorkerOut:
     own: dict[str, Any] = {key: getattr(row, key) for key in ("name", "place", "facts", "started_at", "seen_at")}
-    is_alive = datetime.now(UTC) - row.seen_at < WORKER_SILENCE
-    return WorkerOut(devices=devices, runs=runs, is_alive=is_alive, **own)
+    return WorkerOut(devices=devices, runs=held, is_alive=_is_alive(row), **own)
 
 
 def operation_out(row: Operation) -> OperationOut:

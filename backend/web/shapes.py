@@ -233,6 +233,18 @@ class RunOut(Out):
     discarded_at: datetime | None = None
 
 
+class WaitOut(Out):
+    """Why nothing moves: the host that is needed is not heard of.
+
+    `host_gone`: the run's checkpoints lie on it; the run goes on when it returns, or starts over elsewhere.
+    `cut_off`: it holds the run and may train on; it learns of what was asked when it returns.
+    """
+
+    reason: Literal["host_gone", "cut_off"]
+    worker: str
+    since: datetime = Field(description="When it was heard of last.")
+
+
 class RunDetailOut(RunOut):
     """Everything about a run but its curves, samples and events."""
 
@@ -241,6 +253,7 @@ class RunDetailOut(RunOut):
     notes: list[ProblemOut]
     base: Json = Field(description="The base model as it was pinned.")
     sets: list[Json] = Field(description="The data-set versions as they were pinned.")
+    waits_for: WaitOut | None = Field(None, description="The host that the run waits for, where it is not heard of.")
     actions: list[str] = Field(
         description="What can be done with it now.", examples=[["pause", "stop", "discard", "amend", "clone"]]
     )
@@ -293,6 +306,31 @@ class AmendmentOut(Out):
     value: Any
     created_at: datetime
     step: int | None = None
+
+
+class CheckpointOut(Out):
+    """A checkpoint that the run can go on from."""
+
+    step: int
+    attempt: int
+    bytes: int
+    created_at: datetime
+
+
+class AttemptOut(Out):
+    """One claim of the run by a worker."""
+
+    number: int
+    worker: str = Field(examples=["gpu-box"])
+    device: str = Field(examples=["cuda:0"])
+    base_step: int = Field(description="The step that it went on from.")
+    started_at: datetime
+    ended_at: datetime | None = None
+    cause: str | None = Field(
+        None,
+        examples=["paused"],
+        description="Why it ended: the state that the run entered, or `lost` where its host fell silent.",
+    )
 
 
 class ArtifactOut(Out):

@@ -7,6 +7,9 @@ type Series = Record<string, Pair[]>;
 /** Fetches what lies between two steps, at most so many points a curve. */
 export type Finer = (names: string[], from: number, to: number, points: number, signal: AbortSignal) => Promise<Series>;
 
+/** Something that happened at a step. */
+export type Mark = { step: number; text: string };
+
 const TWIN_ROWS = 500;
 const calm = matchMedia("(prefers-reduced-motion: reduce)");
 const style = getComputedStyle(document.documentElement); // live: it follows the theme
@@ -22,6 +25,7 @@ export class Chart {
   private drawn = 0;
   private asked = new AbortController();
   private twin: HTMLDetailsElement | null;
+  private marks: Mark[] = [];
 
   constructor(
     private figure: HTMLElement,
@@ -65,6 +69,13 @@ export class Chart {
     this.touch();
   }
 
+  /** Marks stand in the canvas and in the table. */
+  mark(marks: Mark[]): void {
+    this.marks = marks;
+    this.figure.dataset.marks = marks.map(({ step }) => step).join(" ");
+    this.touch();
+  }
+
   /** Draws ten times a second at most, once for who asked for less motion. */
   private touch(): void {
     if (this.pending) return;
@@ -75,7 +86,8 @@ export class Chart {
   private draw(): void {
     this.pending = 0;
     this.drawn = performance.now();
-    if (!this.zoomed) this.plot.setData(this.data() as uPlot.AlignedData);
+    if (this.zoomed) this.plot.redraw(false, false);
+    else this.plot.setData(this.data() as uPlot.AlignedData);
     this.tell();
     this.tabulate();
   }
@@ -135,7 +147,7 @@ export class Chart {
       hooks: {
         setSelect: [(plot) => void this.zoom(...selected(plot))],
         setCursor: [(plot) => this.read(plot.cursor.idx ?? undefined)],
-        draw: [(plot) => this.markOdd(plot)],
+        draw: [(plot) => this.markOdd(plot), (plot) => this.drawMarks(plot)],
       },
     };
   }
@@ -171,6 +183,29 @@ export class Chart {
     ctx.restore();
   }
 
+  /** A dashed line where a change begins to hold, with its words at the top, each a line lower than the one before. */
+  private drawMarks({ ctx, bbox, valToPos }: uPlot): void {
+    ctx.save();
+    ctx.beginPath();
+    ctx.rect(bbox.left, bbox.top, bbox.width, bbox.height);
+    ctx.clip();
+    ctx.strokeStyle = ctx.fillStyle = colour("--text-2")();
+    ctx.setLineDash([3 * devicePixelRatio, 3 * devicePixelRatio]);
+    ctx.font = `${11 * devicePixelRatio}px ${style.getPropertyValue("--font")}`;
+    ctx.textBaseline = "top";
+    this.marks.forEach(({ step, text }, at) => {
+      const x = valToPos(step, "x", true);
+      const before = x > bbox.left + bbox.width / 2; // where there is more room
+      ctx.textAlign = before ? "right" : "left";
+      ctx.beginPath();
+      ctx.moveTo(x, bbox.top);
+      ctx.lineTo(x, bbox.top + bbox.height);
+      ctx.stroke();
+      ctx.fillText(text, x + (before ? -5 : 5) * devicePixelRatio, bbox.top + 14 * (at % 5) * devicePixelRatio);
+    });
+    ctx.restore();
+  }
+
   /** The readout under the title: the values at the cursor, or the newest. */
   private read(at: number | undefined): void {
     const [, ...columns] = this.plot.data;
@@ -202,10 +237,15 @@ export class Chart {
     const lines = Array.from({ length: rows }, (_, row) => {
       const at = rows === steps.length ? row : Math.round((row * (steps.length - 1)) / (rows - 1));
       const line = document.createElement("tr");
-      line.append(cell(steps[at]!, count(steps[at]!)), ...columns.map((column) => valueCell(column[at])));
+      line.append(this.stepCell(steps[at]!), ...columns.map((column) => valueCell(column[at])));
       return line;
     });
     this.twin.querySelector("tbody")!.replaceChildren(...lines);
+  }
+
+  private stepCell(step: number): HTMLTableCellElement {
+    const texts = this.marks.filter((mark) => mark.step === step).map((mark) => mark.text);
+    return cell(step, [...texts, count(step)].join(" · "));
   }
 }
 

@@ -4,7 +4,7 @@
 
 /** The newest sequence number that is known of each run. */
 export type Cursors = Record<string, number>;
-export type State = "live" | "reconnecting";
+export type State = "live" | "reconnecting" | "signed_out" | "gone";
 /** `gap`: events passed before this tab listened, so what is shown may be old and should be fetched again. */
 export type Listener<T> = { item(item: T): void; gap(run: string): void; state(state: State): void };
 /** One event of a run's log, as the API tells it. */
@@ -26,7 +26,7 @@ export type RunState = {
   total_steps: number | null;
   latest: Record<string, number | string>;
 };
-type Message<T> = { want?: Cursors; ask?: true; at?: Cursors; item?: T; prev?: number; state?: State };
+type Message<T> = { want?: Cursors; ask?: true; at?: Cursors; item?: T; prev?: number; state?: State; gone?: string };
 
 const SILENCE_MS = 40_000; // the server beats every 10 s
 const SETTLE_MS = 50; // time for other tabs to say what they want before the stream is opened
@@ -101,8 +101,15 @@ class Shared<T extends { seq: number }> {
     if (message.want) this.leader?.add(message.want);
     if (message.ask) this.post({ want: this.cursors });
     if (message.state) this.listener.state(message.state);
+    if (message.gone) this.lose(message.gone);
     if (message.item) this.take(message.item, message.prev ?? 0);
     for (const [run, seq] of Object.entries(message.at ?? {})) this.catchUp(run, seq);
+  }
+
+  private lose(run: string): void {
+    if (this.cursors[run] === undefined) return;
+    delete this.cursors[run];
+    if (Object.keys(this.cursors).length === 0) this.listener.state("gone");
   }
 
   private take(item: T, prev: number): void {
@@ -153,6 +160,7 @@ class Leader<T extends { seq: number }> {
   close(): void {
     clearTimeout(this.timer);
     this.source?.close();
+    this.source = undefined;
   }
 
   private openIn(delay: number): void {
@@ -162,6 +170,7 @@ class Leader<T extends { seq: number }> {
 
   private open(): void {
     this.close();
+    if (Object.keys(this.cursors).length === 0) return;
     const source = new EventSource(this.address());
     this.source = source;
     source.onopen = () => this.say({ state: "live" });
@@ -169,9 +178,23 @@ class Leader<T extends { seq: number }> {
     source.addEventListener("beat", () => this.openIn(SILENCE_MS));
     source.onerror = () => {
       this.say({ state: "reconnecting" });
-      if (source.readyState === EventSource.CLOSED) this.openIn(2000 + 3000 * Math.random());
+      if (source.readyState === EventSource.CLOSED) void this.refused(source);
     };
     this.openIn(SILENCE_MS);
+  }
+
+  /** The server answered, with a refusal that EventSource does not show: a run that is gone would end the stream of all. */
+  private async refused(source: EventSource): Promise<void> {
+    clearTimeout(this.timer);
+    const runs = Object.keys(this.cursors);
+    const statuses = await Promise.all(runs.map(statusOf));
+    if (this.source !== source) return; // this tab was left meanwhile
+    if (statuses.includes(401)) return this.say({ state: "signed_out" });
+    for (const gone of runs.filter((_, at) => statuses[at] === 404)) {
+      delete this.cursors[gone];
+      this.say({ gone });
+    }
+    this.openIn(2000 + 3000 * Math.random());
   }
 
   private address(): string {
@@ -188,5 +211,14 @@ class Leader<T extends { seq: number }> {
     if (item.seq <= prev) return;
     this.cursors[run] = item.seq;
     this.say({ item, prev });
+  }
+}
+
+/** 0 where the server cannot be reached. */
+async function statusOf(run: string): Promise<number> {
+  try {
+    return (await fetch(`/api/v1/runs/${run}`)).status;
+  } catch {
+    return 0;
   }
 }

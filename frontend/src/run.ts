@@ -10,6 +10,7 @@ import { announce, count, doing, duration, fill, metric, stateWord, word } from 
 const KEPT_POINTS = 6000; // above this the curves are fetched again, thinned so that no extreme is lost
 const LOG_LINES = 500;
 const ENDED = ["succeeded", "failed", "stopped"];
+const LOOK_MS = 15_000; // a host that falls silent tells nobody, so the status is looked at now and then
 
 type Values = Record<string, Value>;
 type Sample = { index: number; prompt: string; text: string; tokens: number; finish: string };
@@ -22,8 +23,9 @@ class RunPage {
   private charts: Chart[];
   private pace: { step: number; at: number }[] = [];
   private latest: Values = {};
-  private refreshStatus = settle(() => this.fetchPart("status", "#run-status"), 150, 1000);
-  private refreshArtifacts = settle(() => this.fetchPart("artifacts", "#run-artifacts"), 150, 1000);
+  private refreshStatus = this.part("status");
+  private refreshArtifacts = this.part("artifacts");
+  private refreshHistory = this.part("history", () => this.markChanges());
 
   constructor(
     private run: string,
@@ -33,6 +35,8 @@ class RunPage {
     const series = JSON.parse(document.body.dataset.curves ?? "{}") as Record<string, Pair[]>;
     const figures = [...document.querySelectorAll<HTMLElement>("[data-chart]")];
     this.charts = figures.map((figure) => new Chart(figure, series, (...asked) => this.curves(...asked)));
+    this.markChanges();
+    setInterval(() => this.hasEnded || document.hidden || this.refreshStatus(), LOOK_MS);
     for (const time of document.querySelectorAll<HTMLTimeElement>("[data-log] time"))
       time.textContent = clock(time.dateTime);
     follow(
@@ -53,6 +57,7 @@ class RunPage {
     else if (kind === "progress") setText("[data-doing]", progressText(data));
     else this.refreshStatus();
     if (kind === "artifact") this.refreshArtifacts();
+    if (["state", "checkpoint", "amendment", "amended", "rewound"].includes(kind)) this.refreshHistory();
     logLine(event);
   }
 
@@ -96,6 +101,7 @@ class RunPage {
   private async catchUp(): Promise<void> {
     this.refreshStatus();
     this.refreshArtifacts();
+    this.refreshHistory();
     const names = this.charts.flatMap((chart) => chart.names);
     const [series, samples] = await Promise.all([
       this.curves(names),
@@ -118,21 +124,35 @@ class RunPage {
     return (await fetchJson<Answer>(`/api/v1/runs/${this.run}/metrics?${query}`, signal)).curves;
   }
 
-  private fetchPart(part: string, target: string): void {
-    if (find("dialog[open]")) {
-      find<HTMLDialogElement>("dialog[open]")?.addEventListener("close", () => this.fetchPart(part, target), {
-        once: true,
-      });
-      return; // somebody is deciding: nothing moves under their hands
-    }
-    void htmx.ajax("GET", `/runs/${this.name}/${part}`, { target, swap: "outerMorph" });
+  /** What fetches a part of the page again and does `then`. While somebody decides, nothing moves under their hands. */
+  private part(name: string, then = () => {}): () => void {
+    const refresh = settle(
+      () => {
+        const open = find<HTMLDialogElement>("dialog[open]");
+        if (open) return open.addEventListener("close", refresh, { once: true });
+        void htmx.ajax("GET", `/runs/${this.name}/${name}`, { target: `#run-${name}`, swap: "outerMorph" }).then(then);
+      },
+      150,
+      1000,
+    );
+    return refresh;
+  }
+
+  /** The changes in mid-run that hold, as the server lists them, stand in every chart. */
+  private markChanges(): void {
+    const items = [...document.querySelectorAll<HTMLElement>("#run-history [data-mark][data-step]")];
+    const marks = items.map((item) => ({ step: Number(item.dataset.step), text: item.dataset.mark ?? "" }));
+    for (const chart of this.charts) chart.mark(marks);
+  }
+
+  private get hasEnded(): boolean {
+    return ENDED.includes(find("#run-status")?.dataset.state ?? "");
   }
 
   private showConnection(state: State): void {
     const badge = find("[data-connection]");
     if (!badge) return;
-    const ended = ENDED.includes(find("#run-status")?.dataset.state ?? "");
-    badge.hidden = state === "live" || ended;
+    badge.hidden = state === "live" || (state === "reconnecting" && this.hasEnded);
     badge.textContent = word(state);
   }
 }
@@ -206,8 +226,16 @@ function logText({ kind, step, data }: RunEvent): string {
   if (kind === "phase") return String(data.text || doing(String(data.phase)));
   if (kind === "checkpoint") return word("checkpoint_saved", { step: count(step) });
   if (kind === "rewound") return word("rewound", { step: count(Number(data.step)) });
-  return kind === "state" ? stateWord(String(data.state)) : "";
+  if (kind === "amendment") return word("asked_for", { field: String(data.field), value: amended(data.value) });
+  if (kind === "amended") return word("holds_from", { n: Number(data.sequence), step: count(step) });
+  if (kind === "artifact") return word("made", { what: String(data.kind) });
+  if (kind !== "state") return "";
+  const cause = data.cause as { message: string } | null;
+  return stateWord(String(data.state)) + (cause ? `: ${cause.message}` : "");
 }
+
+/** The new value of a setting; prompts are lists. */
+const amended = (value: unknown) => (Array.isArray(value) ? value.join(" · ") : metric(value as number));
 
 async function fetchJson<T>(address: string, signal?: AbortSignal): Promise<T> {
   const answer = await fetch(address, { signal: signal ?? null, headers: { Accept: "application/json" } });

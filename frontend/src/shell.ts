@@ -8,7 +8,7 @@ const SEQUENCE_MS = 1200;
 export function openShell(): void {
   document.addEventListener("click", onClick);
   document.addEventListener("keydown", onKey);
-  for (const dialog of document.querySelectorAll("dialog")) dialog.addEventListener("click", closeFromBackdrop);
+  document.addEventListener("done", ({ target }) => target instanceof Element && target.closest("dialog")?.close());
 }
 
 function onClick(event: MouseEvent): void {
@@ -17,6 +17,7 @@ function onClick(event: MouseEvent): void {
   const opener = target?.closest<HTMLElement>("[data-opens]");
   if (opener) find<HTMLDialogElement>(`#${CSS.escape(opener.dataset.opens!)}`)?.showModal();
   if (target?.closest("[data-closes]")) target.closest("dialog")?.close();
+  if (target instanceof HTMLDialogElement) target.close(); // its backdrop: everything inside covers it
   const remedy = target?.closest<HTMLButtonElement>("[data-sets]");
   if (remedy) set(remedy.dataset.sets!, remedy.value);
   const copied = target?.closest<HTMLElement>("[data-copy-text]");
@@ -29,10 +30,6 @@ function set(name: string, value: string): void {
   if (!control) return;
   control.value = value;
   control.dispatchEvent(new Event("change", { bubbles: true }));
-}
-
-function closeFromBackdrop(event: MouseEvent): void {
-  if (event.target === event.currentTarget) (event.currentTarget as HTMLDialogElement).close();
 }
 
 function toggleTheme(): void {

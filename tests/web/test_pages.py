@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import shutil
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx
 import pytest
 from fastapi import FastAPI
+from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
-from backend.core import people
-from backend.core.models import Role
+from backend.core import people, runs
+from backend.core.models import AmendmentRow, CheckpointRow, Role, Worker
 from backend.core.settings import Settings
 from tests.web.conftest import ADDRESS, account, client_of, queued_run
 
@@ -24,6 +26,7 @@ PAGES = [
     "/runs/first",
     "/runs/first/status",
     "/runs/first/artifacts",
+    "/runs/first/history",
 ]
 PAGES += ["/recipes", "/people", "/settings", "/help", "/api/docs", "/runs?state=queued", "/runs?q=fir", "/nowhere"]
 
@@ -34,7 +37,7 @@ async def test_every_page_is_drawn(admin: httpx.AsyncClient, session: Session, l
     for path in PAGES:
         answer = await admin.get(path, headers={"accept-language": language})
         assert answer.status_code == (404 if path == "/nowhere" else 200), (path, answer.text[-400:])
-        if not path.endswith(("/status", "/artifacts")):
+        if not path.endswith(("/status", "/artifacts", "/history")):
             assert f'lang="{"zh-CN" if language == "zh" else "en"}"' in answer.text, path
 
 
@@ -125,6 +128,72 @@ async def test_a_run_is_paused_and_resumed_by_a_form(admin: httpx.AsyncClient, s
         assert run.state == state
     part = await admin.post("/runs/two words/act", data={"act": "resume"}, headers={"hx-request": "true"})
     assert (part.status_code, "<html" in part.text) == (200, False)
+
+
+async def test_a_search_without_a_hit_says_what_was_searched(admin: httpx.AsyncClient, session: Session) -> None:
+    queued_run(session)
+    assert "first" in (await admin.get("/runs?q=IRS")).text
+    nothing = (await admin.get("/runs?q=<b>owl")).text
+    assert "No run has “&lt;b&gt;owl” in its name." in nothing
+    assert "No run yet" not in nothing
+
+
+async def test_a_setting_is_changed_in_mid_run_by_a_form(admin: httpx.AsyncClient, session: Session) -> None:
+    run = queued_run(session)
+    page = (await admin.get("/runs/first")).text
+    assert 'name="training.learning_rate" value="0.0002"' in page
+    form = {"training.learning_rate": "5e-4", "evaluation.sample_steps": "auto", "evaluation.prompts": "Who?\nWhy?"}
+    asked = await admin.post("/runs/first/amend", data=form)
+    assert (asked.status_code, asked.headers["location"]) == (303, "/runs/first")
+    rows = session.scalars(select(AmendmentRow).where(AmendmentRow.run_id == run.id).order_by(AmendmentRow.sequence))
+    made = {row.field: row.value for row in rows}
+    assert made == {"training.learning_rate": 5e-4, "evaluation.prompts": ["Who?", "Why?"]}, "only what differs"
+    again = await admin.post("/runs/first/amend", data=form, headers={"hx-request": "true"})
+    assert (again.status_code, again.headers["hx-trigger"]) == (200, "done")
+    history = (await admin.get("/runs/first/history")).text
+    assert history.count("data-amendment=") == 2
+    assert "data-step" not in history, "nobody has said yet from which step on they hold"
+
+
+async def test_a_change_that_cannot_be_is_told_at_its_field(admin: httpx.AsyncClient, session: Session) -> None:
+    queued_run(session)
+    form = {"training.learning_rate": "7", "evaluation.sample_steps": "0"}
+    told = await admin.post("/runs/first/amend", data=form, headers={"hx-request": "true"})
+    assert told.status_code == 422
+    assert told.text.count("error-line") == 2, "every problem at once"
+    assert 'value="7"' in told.text
+    assert (await admin.post("/runs/first/amend", data=form)).status_code == 422
+    assert session.scalars(select(AmendmentRow)).all() == []
+
+
+@pytest.mark.parametrize("told", [False, True])
+async def test_a_run_whose_host_is_gone_says_so(admin: httpx.AsyncClient, session: Session, told: bool) -> None:
+    run = queued_run(session)
+    token = runs.claim(session, worker="box", device="cpu", place="there", lease_seconds=60, limits=runs.Limits())
+    assert token
+    checkpoint = CheckpointRow(run_id=run.id, attempt=1, step=7, folder="f", manifest_sha256="0", bytes=2048)
+    runs.publish_checkpoint(session, runs.lock(session, run.id), checkpoint, place="there")
+    session.add(Worker(name="box", place="there", seen_at=datetime.now(UTC)))
+    session.commit()
+    assert "data-waits" not in (await admin.get("/runs/first/status")).text, "it was heard of just now"
+    session.execute(update(Worker).values(seen_at=datetime.now(UTC) - timedelta(minutes=5)))
+    if told:
+        runs.stop(session, run.id, keep=True)
+    session.commit()
+    page = (await admin.get("/runs/first/status")).text
+    assert f'data-waits="{"cut_off" if told else "host_gone"}"' in page
+    assert ("Start over elsewhere" in page) is not told
+    session.add(Worker(name="other", place="there", seen_at=datetime.now(UTC)))
+    session.commit()
+    assert ("data-waits" in (await admin.get("/runs/first/status")).text) is told, (
+        "another host reaches its checkpoints"
+    )
+    history = (await admin.get("/runs/first/history")).text
+    assert 'data-checkpoint="7"' in history
+    assert 'data-attempt="1"' in history
+    kept = (await admin.get("/api/v1/runs/first/checkpoints")).json()
+    assert [(each["step"], each["bytes"]) for each in kept] == [(7, 2048)]
+    assert [each["worker"] for each in (await admin.get("/api/v1/runs/first/attempts")).json()] == ["box"]
 
 
 async def test_a_member_does_not_stop_the_run_of_another(member: httpx.AsyncClient, session: Session) -> None:

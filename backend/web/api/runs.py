@@ -19,6 +19,8 @@ from backend.web.deps import AnEdge, Edge, may_change
 from backend.web.shapes import (
     AmendmentOut,
     ArtifactOut,
+    AttemptOut,
+    CheckpointOut,
     CurvesOut,
     Listing,
     RunDetailOut,
@@ -170,6 +172,18 @@ async def metrics(
 async def samples(run: RunName, edge: AnEdge) -> list[SampleOut]:
     """What the model answered to the run's prompts, step by step."""
     return await edge.read(lambda session: reading.samples(session, runs.find(session, run).id))
+
+
+@router.get("/{run}/checkpoints")
+async def checkpoints(run: RunName, edge: AnEdge) -> list[CheckpointOut]:
+    """What the run can go on from, the newest first."""
+    return await edge.read(lambda session: reading.checkpoints(session, runs.find(session, run).id))
+
+
+@router.get("/{run}/attempts")
+async def attempts(run: RunName, edge: AnEdge) -> list[AttemptOut]:
+    """Which workers took the run, the newest attempt first, and why each ended."""
+    return await edge.read(lambda session: reading.attempts(session, runs.find(session, run).id))
 
 
 @router.get("/{run}/artifacts")

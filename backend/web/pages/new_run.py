@@ -44,10 +44,11 @@ class Draft:
     fields: Mapping[str, str] = field(default_factory=dict)
 
     @property
-    def is_empty(self) -> bool:
-        """Nothing to check yet: a preflight of an empty form would only scold."""
+    def lacks_a_choice(self) -> bool:
+        """Model or data are still to be chosen: a preflight would only scold."""
         model, data = self.raw.get("model"), self.raw.get("data")
-        return not self.refusal and not model and not (isinstance(data, Mapping) and data.get("sets"))
+        has_model = model.get("path") if isinstance(model, Mapping) else model
+        return self.view == "form" and not (has_model and isinstance(data, Mapping) and data.get("sets"))
 
 
 def draft_from(pairs: Pairs) -> Draft:
@@ -138,7 +139,7 @@ async def drawn(
 
 async def preflight(edge: Edge, draft: Draft) -> Preflight:
     """What would happen now. A recipe that is not whole is told so without touching model or data."""
-    if draft.is_empty:
+    if draft.lacks_a_choice:
         return Preflight()
     try:
         if draft.refusal:
