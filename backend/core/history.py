@@ -19,6 +19,8 @@ def begin(
     is to apply. Only after this is committed may a trainer start. Raises `Fenced`.
     """
     run = runs.hold(session, token)
+    if run.begun == token.attempt:  # it is committed already, and only the answer was lost
+        return runs.amendments(session, run.id)
     step = pick.step if pick else 0
     if adopted:
         session.add(adopted)

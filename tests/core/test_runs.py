@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from uuid import UUID
 
 import pytest
@@ -317,6 +318,26 @@ def test_beginning_from_an_older_checkpoint_replaces_the_newer_ones(
         closed = session.get(Attempt, (second.run_id, 1))
         assert closed is not None
         assert closed.closed_at is not None
+
+
+def test_a_begin_whose_answer_was_lost_changes_nothing_when_it_comes_again(
+    sessions: Sessions, new_run: NewRun, tmp_path: Path
+) -> None:
+    run = new_run()
+    token = claimed(sessions)
+    with sessions.begin() as session:
+        history.begin(session, token, None, adopted=None, place="here")
+    reap(sessions, token, None)
+    second = claimed(sessions)
+    found = Checkpoint(folder=tmp_path, step=10, attempt=1)
+    for _ in range(2):
+        row = CheckpointRow(run_id=run.id, attempt=1, step=10, folder="x", manifest_sha256="0" * 64, bytes=1)
+        with sessions.begin() as session:
+            history.begin(session, second, found, adopted=row, place="here")
+    with sessions.begin() as session:
+        assert [row.step for row in runs.published(session, run.id)] == [10]
+        kinds = list(session.execute(select(RunEvent.kind).order_by(RunEvent.seq)).scalars())
+    assert kinds.count("rewound") == 1
 
 
 def test_only_as_many_checkpoints_are_kept_as_the_recipe_says(sessions: Sessions, new_run: NewRun) -> None:
