@@ -88,9 +88,13 @@ class Settings(BaseSettings):
 
     def place(self) -> str:
         """The name of the storage under the home: hosts that share the folder read the same one. Made on first use."""
-        path = self.folder("run") / "place"
-        with contextlib.suppress(FileExistsError), path.open("x") as file:
-            file.write(secrets.token_hex(8))
+        path, name = self.folder("run") / "place", secrets.token_hex(8)
+        if not path.exists():
+            draft = path.with_name(f".place-{name}")
+            draft.write_text(name)
+            with contextlib.suppress(FileExistsError):
+                path.hardlink_to(draft)  # whole or not at all: others read it at the same moment
+            draft.unlink()
         return path.read_text()
 
     @property
