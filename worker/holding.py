@@ -7,6 +7,7 @@ before the attempt is left, and a trainer starts only after `begin` is committed
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -33,10 +34,10 @@ from backend.core.assignment import (
 )
 from backend.core.errors import Fenced, Problem, StudioError
 from backend.core.events import EventKind, emit
-from backend.core.models import Attempt, Intent, Run
+from backend.core.models import Attempt, CheckpointRow, Intent, Run
 from backend.core.recipe import Recipe
 from worker import tail
-from worker.host import Host
+from worker.host import Host, is_outage
 from worker.inputs import Inputs, fetch_inputs
 from worker.picking import Pick, pick
 from worker.spares import Trainer
@@ -45,6 +46,8 @@ log = logging.getLogger(__name__)
 
 END_SECONDS = 20.0
 """How long a trainer that wrote its last line may take to exit."""
+BACKLOG_SECONDS = 1.0
+"""How long one turn may ship an older journal: the leases of the host's other runs are renewed between turns."""
 
 
 class Doing(Enum):
@@ -52,6 +55,7 @@ class Doing(Enum):
     PICKED = auto()  # shipping the journal of the attempt that owned the history
     BEGUN = auto()  # the history is ours: a trainer may start
     WATCHING = auto()
+    FAILING = auto()  # the run is to be told why it cannot go on
     OVER = auto()
 
 
@@ -84,10 +88,12 @@ class Holding:
         self._ready: Work | None = None
         self._amendments: list[Amendment] = []
         self._offset, self._renewed, self._last_line = 0, time.monotonic(), time.monotonic()
-        self._idle_seconds, self._phase = 0.0, ""
+        self._idle_seconds, self._phase, self._what = 0.0, "", ""
         self._end: dict[str, Any] | None = None
         self._ended_at = 0.0
         self._told = Told()
+        self._killed_why = ""
+        self._cause: Problem | None = None
         self._shut_down = False
 
     # ---- turns ---------------------------------------------------------------------------------------------------
@@ -99,16 +105,34 @@ class Holding:
             Doing.PICKED: self._ship_owner,
             Doing.BEGUN: self._spawn,
             Doing.WATCHING: self._watch,
+            Doing.FAILING: self._fail,
+            Doing.OVER: lambda _urgent: None,
         }
         try:
             steps[self.doing](urgent)
         except Fenced:
             log.warning("attempt %s of run %s is over: somebody else goes on", self.token.attempt, self.token.run_id)
             self._leave()
+        except Exception as error:
+            if is_outage(error):
+                raise
+            log.exception("attempt %s of run %s cannot go on", self.token.attempt, self.token.run_id)
+            self._break_off(cause_of(error))
 
     def _leave(self) -> None:
         if self.trainer is not None:
             self.trainer.kill()
+        self.doing = Doing.OVER
+
+    def _break_off(self, cause: Problem) -> None:
+        """Trying again at once would not mend it, and the host's other runs are to go on."""
+        if self.trainer is not None:
+            self.trainer.kill()
+        self._cause, self.doing = cause, Doing.FAILING
+
+    def _fail(self, _urgent: bool) -> None:
+        with self.host.transaction() as session:
+            runs.reap(session, self.token, runs.Ending(Outcome.FAILED, self._cause), self.host.limits)
         self.doing = Doing.OVER
 
     def _give_up(self) -> None:
@@ -127,7 +151,10 @@ class Holding:
         return time.monotonic() - self._renewed >= self.host.settings.renew_seconds
 
     def _still_wanted(self, urgent: bool) -> bool:
-        """Renew where it is time, and leave where a person wants it before a trainer was started."""
+        """Renew where it is time, and leave where a person or the host's shutdown wants it before a trainer was started."""
+        if self._shut_down:
+            self._give_up()
+            return False
         if not urgent and not self._due():
             return True
         with self.host.transaction() as session:
@@ -143,34 +170,28 @@ class Holding:
             with self.host.transaction() as session:
                 run = runs.hold(session, self.token)
                 published = runs.published(session, run.id)
+                recorded = runs.recorded_steps(session, run.id, run.begun)
                 session.expunge_all()
-            self._work = self.host.threads.submit(self._find, run, published)
+            self._work = self.host.threads.submit(self._find, run, published, recorded)
         if not self._still_wanted(urgent) or not self._work.done():
             return
-        try:
-            self._ready = self._work.result()
-        except StudioError as error:
-            self._fail(error)
-            return
+        self._ready = self._work.result()
         self.doing = Doing.PICKED
         self._ship_owner(urgent)
 
-    def _find(self, run: Run, published: list[Any]) -> Work:
-        return Work(pick(self.host.settings.root, run, published), fetch_inputs(self.host.settings, run))
-
-    def _fail(self, error: StudioError) -> None:
-        """The inputs are not to be had: trying again at once would not mend it."""
-        cause = Problem(error.code, error.message, error.where, error.hint)
-        with self.host.transaction() as session:
-            runs.reap(session, self.token, runs.Ending(Outcome.FAILED, cause), self.host.limits)
-        self.doing = Doing.OVER
+    def _find(self, run: Run, published: list[CheckpointRow], recorded: frozenset[int]) -> Work:
+        root = self.host.settings.root
+        return Work(pick(root, run, published, recorded), fetch_inputs(self.host.settings, run))
 
     def _ship_owner(self, urgent: bool) -> None:
         """Ship what the owner's journal still holds: from its host's file, else from the checkpoint's own copy."""
         if not self._still_wanted(urgent):
             return
         assert self._ready is not None
+        until = time.monotonic() + BACKLOG_SECONDS
         while self.doing is Doing.PICKED:
+            if time.monotonic() > until:
+                return
             with self.host.transaction() as session:
                 run = runs.hold(session, self.token)
                 batch = self._owner_batch(session, run, self._ready.pick.checkpoint)
@@ -196,13 +217,15 @@ class Holding:
         return None
 
     def _begin(self, session: Session, run: Run, chosen: Pick) -> None:
-        for text in chosen.passed_over:
+        for text in chosen.passed_over if run.begun != self.token.attempt else ():
             emit(session, run, EventKind.LOG, {"level": "warning", "text": text})
         place = self.host.place
         self._amendments = history.begin(session, self.token, chosen.checkpoint, adopted=chosen.adopted, place=place)
 
-    def _spawn(self, _urgent: bool) -> None:
+    def _spawn(self, urgent: bool) -> None:
         """Start the trainer. Before that, its assignment is on disk."""
+        if not self._still_wanted(urgent):
+            return
         assert self._ready is not None
         with self.host.transaction() as session:
             run = runs.renew(session, self.token, self.host.settings.lease_seconds)
@@ -211,8 +234,8 @@ class Holding:
         path = self.folder / ASSIGNMENT
         path.write_text(assignment.model_dump_json(indent=1))
         self._told.changes = {each.sequence for each in self._amendments}
-        self._told.word = assignment.word
-        self._told.since = self._last_line = time.monotonic()
+        self._told.word, self._told.since = assignment.word, math.inf  # it loads first, however long that takes
+        self._last_line = time.monotonic()
         self.trainer = self.host.spares.take()
         self.trainer.assign(path)
         self.doing = Doing.WATCHING
@@ -261,8 +284,9 @@ class Holding:
                     return self._renew(session)
                 origin = self._origin(self.token.attempt)
                 heard = journal.ship(session, self.token, batch, origin, self.host.settings.lease_seconds)
-        except journal.OffsetMoved as moved:
+        except journal.OffsetMoved as moved:  # it is stored already, and only the answer was lost
             self._offset = moved.stored
+            self._note(chunk)
             return None
         self._offset, self._renewed = chunk.end, time.monotonic()
         self._note(chunk)
@@ -271,7 +295,9 @@ class Holding:
     def _note(self, chunk: tail.Chunk) -> None:
         self._last_line = time.monotonic()
         for line in chunk.lines:
-            self._idle_seconds = float(line.data.get("idle_seconds", 0)) if line.kind == LineKind.PROGRESS else 0.0
+            is_progress = line.kind == LineKind.PROGRESS
+            self._idle_seconds = float(line.data.get("idle_seconds", 0)) if is_progress else 0.0
+            self._what = line.data["what"] if is_progress else ""
             if line.kind == LineKind.PHASE:
                 self._phase = line.data["phase"]
             if line.kind == LineKind.END:
@@ -300,13 +326,14 @@ class Holding:
         assert self.trainer is not None
         now, limits = time.monotonic(), self.host.settings
         silent = now - self._last_line > limits.silence_seconds or self._idle_seconds > limits.silence_seconds
-        obeys = self._told.word is None or self._phase in ("saving", "exporting")
-        stubborn = not obeys and now - self._told.since > limits.stop_seconds
+        obeys = not self._shut_down and ("saving" in (self._phase, self._what) or self._phase == "exporting")
+        late = self._told.word is not None and now - self._told.since > limits.stop_seconds
         lingering = self._end is not None and now - self._ended_at > END_SECONDS
-        if silent or stubborn or lingering:
-            log.warning(
-                "run %s: its trainer is killed (%s)", self.token.run_id, "silent" if silent else "too slow to end"
-            )
+        if silent or (late and not obeys) or lingering:
+            slow = f"It was told to end, had not done so {limits.stop_seconds:g} seconds later, and was killed."
+            idle = f"It was killed, since nothing had moved in it for {limits.silence_seconds:g} seconds."
+            self._killed_why = idle if silent else slow
+            log.warning("run %s: %s", self.token.run_id, self._killed_why)
             self.trainer.kill()
 
     def _reap(self, code: int) -> None:
@@ -319,8 +346,11 @@ class Holding:
         self.doing = Doing.OVER
 
     def _ending(self, code: int) -> runs.Ending:
+        if self._end is None and self._shut_down:
+            return runs.Ending(Outcome.PAUSED)  # it was still loading, or too slow: no fault of the run's
         if self._end is None:
-            return runs.Ending(None, Problem("died", how_it_died(code), hint="Read the end of the log."))
+            how = self._killed_why or how_it_died(code)
+            return runs.Ending(None, Problem("died", how, hint="Read the end of the log."))
         cause = self._end.get("cause")
         wanted = ("code", "message", "where", "hint")
         problem = Problem(**{key: cause[key] for key in wanted if cause.get(key)}) if cause else None
@@ -329,15 +359,21 @@ class Holding:
     # ---- the host's shutdown -------------------------------------------------------------------------------------
 
     def shut_down(self) -> None:
-        """Ask for a checkpoint within the deadline; without a trainer there is nothing to save."""
+        """Ask for a checkpoint within the deadline; without a trainer the next turn gives the run back."""
         if self._shut_down:
             return
         self._shut_down = True
-        if self.trainer is not None and self.doing is Doing.WATCHING:
+        if self.trainer is not None:
             self.trainer.terminate()
             self._told.word, self._told.since = Word.PAUSE, time.monotonic()
-        elif self.doing is not Doing.OVER:
-            self._give_up()
+
+
+def cause_of(error: Exception) -> Problem:
+    """What a person is told of an error that ended an attempt outside its trainer."""
+    if isinstance(error, StudioError):
+        return Problem(error.code, error.message, error.where, error.hint)
+    message = f"The worker host could not go on: {type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+    return Problem("worker", message, hint="Read the log of the supervisor; then resume.")
 
 
 def how_it_died(code: int) -> str:

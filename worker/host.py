@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from threading import Thread
+from uuid import UUID
 
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 from sqlalchemy.orm import Session, sessionmaker
 
 from backend.core import queue
@@ -14,6 +18,31 @@ from backend.core.events import take_rings
 from backend.core.runs import Limits
 from backend.core.settings import Settings
 from worker.spares import Spares
+
+log = logging.getLogger(__name__)
+
+
+class Chores:
+    """What may take long or hang is done beside the main thread, whose turns renew the leases.
+
+    One of a name at a time: what comes up while it is busy is left to its next start.
+    """
+
+    def __init__(self) -> None:
+        self._threads: dict[str, Thread] = {}
+
+    def start(self, name: str, work: Callable[[], object]) -> None:
+        busy = self._threads.get(name)
+        if busy is None or not busy.is_alive():
+            self._threads[name] = Thread(target=self._do, args=(name, work), name=name, daemon=True)
+            self._threads[name].start()
+
+    @staticmethod
+    def _do(name: str, work: Callable[[], object]) -> None:
+        try:
+            work()
+        except Exception:
+            log.exception("%s went wrong, and is done again later", name)
 
 
 @dataclass
@@ -25,6 +54,8 @@ class Host:
     place: str
     spares: Spares
     threads: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(4, thread_name_prefix="host"))
+    chores: Chores = field(default_factory=Chores)
+    _news: set[UUID] = field(default_factory=set)
 
     @property
     def limits(self) -> Limits:
@@ -37,4 +68,15 @@ class Host:
             yield session
             session.flush()
             rings = take_rings(session)
-        queue.ring(self.redis_url, rings)
+        if rings:
+            self._news.update(rings)
+            self.chores.start("ringing", self._ring)
+
+    def _ring(self) -> None:
+        while self._news:
+            queue.ring(self.redis_url, [self._news.pop()])
+
+
+def is_outage(error: Exception) -> bool:
+    """Whether Postgres is in trouble. What it refuses to store is the trouble of the run that wanted it stored."""
+    return isinstance(error, DBAPIError) and not isinstance(error, DataError | IntegrityError)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,10 +23,14 @@ class Pick:
     passed_over: tuple[str, ...] = ()
 
 
-def pick(home: Path, run: Run, published: Sequence[CheckpointRow]) -> Pick:
-    """Verify from the newest on, and take the first that is whole. Reads every byte: run it off the main thread."""
+def pick(home: Path, run: Run, published: Sequence[CheckpointRow], recorded: Collection[int]) -> Pick:
+    """Verify from the newest on, and take the first that is whole. Reads every byte: run it off the main thread.
+
+    `recorded` are the steps of the owner's checkpoints that have a row: nothing picks a replaced one, whose files may be
+    about to go.
+    """
     passed_over: list[str] = []
-    for checkpoint, row, is_new in _candidates(home, run, published):
+    for checkpoint, row, is_new in _candidates(home, run, published, recorded):
         problems = verify(checkpoint.folder)
         if not problems and not is_new and manifest_sha256(checkpoint.folder) != row.manifest_sha256:
             passed_over.append(f"The checkpoint of step {checkpoint.step} is not the one that was published.")
@@ -38,13 +42,13 @@ def pick(home: Path, run: Run, published: Sequence[CheckpointRow]) -> Pick:
 
 
 def _candidates(
-    home: Path, run: Run, published: Sequence[CheckpointRow]
+    home: Path, run: Run, published: Sequence[CheckpointRow], recorded: Collection[int]
 ) -> Iterator[tuple[Checkpoint, CheckpointRow, bool]]:
     """Newer ones of the attempt that owns the history, on disk; then the published ones. The newest first."""
     newest = published[0].step if published else 0
     begun = Path("runs", str(run.id), f"attempt-{run.begun}")
     for folder, step in reversed(_on_disk(home / begun / CHECKPOINTS)) if run.begun else ():
-        if step > newest and (folder / MANIFEST).is_file():
+        if step > newest and step not in recorded and (folder / MANIFEST).is_file():
             relative = begun / CHECKPOINTS / folder.name
             yield Checkpoint(folder=folder, step=step, attempt=run.begun), _row(run, folder, relative, step), True
     for row in published:

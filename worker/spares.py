@@ -16,9 +16,11 @@ from backend.core.settings import Settings
 
 log = logging.getLogger(__name__)
 
-SECRETS = ("DATABASE_URL", "REDIS_URL", "STUDIO_DATABASE_URL", "STUDIO_REDIS_URL")
+SECRETS = ("DATABASE_URL", "REDIS_URL", "STUDIO_DATABASE_URL", "STUDIO_REDIS_URL", "PGPASSWORD")
 """What a trainer must not have: it runs no code of a user's and asks no service."""
 PROCESS = "trainer.json"
+KILL_SECONDS = 5.0
+"""How long to wait for a killed trainer. One that hangs in a driver takes longer, but does nothing of its own any more."""
 
 
 class Trainer:
@@ -59,7 +61,8 @@ class Trainer:
         """End the whole group: data loaders as well."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
+        with contextlib.suppress(subprocess.TimeoutExpired):  # others' leases run meanwhile
+            self.process.wait(KILL_SECONDS)
 
 
 class Spares:
@@ -75,8 +78,13 @@ class Spares:
         if self._spare is not None and self._spare.exit_code is not None:
             log.warning("the spare trainer ended by itself (code %s)", self._spare.exit_code)
             self._spare, self._taken_at = None, time.monotonic()
-        if self._spare is None and time.monotonic() - self._taken_at >= self._rest_seconds:
+        if self._spare is not None or time.monotonic() - self._taken_at < self._rest_seconds:
+            return
+        try:
             self._spare = Trainer(self._settings)
+        except OSError as error:
+            log.warning("no spare trainer can be started: %s", error)
+            self._taken_at = time.monotonic()
 
     def take(self) -> Trainer:
         trainer, self._spare = self._spare, None

@@ -67,7 +67,7 @@ class Supervisor:
         """Until SIGTERM, and then until every trainer has saved."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
-        while not self._start():
+        while not self.stopping and not self._start():
             time.sleep(OUTAGE_SECONDS)
         log.info("supervisor %s watches %s", self.host.name, ", ".join(device.title for device in self.devices))
         while not self.stopping or self.holdings:
@@ -107,6 +107,9 @@ class Supervisor:
                 self._look()
         except DBAPIError as error:
             self._outage(error)
+        except Exception:  # the end of this process would be the end of all its trainers
+            log.exception("a turn went wrong")
+            time.sleep(OUTAGE_SECONDS)
 
     def _wait(self) -> bool:
         """Until the next shipping, or a poke. Returns whether somebody poked."""
@@ -143,11 +146,11 @@ class Supervisor:
         with self.host.transaction() as session:
             self._seen(session)
             runs.end_unheld(session, expired, self.host.limits)
-        queue.publish(self.host.sessions, self.host.redis_url)
+        self.host.chores.start("hints", lambda: queue.publish(self.host.sessions, self.host.redis_url))
         for device in self.devices:
             if device.name not in self.holdings and not self.stopping:
                 self._claim(device.name, expired)
-        self._sweep()
+        self.host.chores.start("sweep", self._sweep)
 
     def _claim(self, device: str, expired: Sequence[runs.Lease]) -> None:
         with self.host.transaction() as session:
@@ -182,15 +185,20 @@ class Supervisor:
     # ---- files whose rows are gone -------------------------------------------------------------------------------
 
     def _sweep(self) -> None:
-        """Delete replaced checkpoints and runs that were discarded long enough ago: rows first, then files."""
+        """Delete replaced checkpoints and runs that were discarded long enough ago: rows first, then files.
+
+        Whoever shares the storage does it: the host that made them may be gone for good.
+        """
+        of_attempt = (Attempt.run_id == CheckpointRow.run_id) & (Attempt.number == CheckpointRow.attempt)
         with self.host.transaction() as session:
             replaced = (
                 sql_select(CheckpointRow)
-                .join(Run, Run.id == CheckpointRow.run_id)
-                .join(Attempt, (Attempt.run_id == Run.id) & (Attempt.number == CheckpointRow.attempt))
+                .join(Attempt, of_attempt)
+                .join(Worker, Worker.name == Attempt.worker)
                 .where(CheckpointRow.replaced_at.is_not(None), CheckpointRow.deleted_at.is_(None))
-                .where(Attempt.worker == self.host.name)
+                .where(Worker.place == self.host.place)
                 .limit(20)
+                .with_for_update(of=CheckpointRow, skip_locked=True)
             )
             for row in session.execute(replaced).scalars():
                 remove(self.settings.root / row.folder)

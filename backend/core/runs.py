@@ -480,6 +480,12 @@ def published(session: Session, run_id: UUID) -> list[CheckpointRow]:
     return list(session.execute(query.order_by(CheckpointRow.step.desc())).scalars())
 
 
+def recorded_steps(session: Session, run_id: UUID, attempt: int) -> frozenset[int]:
+    """The steps of an attempt's checkpoints that have a row, replaced or not: what lies on disk besides is yet unpublished."""
+    query = select(CheckpointRow.step).where(CheckpointRow.run_id == run_id, CheckpointRow.attempt == attempt)
+    return frozenset(session.execute(query).scalars())
+
+
 def newest_checkpoint(session: Session, run_id: UUID) -> CheckpointRow | None:
     return next(iter(published(session, run_id)), None)
 

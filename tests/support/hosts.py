@@ -115,11 +115,11 @@ class Lab:
         environment = {
             **os.environ,
             **FAST,
-            **self.environment,
             "STUDIO_HOME": str(self.home),
             "STUDIO_WORKER_NAME": name,
             "DATABASE_URL": self.database_url,
             "REDIS_URL": self.redis_url,
+            **self.environment,
         }
         (self.home / "logs").mkdir(exist_ok=True)
         with open(self.home / "logs" / f"supervisor-{name}.log", "ab") as log:

@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
+import json
 import os
+import resource
 import signal
+import socket
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from uuid import UUID
 
 import psutil
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from backend.core import journal, runs
-from backend.core.models import Artifact, CheckpointRow, Intent, Sample, State
+from backend.core.assignment import ASSIGNMENT, CHECKPOINTS, JOURNAL, Assignment, Outcome
+from backend.core.checkpoints import manifest_sha256, write_manifest
+from backend.core.models import Artifact, Attempt, CheckpointRow, Intent, Sample, State, Worker
+from backend.core.settings import Settings
 from tests.support.hosts import Lab
 from tests.support.processes import is_alive
+from worker import tail
+from worker.holding import Doing, Holding
+from worker.host import Host
+from worker.spares import Spares
+from worker.supervisor import Supervisor
+from worker.trainer.journal import Journal
 
 STEPS = list(range(1, 25))
 
@@ -249,3 +264,219 @@ def test_a_poke_is_heard_at_once(lab: Lab) -> None:
         run_id = lab.launch()
         assert poke(configured, "a")
         lab.wait(lambda: lab.run(run_id).attempt == 1, "the claim", 5)
+
+
+# ---- one attempt, turn by turn ---------------------------------------------------------------------------------------
+
+
+def settings_of(lab: Lab, **changes: float | str) -> Settings:
+    values = {"home": lab.home, "database_url": lab.database_url, "redis_url": lab.redis_url, "worker_name": "a"}
+    return Settings.model_validate(values | changes)
+
+
+def host_of(lab: Lab, **changes: float | str) -> Host:
+    configured = settings_of(lab, **changes)
+    spares = Spares(configured)
+    return Host(configured, lab.sessions, configured.redis_url, "a", configured.place(), spares)
+
+
+@contextmanager
+def held(lab: Lab, **changes: float | str) -> Iterator[Holding]:
+    """An attempt that was just claimed. A trainer that it starts is ended with the test."""
+    host = host_of(lab, **changes)
+    with host.transaction() as session:
+        token = runs.claim(session, worker="a", device="cpu", place=host.place, lease_seconds=30, limits=host.limits)
+    assert token is not None
+    holding = Holding(host, token, "cpu")
+    try:
+        yield holding
+    finally:
+        if holding.trainer is not None:
+            holding.trainer.kill()
+
+
+def turn_until(holding: Holding, *wanted: Doing) -> None:
+    deadline = time.monotonic() + 20
+    while holding.doing not in wanted:
+        assert time.monotonic() < deadline, f"still {holding.doing}"
+        holding.turn()
+        time.sleep(0.01)
+
+
+def publish(lab: Lab, holding: Holding, step: int) -> Path:
+    """A whole checkpoint of the attempt, on disk and in the table."""
+    token, name = holding.token, f"{CHECKPOINTS}/checkpoint-{step}"
+    folder = holding.folder / name
+    folder.mkdir(parents=True)
+    (folder / "weights").write_bytes(b"w" * step)
+    manifest = write_manifest(folder, step)
+    with lab.sessions.begin() as session:
+        run = runs.hold(session, token)
+        row = CheckpointRow(
+            run_id=run.id,
+            attempt=token.attempt,
+            step=step,
+            folder=folder.relative_to(lab.home).as_posix(),
+            manifest_sha256=manifest_sha256(folder),
+            bytes=manifest.bytes,
+        )
+        runs.publish_checkpoint(session, run, row, place=holding.host.place)
+    return folder
+
+
+def die(lab: Lab, holding: Holding) -> None:
+    assert holding.trainer is not None
+    holding.trainer.kill()
+    with lab.sessions.begin() as session:
+        runs.reap(session, holding.token, runs.Ending(None), runs.Limits())
+
+
+def test_a_last_line_that_was_stored_while_its_answer_was_lost_is_heard_all_the_same(lab: Lab) -> None:
+    run_id = lab.launch()
+    with held(lab) as holding:
+        turn_until(holding, Doing.WATCHING)
+        assert holding.trainer is not None
+        holding.trainer.kill()
+        with Journal(holding.folder / JOURNAL) as lines:
+            lines.end(Outcome.DONE)
+        chunk = tail.read(holding.folder / JOURNAL, 0)
+        with lab.sessions.begin() as session:
+            batch = journal.Batch(1, chunk.start, chunk.end, chunk.lines)
+            journal.ship(session, holding.token, batch, journal.Origin("here", "x"), 30)
+        turn_until(holding, Doing.OVER)
+    assert (lab.run(run_id).state, lab.run(run_id).crashes) == (State.SUCCEEDED, 0)
+
+
+def test_what_postgres_refuses_to_store_ends_that_run_alone_and_in_words(lab: Lab) -> None:
+    run_id = lab.launch()
+    with held(lab) as holding:
+        turn_until(holding, Doing.WATCHING)
+        line = {"v": 1, "n": 0, "t": 0.0, "kind": "log", "step": 0, "data": {"level": "info", "text": "\0"}}
+        (holding.folder / JOURNAL).write_text(json.dumps(line) + "\n")
+        turn_until(holding, Doing.OVER)
+        assert holding.trainer is not None
+        assert holding.trainer.exit_code is not None
+        holding.turn()
+    run = lab.run(run_id)
+    assert run.state == State.FAILED
+    assert "could not go on" in (run.cause or {})["message"]
+
+
+def test_whatever_a_model_answers_can_be_stored(lab: Lab, tmp_path: Path) -> None:
+    lab.launch()
+    with Journal(tmp_path / JOURNAL) as lines:
+        lines.sample(index=0, prompt="p", text="a\0b", tokens=3, finish="stop")
+    chunk = tail.read(tmp_path / JOURNAL, 0)
+    with held(lab) as holding, lab.sessions.begin() as session:
+        batch = journal.Batch(1, chunk.start, chunk.end, chunk.lines)
+        journal.ship(session, holding.token, batch, journal.Origin("here", "x"), 30)
+        assert session.execute(select(Sample.text)).scalar_one() == "a\N{REPLACEMENT CHARACTER}b"
+
+
+def test_half_a_line_that_a_full_disk_took_does_not_spoil_the_next_one(tmp_path: Path) -> None:
+    with Journal(tmp_path / JOURNAL) as lines:
+        lines.log("info", "first")
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, ((tmp_path / JOURNAL).stat().st_size + 20, limits[1]))
+        try:
+            with pytest.raises(OSError, match="too large"):
+                lines.log("info", "second")
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        lines.end(Outcome.FAILED)
+    assert [line.kind for line in tail.read(tmp_path / JOURNAL, 0).lines] == ["log", "end"]
+
+
+def test_a_run_that_starts_over_finds_none_of_its_old_checkpoints_again(lab: Lab) -> None:
+    run_id = lab.launch()
+    with held(lab) as first:
+        turn_until(first, Doing.WATCHING)
+        publish(lab, first, 10)
+        die(lab, first)
+    tell(lab, run_id, runs.start_over)
+    with held(lab) as second:
+        turn_until(second, Doing.WATCHING)
+        assignment = Assignment.model_validate_json((second.folder / ASSIGNMENT).read_bytes())
+    assert assignment.resume is None
+
+
+def test_what_is_to_be_kept_may_take_its_time_to_load(lab: Lab) -> None:
+    run_id = lab.launch()
+    with held(lab) as first:
+        turn_until(first, Doing.WATCHING)
+        publish(lab, first, 10)
+        die(lab, first)
+    tell(lab, run_id, runs.stop, keep=True)
+    with held(lab, stop_seconds=0.01) as second:
+        turn_until(second, Doing.WATCHING)
+        time.sleep(0.1)
+        second.turn()
+        assert second.trainer is not None
+        assert second.trainer.exit_code is None
+
+
+def test_a_host_that_is_shut_down_leaves_an_attempt_that_is_no_longer_its_own(lab: Lab) -> None:
+    lab.launch()
+    with held(lab) as holding:
+        with lab.sessions.begin() as session:
+            runs.free_own(session, "a", runs.Limits())
+        holding.shut_down()
+        turn_until(holding, Doing.OVER)
+
+
+def test_a_trainer_that_is_shut_down_while_it_loads_has_not_crashed(lab: Lab) -> None:
+    run_id = lab.launch()
+    with held(lab) as holding:
+        turn_until(holding, Doing.WATCHING)
+        holding.shut_down()
+        turn_until(holding, Doing.OVER)
+    assert (lab.run(run_id).state, lab.run(run_id).crashes) == (State.QUEUED, 0)
+
+
+def test_a_trainer_that_is_killed_for_its_silence_is_said_to_have_been_silent(lab: Lab) -> None:
+    run_id = lab.launch()
+    for _ in range(3):
+        with held(lab, silence_seconds=0.01) as holding:
+            turn_until(holding, Doing.OVER)
+    assert "nothing had moved in it" in (lab.run(run_id).cause or {})["message"]
+
+
+def test_a_redis_that_hangs_holds_up_no_turn(lab: Lab) -> None:
+    run_id = lab.launch()
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        host = host_of(lab, redis_url=f"redis://127.0.0.1:{mute.getsockname()[1]}/0")
+        began = time.monotonic()
+        with host.transaction() as session:
+            runs.pause(session, run_id)
+        assert time.monotonic() - began < 1
+
+
+def test_a_spare_that_cannot_be_started_is_no_reason_to_end(lab: Lab) -> None:
+    (lab.home / "logs").write_text("a file where a folder should be")
+    spares = Spares(settings_of(lab), rest_seconds=0)
+    spares.keep()
+    (lab.home / "logs").unlink()
+    spares.keep()
+    assert spares.take().exit_code is None
+    spares.close()
+
+
+def test_files_of_a_host_that_is_gone_are_deleted_by_who_shares_its_storage(lab: Lab) -> None:
+    lab.launch()
+    with held(lab) as holding:
+        turn_until(holding, Doing.WATCHING)
+        folders = [publish(lab, holding, step) for step in (1, 2, 3)]
+    with lab.sessions.begin() as session:
+        session.execute(update(Attempt).values(worker="gone"))
+        session.add(Worker(name="gone", place=holding.host.place))
+    supervisor = Supervisor(settings_of(lab, worker_name="b", devices="cpu"))
+    supervisor._sweep()
+    assert [folder.exists() for folder in folders] == [False, True, True]
+
+
+def test_a_supervisor_that_waits_for_postgres_can_be_ended(lab: Lab) -> None:
+    lab.environment["DATABASE_URL"] = "postgresql://nobody@127.0.0.1:1/nothing"
+    with lab.host() as host:
+        lab.wait(lambda: "cannot be reached" in lab.logs(), "the supervisor to look for Postgres", 30)
+        host.terminate()
+        assert host.wait(timeout=15) == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -124,26 +125,42 @@ class Journal:
             at = self.step if step is None else step
             line = Line(n=self._n, t=time.time(), kind=kind, step=at, data=strict(data))
             text = json.dumps(line.model_dump(mode="json"), ensure_ascii=False, allow_nan=False)
-            os.write(self._descriptor, text.encode("utf-8", "replace") + b"\n")
+            self._append(text.encode("utf-8", "replace") + b"\n")
             self._n += 1
             self._last_line = time.monotonic()
             if is_work:
                 self._last_work = self._last_line
+
+    def _append(self, line: bytes) -> None:
+        """The whole line or nothing of it: half of one, as a full disk leaves it, would spoil the next one too."""
+        before, written = os.fstat(self._descriptor).st_size, 0
+        try:
+            while written < len(line):
+                written += os.write(self._descriptor, line[written:])
+        except OSError:
+            os.ftruncate(self._descriptor, before)
+            raise
 
     def _beat(self) -> None:
         while not self._closing.wait(min(1.0, self._heartbeat_seconds / 4)):
             now = time.monotonic()
             if now - self._last_line >= self._heartbeat_seconds * 0.9:
                 idle = round(now - self._last_work, 1)
-                self._write(LineKind.PROGRESS, self._progress | {"idle_seconds": idle}, is_work=False)
+                with contextlib.suppress(OSError):  # a full disk may have room again at the next beat
+                    self._write(LineKind.PROGRESS, self._progress | {"idle_seconds": idle}, is_work=False)
 
 
 def strict(value: Any) -> Any:
-    """The value as strict JSON can hold it: numbers that are not finite become words, and NaN stays NaN."""
+    """The value as strict JSON and Postgres can hold it: numbers that are not finite become words, and NaN stays NaN.
+
+    A model may well answer with the character of number 0, which no text in Postgres can hold.
+    """
     if isinstance(value, Mapping):
         return {str(key): strict(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
         return [strict(inner) for inner in value]
+    if isinstance(value, str):
+        return value.replace("\0", "\N{REPLACEMENT CHARACTER}")
     if isinstance(value, float) and not math.isfinite(value):
         return "NaN" if math.isnan(value) else ("Infinity" if value > 0 else "-Infinity")
     return value

@@ -37,7 +37,7 @@ def freeze_environment() -> None:
 
 
 def die_with_parent() -> None:
-    """Have the kernel end this process when its parent dies. Where it cannot, a thread waits for stdin to close."""
+    """Have the kernel end this process when its parent dies. Where it cannot, or was asked too late, stdin closes."""
     parent = os.getppid()
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL))
@@ -68,8 +68,7 @@ def wait_for_assignment() -> Path | None:
     line = sys.stdin.readline()
     if not line.endswith("\n"):
         return None
-    if sys.platform != "linux":
-        watch_stdin()
+    watch_stdin()
     return Path(line.strip())
 
 

@@ -7,6 +7,7 @@ import hashlib
 import os
 import traceback
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,13 @@ def train(assignment: Assignment, journal: Journal, channel: Channel) -> Outcome
     use_device(assignment.device)
     prepared, loaded = load_all(assignment, journal)
     journal.phase("preparing")
-    dataset = prepare(assignment.data, prepared, assignment.recipe, seed=assignment.recipe.training.seed)
+    dataset = prepare(
+        assignment.data,
+        prepared,
+        assignment.recipe,
+        seed=assignment.recipe.training.seed,
+        on_progress=partial(journal.progress, "preparing"),
+    )
     job = make_job(assignment, prepared, loaded, dataset, journal, channel)
     if assignment.recipe.data.packing:
         refuse_leaks(loaded.model, prepared.model_vocab_size)
