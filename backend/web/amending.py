@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, get_args
 
 from pydantic import JsonValue
@@ -11,7 +12,7 @@ from backend.core.assignment import Amendment
 from backend.core.errors import Problem
 from backend.core.models import Run
 from backend.core.recipe import read_recipe
-from backend.web.forms import Control, Pairs, recipe_controls, recipe_from_form
+from backend.web.forms import Control, Pairs, recipe_controls, recipe_from_form, text_of
 from backend.web.shapes import AmendmentOut, Json
 
 FIELDS: tuple[str, ...] = get_args(Amendment.model_fields["field"].annotation)
@@ -25,9 +26,9 @@ def amended_recipe(run: Run, amendments: Iterable[AmendmentOut]) -> Json:
 
 
 def controls(recipe: Json, problems: Sequence[Problem] = ()) -> list[Control]:
-    """Those controls of the recipe's form that may change in mid-run."""
+    """Those controls of the recipe's form that may change in mid-run; none is inked, since the values are the run's own."""
     every = [inner for group in recipe_controls(recipe, problems) for inner in group.inside]
-    return [control for control in every if control.name in FIELDS]
+    return [replace(control, recommended=text_of(control.value)) for control in every if control.name in FIELDS]
 
 
 def wanted(recipe: Json, pairs: Pairs) -> dict[str, JsonValue]:

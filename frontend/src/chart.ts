@@ -71,8 +71,10 @@ export class Chart {
 
   /** Marks stand in the canvas and in the table. */
   mark(marks: Mark[]): void {
+    const steps = marks.map(({ step }) => step).join(" ");
+    if (steps === (this.figure.dataset.marks ?? "")) return;
     this.marks = marks;
-    this.figure.dataset.marks = marks.map(({ step }) => step).join(" ");
+    this.figure.dataset.marks = steps;
     this.touch();
   }
 

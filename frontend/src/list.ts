@@ -28,5 +28,6 @@ function update(run: RunState, redraw: () => void): void {
 }
 
 function redrawTable(): void {
-  void htmx.ajax("GET", location.pathname + location.search, { target: "#runs", select: "#runs", swap: "outerMorph" });
+  const place = { source: "#runs", target: "#runs", select: "#runs", swap: "outerMorph" };
+  void htmx.ajax("GET", location.pathname + location.search, place);
 }

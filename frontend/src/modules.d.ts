@@ -1,6 +1,6 @@
 declare module "htmx.org/dist/htmx.esm.js" {
   type Extension = { init(api: { initSecurity(policy: unknown): void }): void };
-  type Ask = { target: string; swap: string; select?: string };
+  type Ask = { source: string; target: string; swap: string; select?: string };
   const htmx: {
     registerExtension(name: string, extension: Extension): void;
     ajax(method: string, address: string, options: Ask): Promise<void>;

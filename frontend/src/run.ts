@@ -25,7 +25,7 @@ class RunPage {
   private latest: Values = {};
   private refreshStatus = this.part("status");
   private refreshArtifacts = this.part("artifacts");
-  private refreshHistory = this.part("history", () => this.markChanges());
+  private refreshHistory = this.part("history");
 
   constructor(
     private run: string,
@@ -36,6 +36,7 @@ class RunPage {
     const figures = [...document.querySelectorAll<HTMLElement>("[data-chart]")];
     this.charts = figures.map((figure) => new Chart(figure, series, (...asked) => this.curves(...asked)));
     this.markChanges();
+    document.addEventListener("htmx:after:swap", () => this.markChanges());
     setInterval(() => this.hasEnded || document.hidden || this.refreshStatus(), LOOK_MS);
     for (const time of document.querySelectorAll<HTMLTimeElement>("[data-log] time"))
       time.textContent = clock(time.dateTime);
@@ -124,17 +125,15 @@ class RunPage {
     return (await fetchJson<Answer>(`/api/v1/runs/${this.run}/metrics?${query}`, signal)).curves;
   }
 
-  /** What fetches a part of the page again and does `then`. While somebody decides, nothing moves under their hands. */
-  private part(name: string, then = () => {}): () => void {
-    const refresh = settle(
-      () => {
-        const open = find<HTMLDialogElement>("dialog[open]");
-        if (open) return open.addEventListener("close", refresh, { once: true });
-        void htmx.ajax("GET", `/runs/${this.name}/${name}`, { target: `#run-${name}`, swap: "outerMorph" }).then(then);
-      },
-      150,
-      1000,
-    );
+  /** What fetches a part of the page again. While somebody decides, nothing moves under their hands. */
+  private part(name: string): () => void {
+    const target = `#run-${name}`;
+    const fetchPart = () => {
+      const open = find<HTMLDialogElement>("dialog[open]");
+      if (open) open.addEventListener("close", refresh, { once: true });
+      else void htmx.ajax("GET", `/runs/${this.name}/${name}`, { source: target, target, swap: "outerMorph" });
+    };
+    const refresh = settle(fetchPart, 150, 1000);
     return refresh;
   }
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -9,12 +11,12 @@ from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
-from sqlalchemy import select
+from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from backend.core import journal, runs
 from backend.core.assignment import Line, LineKind
-from backend.core.models import Point, Role, Run
+from backend.core.models import DatasetVersion, Point, Role, Run
 from backend.core.settings import Settings
 from tests.web.conftest import account, queued_run
 
@@ -84,6 +86,7 @@ def painted(page: Page) -> list[tuple[int, str]]:
     table = page.locator('[data-chart="loss eval_loss"] .twin')
     if table.get_attribute("open") is None:
         table.locator("summary").click()
+    expect(table.locator("tbody tr")).not_to_have_count(0)  # it is filled once it is open
     return [
         (int(step), value)
         for step, value in table.locator("tbody tr").evaluate_all(
@@ -185,6 +188,45 @@ def test_eight_tabs_share_one_stream_and_all_of_them_move(context: BrowserContex
         points(tab, 6)
 
 
+def test_a_run_that_is_gone_does_not_end_the_stream_of_the_others(context: BrowserContext, session: Session) -> None:
+    gone, here = queued_run(session, "gone"), queued_run(session, "here")
+    first, second = context.new_page(), context.new_page()
+    first.goto("/runs/gone")
+    expect(first.locator("[data-latest=loss]")).to_have_text("–")
+    session.execute(delete(Run).where(Run.id == gone.id))
+    session.commit()
+    second.goto("/runs/here")  # the shared stream is opened anew, for both
+    expect(first.locator("[data-connection]")).to_have_text("This run is no longer there.", timeout=15_000)
+    Shipper(session).train(range(1, 4))
+    points(second, 3)
+    assert stored(session, here) == [(step, 1 / step) for step in (1, 2, 3)]
+
+
+def test_a_change_in_mid_run_is_asked_for_in_a_dialog_and_marked_where_it_holds(page: Page, session: Session) -> None:
+    queued_run(session)
+    shipper = Shipper(session)
+    shipper.train(range(1, 5))
+    page.goto("/runs/first")
+    page.click("[data-opens=ask-amend]")
+    rate = page.locator("#ask-amend [name='training.learning_rate']")
+    rate.fill("7")
+    page.click("#ask-amend .primary")
+    expect(page.locator("#ask-amend .error-line")).to_have_count(1)
+    rate.fill("5e-4")
+    page.keyboard.press("Enter")
+    expect(page.locator("#ask-amend")).to_be_hidden()
+    change = page.locator("[data-amendment='1']")
+    expect(change).to_contain_text("Learning rate", timeout=10_000)
+    expect(change.locator(".badge")).to_have_text("asked for")
+    shipper.ship(LineKind.AMENDED, [5], lambda _: {"sequence": 1})
+    expect(change.locator(".pill")).to_have_text("holds from step 5", timeout=10_000)
+    shipper.train(range(5, 8))
+    expect(page.locator('[data-chart="loss eval_loss"]')).to_have_attribute("data-marks", "5")
+    points(page, 7)
+    assert [step for step, _ in painted(page)] == list(range(1, 8))
+    expect(page.locator('[data-chart="loss eval_loss"] .twin tr', has_text="Learning rate 5e-4")).to_have_count(1)
+
+
 def test_the_list_of_runs_moves_by_itself(page: Page, session: Session) -> None:
     queued_run(session)
     page.goto("/runs")
@@ -223,6 +265,32 @@ def test_a_file_becomes_a_data_set_and_its_learned_tokens_are_inked(
     first = page.locator("#preview .tokens").first
     assert "".join(first.locator("i").all_inner_texts()) == "The owl."
     expect(first.locator(".stamp.inked")).to_have_text("<|im_end|>")
+
+
+def test_a_large_file_goes_on_where_it_was_paused_even_after_a_reload(
+    page: Page, session: Session, tmp_path: Path
+) -> None:
+    rows = tmp_path / "large.jsonl"
+    row = {"instruction": "Who?", "output": "The owl. " * 7000}
+    rows.write_text((json.dumps(row) + "\n") * 700)  # three pieces of the upload
+    pieces: list[int] = []
+    page.on("request", lambda request: pieces.append(1) if request.method == "PATCH" else None)
+    page.goto("/datasets")
+    page.route("**/api/v1/uploads/*", lambda route: route.abort() if len(pieces) > 1 else route.continue_())
+    page.set_input_files("input[type=file]", rows)
+    page.click("[data-send]")
+    expect(page.locator("[data-progress-text]")).to_contain_text("16.0 MiB of", timeout=30_000)
+    page.click("[data-pause]")
+    expect(page.locator("[data-progress-text]")).to_contain_text("Paused at 16.0 MiB")
+    page.unroute("**/api/v1/uploads/*")
+    page.reload()
+    pieces.clear()
+    page.set_input_files("input[type=file]", rows)
+    page.click("[data-send]")
+    page.wait_for_url("**/datasets/large", timeout=60_000)
+    assert len(pieces) == 2, "the first piece was not sent again"
+    version = session.scalars(select(DatasetVersion)).one()
+    assert version.source_sha256 == hashlib.sha256(rows.read_bytes()).hexdigest()
 
 
 def test_rows_that_are_refused_are_named_and_can_be_left_out(page: Page, tmp_path: Path) -> None:
