@@ -93,7 +93,8 @@ def answer(request: Request, error: Exception, renderer: Renderer) -> Response:
     if request.url.path.startswith("/api/"):
         if isinstance(told, Unauthenticated):
             headers["WWW-Authenticate"] = "Bearer"
-        return JSONResponse(told.as_json(), told.status, headers)
+        headers["Vary"] = "Accept-Language, Cookie"
+        return JSONResponse({"error": renderer.told(request, told.as_json()["error"])}, told.status, headers)
     if isinstance(told, Unauthenticated):
         return to_sign_in(request)
     return renderer.page(request, error_page(told), status=told.status, headers=headers)

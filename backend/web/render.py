@@ -17,8 +17,9 @@ from starlette.responses import HTMLResponse, Response
 
 from backend.core.people import Identity
 from backend.web.contexts import Here, Page
+from backend.web.phrases import Phrases
 from backend.web.security import host_name, is_loopback
-from backend.web.shapes import PersonOut
+from backend.web.shapes import Json, PersonOut
 
 WEB = Path(__file__).resolve().parent
 STATIC = WEB / "static"
@@ -47,6 +48,7 @@ class Renderer:
         self.catalogues: Mapping[str, Mapping[str, str]] = {
             "zh": json.loads(chinese.read_text("utf-8")) if chinese.exists() else {}
         }
+        self.phrases = Phrases(json.loads((folder / "locales" / "messages.zh.json").read_text("utf-8")))
         self.environment = self._environment(folder)
 
     def _environment(self, folder: Path) -> Environment:
@@ -64,6 +66,7 @@ class Renderer:
             "bytes": size,
             "number": number,
             "rate": rate,
+            "said": self.said,
             "when": when,
             "duration": partial(duration, self.gettext),
         }
@@ -76,6 +79,17 @@ class Renderer:
     def ngettext(self, one: str, many: str, count: int) -> str:
         """Chinese has one form, which stands at the plural."""
         return (one if count == 1 else many) if _language.get() == "en" else self.gettext(many)
+
+    def said(self, message: str) -> str:
+        """What the server says of a problem, in the reader's language."""
+        return message if _language.get() == "en" else self.phrases.said(message)
+
+    def told(self, request: Request, body: Json) -> Json:
+        """An error of the API in the reader's language. Its codes are the same in all."""
+        _language.set(language_of(request))
+        spoken = {key: self.said(body[key]) for key in ("message", "hint") if key in body}
+        parts = {key: [self.told(request, each) for each in body[key]] for key in ("problems",) if key in body}
+        return body | spoken | parts
 
     def asset(self, name: str) -> str:
         """`main.js` → `/static/main-3F2A.js`."""

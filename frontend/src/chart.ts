@@ -191,7 +191,8 @@ export class Chart {
     ctx.beginPath();
     ctx.rect(bbox.left, bbox.top, bbox.width, bbox.height);
     ctx.clip();
-    ctx.strokeStyle = ctx.fillStyle = colour("--text-2")();
+    ctx.strokeStyle = colour("--text-3")();
+    ctx.fillStyle = colour("--text")();
     ctx.setLineDash([3 * devicePixelRatio, 3 * devicePixelRatio]);
     ctx.font = `${11 * devicePixelRatio}px ${style.getPropertyValue("--font")}`;
     ctx.textBaseline = "top";

@@ -1,0 +1,44 @@
+"""What the server says, in the reader's language.
+
+Messages are made in English where something goes wrong, their values written in. Here the phrase that a message was made
+from is recognised by its shape, and said again in another language with the same values. So no module below the web
+knows of languages, and what is not recognised stays English.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+PLACE = "{}"
+SENTENCE_END = re.compile(r"(?<=[.?])\s+")
+
+
+class Phrases:
+    """A catalogue from `There is no run “{}”.` to a text with `{0}` where the first value stands."""
+
+    def __init__(self, catalogue: Mapping[str, str]) -> None:
+        self._exact = {phrase: said for phrase, said in catalogue.items() if PLACE not in phrase}
+        shaped = [phrase for phrase in catalogue if PLACE in phrase]
+        shaped.sort(key=lambda phrase: len(phrase.replace(PLACE, "")), reverse=True)  # the most telling shape first
+        self._shapes = [(_shape(phrase), catalogue[phrase]) for phrase in shaped]
+
+    def said(self, message: str) -> str:
+        """The whole message where it is known, else sentence by sentence."""
+        if (whole := self._known(message)) is not None:
+            return whole
+        sentences = [self._known(sentence) or f"{sentence} " for sentence in SENTENCE_END.split(message)]
+        return "".join(sentences).rstrip()
+
+    def _known(self, message: str) -> str | None:
+        if message in self._exact:
+            return self._exact[message]
+        for shape, said in self._shapes:
+            if found := shape.fullmatch(message):
+                values = [self._known(value) or value for value in found.groups()]
+                return said.format(*values)
+        return None
+
+
+def _shape(phrase: str) -> re.Pattern[str]:
+    return re.compile("(.*?)".join(map(re.escape, phrase.split(PLACE))), re.DOTALL)
