@@ -23,6 +23,7 @@ from backend.core.datasets.strict_json import StrictDecoder
 from backend.core.errors import Invalid, Problem, TooLarge
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
 Item = tuple[int, dict[str, Any]] | Problem
@@ -197,7 +198,7 @@ def _table_rows(rows: Iterator[list[str]]) -> Iterator[Item]:
             if len(cells) == len(columns):
                 yield number, dict(zip(columns, cells, strict=True))
             else:
-                message = f"has {len(cells)} columns, and the header {len(columns)}."
+                message = f"has {len(cells)} column{'s' if len(cells) != 1 else ''}, and the header {len(columns)}."
                 yield Problem("csv.ragged", message, f"row {number}", "Put cells that hold the separator in quotes.")
     except csv.Error as error:
         raise _bad_csv(str(error), number + 1) from None
@@ -268,19 +269,38 @@ def _seekable(source: Source) -> Iterator[Path]:
 
 
 def _parquet_rows(source: Source, path: Path) -> Iterator[Item]:
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     with open(path, "rb") as stored, pq.ParquetFile(stored, pre_buffer=False, buffer_size=MIB) as file:
         total = file.metadata.num_rows
         _refuse_large(_claimed_bytes(file), source)
         decoded = number = 0
+        plain = pa.schema([field.with_type(without_dictionaries(field.type)) for field in file.schema_arrow])
         for batch in file.iter_batches(batch_size=_batch_rows(file), use_threads=False):
+            batch = batch.cast(plain)
             decoded += batch.nbytes
             _refuse_large(decoded, source)
             for record in batch.to_pylist():
                 number += 1
                 yield number, record
             source.position = source.size * number // max(1, total)
+
+
+def without_dictionaries(kind: pa.DataType) -> pa.DataType:
+    """The same type with every value in its place: a dictionary counts a text once, however many rows repeat it."""
+    import pyarrow as pa
+
+    if pa.types.is_dictionary(kind):
+        return without_dictionaries(kind.value_type)
+    if pa.types.is_struct(kind):
+        return pa.struct([field.with_type(without_dictionaries(field.type)) for field in kind])
+    for is_list, make in ((pa.types.is_list, pa.list_), (pa.types.is_large_list, pa.large_list)):
+        if is_list(kind):
+            return make(kind.value_field.with_type(without_dictionaries(kind.value_type)))
+    if pa.types.is_map(kind):
+        return pa.map_(without_dictionaries(kind.key_type), without_dictionaries(kind.item_type))
+    return kind
 
 
 def _claimed_bytes(file: pq.ParquetFile) -> int:

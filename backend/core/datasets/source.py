@@ -63,6 +63,7 @@ STRANGERS = {
     b"ORC": "an ORC file",
     b"\x80\x04\x95": "a Python pickle, which could run any program",
 }
+TAR_MARK_AT = 257
 WIDE_MARKS = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16", b"\x00\x00\xfe\xff": "UTF-32"}
 
 
@@ -153,11 +154,13 @@ class Source:
 
 def refuse_strangers(head: bytes, *, gzipped: bool) -> None:
     """Raise `Invalid` for files whose first bytes name something else."""
-    if gzipped and (head.startswith(b"\x1f\x8b") or head[257:262] == b"ustar"):
+    if gzipped and (head.startswith(b"\x1f\x8b") or head[TAR_MARK_AT:].startswith(b"ustar")):
         raise Invalid("Nested archives are refused.", hint="Upload the files inside, one by one.", code="file.nested")
-    for mark, what in STRANGERS.items():
-        if head.startswith(mark):
-            raise Invalid(f"The file is {what}.", hint=READABLE, code="file.kind")
+    stranger = next((what for mark, what in STRANGERS.items() if head.startswith(mark)), None)
+    if head[TAR_MARK_AT:].startswith(b"ustar"):
+        stranger = "a tar archive"
+    if stranger is not None:
+        raise Invalid(f"The file is {stranger}.", hint=READABLE, code="file.kind")
     for mark, encoding in WIDE_MARKS.items():
         if head.startswith(mark):
             raise _encoding(0, f"it begins as {encoding} does")

@@ -59,7 +59,15 @@ class Format(ABC):
         return ", ".join(part.name for part in self.parts if part.required)
 
 
-KINDS_IN_WORDS = {bool: "true/false", int: "a number", float: "a number", list: "a list", dict: "an object"}
+KINDS_IN_WORDS = {
+    str: "text",
+    bytes: "binary data",
+    bool: "true/false",
+    int: "a number",
+    float: "a number",
+    list: "a list",
+    dict: "an object",
+}
 
 
 def in_words(value: object) -> str:

@@ -7,9 +7,11 @@ import io
 import json
 import random
 import struct
+import tarfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -73,6 +75,26 @@ def test_a_small_parquet_that_decodes_to_gigabytes_is_refused(folder: Folder) ->
     error = folder.read("a.parquet", sink.getvalue(), limited=True).error
     assert error.code == "file.expands"
     assert "decoded size" in error.message
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_parquet_whose_dictionary_repeats_one_text_a_million_times_is_refused(folder: Folder, nested: bool) -> None:
+    """Arrow keeps such a column as numbers, and would count the text once."""
+    rows = 1_000_000
+    text: Any = pa.DictionaryArray.from_arrays(pa.array(np.zeros(rows, np.int32)), pa.array(["x" * 4000]))
+    column = pa.ListArray.from_arrays(pa.array(np.arange(rows + 1, dtype=np.int32)), text) if nested else text
+    content = parquet(pa.table({"text": column}), compression="zstd")
+    assert len(content) < 1_000_000
+    assert folder.read("a.parquet", content, limited=True).error.code == "file.expands"
+
+
+def test_a_tar_archive_is_called_one(folder: Folder) -> None:
+    sink = io.BytesIO()
+    with tarfile.open(fileobj=sink, mode="w") as archive:
+        device = tarfile.TarInfo("console")
+        device.type = tarfile.CHRTYPE
+        archive.addfile(device)
+    assert folder.read("a.jsonl", sink.getvalue()).error.message == "The file is a tar archive."
 
 
 def test_a_damaged_parquet_is_called_damaged(folder: Folder) -> None:
