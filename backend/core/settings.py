@@ -6,9 +6,9 @@ import contextlib
 import secrets
 from functools import cache
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 
@@ -71,6 +71,13 @@ class Settings(BaseSettings):
         64, ge=0, description="Uploads up to this size answer with the preview, larger ones with an operation."
     )
     session_hours: int = Field(24 * 14, ge=1, description="How long a person stays signed in.")
+
+    @model_validator(mode="after")
+    def _renewals_fit_into_a_lease(self) -> Self:
+        """Who looks at leases too seldom has not watched them, and would never take over what a dead host held."""
+        if self.renew_seconds * 3 > self.lease_seconds:
+            raise ValueError("STUDIO_RENEW_SECONDS may be a third of STUDIO_LEASE_SECONDS at most")
+        return self
 
     @property
     def root(self) -> Path:
