@@ -227,6 +227,20 @@ def test_a_change_in_mid_run_is_asked_for_in_a_dialog_and_marked_where_it_holds(
     expect(page.locator('[data-chart="loss eval_loss"] .twin tr', has_text="Learning rate 5e-4")).to_have_count(1)
 
 
+def test_a_part_that_cannot_be_had_now_leaves_the_page_as_it_is(page: Page, session: Session) -> None:
+    queued_run(session)
+    page.route("**/status", lambda route: route.fulfill(status=500, body="Internal Server Error"))
+    page.goto("/runs/first")
+    with page.expect_response("**/status") as answer:
+        Shipper(session).train([1])
+    assert answer.value.status == 500
+    points(page, 1)
+    expect(page.locator("#run-status")).to_have_attribute("data-state", "queued")
+    page.unroute("**/status")
+    page.reload()
+    expect(page.locator("#run-status")).to_have_attribute("data-state", "preparing")
+
+
 def test_the_list_of_runs_moves_by_itself(page: Page, session: Session) -> None:
     queued_run(session)
     page.goto("/runs")
