@@ -9,6 +9,7 @@ from pathlib import Path
 
 from backend.core.assignment import CHECKPOINTS, MANIFEST, Checkpoint
 from backend.core.checkpoints import manifest_sha256, verify
+from backend.core.errors import Unavailable
 from backend.core.models import CheckpointRow, Run
 
 FOLDER = re.compile(r"checkpoint-(\d+)")
@@ -29,6 +30,12 @@ def pick(home: Path, run: Run, published: Sequence[CheckpointRow], recorded: Col
     `recorded` are the steps of the owner's checkpoints that have a row: nothing picks a replaced one, whose files may be
     about to go.
     """
+    if published and not (home / "runs" / str(run.id)).is_dir():
+        raise Unavailable(
+            "The folder with the run's checkpoints is not there.",
+            hint="Is its disk mounted on this host? Then resume. Nothing was started over.",
+            code="checkpoint.absent",
+        )
     passed_over: list[str] = []
     for checkpoint, row, is_new in _candidates(home, run, published, recorded):
         problems = verify(checkpoint.folder)

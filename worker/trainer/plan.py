@@ -65,11 +65,15 @@ def amend(plan: Plan, amendment: Amendment) -> Plan:
 
 
 class Amendments:
-    """Changes in order of their sequence, each taken once, at the step that it holds from."""
+    """Changes in order of their sequence, each taken once, at the step that it holds from.
+
+    A person's later word on a field stands: after the run went back, an older change may find a newer one applied already.
+    """
 
     def __init__(self, known: Iterable[Amendment]) -> None:
         self._waiting = sorted(known, key=lambda each: each.sequence)
         self._seen = {each.sequence for each in self._waiting}
+        self._applied: dict[str, int] = {}
 
     def add(self, changes: Iterable[Amendment]) -> None:
         """Later news; what the assignment already told is not heard twice."""
@@ -86,4 +90,6 @@ class Amendments:
 
     def _take(self, due: list[Amendment]) -> list[Amendment]:
         self._waiting = [each for each in self._waiting if each not in due]
-        return due
+        standing = [each for each in due if each.sequence > self._applied.get(each.field, 0)]
+        self._applied |= {each.field: each.sequence for each in standing}
+        return standing
