@@ -378,8 +378,9 @@ def cause_of(error: Exception) -> Problem:
 
 def how_it_died(code: int) -> str:
     """An exit code in words."""
-    if code == -9:
-        return "It was killed, most often because the machine ran out of memory."
+    if code in (-9, -6):
+        verb = "killed" if code == -9 else "aborted by a library"
+        return f"It was {verb}, most often because the machine ran out of memory."
     if code < 0:
         return f"It was ended by signal {-code}."
     return f"It ended with code {code} and left no word."
