@@ -31,7 +31,8 @@ class ExportContext:
 
     `trained` holds `adapter_model.safetensors` and `adapter_config.json`, or the whole model's safetensors for full
     fine-tuning; a checkpoint's folder serves. `tokenizer` is a folder as `tokenizer.save_pretrained` writes it. `dtype` and
-    `quantisation` are those with which the base was loaded for training. `metrics` maps a name to its first and last value.
+    `quantisation` are those with which the base was loaded for training, `compute_dtype` the one in which the watched model
+    computed (autocast). `metrics` maps a name to its first and last value.
     """
 
     run: str
@@ -43,6 +44,7 @@ class ExportContext:
     tokenizer: Path
     watched: Watched
     dtype: torch.dtype
+    compute_dtype: torch.dtype
     quantisation: BitsAndBytesConfig | None = None
     device: str = "cpu"
     data: tuple[DataFact, ...] = ()

@@ -92,8 +92,16 @@ class Base:
 
     folder: Path
     dtype: torch.dtype
+    compute_dtype: torch.dtype
     quantisation: BitsAndBytesConfig | None
     device: str
+
+    def as_watched(self) -> torch.autocast:
+        """The precision in which the watched model computed: accelerate puts whatever is not fp32 under autocast."""
+        is_mixed = self.compute_dtype != torch.float32
+        return torch.autocast(
+            torch.device(self.device).type, self.compute_dtype if is_mixed else None, enabled=is_mixed
+        )
 
 
 def prove(watched: Watched, folder: Path, base: Base, *, must_agree: bool = True) -> dict[str, Any]:
@@ -115,7 +123,7 @@ def prove(watched: Watched, folder: Path, base: Base, *, must_agree: bool = True
             f"The merged model does not answer like the model that was watched: logits differ by {difference:.3g}, "
             f"where rounding explains {threshold:.3g}.",
             code="merge.drift",
-            hint="Nothing was given out. The adapter is unharmed; report this with the run's recipe.",
+            hint="The merged model was not given out; the checkpoint is kept. Report this with the run's recipe.",
         )
     return {
         "max_logit_diff": difference,
@@ -157,8 +165,9 @@ def greedy_agreement(left: Sequence[torch.Tensor], right: Sequence[torch.Tensor]
 def rounding_threshold(watched: Watched, base: Base, stored: torch.dtype) -> float:
     """How far logits may move for no other reason than the number type.
 
-    The base alone, dequantised, is run in the type it was trained in, and again cast to the stored type with every weight
-    moved by up to one rounding, as a merge moves it. Rounding errors grow with the logits, which training may have enlarged.
+    The base alone, dequantised, is run as it was trained, autocast included, and again cast to the stored type with every
+    weight moved by up to one rounding, as a merge moves it. Rounding errors grow with the logits, which training may
+    have enlarged.
     """
     before, after = rounded_base(watched, base, stored)
     noise = largest_difference(before, after)
@@ -175,7 +184,8 @@ def rounded_base(
     if watched.vocabulary > model.get_output_embeddings().weight.shape[0]:
         model.resize_token_embeddings(watched.vocabulary, mean_resizing=False)
     with answering(model):
-        before = logits_of(model, watched.sequences)
+        with base.as_watched():
+            before = logits_of(model, watched.sequences)
         move_by_one_rounding(model, stored, max(torch.finfo(stored).eps, torch.finfo(base.dtype).eps))
         return before, logits_of(model, watched.sequences)
 

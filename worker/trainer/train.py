@@ -188,6 +188,7 @@ def export(job: Job) -> None:
         tokenizer=tokenizer,
         watched=watched,
         dtype=job.loaded.dtype,
+        compute_dtype=job.loaded.compute_dtype,
         quantisation=job.loaded.quantisation,
         device=job.assignment.device,
         data=data_facts(job),

@@ -32,9 +32,18 @@ def recipe_of(method: dict[str, Any], merge_onto: str = "trained") -> Recipe:
 
 
 def finished_run(
-    base: Path, folder: Path, method: dict[str, Any], *, dtype: torch.dtype = torch.float32, merge_onto: str = "trained"
+    base: Path,
+    folder: Path,
+    method: dict[str, Any],
+    *,
+    dtype: torch.dtype = torch.float32,
+    autocast: torch.dtype | None = None,
+    merge_onto: str = "trained",
 ) -> ExportContext:
-    """A run whose trainable weights were moved at random. A base without a template gets ChatML and the tokens for it."""
+    """A run whose trainable weights were moved at random, watched under `autocast` where that is given.
+
+    A base without a template gets ChatML and the tokens for it.
+    """
     recipe = recipe_of(method, merge_onto)
     tokenizer, added = tokenizer_with_template(base, folder / "tokenizer")
     options = recipe.method.load_options("cpu", dtype)
@@ -43,6 +52,8 @@ def finished_run(
         model.resize_token_embeddings(len(tokenizer))
     model = moved(recipe.method.apply(model, added))
     model.save_pretrained(folder / "trained")
+    with torch.autocast("cpu", autocast, enabled=autocast is not None):
+        watched = watched_logits(model, questions(tokenizer), [[5, 6, 7, 8]])
     return ExportContext(
         run="0199",
         run_name="pirates | a run",
@@ -51,8 +62,9 @@ def finished_run(
         base_name=base.name,
         trained=folder / "trained",
         tokenizer=folder / "tokenizer",
-        watched=watched_logits(model, questions(tokenizer), [[5, 6, 7, 8]]),
-        dtype=dtype,
+        watched=watched,
+        dtype=options["dtype"],
+        compute_dtype=autocast or dtype,
         quantisation=options.get("quantization_config"),
         data=(DataFact("pirates", 1, 600, "ab" * 32),),
         metrics={"loss": (6.14, 0.004)},

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import zlib
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from backend.core.archives import ArchivedFile, files_sha256
@@ -36,11 +38,22 @@ def published(context: ExportContext, attempt: Path) -> dict[str, dict[str, Any]
     return {data["kind"]: data for kind, data in lines if kind is LineKind.ARTIFACT}
 
 
+NOTHING_OF_OURS = (
+    "import sys\nsys.modules.update(backend=None, worker=None)  # installed or not, importing them fails\n"
+)
+
+
 def run_alone(code: str, folder: Path) -> str:
     """Run Python in `folder`, in a process that can import nothing of ours."""
     environment = {"PATH": os.environ["PATH"], "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [sys.executable, "-"], input=code, cwd=folder, env=environment, capture_output=True, text=True, check=False
+        [sys.executable, "-"],
+        input=NOTHING_OF_OURS + code,
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -50,8 +63,7 @@ def compare_lines(context: ExportContext) -> str:
     """Python that prints the largest difference of `model`'s logits from what was watched."""
     sequence, watched = context.watched.sequences[0], context.watched.logits[0].tolist()
     return (
-        "\nimport importlib.util, json, torch\n"
-        "assert importlib.util.find_spec('backend') is None and importlib.util.find_spec('worker') is None\n"
+        "\nimport json, torch\n"
         f"logits = model.eval()(input_ids=torch.tensor([{list(sequence)}]), use_cache=False).logits[0]\n"
         f"watched = torch.tensor(json.loads('{json.dumps(watched)}'))\n"
         "difference = float((logits[-len(watched):].float() - watched).abs().max())\n"
@@ -170,6 +182,21 @@ def test_a_bf16_base_gives_a_bf16_model_that_rounding_alone_sets_apart(
     assert facts["max_logit_diff"] <= facts["threshold"]
     scale = max(float(each.abs().max()) for each in context.watched.logits)
     assert facts["threshold"] < scale / 5, "a threshold near the logits themselves would prove nothing"
+
+
+@pytest.mark.parametrize("stored", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+def test_full_tuning_under_bf16_autocast_is_proved_and_a_wrong_weight_still_found(
+    tiny_base: Path, tmp_path: Path, stored: torch.dtype
+) -> None:
+    base = stored_as(tiny_base, tmp_path / "base", stored)
+    context = finished_run(base, tmp_path, FULL, autocast=torch.bfloat16)
+    assert published(context, tmp_path)["merged"]["facts"]["agrees"]
+    weights = load_file(context.trained / "model.safetensors")
+    weights["model.layers.0.mlp.down_proj.weight"] *= 1.5
+    save_file(weights, context.trained / "model.safetensors", {"format": "pt"})
+    shutil.rmtree(tmp_path / "artifacts")
+    with pytest.raises(StudioError, match="does not answer like"):
+        published(context, tmp_path)
 
 
 def test_the_base_keeps_its_settings_and_generation_also_ends_where_training_ended(

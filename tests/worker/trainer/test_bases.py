@@ -38,13 +38,15 @@ def test_other_families_train_to_a_proved_model(attempts: Attempts, tmp_path: Pa
     assert attempt.end == {"outcome": "done"}
 
 
-def test_bf16_on_a_cpu_trains_fp32_weights(attempts: Attempts) -> None:
-    changes = SHORT | {"training": SHORT["training"] | {"precision": "bf16"}}
+@pytest.mark.parametrize("kind", ["full", "lora", "qlora"])
+def test_bf16_on_a_cpu_trains_fp32_weights_and_the_merge_is_proved(attempts: Attempts, kind: str) -> None:
+    changes = SHORT | {"method": {"kind": kind}, "training": SHORT["training"] | {"precision": "bf16"}}
     attempt = attempts(changes)
     assert attempt.run() == 0
     assert attempt.end == {"outcome": "done"}
     assert attempt.data("facts")[0]["precision"] == "bfloat16"
-    saved = load_file(attempt.checkpoint(4).folder / "adapter_model.safetensors")
+    name = "model.safetensors" if kind == "full" else "adapter_model.safetensors"
+    saved = load_file(attempt.checkpoint(4).folder / name)
     assert {str(tensor.dtype) for tensor in saved.values()} == {"torch.float32"}
 
 
