@@ -20,14 +20,13 @@ def address_of(request: Request) -> str:
 async def check_password(studio: Studio, request: Request, name: str, password: str) -> User:
     """The person, if name and password fit. Raises `Unauthenticated`, or `TooMany` after too many failures."""
     address, account = address_of(request), name.strip().lower()[:100]
-    studio.by_address.check(address)
-    studio.by_account.check(account)
+    studio.by_address.attempt(address)
+    studio.by_account.attempt(account)
     user = await studio.read(lambda session: people.by_name(session, name))
     if await studio.password_matches(password, user.password_hash if user else None) and user:
+        studio.by_address.forgive(address)
         studio.by_account.forget(account)
         return user
-    studio.by_address.fail(address)
-    studio.by_account.fail(account)
     raise Unauthenticated("Name and password do not fit together.", code="sign_in")
 
 
@@ -73,11 +72,11 @@ async def first_visit(studio: Studio, request: Request, token: str, name: str, p
 async def change_password(edge: Edge, old: str, new: str) -> None:
     """Raises `Forbidden` where the old password is wrong: a stolen session must not become an account."""
     account = edge.who.name.lower()
-    edge.studio.by_account.check(account)
+    edge.studio.by_account.attempt(account)
     user = await edge.read(lambda session: people.find(session, str(edge.who.id)))
     if not await edge.studio.password_matches(old, user.password_hash):
-        edge.studio.by_account.fail(account)
         raise Forbidden("The old password is not right.", where="old")
+    edge.studio.by_account.forget(account)
     password_hash = await edge.studio.hash_password(new)
     await edge.write(
         lambda session: people.set_password(session, people.find(session, str(edge.who.id)), password_hash, by=edge.who)

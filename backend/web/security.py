@@ -267,6 +267,17 @@ class Throttle:
                 "Too many failed attempts.", hint=f"Try again in {seconds} seconds.", retry_after_seconds=seconds
             )
 
+    def attempt(self, key: str) -> None:
+        """Count an attempt as a failure before it is known, so that many at once are not all let through. Whoever
+        succeeds is forgiven. Raises `TooMany`."""
+        self.check(key)
+        self.fail(key)
+
+    def forgive(self, key: str) -> None:
+        """Take the newest failure back."""
+        if times := self.failures.get(key):
+            times.pop()
+
     def fail(self, key: str) -> None:
         self.failures.setdefault(key, deque(maxlen=self.limit)).append(time.monotonic())
         self.failures.move_to_end(key)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -91,6 +92,28 @@ async def test_guessing_passwords_is_slowed_down(app: FastAPI, monkeypatch: pyte
             assert (await guesser.post("/signin", data={"name": "ada", "password": "x"})).status_code == 401
         slowed = await guesser.post("/signin", data={"name": "ADA ", "password": "x"})
         assert slowed.status_code == 429
+
+
+async def test_guesses_that_come_all_at_once_are_slowed_down_too(app: FastAPI, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr(people, "password_matches", lambda *_: asked.append(1))
+    async with client_of(app) as guesser:
+        guess = {"name": "ada", "password": "x"}
+        answers = await asyncio.gather(*(guesser.post("/signin", data=guess) for _ in range(25)))
+    assert sorted(answer.status_code for answer in answers) == [401] * 10 + [429] * 15
+    assert len(asked) == 10
+
+
+async def test_an_office_that_signs_in_behind_one_address_is_not_slowed_down(
+    app: FastAPI, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    account(session, Role.MEMBER, "ada")
+    monkeypatch.setattr(people, "password_matches", lambda *_: True)
+    async with client_of(app) as office:
+        for _ in range(40):
+            office.cookies.clear()
+            answer = await office.post("/signin", data={"name": "ada", "password": "x"}, headers={"origin": ADDRESS})
+            assert answer.status_code == 303
 
 
 async def test_over_https_the_cookie_belongs_to_this_host_alone(app: FastAPI, session: Session) -> None:
