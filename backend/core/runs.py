@@ -319,10 +319,12 @@ def amend(session: Session, run_id: UUID, field: str, value: JsonValue, by: UUID
 
 
 def check_amendment(run: Run, field: str, value: JsonValue) -> None:
-    """The change must leave a valid recipe. Raises `Invalid`."""
+    """The change must leave a valid recipe, and be a value that a trainer can go by at once. Raises `Invalid`."""
     known: tuple[str, ...] = Amendment.model_fields["field"].annotation.__args__  # type: ignore[union-attr]
     if field not in known:
         raise Invalid(f"{field} cannot be changed in mid-run.", where=field, hint=f"These can: {', '.join(known)}.")
+    if value in ("auto", -1):
+        raise Invalid("A change in mid-run needs a number.", where=field)
     group, name = field.split(".")
     read_recipe(run.recipe | {group: run.recipe[group] | {name: value}})
 

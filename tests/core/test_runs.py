@@ -356,5 +356,8 @@ def test_an_amendment_must_leave_a_valid_recipe(sessions: Sessions, new_run: New
         assert row.sequence == 1
     with pytest.raises(Invalid), sessions.begin() as session:
         runs.amend(session, run.id, "training.learning_rate", -1, by=None)
+    for field, value in (("training.max_steps", -1), ("evaluation.sample_steps", "auto")):
+        with pytest.raises(Invalid, match="needs a number"), sessions.begin() as session:
+            runs.amend(session, run.id, field, value, by=None)
     with pytest.raises(Invalid, match="cannot be changed in mid-run"), sessions.begin() as session:
         runs.amend(session, run.id, "method.r", 4, by=None)
