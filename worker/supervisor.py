@@ -131,7 +131,7 @@ class Supervisor:
     def _forget_ended(self) -> None:
         ended = [device for device, holding in self.holdings.items() if holding.doing is Doing.OVER]
         for device in ended:
-            del self.holdings[device]
+            self.host.threads.submit(tidy, self.holdings.pop(device).folder)
             self._looked = -self.settings.renew_seconds  # a device is free: look at once
 
     def _tell_shutdown(self) -> None:
@@ -245,6 +245,12 @@ def remove(folder: Path) -> None:
     """Delete a folder that no row names any more."""
     log.info("deleting %s", folder)
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def tidy(attempt: Path) -> None:
+    """Delete what a trainer that was killed left half written: nothing that was published has such a name."""
+    for beside in attempt.glob("*/.tmp-*"):
+        remove(beside)
 
 
 def reason(error: DBAPIError) -> str:

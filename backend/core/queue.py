@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Iterable
+from datetime import timedelta
 from functools import cache
 from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote, urlsplit
@@ -29,6 +30,8 @@ log = logging.getLogger(__name__)
 POKE = "studio.poke"
 CHANNEL = "studio:doorbell"
 ANSWER_SECONDS = 5
+SENT_KEPT = timedelta(days=1)
+"""Sent hints are kept for a while, for whoever wonders what was sent."""
 
 
 def broker_url(redis_url: str) -> str:

@@ -6,12 +6,13 @@ import asyncio
 import json
 import pickle
 from collections.abc import Callable
+from datetime import timedelta
 from uuid import UUID
 
 import pytest
 import redis
 from kombu.exceptions import ContentDisallowed
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from backend.core import queue
 from backend.core.models import Outbox, Run
@@ -58,6 +59,18 @@ def test_hints_wait_while_redis_is_away_and_leave_later(
     assert queue.publish(sessions, NOWHERE) == 0
     assert waiting(sessions) == 1
     assert queue.publish(sessions, valkey_url) == 1
+
+
+def test_hints_that_were_sent_long_ago_are_forgotten(
+    sessions: Sessions, new_run: Callable[[], Run], valkey_url: str
+) -> None:
+    new_run()
+    queue.publish(sessions, valkey_url)
+    with sessions.begin() as session:
+        session.execute(update(Outbox).values(sent_at=Outbox.sent_at - timedelta(days=2)))
+    queue.publish(sessions, valkey_url)
+    with sessions.begin() as session:
+        assert session.execute(select(Outbox)).all() == []
 
 
 def test_a_worker_refuses_every_message_that_is_not_json(valkey_url: str) -> None:

@@ -28,7 +28,7 @@ from worker import tail
 from worker.holding import Doing, Holding
 from worker.host import Host
 from worker.spares import Spares
-from worker.supervisor import Supervisor
+from worker.supervisor import Supervisor, tidy
 from worker.trainer.journal import Journal
 
 STEPS = list(range(1, 25))
@@ -480,3 +480,17 @@ def test_a_supervisor_that_waits_for_postgres_can_be_ended(lab: Lab) -> None:
         lab.wait(lambda: "cannot be reached" in lab.logs(), "the supervisor to look for Postgres", 30)
         host.terminate()
         assert host.wait(timeout=15) == 0
+
+
+def test_what_a_killed_trainer_left_half_written_is_deleted_and_nothing_else(tmp_path: Path) -> None:
+    for name in (
+        "checkpoints/.tmp-checkpoint-8",
+        "checkpoints/checkpoint-4",
+        "artifacts/.tmp-merged",
+        "artifacts/adapter",
+    ):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "weights").write_text("…")
+    tidy(tmp_path)
+    left = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.glob("*/*"))
+    assert left == ["artifacts/adapter", "checkpoints/checkpoint-4"]
