@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote, urlsplit
 from uuid import UUID
 
-from sqlalchemy import func, select
+from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session, sessionmaker
 
 from backend.core.models import Outbox
@@ -80,6 +80,7 @@ def client(redis_url: str) -> redis.Redis:
 def publish(sessions: sessionmaker[Session], redis_url: str) -> int:
     """Send the hints of committed transactions, and mark them sent. Returns how many; 0 while Redis is away."""
     with sessions.begin() as session:
+        session.execute(delete(Outbox).where(Outbox.sent_at < func.clock_timestamp() - SENT_KEPT))
         query = (
             select(Outbox)
             .where(Outbox.sent_at.is_(None))
