@@ -9,10 +9,10 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 
 from backend.core.catalog import METHODS, AnyMethod, AnyStage
 from backend.core.errors import Invalid, Problem
@@ -147,6 +147,12 @@ class Evaluation(Strict):
     max_new_tokens: int = Field(64, ge=1, le=4096, description="Longest answer in tokens.")
     temperature: float = Field(0.0, ge=0, le=2, description="0 always takes the likeliest token.")
 
+    @model_validator(mode="after")
+    def early_stopping_has_something_to_measure(self) -> Evaluation:
+        if self.early_stopping_patience and not self.eval_share:
+            raise ValueError("early stopping measures on rows held back, and an eval_share of 0 holds none back")
+        return self
+
 
 class Saving(Strict):
     save_steps: Steps | Auto = Field("auto", description="Save every so many steps. Auto: about 10 times a run.")
@@ -203,11 +209,12 @@ class Recipe(Strict):
             return {**data, "training": {**training, "learning_rate": rate}}
         return data
 
-    @model_validator(mode="after")
-    def its_name_can_be_a_name(self) -> Recipe:
-        if self.name and not NAME.fullmatch(self.name):
-            raise ValueError("a name holds letters, digits, spaces and _ . + - and starts with a letter or digit")
-        return self
+    @field_validator("name")
+    @classmethod
+    def its_name_can_be_a_name(cls, value: str) -> str:
+        if value and not NAME.fullmatch(value):
+            raise ValueError("holds letters, digits, spaces and _ . + - and starts with a letter or digit")
+        return value
 
 
 @dataclass(frozen=True)
@@ -226,9 +233,17 @@ def read_recipe(data: object) -> Read:
     try:
         return Read(Recipe.model_validate(body), notes)
     except ValidationError as error:
-        problems = problems_of(error, Recipe, body)
+        problems = tuple(map(_given_twice, problems_of(error, Recipe, body)))
         count = "1 setting is" if len(problems) == 1 else f"{len(problems)} settings are"
         raise Invalid(f"The recipe cannot be used: {count} wrong.", code="recipe", problems=problems) from None
+
+
+def _given_twice(problem: Problem) -> Problem:
+    """An old name is left where today's stands beside it, and then says so."""
+    today = OLD_NAMES.get(tuple(problem.where.split(".")))
+    if problem.code != "unknown_key" or today is None:
+        return problem
+    return replace(problem, hint=f"It is called {'.'.join(today)} today, which is given as well.")
 
 
 def translate_old_names(data: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[Problem, ...]]:

@@ -44,6 +44,22 @@ def test_an_unknown_key_is_answered_with_the_nearest_one() -> None:
     }
 
 
+def test_an_old_name_beside_todays_says_that_both_are_given() -> None:
+    found = problems(data={"sets": ["owls"], "max_length": 64}, training={"max_seq_length": 128})
+    assert found == {
+        "training.max_seq_length": "is not a setting. It is called data.max_length today, which is given as well."
+    }
+
+
+def test_early_stopping_without_rows_to_measure_on_is_refused() -> None:
+    found = problems(evaluation={"eval_share": 0, "early_stopping_patience": 3})
+    assert "holds none back" in found["evaluation"]
+
+
+def test_a_name_that_cannot_be_one_is_told_at_the_name() -> None:
+    assert "starts with a letter" in problems(name="../etc")["name"]
+
+
 def test_every_problem_is_told_at_once_and_at_its_place() -> None:
     found = problems(
         training={"learning_rate": 0, "num_train_epochs": -1, "batch": 3}, method={"kind": "lora", "r": 10**6}
