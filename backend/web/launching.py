@@ -52,6 +52,8 @@ async def raw_recipe(request: Request) -> Any:
         return json.loads(text, parse_constant=_refuse)
     except json.JSONDecodeError as error:
         raise BadRequest(f"This is not JSON: {error.msg}.", where=f"line {error.lineno}") from None
+    except ValueError:  # Python refuses to read an integer of thousands of digits
+        raise BadRequest("The recipe holds a number too long to be meant.") from None
     except RecursionError:
         raise BadRequest("Nested too deeply.") from None
 

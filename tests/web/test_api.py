@@ -100,6 +100,13 @@ async def test_a_large_file_is_read_in_the_background(
     assert (await member.post(f"{answer.headers['location']}/cancel")).status_code == 409
 
 
+@pytest.mark.parametrize("body", ['{"model": ' + "9" * 5000 + "}", '{"model": NaN}', "[" * 100_000, "{"])
+async def test_a_recipe_that_is_no_json_is_refused_in_words(member: httpx.AsyncClient, body: str) -> None:
+    for route in ("/api/v1/preflight", "/api/v1/runs"):
+        answer = await member.post(route, content=body, headers={"content-type": "application/json"})
+        assert (answer.status_code, answer.json()["error"]["code"]) == (400, "bad_request")
+
+
 async def test_from_a_file_to_a_run_in_the_queue(member: httpx.AsyncClient, tiny: str, session: Session) -> None:
     await member.put("/api/v1/datasets/numbers", content=ROWS)
     shown = await member.get(f"/api/v1/datasets/numbers/preview?model={tiny}&limit=2")
