@@ -181,7 +181,7 @@ def _shorten(whole: Encoded, number: int, where: str, chance: float, prepared: P
     """The row after `truncation` had its way."""
     import numpy as np
 
-    limit = int(data.max_length)
+    limit = row_limit(data, prepared)
     kept = cut(whole, prepared, limit, data.truncation)
     over, is_cut = len(whole) > limit, len(kept) < len(whole)
     learned = np.flatnonzero(whole.trained)
@@ -204,6 +204,12 @@ def _shorten(whole: Encoded, number: int, where: str, chance: float, prepared: P
     )
 
 
+def row_limit(data: Data, prepared: Prepared) -> int:
+    """Longest row in tokens: `max_length`, and never more than the model can read. Packed rows may be longer in all."""
+    longest = 2048 if data.max_length == "auto" else data.max_length
+    return min(longest, prepared.context_length or longest)
+
+
 def _prompts(recipe: Recipe, prepared: Prepared) -> list[Problem]:
     """The prompts that leave the model no room to answer."""
     problems, context = [], prepared.context_length
@@ -224,7 +230,7 @@ def _refuse(pool: _Pool, data: Data, prepared: Prepared, others: Sequence[Proble
         problems.append(_endless(endless))
     over = [row for row in pool.rows if row.over]
     if over and data.truncation == "refuse":
-        problems.append(_too_long(over, pool, int(data.max_length), prepared))
+        problems.append(_too_long(over, pool, row_limit(data, prepared), prepared))
     if problems:
         raise Invalid("This cannot be trained as it is.", code="rows", problems=tuple(problems))
 

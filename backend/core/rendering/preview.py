@@ -21,7 +21,7 @@ from backend.core.errors import Invalid, Problem
 from backend.core.limited import report as tell
 from backend.core.recipe import Data, Recipe, resolve
 from backend.core.rendering.masks import encode_rows, kept_tokens
-from backend.core.rendering.prepare import count_rows, has_conversations, histogram, prepare, rows_of
+from backend.core.rendering.prepare import count_rows, has_conversations, histogram, prepare, row_limit, rows_of
 from backend.core.rendering.tokenizer import load_tokenizer
 from backend.core.rendering.types import Encoded, Prepared, Report
 from backend.core.strict import problems_of
@@ -42,7 +42,7 @@ def preview(payload: dict[str, Any]) -> dict[str, Any]:
     prepared = load_tokenizer(
         Path(payload["model_folder"]), payload.get("chat_template", "auto"), conversations=has_conversations(files)
     )
-    limit = min(2048, prepared.context_length or 2048) if data.max_length == "auto" else data.max_length
+    limit = row_limit(data, prepared)
     shown = list(islice(_rows(files, payload.get("offset", 0)), payload.get("limit", 10)))
     encoded = encode_rows([row for _, row in shown], prepared, assistant_only_loss=data.assistant_only_loss)
     measured = [row for _, row in islice(_rows(files, 0), MEASURED_ROWS)]

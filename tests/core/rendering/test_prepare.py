@@ -166,6 +166,14 @@ class TestRefusals:
             prepare([file], prepared, recipe(), seed=SEED)
         assert "max_length" not in refusal.value.problems[0].hint
 
+    @pytest.mark.parametrize("packing", [False, True])
+    def test_a_max_length_above_the_context_does_not_let_longer_rows_in(
+        self, tmp_path: Path, prepared: Prepared, packing: bool
+    ) -> None:
+        file = store(tmp_path, [*talks(30), talk(31, "More?", "more and more of it " * 2000)])
+        with pytest.raises(Invalid, match="longer than 4,096 tokens"):
+            prepare([file], prepared, recipe(max_length=65_536, packing=packing), seed=SEED)
+
     def test_a_set_with_nothing_to_learn_is_refused(self, tmp_path: Path, prepared: Prepared) -> None:
         read_only = Row(3, messages=(Message("user", "Hi?"), Message("assistant", "Ho.", train=False)))
         with pytest.raises(Invalid, match="Nothing would be trained") as refusal:
