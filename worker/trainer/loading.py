@@ -107,9 +107,14 @@ def _from_pretrained(assignment: Assignment, options: dict[str, Any]) -> Any:
     attention = assignment.recipe.model.attn_implementation
     if attention != "auto":
         options = options | {"attn_implementation": attention}
-    model: Any = AutoModelForCausalLM.from_pretrained(
-        assignment.model_folder, local_files_only=True, trust_remote_code=False, use_safetensors=True, **options
-    )
+    try:
+        model: Any = AutoModelForCausalLM.from_pretrained(
+            assignment.model_folder, local_files_only=True, trust_remote_code=False, use_safetensors=True, **options
+        )
+    except (ImportError, ValueError) as error:  # a library that is not there, a setting that this model does not know
+        words = " ".join(str(error).split())[:500]
+        hint = "Try attn_implementation auto, or another base model."
+        raise Invalid(f"The model cannot be loaded: {words}", where="model", hint=hint, code="model.load") from error
     return model if "device_map" in options else model.to(assignment.device)
 
 

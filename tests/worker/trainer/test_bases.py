@@ -50,6 +50,13 @@ def test_bf16_on_a_cpu_trains_fp32_weights_and_the_merge_is_proved(attempts: Att
     assert {str(tensor.dtype) for tensor in saved.values()} == {"torch.float32"}
 
 
+def test_attention_that_this_machine_lacks_is_told_in_words(attempts: Attempts) -> None:
+    attempt = attempts(SHORT | {"model": {"attn_implementation": "flash_attention_2"}})
+    assert attempt.run() == 0
+    assert attempt.end["outcome"] == "failed"
+    assert "FlashAttention2" in str(attempt.end["cause"])
+
+
 def test_a_full_run_keeps_what_the_base_says_of_its_cache(attempts: Attempts) -> None:
     attempt = attempts(SHORT | {"method": {"kind": "full"}})
     assert attempt.run() == 0
