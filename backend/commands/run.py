@@ -18,6 +18,8 @@ from backend.web.shapes import RunDetailOut
 app = typer.Typer(no_args_is_help=True, help="Runs: launch, follow, stop, pause, resume, list.")
 
 Name = Annotated[str, typer.Argument(help="The run's name or id.")]
+SHORT_FOR = {"model": "path", "stage": "kind", "method": "kind"}
+"""What a bare string of a recipe stands for."""
 Lines = Mapping[tuple[str | int, ...], int]
 Follow = Annotated[bool, typer.Option("--follow", help="Watch it until it ends.")]
 
@@ -66,6 +68,8 @@ def with_setting(recipe: Mapping[str, Any], setting: str) -> dict[str, Any]:
     if not rest:
         return {**recipe, group: read_yaml(text)[0]}
     inner = recipe.get(group, {})
+    if isinstance(inner, str) and group in SHORT_FOR:
+        inner = {SHORT_FOR[group]: inner}
     if not isinstance(inner, Mapping):
         raise BadRequest(f"“{group}” is no group of settings here.", where=f"--set {setting}")
     return {**recipe, group: with_setting(inner, f"{'.'.join(rest)}={text}")}

@@ -22,6 +22,10 @@ RECIPE = "model: tiny\ndata:\n  sets: [owls]\ntraining:\n  max_steps: 10\n"
             "training.learning_rate=1e-4",
             {"model": "tiny", "training": {"max_steps": 10, "seed": 1, "learning_rate": 1e-4}},
         ),
+        (
+            "model.attn_implementation=eager",
+            {"model": {"path": "tiny", "attn_implementation": "eager"}, "training": {"max_steps": 10, "seed": 1}},
+        ),
         ("model=other", {"model": "other", "training": {"max_steps": 10, "seed": 1}}),
         ("data.packing=true", {"model": "tiny", "training": {"max_steps": 10, "seed": 1}, "data": {"packing": True}}),
         ("name=a=b", {"model": "tiny", "training": {"max_steps": 10, "seed": 1}, "name": "a=b"}),
@@ -33,10 +37,10 @@ def test_a_setting_replaces_the_recipes_own(setting: str, changed: dict[str, obj
     assert recipe["training"] == {"max_steps": 10, "seed": 1}
 
 
-@pytest.mark.parametrize("setting", ["training.max_steps", "=5", "training.=5", "model.deep.er=5"])
+@pytest.mark.parametrize("setting", ["training.max_steps", "=5", "training.=5", "name.deep.er=5"])
 def test_what_sets_nothing_is_refused(setting: str) -> None:
     with pytest.raises(BadRequest):
-        with_setting({"model": "tiny"}, setting)
+        with_setting({"model": "tiny", "name": "a"}, setting)
 
 
 def test_yaml_that_cannot_be_read_is_told_with_file_and_line(tmp_path: Path) -> None:
