@@ -104,12 +104,19 @@ def local_folder(path: str, settings: Settings) -> Path | None:
     roots = [root.resolve() for root in settings.all_model_roots]
     for root in roots:
         folder = (root / path).resolve()
-        if not folder.is_dir():
+        if not _is_folder(folder):
             continue
         if folder == root or not any(each in folder.parents for each in roots):
             raise _outside(path)
         return folder
     return None
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # a name longer than the file system knows: there is no such folder
+        return False
 
 
 def _outside(path: str) -> Forbidden:

@@ -6,9 +6,11 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import func, select
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from backend.core.errors import Invalid, NotFound
+from backend.core.ids import uuid7
 from backend.core.models import RecipeVersion, SavedRecipe
 from backend.core.people import audit
 from backend.core.recipe import NAME, read_recipe
@@ -28,16 +30,19 @@ def save(session: Session, name: str, body: Any, *, by: UUID | None) -> RecipeVe
     if not NAME.fullmatch(name):
         raise Invalid("A recipe's name holds letters, digits, spaces and _ . + -, at most 80.", where="name")
     recipe = read_recipe(body).recipe
-    row = session.scalar(select(SavedRecipe).where(SavedRecipe.name == name).with_for_update())
-    if row is None:
-        row = SavedRecipe(name=name, owner_id=by)
-        session.add(row)
-        session.flush()
+    row = _locked(session, name, by)
     newest = session.scalar(select(func.max(RecipeVersion.number)).where(RecipeVersion.recipe_id == row.id)) or 0
     version = RecipeVersion(recipe_id=row.id, number=newest + 1, body=recipe.model_dump(mode="json"), created_by=by)
     session.add(version)
     session.flush()
     return version
+
+
+def _locked(session: Session, name: str, owner_id: UUID | None) -> SavedRecipe:
+    """The recipe's row, made where there is none, and locked, so that versions are numbered one after the other."""
+    row = insert(SavedRecipe).values(id=uuid7(), name=name, owner_id=owner_id)
+    session.execute(row.on_conflict_do_nothing(index_elements=["name"]))
+    return session.execute(select(SavedRecipe).where(SavedRecipe.name == name).with_for_update()).scalar_one()
 
 
 def versions(session: Session, name: str) -> list[RecipeVersion]:

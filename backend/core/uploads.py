@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import binascii
 import errno
 import fcntl
 import hashlib
@@ -207,7 +206,7 @@ def metadata_of(header: str) -> dict[str, str]:
         key, _, value = pair.partition(" ")
         try:
             found[key] = base64.b64decode(value, validate=True).decode()
-        except (binascii.Error, UnicodeDecodeError):
+        except ValueError:
             raise Invalid(f"The value of {key!r} is not base64 of UTF-8.", where="Upload-Metadata") from None
     return found
 

@@ -49,7 +49,7 @@ class Here:
     on_plain_http: bool
     """Reached over a network without HTTPS: the layout shows what that means."""
     other_language: str
-    """The address of this page in the other language."""
+    """This page in the other language: a query alone, so that no path, `//elsewhere` say, makes it another site."""
 
     @property
     def may_write(self) -> bool:

@@ -9,13 +9,14 @@ from typing import Any
 from urllib.parse import quote
 
 from fastapi.exceptions import RequestValidationError
-from sqlalchemy.exc import DataError, OperationalError
+from sqlalchemy.exc import DataError, IntegrityError, OperationalError
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from backend.core.errors import (
     BadRequest,
+    Conflict,
     Forbidden,
     Invalid,
     NotFound,
@@ -72,6 +73,11 @@ def understood(error: Exception, request: Request) -> StudioError:
             return BadRequest(str(error.detail))
         case DataError():
             return Invalid("A value holds what a database cannot: a NUL character, or a number out of range.")
+        case IntegrityError():
+            log.warning("two requests met: %s", error.orig)
+            return Conflict("Somebody else changed the same thing at this moment.", hint="Look at it, and try again.")
+        case ClientDisconnect():
+            return BadRequest("The connection broke off.")
         case OperationalError():
             log.warning("Postgres cannot be reached: %s", error.orig)
             return Unavailable("The database cannot be reached now.", hint="Try again in a moment.")

@@ -120,7 +120,7 @@ def here(request: Request, language: str) -> Here:
         person=person_of(identity) if identity else None,
         csrf_token=identity.csrf_token if identity else "",
         on_plain_http=request.url.scheme == "http" and not is_loopback(host_name(request.headers.get("host", ""))),
-        other_language=f"{request.url.path}?{request.url.include_query_params(lang=other).query}",
+        other_language=f"?{request.url.include_query_params(lang=other).query}",
     )
 
 

@@ -176,7 +176,7 @@ def check_origin(headers: Headers) -> None:
     with neither but with a cookie is refused; without a cookie there is nothing to ride on."""
     origin, site = headers.get("origin"), headers.get("sec-fetch-site")
     if origin is not None:
-        crosses = urlsplit(origin).netloc != headers.get("host")
+        crosses = origin.partition("://")[2] != headers.get("host")
     else:
         crosses = site != "same-origin" if site else "cookie" in headers and "x-csrf-token" not in headers
     if crosses or (site and site not in ("same-origin", "none")):

@@ -75,7 +75,7 @@ def test_addresses_and_configured_names_are_answered(host: str) -> None:
 
 
 async def test_a_write_from_another_site_is_refused(admin: httpx.AsyncClient) -> None:
-    for origin in ("https://evil.test", "null", "http://127.0.0.1:9999"):
+    for origin in ("https://evil.test", "null", "http://127.0.0.1:9999", "http://[evil", "", "127.0.0.1:8321"):
         answer = await admin.post("/api/v1/tokens", json={"name": "x"}, headers={"origin": origin})
         assert (answer.status_code, answer.json()["error"]["code"]) == (403, "cross_site"), origin
 

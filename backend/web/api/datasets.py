@@ -12,6 +12,7 @@ from starlette.responses import JSONResponse, Response
 
 from backend.core import people, uploads
 from backend.core.datasets import operations, store
+from backend.core.errors import StudioError
 from backend.core.models import Dataset
 from backend.core.storage import storage
 from backend.web import previews, reading
@@ -24,6 +25,7 @@ MIB, GIB = 1 << 20, 1 << 30
 
 DatasetName = Annotated[str, Path(max_length=300, description="The data set's name or id.", examples=["alpaca"])]
 Version = Annotated[int | None, Query(ge=1, description="The version's number; the newest by default.")]
+ModelPath = Annotated[str, Query(max_length=400, description="Whose tokenizer reads it.", examples=["stories260k"])]
 Template = Literal["auto", "chatml", "llama3", "zephyr", "plain"]
 
 FILE_BODY: dict[str, Any] = {
@@ -49,7 +51,8 @@ async def put(
 ) -> Any:
     """Send a file as a new data set, or as the next version of one. It is streamed, hashed, checked and normalised;
     every problem comes back at once, by row. The same content again gives the same version."""
-    store.check_name(name)  # before the body: a bad name need not cost an upload
+    store.check_name(name)  # before the body: what will be refused need not cost an upload
+    await edge.read(lambda session: check_owner(session, edge, name))
     limit = int(edge.settings.upload_limit_gib * GIB)
     received = await uploads.receive(request.stream(), edge.settings.folder("uploads"), limit)
     choices = {"format": format, "skip_bad_rows": skip_bad_rows, "owner_id": edge.who.id}
@@ -57,11 +60,11 @@ async def put(
 
 
 async def take_in(edge: Edge, upload: store.Upload) -> DatasetDetailOut | Response:
-    """A small file is read at once; a large one as an operation, answered with 202."""
-    await edge.read(lambda session: check_owner(session, edge, upload.name))
+    """A small file is read at once; a large one as an operation, answered with 202. A refused one is not kept."""
     if upload.bytes > edge.settings.inline_mib * MIB:
         return await in_background(edge, upload)
     try:
+        await edge.read(lambda session: check_owner(session, edge, upload.name))
         prepared = await asyncio.to_thread(store.prepare, upload, edge.settings)
     finally:
         upload.path.unlink(missing_ok=True)
@@ -82,11 +85,16 @@ def check_owner(session: Session, edge: Edge, name: str) -> None:
 
 async def in_background(edge: Edge, upload: store.Upload) -> Response:
     def work(session: Session) -> OperationOut:
+        check_owner(session, edge, upload.name)
         row = operations.begin(session, upload)
         session.refresh(row)
         return reading.operation_out(row)
 
-    operation = await edge.write(work)
+    try:
+        operation = await edge.write(work)
+    except StudioError:
+        upload.path.unlink(missing_ok=True)
+        raise
     edge.studio.operations.submit(operation.id)
     headers = {"Location": f"/api/v1/operations/{operation.id}"}
     return JSONResponse(operation.model_dump(mode="json"), 202, headers)
@@ -125,7 +133,7 @@ async def rows(
 async def preview(
     name: DatasetName,
     edge: AnEdge,
-    model: Annotated[str, Query(max_length=400, description="Whose tokenizer reads it.", examples=["stories260k"])],
+    model: ModelPath,
     version: Version = None,
     chat_template: Template = "auto",
     max_length: Annotated[int | None, Query(ge=8, le=1_048_576)] = None,

@@ -12,7 +12,7 @@ from backend.core import recipes
 from backend.core.errors import NotFound
 from backend.core.strict import Strict
 from backend.web import launching, reading
-from backend.web.deps import AnEdge, may_change
+from backend.web.deps import AnEdge, Edge, may_change
 from backend.web.shapes import RecipeOut, RecipeVersionOut, RunDetailOut
 
 router = APIRouter(prefix="/recipes", tags=["recipes"])
@@ -30,10 +30,16 @@ async def save(body: SaveRecipe, edge: AnEdge) -> RecipeOut:
     """Save a recipe, or its next version where the name is there already."""
 
     def work(session: Session) -> RecipeOut:
-        recipes.save(session, body.name, body.recipe, by=edge.who.id)
+        keep(session, edge, body.name, body.recipe)
         return one(session, body.name)
 
     return await edge.write(work)
+
+
+def keep(session: Session, edge: Edge, name: str, recipe: Any) -> None:
+    """Save it under a name that is free or one's own: a name that others launch by does not change under their hands."""
+    recipes.save(session, name, recipe, by=edge.who.id)
+    may_change(edge.who, recipes.find(session, name).owner_id)
 
 
 def one(session: Session, name: str) -> RecipeOut:

@@ -17,7 +17,7 @@ from starlette.responses import Response
 from backend.core import uploads
 from backend.core.datasets import store
 from backend.core.errors import BadRequest, NotFound
-from backend.web.api.datasets import GIB, take_in
+from backend.web.api.datasets import GIB, check_owner, take_in
 from backend.web.deps import AnEdge, Edge
 
 router = APIRouter(prefix="/uploads", tags=["uploads"])
@@ -49,7 +49,9 @@ async def create(
 ) -> Response:
     """Begin an upload; send its pieces to `Location`."""
     metadata = uploads.metadata_of(upload_metadata)
-    store.check_name(metadata.get("dataset", ""))
+    name = metadata.get("dataset", "")
+    store.check_name(name)
+    await edge.read(lambda session: check_owner(session, edge, name))
     limit = int(edge.settings.upload_limit_gib * GIB)
     made = uploads.create(folder(edge), upload_length, metadata, str(edge.who.id), limit)
     return answer(201, Location=f"/api/v1/uploads/{made.id}", Upload_Offset=0)

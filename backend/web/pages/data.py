@@ -14,7 +14,7 @@ from backend.core.errors import StudioError
 from backend.core.models import Operation
 from backend.core.storage import storage
 from backend.web import previews, reading
-from backend.web.api.datasets import bring_back, remove
+from backend.web.api.datasets import ModelPath, Template, bring_back, remove
 from backend.web.contexts import DatasetPage, DatasetsPage, ModelsPage, PreviewPart
 from backend.web.deps import AnEdge
 from backend.web.failures import problem_out
@@ -45,7 +45,7 @@ async def dataset_page(
     edge: AnEdge,
     version: int | None = None,
     model: str = "",
-    chat_template: str = "auto",
+    chat_template: Template = "auto",
 ) -> Response:
     found = await edge.read(lambda session: store.version(session, name, version))
     detail = await edge.read(lambda session: reading.dataset_detail(session, store.find(session, name)))
@@ -68,8 +68,8 @@ async def preview_part(
     request: Request,
     name: str,
     edge: AnEdge,
-    model: str = "",
-    chat_template: str = "auto",
+    model: ModelPath = "",
+    chat_template: Template = "auto",
     version: int | None = None,
     offset: int = 0,
 ) -> Response:

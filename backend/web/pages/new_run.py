@@ -18,6 +18,7 @@ from backend.core.launch import Plan
 from backend.core.recipe import read_recipe, translate_old_names
 from backend.core.yaml12 import read_yaml
 from backend.web import launching, previews, reading
+from backend.web.api.recipes import keep
 from backend.web.contexts import NewRunPage, Preflight
 from backend.web.deps import AnEdge, Edge
 from backend.web.failures import problem_out
@@ -103,7 +104,7 @@ async def launch(request: Request, pairs: Pairs, edge: AnEdge) -> Response:
             raise draft.refusal
         parent_id = await edge.read(lambda session: parent_of(session, draft))
         if draft.save_as:
-            await edge.write(lambda session: recipes.save(session, draft.save_as, draft.raw, by=edge.who.id))
+            await edge.write(lambda session: keep(session, edge, draft.save_as, draft.raw))
         run = await launching.launch(edge, draft.raw, parent_id=parent_id)
     except StudioError as error:
         return await drawn(request, edge, draft, refused(error), status=error.status)

@@ -1,0 +1,141 @@
+"""What is refused, in which words, and what a refusal leaves behind: nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import logging
+import socket
+import time
+from collections.abc import Callable
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from sqlalchemy.orm import Session
+
+from backend.core.models import Role
+from backend.core.settings import Settings
+from tests.web.conftest import Account, account, client_of
+
+ROWS = b'{"instruction": "say 1", "output": "1!"}\n'
+RECIPE = {"model": "tiny", "data": {"sets": ["a"]}}
+LONG = "a" * 300
+
+
+@pytest.fixture
+async def numbers(app: FastAPI, session: Session) -> str:
+    """A data set of somebody else's."""
+    async with client_of(app, account(session, Role.MEMBER, "ada").headers) as ada:
+        assert (await ada.put("/api/v1/datasets/numbers", content=ROWS)).status_code == 201
+    return "numbers"
+
+
+def left_behind(here: Settings) -> list[str]:
+    return sorted(path.name for path in here.folder("uploads").iterdir())
+
+
+async def test_a_file_for_the_data_set_of_another_is_not_kept(
+    numbers: str, member: httpx.AsyncClient, here: Settings
+) -> None:
+    refused = await member.put(f"/api/v1/datasets/{numbers}", content=ROWS)
+    assert refused.status_code == 403
+    assert left_behind(here) == []
+
+
+async def test_an_upload_in_pieces_for_the_data_set_of_another_is_not_begun(
+    numbers: str, member: httpx.AsyncClient, here: Settings
+) -> None:
+    words = "dataset " + base64.b64encode(numbers.encode()).decode()
+    refused = await member.post("/api/v1/uploads", headers={"upload-length": "9", "upload-metadata": words})
+    assert refused.status_code == 403
+    assert left_behind(here) == []
+
+
+async def test_a_data_set_that_becomes_anothers_meanwhile_takes_no_upload(
+    app: FastAPI, session: Session, member: httpx.AsyncClient, here: Settings
+) -> None:
+    words = "dataset " + base64.b64encode(b"late").decode()
+    made = await member.post("/api/v1/uploads", headers={"upload-length": str(len(ROWS)), "upload-metadata": words})
+    async with client_of(app, account(session, Role.MEMBER, "ada").headers) as ada:
+        assert (await ada.put("/api/v1/datasets/late", content=ROWS)).status_code == 201
+    piece = {"content-type": "application/offset+octet-stream", "upload-offset": "0"}
+    refused = await member.patch(made.headers["location"], content=ROWS, headers=piece)
+    assert refused.status_code == 403
+    assert left_behind(here) == []
+
+
+async def test_the_recipe_of_another_gets_no_new_version(
+    app: FastAPI, session: Session, member: httpx.AsyncClient, admin: httpx.AsyncClient
+) -> None:
+    async with client_of(app, account(session, Role.MEMBER, "ada").headers) as ada:
+        assert (await ada.post("/api/v1/recipes", json={"name": "shared", "recipe": RECIPE})).status_code == 201
+    changed = {"name": "shared", "recipe": RECIPE | {"method": "full"}}
+    assert (await member.post("/api/v1/recipes", json=changed)).status_code == 403
+    form = {"view": "yaml", "yaml": "model: tiny\ndata: {sets: [a]}\n", "save_as": "shared"}
+    assert (await member.post("/runs", data=form)).status_code == 403
+    assert (await member.get("/api/v1/recipes/shared")).json()["versions"] == 1
+    assert (await admin.post("/api/v1/recipes", json=changed)).status_code == 201
+
+
+async def test_a_name_that_many_take_at_once_makes_one_recipe(member: httpx.AsyncClient) -> None:
+    body = {"name": "raced", "recipe": RECIPE}
+    answers = await asyncio.gather(*(member.post("/api/v1/recipes", json=body) for _ in range(8)))
+    assert {answer.status_code for answer in answers} == {201}
+    assert (await member.get("/api/v1/recipes/raced")).json()["versions"] == 8
+
+
+@pytest.mark.usefixtures("numbers")
+@pytest.mark.parametrize(
+    "path",
+    [
+        f"/api/v1/models/inspect?path={LONG}",
+        f"/api/v1/datasets/numbers/preview?model={LONG}",
+        f"/datasets/numbers/preview?model={LONG}",
+        f"/datasets/numbers/preview?model={LONG * 2}",
+        "/datasets/numbers/preview?model=tiny&chat_template=mine",
+    ],
+)
+async def test_what_cannot_be_a_model_or_a_template_is_told_in_words(path: str, viewer: httpx.AsyncClient) -> None:
+    assert (await viewer.get(path)).status_code < 500
+
+
+async def test_bytes_in_the_words_of_an_upload_are_told_in_words(member: httpx.AsyncClient) -> None:
+    headers = [(b"upload-length", b"9"), (b"upload-metadata", b"dataset \xff")]
+    assert (await member.post("/api/v1/uploads", headers=headers)).status_code == 422
+
+
+async def test_the_link_to_the_other_language_stays_on_this_site(viewer: httpx.AsyncClient) -> None:
+    for path in ("//evil.test/x", "/%5Cevil.test/x", "/help?a=1"):
+        page = (await viewer.get("http://127.0.0.1:8321" + path)).text
+        link = page.split('hreflang="zh-CN"')[0].rpartition('href="')[2]
+        assert link.startswith("?"), (path, link)
+
+
+def test_an_upload_that_breaks_off_is_no_failure_of_ours(
+    served: str, session: Session, here: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    cookie = account(session, Role.MEMBER)
+    with (
+        caplog.at_level(logging.ERROR),
+        socket.create_connection(("127.0.0.1", int(served.rpartition(":")[2]))) as line,
+    ):
+        line.sendall(broken_off(cookie))
+        until(lambda: left_behind(here) != [])
+    until(lambda: left_behind(here) == [])
+    time.sleep(0.2)
+    assert caplog.text == ""
+
+
+def broken_off(somebody: Account) -> bytes:
+    """The beginning of an upload."""
+    words = {**somebody.headers, "host": "127.0.0.1:8321", "content-length": "9000000"}
+    lines = ["PUT /api/v1/datasets/broken HTTP/1.1", *(f"{name}: {value}" for name, value in words.items())]
+    return "\r\n".join(lines).encode() + b"\r\n\r\n" + b"x" * 2_000_000
+
+
+def until(is_so: Callable[[], bool], seconds: float = 10) -> None:
+    deadline = time.monotonic() + seconds
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
