@@ -37,9 +37,14 @@ def send_archive(request: Request, folder: Path, artifact: Artifact, name: str) 
         "Content-Disposition": attachment(name),
         "X-Checksum-SHA256": artifact.sha256,
     }
-    if request.headers.get("if-none-match") == archive.etag:
+    if is_known(request.headers.get("if-none-match", ""), archive.etag):
         return Response(status_code=304, headers=headers)
     return send_range(request, archive, headers)
+
+
+def is_known(header: str, etag: str) -> bool:
+    """Whether `If-None-Match` names it: `*`, or one of several, also where a proxy on the way weakened it."""
+    return header.strip() == "*" or etag in (part.strip().removeprefix("W/") for part in header.split(","))
 
 
 def send_range(request: Request, archive: Archive, headers: dict[str, str]) -> Response:
