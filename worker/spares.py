@@ -6,6 +6,7 @@ import contextlib
 import json
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,8 +17,8 @@ from backend.core.settings import Settings
 
 log = logging.getLogger(__name__)
 
-SECRETS = ("DATABASE_URL", "REDIS_URL", "STUDIO_DATABASE_URL", "STUDIO_REDIS_URL", "PGPASSWORD")
-"""What a trainer must not have: it runs no code of a user's and asks no service."""
+SECRETS = re.compile(r"(STUDIO_)?(DATABASE|REDIS)_URL|PGPASS.*|(.+_)?(TOKEN|PASSWORD|SECRET|API_KEY|ACCESS_KEY(_ID)?)")
+"""What a trainer must not have: it runs no code of a user's, asks no service, and finds its model on the disk."""
 PROCESS = "trainer.json"
 KILL_SECONDS = 5.0
 """How long to wait for a killed trainer. One that hangs in a driver takes longer, but does nothing of its own any more."""
@@ -27,7 +28,7 @@ class Trainer:
     """One trainer process, in a session and process group of its own."""
 
     def __init__(self, settings: Settings) -> None:
-        environment = {name: value for name, value in os.environ.items() if name not in SECRETS}
+        environment = {name: value for name, value in os.environ.items() if not SECRETS.fullmatch(name)}
         environment |= {"STUDIO_HOME": str(settings.root), "STUDIO_RUN_DIR": str(settings.folder("run"))}
         with open(settings.folder("logs") / "trainer.log", "ab") as output:
             self.process = subprocess.Popen(
