@@ -78,9 +78,10 @@ async def edge(
         return Edge(studio, who, status, "", "")
     key = repeats.check_key(idempotency_key)
     target = request.url.path + "?" + request.url.query
-    print_ = repeats.fingerprint(request.method, target, await request.body())
-    await studio.read(lambda session: repeats.look_up(session, who.id, key, print_))
-    return Edge(studio, who, status, key, print_)
+    print_ = repeats.fingerprint(key, request.method, target, await request.body())
+    known = repeats.stored(key)
+    await studio.read(lambda session: repeats.look_up(session, who.id, known, print_))
+    return Edge(studio, who, status, known, print_)
 
 
 AnEdge = Annotated[Edge, Depends(edge)]

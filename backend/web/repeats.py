@@ -36,9 +36,15 @@ def check_key(key: str) -> str:
     return key
 
 
-def fingerprint(method: str, target: str, body: bytes) -> str:
-    """What makes two requests the same."""
-    return hashlib.sha256(b"\0".join((method.encode(), target.encode(), body))).hexdigest()
+def fingerprint(key: str, method: str, target: str, body: bytes) -> str:
+    """What makes two requests the same. The key salts it and is itself stored hashed: a body may hold a password, and
+    a plain hash of one could be guessed at leisure."""
+    return hashlib.sha256(b"\0".join((key.encode(), method.encode(), target.encode(), body))).hexdigest()
+
+
+def stored(key: str) -> str:
+    """The key as the table knows it."""
+    return hashlib.sha256(key.encode()).hexdigest()
 
 
 def look_up(session: Session, user_id: UUID, key: str, print_: str) -> None:

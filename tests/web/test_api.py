@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import hashlib
 import io
 import itertools
 import json
@@ -298,6 +299,35 @@ async def test_the_description_of_the_api_is_valid_and_complete(app: FastAPI, vi
     assert len(ids) == len(set(ids)) > 40
     for needed in ("put", "get", "delete"):
         assert needed in described["paths"]["/api/v1/datasets/{name}"]
+
+
+async def test_what_is_kept_for_a_repeat_does_not_give_a_password_away(
+    admin: httpx.AsyncClient, session: Session
+) -> None:
+    person = {"name": "ada", "password": "four words of mine"}
+    key = {"idempotency-key": "0199-a-random-one"}
+    made = [(await admin.post("/api/v1/people", json=person, headers=key)).json() for _ in range(2)]
+    assert made[0] == made[1]
+    row = session.scalars(select(Repeat)).one()
+    body = httpx.Request("POST", "/", json=person).content
+    guess = hashlib.sha256(b"\0".join((b"POST", b"/api/v1/people?", body))).hexdigest()
+    assert guess not in row.fingerprint
+    assert key["idempotency-key"] not in row.key
+
+
+async def test_every_body_is_described_with_an_example(viewer: httpx.AsyncClient) -> None:
+    described = (await viewer.get("/api/v1/openapi.json")).json()
+    shapes = described["components"]["schemas"]
+    bodies = 0
+    for path, operations in described["paths"].items():
+        for method, operation in operations.items():
+            for content in operation.get("requestBody", {}).get("content", {}).values():
+                if content["schema"].get("format") == "binary":
+                    continue
+                shape = shapes.get(content["schema"].get("$ref", "").rpartition("/")[2], {})
+                assert "example" in content or "examples" in json.dumps(shape), (method, path)
+                bodies += 1
+    assert bodies > 8
 
 
 async def test_the_reference_page_takes_nothing_from_outside(viewer: httpx.AsyncClient) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from fastapi import APIRouter
+from pydantic import Field
 from sqlalchemy.orm import Session
 
 from backend.core import people
@@ -19,12 +20,12 @@ router = APIRouter(prefix="/me", tags=["people"])
 
 
 class ChangeMe(Strict):
-    language: Literal["en", "zh"]
+    language: Literal["en", "zh"] = Field(examples=["zh"])
 
 
 class ChangePassword(Strict):
-    old: str
-    new: str
+    old: str = Field(examples=["the one of today"])
+    new: str = Field(examples=["four words of your own"])
 
 
 @router.get("")

@@ -22,12 +22,12 @@ PersonName = Annotated[str, Path(max_length=100, description="The person's name 
 
 class NewPerson(Strict):
     name: str = Field(examples=["ada"])
-    password: str
+    password: str = Field(examples=["four words of your own"])
     role: RoleName = "member"
 
 
 class ChangePerson(Strict):
-    role: RoleName | None = None
+    role: RoleName | None = Field(None, examples=["viewer"])
     password: str | None = None
     disabled: bool | None = Field(None, description="A disabled person cannot sign in; their tokens are refused.")
 

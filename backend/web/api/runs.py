@@ -39,12 +39,14 @@ LOG_EVENTS = 100_000
 class Stop(Strict):
     """`keep` exports what was learned so far; without it the run is discarded, which can be undone for a day."""
 
-    keep: bool
+    keep: bool = Field(examples=[True])
 
 
 class Amend(Strict):
-    field: Literal["training.learning_rate", "evaluation.prompts", "evaluation.sample_steps", "training.max_steps"]
-    value: JsonValue
+    field: Literal["training.learning_rate", "evaluation.prompts", "evaluation.sample_steps", "training.max_steps"] = (
+        Field(examples=["training.learning_rate"])
+    )
+    value: JsonValue = Field(examples=[1e-4])
 
 
 class Clone(Strict):
