@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING
 from sqlalchemy import Engine, create_engine
 from sqlalchemy.engine import make_url
 from sqlalchemy.engine.url import URL
+from sqlalchemy.exc import ArgumentError, OperationalError
+
+from backend.core.errors import StudioError, Unavailable
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
@@ -28,8 +31,20 @@ PATIENCE = {
 
 
 def driver_url(url: str) -> URL:
-    """`postgres://…` and `postgresql://…` as SQLAlchemy wants them for psycopg 3."""
-    return make_url(url.replace("postgres://", "postgresql://", 1)).set(drivername="postgresql+psycopg")
+    """`postgres://…` and `postgresql://…` as SQLAlchemy wants them for psycopg 3. Raises `StudioError`, which does not
+    repeat the address: it may hold a password."""
+    try:
+        found = make_url(url.replace("postgres://", "postgresql://", 1))
+    except (ArgumentError, ValueError):
+        raise no_address() from None
+    if found.get_backend_name() != "postgresql":
+        raise no_address()
+    return found.set(drivername="postgresql+psycopg")
+
+
+def no_address() -> StudioError:
+    hint = "It looks like postgresql://user:password@host:5432/name."
+    return StudioError("DATABASE_URL is no address of a Postgres database.", hint=hint, code="settings")
 
 
 def engine(url: str, *, pool_size: int = 5) -> Engine:
@@ -48,17 +63,22 @@ def async_engine(url: str, *, pool_size: int = 10) -> AsyncEngine:
 
 
 def migrate(url: str, revision: str = "head") -> None:
-    """Bring the schema to `revision`. Two processes that start together wait for each other (an advisory lock in env.py)."""
+    """Bring the schema to `revision`. Two processes that start together wait for each other (an advisory lock in env.py).
+
+    Raises `Unavailable` where there is no Postgres.
+    """
     from alembic import command
     from alembic.config import Config
 
     config = Config()
     config.set_main_option("script_location", str(migrations_folder()))
     config.attributes["url"] = url
-    if revision == "base" or revision.startswith("-"):
-        command.downgrade(config, revision)
-    else:
-        command.upgrade(config, revision)
+    is_back = revision == "base" or revision.startswith("-")
+    try:
+        (command.downgrade if is_back else command.upgrade)(config, revision)
+    except OperationalError as error:
+        hint = "Is Postgres running, and does DATABASE_URL name it rightly?"
+        raise Unavailable(f"The database cannot be reached: {error.orig}.", hint=hint) from error
 
 
 def migrations_folder() -> Path:
