@@ -39,5 +39,6 @@ class WorkerBench:
         """A merge onto other weights than those trained on is a choice: how far it drifts is shown, and not refused."""
         context = self.context
         onto = "trained" if context.quantisation is None else context.recipe.saving.merge_onto
-        base = Base(context.base, context.dtype, context.compute_dtype, context.quantisation, context.device)
+        adapted = context.recipe.method.makes_adapter
+        base = Base(context.base, context.dtype, context.compute_dtype, context.quantisation, context.device, adapted)
         return prove(context.watched, folder, base, must_agree=onto == "trained") | {"merged_onto": onto}

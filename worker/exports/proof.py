@@ -95,6 +95,13 @@ class Base:
     compute_dtype: torch.dtype
     quantisation: BitsAndBytesConfig | None
     device: str
+    is_adapted: bool
+    """Whether an adapter's update was computed beside the base, and rounded apart from it."""
+
+    def epsilon(self, stored: torch.dtype) -> float:
+        """The coarsest rounding between the watched model and the merged one, relative."""
+        types = (stored, self.dtype, *((self.compute_dtype,) if self.is_adapted else ()))
+        return max(torch.finfo(each).eps for each in types)
 
     def as_watched(self) -> torch.autocast:
         """The precision in which the watched model computed: accelerate puts whatever is not fp32 under autocast."""
@@ -105,14 +112,17 @@ class Base:
 
 
 def prove(watched: Watched, folder: Path, base: Base, *, must_agree: bool = True) -> dict[str, Any]:
-    """Reload `folder` in its stored type and compare it with what was watched.
+    """Reload `folder` in its stored type and compare it with what was watched, computing in the precision of then.
 
+    Where that was autocast, plain code computes in the stored type instead; how much that alone changes is told beside.
     Raises `StudioError` where the largest difference of a logit is above what rounding does to the base, unless the
     difference is only to be shown. Returns the facts of the comparison.
     """
     merged = load_model(folder, "auto", None, base.device)
     with answering(merged):
-        found = logits_of(merged, watched.sequences)
+        plain = logits_of(merged, watched.sequences)
+        with base.as_watched():
+            found = logits_of(merged, watched.sequences)
     dtype = merged.dtype
     del merged
     difference = largest_difference(watched.logits, found)
@@ -128,6 +138,7 @@ def prove(watched: Watched, folder: Path, base: Base, *, must_agree: bool = True
     return {
         "max_logit_diff": difference,
         "threshold": threshold,
+        "max_logit_diff_without_autocast": largest_difference(watched.logits, plain),
         "agrees": agreed,
         "greedy_agreement": greedy_agreement(watched.logits, found),
         "prompts": len(watched.sequences),
@@ -165,7 +176,7 @@ def greedy_agreement(left: Sequence[torch.Tensor], right: Sequence[torch.Tensor]
 def rounding_threshold(watched: Watched, base: Base, stored: torch.dtype) -> float:
     """How far logits may move for no other reason than the number type.
 
-    The base alone, dequantised, is run as it was trained, autocast included, and again cast to the stored type with every
+    The base alone, dequantised, is run as it was trained, autocast included, and again in the stored type with every
     weight moved by up to one rounding, as a merge moves it. Rounding errors grow with the logits, which training may
     have enlarged.
     """
@@ -183,10 +194,9 @@ def rounded_base(
     model = model.dequantize() if base.quantisation else model
     if watched.vocabulary > model.get_output_embeddings().weight.shape[0]:
         model.resize_token_embeddings(watched.vocabulary, mean_resizing=False)
-    with answering(model):
-        with base.as_watched():
-            before = logits_of(model, watched.sequences)
-        move_by_one_rounding(model, stored, max(torch.finfo(stored).eps, torch.finfo(base.dtype).eps))
+    with answering(model), base.as_watched():
+        before = logits_of(model, watched.sequences)
+        move_by_one_rounding(model, stored, base.epsilon(stored))
         return before, logits_of(model, watched.sequences)
 
 
