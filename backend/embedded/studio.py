@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 from signal import SIGINT
 
@@ -34,7 +35,7 @@ def up(settings: Settings) -> None:
         for child in studio_children(program, listener):
             init.start(child)
         init.watch(until=lambda: answers(address))
-        announce(home, address)
+        announce(home, address, listener)
         init.watch()
 
 
@@ -176,11 +177,15 @@ def answers(address: str) -> bool:
         connection.close()
 
 
-def announce(home: Path, address: str) -> None:
+def announce(home: Path, address: str, listener: socket.socket) -> None:
     """Say where the studio is, to people and, in `home/run/address`, to the other commands."""
     write_private(home / "run" / "address", address + "\n")
     print(f"\nFinetune Studio is ready: {address}")
     link = home / "run" / "setup-link"
     if link.exists():
         print(f"First visit, makes the administrator, works once: {address}{link.read_text().strip()}")
+    if not ip_address(listener.getsockname()[0].partition("%")[0]).is_loopback:
+        print(
+            "Others on the network reach it too, and over plain HTTP anybody there can read along: put TLS before it."
+        )
     print(f"Everything lies in {home}. Ctrl-C stops it.\n", flush=True)
