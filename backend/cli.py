@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import socket
@@ -67,6 +68,7 @@ def web(listen_fd: Annotated[int | None, typer.Option(hidden=True)] = None) -> N
 
     here = settings()
     require_services(here)
+    gc.disable()  # an eighth of the start went into looking for garbage among modules, which are none
     import uvicorn
 
     from backend.web.app import create_app
@@ -74,7 +76,10 @@ def web(listen_fd: Annotated[int | None, typer.Option(hidden=True)] = None) -> N
     listener = listen(here.host, here.port) if listen_fd is None else socket.socket(fileno=listen_fd)
     # Event streams never end by themselves: without a deadline the server would wait for them for ever.
     # No access log: addresses may carry what nobody else should read, such as the set-up link's token.
-    config = uvicorn.Config(create_app(here), access_log=False, server_header=False, timeout_graceful_shutdown=3)
+    application = create_app(here)
+    gc.enable()
+    gc.freeze()
+    config = uvicorn.Config(application, access_log=False, server_header=False, timeout_graceful_shutdown=3)
     uvicorn.Server(config).run(sockets=[listener])
 
 
