@@ -26,7 +26,7 @@ check: setup front browser   ## format, lint, types and tests
 	$(BIN)/python hatch_build.py check
 	$(BIN)/pytest $(PYTEST_FLAGS)
 
-bench: setup front           ## every hot path beside its peers
+bench: setup front           ## the benchmarks, each beside its peer
 	$(BIN)/python -m benchmarks
 
 setup: .venv/ready           ## the virtual environment, from the lock

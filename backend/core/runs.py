@@ -1,7 +1,7 @@
 """The life of a run: who may write what of it, and when.
 
 The rules are those of the design's second section, checked by exhaustive exploration of a model of them
-(`docs/decisions/0002-postgres-owns-runs.md`). Every function works inside the caller's transaction and under the run's
+(`docs/decisions/postgres-owns-runs.md`). Every function works inside the caller's transaction and under the run's
 row lock; only the edge commits. Each state has one entry function here, and nothing else writes `state`.
 """
 
@@ -474,6 +474,15 @@ def amendments(session: Session, run_id: UUID) -> list[Amendment]:
     return [
         Amendment.model_validate({k: getattr(row, k) for k in ("sequence", "field", "value", "step")}) for row in rows
     ]
+
+
+def amended_recipe(session: Session, run: Run) -> Json:
+    """The recipe as people's changes in mid-run have left it: what a clone starts from."""
+    recipe: Json = {name: dict(value) if isinstance(value, dict) else value for name, value in run.recipe.items()}
+    for amendment in amendments(session, run.id):
+        group, name = amendment.field.split(".")
+        recipe[group][name] = amendment.value
+    return recipe
 
 
 def published(session: Session, run_id: UUID) -> list[CheckpointRow]:

@@ -133,6 +133,11 @@ async def test_from_a_file_to_a_run_in_the_queue(member: httpx.AsyncClient, tiny
     assert (clone["parent"], clone["recipe"]["training"]["learning_rate"]) == (name, 1e-4)
     amended = {"field": "training.learning_rate", "value": 5e-5}
     assert (await member.post(f"/api/v1/runs/{name}/amendments", json=amended)).json()["step"] is None
+    later = (await member.post(f"/api/v1/runs/{name}/clone", json={"changes": {}})).json()
+    assert later["recipe"]["training"]["learning_rate"] == 5e-5, "a clone starts from the recipe as it was changed"
+    assert (await member.post("/api/v1/recipes", json={"name": "mine", "recipe": later["recipe"]})).status_code == 201
+    launched = await member.post("/api/v1/recipes/mine/launch")
+    assert (launched.status_code, launched.json()["recipe"]["training"]["learning_rate"]) == (201, 5e-5), launched.text
     assert (await member.post(f"/api/v1/runs/{name}/stop", json={"keep": False})).json()["state"] == "stopped"
     assert "stopped" in (await member.get(f"/api/v1/runs/{name}/log")).text
 

@@ -24,6 +24,7 @@ def card(context: ExportContext, kind: str, facts: Facts) -> str:
         "## Measurements",
         metrics_table(context),
         *proof_part(facts),
+        *changes_part(context),
         "## Recipe",
         f"```json\n{json.dumps(context.recipe.model_dump(mode='json'), indent=2, ensure_ascii=False)}\n```",
     )
@@ -97,6 +98,14 @@ def metrics_table(context: ExportContext) -> str:
 def table(head: tuple[str, ...], rows: list[tuple[Any, ...]]) -> str:
     cells = [head, tuple("---" for _ in head), *rows]
     return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in row) + " |" for row in cells)
+
+
+def changes_part(context: ExportContext) -> tuple[str, ...]:
+    """What the recipe below does not say: changes in mid-run."""
+    if not context.changes:
+        return ()
+    rows = [(each.step, each.field, json.dumps(each.value, ensure_ascii=False)) for each in context.changes]
+    return "## Changed in mid-run", table(("from step", "setting", "value"), rows)
 
 
 def proof_part(facts: Facts) -> tuple[str, ...]:

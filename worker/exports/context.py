@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from backend.core.assignment import Amendment
 from backend.core.recipe import Recipe
 from worker.exports.proof import Watched
 
@@ -50,6 +51,8 @@ class ExportContext:
     data: tuple[DataFact, ...] = ()
     metrics: dict[str, tuple[float, float]] = field(default_factory=dict)
     added_token_ids: tuple[int, ...] = ()
+    changes: tuple[Amendment, ...] = ()
+    """What was changed in mid-run, each with the step that it held from."""
 
     @property
     def resized_rows(self) -> int:

@@ -51,6 +51,8 @@ class Job:
     amendments: Amendments = field(default_factory=lambda: Amendments(()))
     checkpoint: Path | None = None
     not_finite_steps: int = 0
+    changes: list[Amendment] = field(default_factory=list)
+    """Those that were made, each with the step that it holds from."""
 
     @property
     def collate(self) -> Collator:
@@ -266,6 +268,7 @@ class StepBoundary(TrainerCallback):
         except Invalid as problem:  # a run of many hours does not die of a wish that cannot be met
             job.journal.log("error", f"A change was not made. {problem}")
             return
+        job.changes.append(amendment.model_copy(update={"step": state.global_step + 1}))
         state.max_steps = job.plan.total_steps
         reshape_schedule(self.trainer, job.plan)
         job.journal.amended(amendment.sequence, state.global_step + 1)

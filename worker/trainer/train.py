@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from backend.core.assignment import CONTROL, JOURNAL, Assignment, Outcome, Word
+from backend.core.assignment import CONTROL, JOURNAL, Amendment, Assignment, Outcome, Word
 from backend.core.errors import Invalid, StudioError
 from backend.core.recipe import resolve
 from backend.core.rendering import Dataset, Prepared
@@ -111,17 +111,31 @@ def make_job(
     plan, amendments = make_plan(recipe, len(dataset.train)), Amendments(assignment.amendments)
     facts = facts_of(assignment, prepared, loaded, dataset)
     progress, checkpoint = Progress(), None
+    changes: list[Amendment] = []
     if assignment.resume is not None:
         checkpoint = assignment.resume.folder
         progress = resumed(checkpoint, facts, journal)
         journal.step = assignment.resume.step
-        for amendment in amendments.take_past(assignment.resume.step):
+        changes = amendments.take_past(assignment.resume.step)
+        for amendment in changes:
             plan = amend(plan, amendment)
     journal.facts(total_steps=plan.total_steps, data=dataset.report.as_json())
     for problem in dataset.report.warnings:
         journal.log("warning", str(problem))
     return Job(
-        assignment, recipe, loaded, prepared, dataset, journal, channel, plan, progress, facts, amendments, checkpoint
+        assignment,
+        recipe,
+        loaded,
+        prepared,
+        dataset,
+        journal,
+        channel,
+        plan,
+        progress,
+        facts,
+        amendments,
+        checkpoint,
+        changes=changes,
     )
 
 
@@ -194,6 +208,7 @@ def export(job: Job) -> None:
         data=data_facts(job),
         metrics=job.progress.metrics,
         added_token_ids=job.prepared.added_token_ids,
+        changes=tuple(job.changes),
     )
     free_model(job)
     export_all(context, job.assignment.folder, job.journal.emit)

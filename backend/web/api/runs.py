@@ -127,9 +127,14 @@ def own(edge: Edge, session: Session, name: str) -> Run:
 
 @router.post("/{run}/clone", status_code=201)
 async def clone(run: RunName, body: Clone, edge: AnEdge) -> RunDetailOut:
-    """Launch the same recipe again, with some settings changed."""
-    parent = await edge.read(lambda session: runs.find(session, run))
-    return await launching.launch(edge, launching.changed(parent.recipe, body.changes), parent_id=parent.id)
+    """Launch the same recipe again, as it was changed in mid-run, and with the changes given here."""
+
+    def work(session: Session) -> tuple[UUID, dict[str, Any]]:
+        parent = runs.find(session, run)
+        return parent.id, runs.amended_recipe(session, parent)
+
+    parent_id, recipe = await edge.read(work)
+    return await launching.launch(edge, launching.changed(recipe, body.changes), parent_id=parent_id)
 
 
 @router.get("/{run}/amendments")

@@ -75,7 +75,7 @@ async def new_run_page(
     def work(session: Session) -> Draft:
         if clone:
             parent = runs.find(session, clone)
-            return Draft(launching.changed(parent.recipe, {}), parent=parent.name)
+            return Draft(launching.changed(runs.amended_recipe(session, parent), {}), parent=parent.name)
         if recipe:
             return Draft(recipes.versions(session, recipe)[0].body)
         raw: dict[str, Any] = {"model": {"path": model}} if model else {}

@@ -19,9 +19,9 @@ from worker.trainer.observing import measure
 from worker.trainer.undisturbed import undisturbed
 
 
-@pytest.mark.parametrize("kind", ["lora", "qlora"])
+@pytest.mark.parametrize("kind", ["full", "lora", "qlora"])
 def test_a_run_with_evaluation_and_samples_has_the_losses_of_one_without(attempts: Attempts, kind: str) -> None:
-    method = {"kind": kind, "r": 4, "lora_dropout": 0.1}
+    method = {"kind": kind} | ({} if kind == "full" else {"r": 4, "lora_dropout": 0.1})
     watched = attempts({"method": method, "evaluation": {"eval_steps": 1, "sample_steps": 1}})
     alone = attempts({"method": method, "evaluation": {"eval_steps": 1000, "sample_steps": 1000, "prompts": []}})
     assert watched.run() == alone.run() == 0
@@ -67,3 +67,24 @@ def test_the_loss_on_held_back_rows_depends_on_neither_batch_size_nor_packing(at
             tokens.add(measured.tokens)
     assert len(tokens) == 1
     assert max(losses) - min(losses) < 2e-6
+
+
+def test_packed_rows_give_the_loss_and_the_gradients_of_the_same_rows_apart(attempts: Attempts) -> None:
+    from backend.core.assignment import Assignment
+
+    attempt = attempts({"evaluation": {"eval_share": 0}})
+    prepared = load_tokenizer(attempts.base)
+    assignment = Assignment.model_validate_json((attempt.folder / "assignment.json").read_bytes())
+    seen = {}
+    for packing in (False, True):
+        data = assignment.recipe.data.model_copy(update={"packing": packing})
+        rows = prepare(assignment.data, prepared, assignment.recipe.model_copy(update={"data": data}), seed=1).train
+        model = make_model("llama", prepared.vocab_size, 2, 0).train()
+        batch = Collator(prepared.pad_token_id)(rows)
+        loss = model(**batch, use_cache=False).loss
+        loss.backward()
+        seen[packing] = (len(rows), loss.item(), torch.cat([p.grad.flatten() for p in model.parameters()]))
+    (apart, loss, gradients), (packed, packed_loss, packed_gradients) = seen[False], seen[True]
+    assert packed < apart
+    assert abs(loss - packed_loss) < 2e-6
+    assert torch.allclose(gradients, packed_gradients, atol=1e-6)
