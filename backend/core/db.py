@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sqlalchemy import Engine, create_engine
+from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.engine import make_url
 from sqlalchemy.engine.url import URL
 from sqlalchemy.exc import ArgumentError, OperationalError
@@ -17,7 +17,9 @@ from sqlalchemy.exc import ArgumentError, OperationalError
 from backend.core.errors import StudioError, Unavailable
 
 if TYPE_CHECKING:
+    from sqlalchemy.engine.interfaces import DBAPIConnection
     from sqlalchemy.ext.asyncio import AsyncEngine
+    from sqlalchemy.pool import ConnectionPoolEntry
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = {
@@ -28,6 +30,9 @@ PATIENCE = {
     "tcp_user_timeout": 20_000,
 }
 """A host that is cut off learns of it in seconds (libpq's own names and units)."""
+FROZEN_SECONDS = 10
+"""A process that stands still in the midst of a transaction keeps its row locks no longer than this: else nobody could take
+its run over. Set on each connection, since poolers refuse it among the options of a start."""
 
 
 def driver_url(url: str) -> URL:
@@ -49,17 +54,33 @@ def no_address() -> StudioError:
 
 def engine(url: str, *, pool_size: int = 5) -> Engine:
     """A synchronous engine. Connections are checked before use, so a restart of Postgres costs one retry, not an error."""
-    return create_engine(
+    made = create_engine(
         driver_url(url), pool_size=pool_size, pool_pre_ping=True, pool_recycle=1800, connect_args=PATIENCE
     )
+    event.listen(made, "connect", _let_go_when_frozen)
+    return made
+
+
+def _let_go_when_frozen(connection: DBAPIConnection, _record: ConnectionPoolEntry) -> None:
+    cursor = connection.cursor()
+    cursor.execute(f"SET idle_in_transaction_session_timeout = '{FROZEN_SECONDS}s'")
+    cursor.close()
+    connection.commit()
 
 
 def async_engine(url: str, *, pool_size: int = 10) -> AsyncEngine:
     from sqlalchemy.ext.asyncio import create_async_engine
 
-    return create_async_engine(
-        driver_url(url), pool_size=pool_size, max_overflow=20, pool_pre_ping=True, pool_recycle=1800
+    made = create_async_engine(
+        driver_url(url),
+        pool_size=pool_size,
+        max_overflow=20,
+        pool_pre_ping=True,
+        pool_recycle=1800,
+        connect_args=PATIENCE,
     )
+    event.listen(made.sync_engine, "connect", _let_go_when_frozen)
+    return made
 
 
 def migrate(url: str, revision: str = "head") -> None:
