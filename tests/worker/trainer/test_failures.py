@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
+from backend.core.checkpoints import verify
 from backend.core.datasets.schema import Message, Row
 from tests.support.models import save_base
 from tests.support.rows import chat_rows, write_rows
 from tests.worker.trainer.conftest import Attempts
 
 EMBEDDING = "model.embed_tokens.weight"
+SEED_OF_A_GOOD_START = 2  # some finite steps come before three in a row that are not
 
 
 @pytest.fixture
@@ -49,6 +52,25 @@ def test_one_step_that_is_not_finite_is_told_and_not_taken(poisoned: Attempts, t
     assert losses.count("NaN") == 1, "one epoch meets the odd row once"
     saved = load_file(attempt.checkpoint(5).folder / "model.safetensors")
     assert all(bool(tensor.isfinite().all()) for tensor in saved.values())
+
+
+def test_a_run_that_ends_for_nan_keeps_its_last_good_checkpoint(poisoned: Attempts, tmp_path: Path) -> None:
+    odd = [Row(100 + n, (Message("user", f"What {n}?"), Message("assistant", "~"))) for n in range(16)]
+    write_rows(tmp_path / "rows.parquet", [*chat_rows(24), *odd])
+    one_by_one = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 1, "seed": SEED_OF_A_GOOD_START}
+    settings: dict[str, dict[str, Any]] = {
+        "method": {"kind": "full"},
+        "evaluation": {"eval_share": 0, "prompts": []},
+        "saving": {"save_steps": 1},
+    }
+    attempt = poisoned(settings | {"training": one_by_one | {"max_steps": 40}})
+    assert attempt.run() == 0
+    assert attempt.end["cause"]["code"] == "nan"
+    finite = [m["step"] for m in attempt.data("metrics") if m["values"]["loss"] != "NaN"]
+    assert finite, "the run began well"
+    good = attempt.checkpoint(max(finite)).folder
+    assert verify(good) == []
+    assert all(bool(tensor.isfinite().all()) for tensor in load_file(good / "model.safetensors").values())
 
 
 def test_out_of_memory_names_the_step_and_the_batch_and_the_way_out(attempts: Attempts, tmp_path: Path) -> None:
