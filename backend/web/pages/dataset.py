@@ -1,41 +1,27 @@
-"""Data sets and models."""
+"""One data set: its rows as a model would read them."""
 
 from __future__ import annotations
 
 import asyncio
 
 from fastapi import APIRouter, Request
-from sqlalchemy import select
-from sqlalchemy.orm import Session
 from starlette.responses import Response
 
 from backend.core.datasets import store
 from backend.core.errors import StudioError
-from backend.core.models import Operation
 from backend.core.storage import storage
 from backend.web import previews, reading
-from backend.web.api.datasets import ModelPath, Template, bring_back, remove
-from backend.web.contexts import DatasetPage, DatasetsPage, ModelsPage, PreviewPart
+from backend.web.api.datasets import ModelPath, Template
+from backend.web.contexts import DatasetPage, PreviewPart
 from backend.web.deps import AnEdge
 from backend.web.failures import problem_out
-from backend.web.pages.common import draw, go, path_to
+from backend.web.pages.common import draw
 from backend.web.shapes import ProblemOut
 
 router = APIRouter()
 
 ROWS_SHOWN = 20
 PREVIEWED = 5
-OPERATIONS_SHOWN = 5
-
-
-@router.get("/datasets")
-async def datasets_page(request: Request, edge: AnEdge, deleted: str = "") -> Response:
-    def work(session: Session) -> DatasetsPage:
-        unfinished = select(Operation).where(Operation.state.in_(("running", "failed")))
-        operations = session.scalars(unfinished.order_by(Operation.id.desc()).limit(OPERATIONS_SHOWN))
-        return DatasetsPage(reading.dataset_outs(session), [reading.operation_out(row) for row in operations], deleted)
-
-    return draw(request, await edge.read(work))
 
 
 @router.get("/datasets/{name}")
@@ -98,20 +84,3 @@ async def preview_part(
         problems=problems,
     )
     return draw(request, part)
-
-
-@router.post("/datasets/{name}/delete")
-async def delete(name: str, edge: AnEdge) -> Response:
-    deleted = await edge.write(lambda session: remove(session, edge, name).name)
-    return go(f"/datasets?deleted={path_to('', deleted).rpartition('/')[2]}")
-
-
-@router.post("/datasets/{name}/restore")
-async def restore(name: str, edge: AnEdge) -> Response:
-    return go(path_to("datasets", await edge.write(lambda session: bring_back(session, edge, name).name)))
-
-
-@router.get("/models")
-async def models_page(request: Request, edge: AnEdge) -> Response:
-    models = await asyncio.to_thread(previews.base_outs, edge.settings)
-    return draw(request, ModelsPage(models, [str(root) for root in edge.settings.all_model_roots]))
