@@ -74,6 +74,19 @@ class User(Base):
     language: Mapped[str | None]
     created_at: Mapped[datetime] = _now()
     disabled_at: Mapped[datetime | None]
+    seen_at: Mapped[datetime | None]
+    """The last request, by cookie or token, to the minute."""
+
+
+class Invitation(Base):
+    """The one-time link by which a person sets their password: one a person, a newer one takes its place. Stored hashed."""
+
+    __tablename__ = "invitations"
+
+    token_hash: Mapped[str] = mapped_column(primary_key=True)
+    user_id: Mapped[UUID] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), index=True, unique=True)
+    created_at: Mapped[datetime] = _now()
+    expires_at: Mapped[datetime]
 
 
 class SetupToken(Base):
@@ -96,6 +109,7 @@ class SignIn(Base):
     csrf_token: Mapped[str]
     user_agent: Mapped[str]
     created_at: Mapped[datetime] = _now()
+    seen_at: Mapped[datetime | None]
     expires_at: Mapped[datetime]
 
 
@@ -453,6 +467,8 @@ class Worker(Base):
     facts: Mapped[Json] = _empty()
     started_at: Mapped[datetime] = _now()
     seen_at: Mapped[datetime] = _now()
+    drained_at: Mapped[datetime | None]
+    """Since when it takes no further run. What it holds, it finishes."""
 
 
 class Device(Base):
