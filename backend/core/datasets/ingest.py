@@ -14,7 +14,7 @@ from backend.core.datasets.problems import BadRow, Problems, printable
 from backend.core.datasets.readers import Item, read
 from backend.core.datasets.schema import Row, to_record
 from backend.core.datasets.source import MIB, Source
-from backend.core.datasets.writer import Writer
+from backend.core.datasets.writer import Writer, raw_text
 from backend.core.errors import Invalid, Problem
 from backend.core.limited import report, run_limited
 
@@ -148,7 +148,7 @@ def _normalise(items: Iterator[Item], match: Match, writer: Writer, problems: Pr
         number, record = item
         try:
             row = match.read(record, number)
-            writer.add(row)
+            writer.add(row, raw_text(record))
         except BadRow as bad:
             problems.add(bad.at(number))
             continue

@@ -61,8 +61,13 @@ def arrow_schema() -> pa.Schema:
             pa.field("rejected", turns),
             pa.field("label", pa.string()),
             pa.field("images", pa.list_(pa.string())),
+            pa.field("raw", pa.string()),
         ]
     )
+
+
+COLUMNS = ("number", "messages", "text", "tools", "chosen", "rejected", "label", "images")
+"""What a `Row` is read from. The record as it stood in the file, `raw`, is for people alone: nothing else reads it."""
 
 
 def to_record(row: Row) -> dict[str, Any]:

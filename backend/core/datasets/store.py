@@ -21,7 +21,7 @@ from sqlalchemy.orm import Session
 from backend.core import uploads
 from backend.core.datasets.ingest import Order, ingest
 from backend.core.datasets.problems import printable
-from backend.core.datasets.schema import Row, from_record
+from backend.core.datasets.schema import COLUMNS, Row, from_record
 from backend.core.errors import Conflict, Invalid, NotFound
 from backend.core.ids import as_uuid, uuid7
 from backend.core.models import ENDED, Dataset, DatasetVersion, Json, Operation, Run, User
@@ -236,7 +236,7 @@ def read_rows(path: Path, offset: int, limit: int) -> list[Row]:
             count = file.metadata.row_group(index).num_rows
             skipped = max(0, offset + len(found) - start)
             if skipped < count and len(found) < limit:
-                group = file.read_row_group(index).slice(skipped, limit - len(found))
+                group = file.read_row_group(index, COLUMNS).slice(skipped, limit - len(found))
                 found += map(from_record, group.to_pylist())
             start += count
     return found

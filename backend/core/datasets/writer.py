@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -18,6 +20,8 @@ GROUP_CHARACTERS = 8 << 20
 DIGEST_BYTES = 16
 HEAPS = 64
 SPILL_ROWS = 500_000
+RAW_CHARACTERS = 20_000
+"""A record is kept beside its row for people to look at, a longer one only so far."""
 
 
 @dataclass
@@ -56,12 +60,12 @@ class Writer:
             self._file.close()
             self._digests.close()
 
-    def add(self, row: Row) -> None:
-        """Raises `BadRow` for text that cannot be stored."""
+    def add(self, row: Row, raw: str | None = None) -> None:
+        """`raw` is the record as it stood in the file. Raises `BadRow` for text that cannot be stored."""
         digest, characters = fingerprint(row)
         self._digests.add(digest)
-        self._group.append(to_record(row))
-        self._characters += characters
+        self._group.append(to_record(row) | {"raw": raw})
+        self._characters += characters + len(raw or "")
         self.counts.rows += 1
         self.counts.characters += characters
         self.counts.turns += len(row.messages)
@@ -75,6 +79,13 @@ class Writer:
         if self._group:
             self._file.write_table(pa.Table.from_pylist(self._group, self._schema))
         self._group, self._characters = [], 0
+
+
+def raw_text(record: Mapping[str, Any]) -> str:
+    """A record as JSON for people to look at, cut off where it is very long."""
+    text = json.dumps(record, ensure_ascii=False, default=str)
+    text = text if len(text) <= RAW_CHARACTERS else text[:RAW_CHARACTERS] + "…"
+    return text.encode(errors="backslashreplace").decode()  # half of a pair cannot be stored
 
 
 def fingerprint(row: Row) -> tuple[bytes, int]:

@@ -8,7 +8,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, NoReturn
 
 from backend.core.assignment import DataFile
-from backend.core.datasets.schema import Row, from_record
+from backend.core.datasets.schema import COLUMNS, Row, from_record
 from backend.core.errors import Invalid, Problem
 from backend.core.recipe import Data, Recipe, resolve
 from backend.core.rendering.masks import cut, encode_prompt, encode_rows
@@ -89,7 +89,7 @@ def rows_of(file: DataFile, skip: int = 0) -> Iterator[Row]:
     from pyarrow import parquet
 
     with parquet.ParquetFile(file.path) as stored:
-        for batch in stored.iter_batches(batch_size=BATCH_ROWS):
+        for batch in stored.iter_batches(batch_size=BATCH_ROWS, columns=COLUMNS):
             yield from map(from_record, batch.slice(min(skip, len(batch))).to_pylist())
             skip = max(0, skip - len(batch))
 
