@@ -14,8 +14,8 @@ import json
 import os
 import shutil
 import time
-from collections.abc import AsyncIterator, Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Collection, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -23,6 +23,7 @@ from uuid import UUID
 
 from backend.core.errors import Conflict, Invalid, NotFound, StudioError, TooLarge
 from backend.core.ids import uuid7
+from backend.core.tallies import Tallies
 
 TUS_VERSION = "1.0.0"
 TUS_EXTENSIONS = "creation,termination"
@@ -65,7 +66,7 @@ async def receive(stream: AsyncIterator[bytes], folder: Path, limit_bytes: int) 
                 size += len(block)
                 if size > limit_bytes:
                     raise too_large(limit_bytes)
-                await asyncio.to_thread(_store, file, block, digest)
+                await asyncio.to_thread(_store, file, block, digest.update)
     except BaseException:
         path.unlink(missing_ok=True)
         raise
@@ -97,10 +98,8 @@ async def blocks(stream: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         yield bytes(held)
 
 
-def _store(file: BinaryIO, block: bytes, digest: hashlib._Hash | None = None) -> None:
+def _store(file: BinaryIO, block: bytes, tell: Callable[[bytes], None]) -> None:
     rest = memoryview(block)
-    if digest is not None:
-        digest.update(rest)
     try:
         while rest:
             rest = rest[file.write(rest) :]
@@ -108,6 +107,11 @@ def _store(file: BinaryIO, block: bytes, digest: hashlib._Hash | None = None) ->
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise DiskFull("The disk is full.", hint="Make room on the server, then send it again.") from error
         raise
+    tell(block)
+
+
+def _nobody(_block: bytes) -> None:
+    """For a block that nobody counts."""
 
 
 # ---- sessions -------------------------------------------------------------------------------------------------------
@@ -122,6 +126,8 @@ class Session:
     offset: int
     owner: str
     metadata: dict[str, str]
+    begun: float = 0.0
+    """When, in seconds since 1970."""
 
     @property
     def is_complete(self) -> bool:
@@ -135,9 +141,9 @@ def create(folder: Path, length: int, metadata: dict[str, str], owner: str, limi
     folder.mkdir(parents=True, exist_ok=True)
     if shutil.disk_usage(folder).free < length:
         raise DiskFull("There is no room for a file of this size.", hint="Make room on the server.")
-    session = Session(uuid7(), length, 0, owner, metadata)
+    session = Session(uuid7(), length, 0, owner, metadata, time.time())
     _part(folder, session.id).touch()
-    words = {"length": length, "owner": owner, "metadata": metadata}
+    words = {"length": length, "owner": owner, "metadata": metadata, "begun": session.begun}
     _words(folder, session.id).write_text(json.dumps(words))
     return session
 
@@ -151,8 +157,20 @@ def session(folder: Path, id: UUID) -> Session:
         raise NotFound("There is no such upload.", hint="Start it anew.", code="upload.unknown") from None
 
 
-async def append(folder: Path, id: UUID, offset: int, stream: AsyncIterator[bytes]) -> Session:
+def sessions(folder: Path, owner: str) -> list[Session]:
+    """Somebody's unfinished uploads, the newest first."""
+    found = []
+    for path in sorted(folder.glob("*.json"), reverse=True):  # ids are made in order of time
+        with suppress(NotFound, ValueError):
+            found.append(session(folder, UUID(path.stem)))
+    return [each for each in found if each.owner == owner]
+
+
+async def append(
+    folder: Path, id: UUID, offset: int, stream: AsyncIterator[bytes], tallies: Tallies | None = None
+) -> Session:
     """Add what comes at `offset`, and return how far the session has come. A stream that breaks keeps what came.
+    `tallies` are told what came.
 
     Raises `Conflict` where `offset` is not the session's, `Busy` where another connection writes, `TooLarge` beyond its length.
     """
@@ -161,16 +179,26 @@ async def append(folder: Path, id: UUID, offset: int, stream: AsyncIterator[byte
         at = os.fstat(file.fileno()).st_size
         if at != offset:
             raise Conflict(f"The upload stands at byte {at}, not {offset}.", code="upload.offset")
+        _words(folder, id).touch()  # both files stay as long as one is written to
+        tally = None
+        if tallies is not None:
+            tally = await asyncio.to_thread(tallies.made, id, file_name(known), _part(folder, id), at)
         async for block in blocks(stream):
             if at + len(block) > known.length:
                 raise TooLarge(f"More came than the {known.length} bytes announced.", code="upload.length")
-            await asyncio.to_thread(_store, file, block)
+            await asyncio.to_thread(_store, file, block, tally.add if tally else _nobody)
             at += len(block)
     return session(folder, id)
 
 
-def finish(folder: Path, id: UUID) -> Received:
-    """The file of a complete session, hashed. The session is over; the file is the caller's."""
+def file_name(session: Session) -> str:
+    """What the file is called where it comes from."""
+    return session.metadata.get("filename") or session.metadata.get("dataset", "")
+
+
+def finish(folder: Path, id: UUID, tallies: Tallies | None = None) -> Received:
+    """The file of a complete session, hashed. The session is over; the file is the caller's. Blocks where the hash was
+    not kept up while it flowed."""
     done = session(folder, id)
     if not done.is_complete:
         raise Conflict(f"Only {done.offset} of {done.length} bytes have come.", code="upload.incomplete")
@@ -179,6 +207,9 @@ def finish(folder: Path, id: UUID) -> Received:
         os.fsync(file.fileno())
         _part(folder, id).rename(path)
     _words(folder, id).unlink()
+    tally = tallies.at(id, done.length) if tallies else None
+    if tally:
+        return Received(path, tally.digest.hexdigest(), done.length)
     with open(path, "rb") as body:
         return Received(path, hashlib.file_digest(body, "sha256").hexdigest(), done.length)
 
@@ -192,11 +223,21 @@ def discard(folder: Path, id: UUID) -> None:
 
 def sweep(folder: Path, older_than_hours: float, keep: Collection[Path] = ()) -> int:
     """Remove what nobody has touched for so long, but for what somebody still needs; returns how many files that were."""
-    limit = time.time() - older_than_hours * 3600
-    old = [path for path in folder.glob("*") if path not in keep and path.is_file() and path.stat().st_mtime < limit]
+    old = untouched(folder, time.time() - older_than_hours * 3600, keep)
     for path in old:
         path.unlink(missing_ok=True)
     return len(old)
+
+
+def untouched(folder: Path, since: float, keep: Collection[Path] = ()) -> list[Path]:
+    """The files that nobody has written to `since`, but for what somebody still needs."""
+    return [path for path in folder.glob("*") if path not in keep and path.is_file() and _touched(path) < since]
+
+
+def _touched(path: Path) -> float:
+    """A session's words are written once, and are needed as long as its bytes come."""
+    part = path.with_suffix(".part")
+    return max(each.stat().st_mtime for each in (path, part) if each.exists())
 
 
 def metadata_of(header: str) -> dict[str, str]:

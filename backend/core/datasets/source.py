@@ -91,9 +91,8 @@ class Source:
 
     @property
     def suffix(self) -> str:
-        """Of the content: `rows.jsonl.gz` is `.jsonl`."""
-        name = PurePosixPath(self.name.lower())
-        return PurePosixPath(name.stem).suffix if name.suffix in (".gz", ".gzip") else name.suffix
+        """Of the content."""
+        return content_suffix(self.name)
 
     @contextmanager
     def open(self) -> Iterator[BinaryIO]:
@@ -141,15 +140,25 @@ class Source:
             raise Invalid("The file is empty.", code="file.empty")
         if self.gzipped:
             self.unpack_once()
-        head = self.head()
-        if head.startswith(b"PAR1"):
-            return Shape.PARQUET
-        refuse_strangers(head, gzipped=self.gzipped)
-        named = SUFFIXES.get(self.suffix)
-        if named == Shape.PARQUET:
-            raise Invalid("The content is not Parquet, whatever its name says.", hint=READABLE, code="file.not_parquet")
-        text = head.decode(errors="ignore").removeprefix("\ufeff").lstrip()
-        return json_shape(text, named) or named or guessed_shape(text)
+        return shape_of(self.head(), self.suffix, gzipped=self.gzipped)
+
+
+def content_suffix(name: str) -> str:
+    """`rows.jsonl.gz` → `.jsonl`."""
+    path = PurePosixPath(name.lower())
+    return PurePosixPath(path.stem).suffix if path.suffix in (".gz", ".gzip") else path.suffix
+
+
+def shape_of(head: bytes, suffix: str, *, gzipped: bool) -> Shape:
+    """What a file is whose content begins with `head`. Raises `Invalid`."""
+    if head.startswith(b"PAR1"):
+        return Shape.PARQUET
+    refuse_strangers(head, gzipped=gzipped)
+    named = SUFFIXES.get(suffix)
+    if named == Shape.PARQUET:
+        raise Invalid("The content is not Parquet, whatever its name says.", hint=READABLE, code="file.not_parquet")
+    text = head.decode(errors="ignore").removeprefix("\ufeff").lstrip()
+    return json_shape(text, named) or named or guessed_shape(text)
 
 
 def refuse_strangers(head: bytes, *, gzipped: bool) -> None:
