@@ -1,4 +1,4 @@
-/** Curves of a run as the chart needs them: points that come in any order, a history that may be cut, gaps for NaN. */
+/** Curves of a run as a chart needs them: points that come in any order, a history that may be cut, gaps for NaN. */
 
 export type Value = number | "NaN" | "Infinity" | "-Infinity";
 export type Pair = [step: number, value: Value];
@@ -33,19 +33,47 @@ export class Curve {
     const at = this.values.findIndex(Number.isNaN);
     return at < 0 ? undefined : this.steps[at];
   }
+
+  /** The place of the lowest finite value; the first of equal ones. */
+  get lowest(): number | undefined {
+    let best: number | undefined;
+    this.values.forEach((value, at) => {
+      if (Number.isFinite(value) && (best === undefined || value < this.values[best]!)) best = at;
+    });
+    return best;
+  }
 }
 
-/** Columns for uPlot: all steps, then each curve; `undefined` where it has no point (the line goes on), `null` for a gap. */
+/** An exponential mean that starts without bias: `weight` is what a step leaves to the next one. Points that lie further
+ *  apart forget more, so a thinned curve is smoothed as much as a whole one. `before` warms it up. */
+export function smoothed(curve: Curve, weight: number, before?: Curve): number[] {
+  let [sum, mass, last] = [0, 0, Number.NaN];
+  const take = (step: number, value: number): number => {
+    if (Number.isNaN(value)) return value;
+    const kept = Number.isNaN(last) ? 0 : weight ** Math.max(0, step - last);
+    [sum, mass, last] = [sum * kept + value, mass * kept + 1, step];
+    return sum / mass;
+  };
+  const first = curve.steps[0] ?? 0;
+  before?.steps.forEach((step, at) => {
+    if (step < first) take(step, before.values[at]!);
+  });
+  return curve.steps.map((step, at) => take(step, curve.values[at]!));
+}
+
+/** What a chart paints: an ascending x, and at each the value. */
+export type Column = { xs: readonly number[]; values: readonly number[] };
+/** Columns for uPlot: all x, then each line; `undefined` where it has no point (the line goes on), `null` for a gap. */
 export type Aligned = [number[], ...(number | null | undefined)[][]];
 
-export function align(curves: readonly Curve[]): Aligned {
-  const steps = [...new Set(curves.flatMap((curve) => curve.steps))].sort((a, b) => a - b);
-  const columns = curves.map((curve) => {
-    const found = new Map(curve.steps.map((step, at) => [step, curve.values[at]!]));
-    return steps.map((step) => {
-      const value = found.get(step);
+export function align(columns: readonly Column[]): Aligned {
+  const every = [...new Set(columns.flatMap(({ xs }) => xs))].sort((a, b) => a - b);
+  const aligned = columns.map(({ xs, values }) => {
+    const found = new Map(xs.map((x, at) => [x, values[at]!]));
+    return every.map((x) => {
+      const value = found.get(x);
       return value !== undefined && Number.isNaN(value) ? null : value;
     });
   });
-  return [steps, ...columns];
+  return [every, ...aligned];
 }

@@ -1,7 +1,7 @@
 /** The page of one run: everything on it moves without a reload. Curves, samples and log come from the events themselves;
  *  the status and the artifacts are drawn by the server and fetched again when they change. */
 import htmx from "htmx.org/dist/htmx.esm.js";
-import { Chart } from "./chart";
+import { Chart, type Line, type Series, type Span } from "./chart";
 import type { Pair, Value } from "./curves";
 import { find, setText, settle } from "./dom";
 import { follow, type RunEvent, type State } from "./live";
@@ -34,7 +34,9 @@ class RunPage {
   ) {
     const series = JSON.parse(document.body.dataset.curves ?? "{}") as Record<string, Pair[]>;
     const figures = [...document.querySelectorAll<HTMLElement>("[data-chart]")];
-    this.charts = figures.map((figure) => new Chart(figure, series, (...asked) => this.curves(...asked)));
+    this.charts = figures.map(
+      (figure) => new Chart(figure, linesOf(figure), series, (...asked) => this.finer(...asked)),
+    );
     this.markChanges();
     document.addEventListener("htmx:after:swap", () => this.markChanges());
     setInterval(() => this.hasEnded || document.hidden || this.refreshStatus(), LOOK_MS);
@@ -103,13 +105,19 @@ class RunPage {
     this.refreshStatus();
     this.refreshArtifacts();
     this.refreshHistory();
-    const names = this.charts.flatMap((chart) => chart.names);
+    const names = this.charts.flatMap((chart) => chart.keys);
     const [series, samples] = await Promise.all([
       this.curves(names),
       fetchJson<(Sample & { step: number })[]>(`/api/v1/runs/${this.run}/samples`),
     ]);
     for (const chart of this.charts) chart.replace(series);
     for (const sample of samples) showSample(sample.step, sample);
+  }
+
+  private async finer(spans: Span[], points: number, signal: AbortSignal): Promise<Series> {
+    const names = spans.map(({ key }) => key);
+    const [from, to] = [Math.min(...spans.map((span) => span.from)), Math.max(...spans.map((span) => span.to))];
+    return this.curves(names, from, to, points, signal);
   }
 
   private async curves(
@@ -154,6 +162,19 @@ class RunPage {
     badge.hidden = state === "live" || (state === "reconnecting" && this.hasEnded);
     badge.textContent = word(state);
   }
+}
+
+/** The lines that a figure says it shows. */
+function linesOf(figure: HTMLElement): Line[] {
+  const keys = (figure.dataset.chart ?? "").split(" ");
+  return keys.map((key, at) => ({
+    key,
+    label: key,
+    colour: at + 1,
+    smooth: key === "loss",
+    dots: key === "eval_loss",
+    best: key === "eval_loss",
+  }));
 }
 
 function progressText(data: Record<string, unknown>): string {
