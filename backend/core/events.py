@@ -24,6 +24,7 @@ class EventKind(StrEnum):
     AMENDED = "amended"  # sequence: acknowledged; `step` is the first that it holds for
     PROGRESS = "progress"  # what, done, total
     LOG = "log"  # level, text
+    NOTE = "note"  # text: what people write beside the run
     REWOUND = "rewound"  # everything after `step` is taken back
 
 

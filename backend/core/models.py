@@ -321,6 +321,8 @@ class Run(Base):
     cause: Mapped[Json | None]
     """Why it failed or waits: {code, message, hint}."""
     notes: Mapped[list[Any]] = _none_yet()
+    note: Mapped[str] = mapped_column(default="", server_default="")
+    """What people write beside it."""
 
     created_at: Mapped[datetime] = _now()
     queued_at: Mapped[datetime] = _now()

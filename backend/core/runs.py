@@ -14,7 +14,7 @@ from typing import Any, assert_never
 from uuid import UUID
 
 from pydantic import JsonValue
-from sqlalchemy import and_, func, or_, select, tuple_, update
+from sqlalchemy import and_, exists, func, or_, select, tuple_, update
 from sqlalchemy.orm import Session
 
 from backend.core.assignment import Amendment, Outcome
@@ -32,6 +32,7 @@ from backend.core.models import (
     Outbox,
     Run,
     State,
+    Worker,
 )
 from backend.core.recipe import Recipe, read_recipe
 
@@ -318,6 +319,21 @@ def amend(session: Session, run_id: UUID, field: str, value: JsonValue, by: UUID
     return row
 
 
+NOTE_LENGTH = 2000
+
+
+def write_note(session: Session, run_id: UUID, text: str) -> Run:
+    """Write beside a run what people should know of it; whoever looks at it sees it at once."""
+    text = text.replace("\r\n", "\n").strip()
+    if len(text) > NOTE_LENGTH:
+        raise Invalid(f"A note has at most {NOTE_LENGTH:,} characters.", where="note", hint="Shorten it.")
+    run = lock(session, run_id)
+    if text != run.note:
+        run.note = text
+        emit(session, run, EventKind.NOTE, {"text": text})
+    return run
+
+
 def check_amendment(run: Run, field: str, value: JsonValue) -> None:
     """The change must leave a valid recipe, and be a value that a trainer can go by at once. Raises `Invalid`."""
     known: tuple[str, ...] = Amendment.model_fields["field"].annotation.__args__  # type: ignore[union-attr]
@@ -362,7 +378,7 @@ def claim(
     run_id: UUID | None = None,
 ) -> Token | None:
     """Take the oldest run that may be taken: one statement. `expired` are leases that this claimant watched, unchanged,
-    for one whole lease; each is taken only if it still is as it was seen.
+    for one whole lease; each is taken only if it still is as it was seen. A worker that is drained takes none.
     """
     free = and_(Run.state == State.QUEUED, Run.lease_until.is_(None))
     watched = [(each.run_id, each.attempt, each.until) for each in expired]
@@ -371,6 +387,7 @@ def claim(
         select(Run.id)
         .where(open_to_all, Run.intent.in_((Intent.RUN, Intent.KEEP)), Run.tries < limits.attempt_limit)
         .where(or_(Run.place.is_(None), Run.place == place))
+        .where(~exists().where(Worker.name == worker, Worker.drained_at.is_not(None)))
         .order_by(Run.queued_at, Run.id)
         .limit(1)
         .with_for_update(skip_locked=True)
@@ -448,6 +465,17 @@ def free_own(session: Session, worker: str, limits: Limits) -> list[UUID]:
     for run in held:
         settle(session, run, limits)
     return [run.id for run in held]
+
+
+def drain(session: Session, worker: str, *, is_drained: bool) -> Worker:
+    """A drained worker finishes what it holds and takes no further run, until it is let go again. Raises `NotFound`."""
+    row = session.get(Worker, worker)
+    if row is None:
+        raise NotFound(f"There is no worker “{worker}”.", hint="Look it up in the list of workers.")
+    row.drained_at = (row.drained_at or _now()) if is_drained else None
+    if not is_drained:
+        session.add(Outbox(hint="worker", subject=row.name))
+    return row
 
 
 def to_purge(session: Session, place: str, hours: int) -> list[Run]:
