@@ -51,6 +51,16 @@ class BaseFacts:
     tied_embeddings: bool
     quantised: str | None
     licence: str | None
+    files: int = 0
+    """How many safetensors files hold the weights."""
+    intermediate_size: int | None = None
+    heads: int | None = None
+    kv_heads: int | None = None
+    head_dim: int | None = None
+    experts: int | None = None
+    linears: tuple[tuple[str, int, int, int], ...] = ()
+    """Linear layers inside the stack by their last name: (name, inputs, outputs, how many)."""
+    end_token: str | None = None
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -223,20 +233,21 @@ def inspect_here(payload: dict[str, Any]) -> dict[str, Any]:
     tokenizer = _json(folder, "tokenizer_config.json")
     inner = config.get("text_config")
     text: dict[str, Any] = inner if isinstance(inner, dict) else config
+    weight_files = list(folder.glob("*.safetensors"))
     facts = BaseFacts(
         architecture=config["architectures"][0],
         model_type=config["model_type"],
         parameters=sum(tensor.elements for tensor in tensors.values()),
-        bytes=sum(path.stat().st_size for path in folder.glob("*.safetensors")),
+        bytes=sum(path.stat().st_size for path in weight_files),
         dtype=_dtype(tensors),
-        layers=_number(text, "num_hidden_layers", "n_layer", "num_layers"),
-        hidden_size=_number(text, "hidden_size", "n_embd", "d_model"),
-        context_length=_number(text, "max_position_embeddings", "n_positions", "max_seq_len", "seq_length"),
-        vocabulary=_number(text, "vocab_size"),
         chat_template=_has_template(folder, tokenizer),
         tied_embeddings=_is_tied(config, tensors),
         quantised=_quantisation(config),
         licence=licence(folder),
+        files=len(weight_files),
+        linears=_linears(tensors, is_turned=config["model_type"] == "gpt2"),
+        end_token=_token(tokenizer.get("eos_token")),
+        **sizes(text),
     )
     return facts.as_json()
 
@@ -371,6 +382,43 @@ def _number(config: dict[str, Any], *names: str) -> int | None:
     """The first of these that is a positive number."""
     found = (config.get(name) for name in names)
     return next((value for value in found if type(value) is int and value > 0), None)
+
+
+def sizes(config: dict[str, Any]) -> dict[str, int | None]:
+    """The sizes that a configuration tells, under the names that architectures give them."""
+    return {
+        "layers": _number(config, "num_hidden_layers", "n_layer", "num_layers"),
+        "hidden_size": _number(config, "hidden_size", "n_embd", "d_model"),
+        "context_length": _number(config, "max_position_embeddings", "n_positions", "max_seq_len", "seq_length"),
+        "vocabulary": _number(config, "vocab_size"),
+        "intermediate_size": _number(config, "intermediate_size", "n_inner", "ffn_dim", "ffn_hidden_size"),
+        "heads": _number(config, "num_attention_heads", "n_head", "num_heads"),
+        "kv_heads": _number(config, "num_key_value_heads", "num_kv_heads"),
+        "head_dim": _number(config, "head_dim"),
+        "experts": _number(config, "num_local_experts", "num_experts", "n_routed_experts"),
+    }
+
+
+IN_THE_STACK = re.compile(r"\.\d+\..*?([^.]{1,100})\.weight")
+
+
+def _linears(tensors: dict[str, Tensor], *, is_turned: bool) -> tuple[tuple[str, int, int, int], ...]:
+    """Matrices of numbered layers, by name and size. GPT-2 stores its own with the inputs first."""
+    counts: dict[tuple[str, int, int], int] = {}
+    for name, tensor in tensors.items():
+        found = IN_THE_STACK.search(name)
+        if found is None or len(tensor.shape) != 2 or not name.endswith(".weight"):
+            continue
+        outputs, inputs = reversed(tensor.shape) if is_turned else tensor.shape
+        key = (printable(found[1]), inputs, outputs)
+        counts[key] = counts.get(key, 0) + 1
+    return tuple((*key, count) for key, count in list(counts.items())[:200])
+
+
+def _token(value: Any) -> str | None:
+    """A special token as tokenizer_config.json writes it: a text, or an object around one."""
+    text = value.get("content") if isinstance(value, dict) else value
+    return printable(text[:60]) if isinstance(text, str) and text else None
 
 
 def _dtype(tensors: dict[str, Tensor]) -> str:

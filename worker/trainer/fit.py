@@ -19,6 +19,7 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 
 from backend.core.assignment import Amendment, Assignment, Word
 from backend.core.errors import Invalid
+from backend.core.memory import recomputes
 from backend.core.recipe import Recipe
 from backend.core.rendering import Dataset, Prepared
 from worker.trainer.batches import Collator, supervised
@@ -291,7 +292,7 @@ def reshape_schedule(trainer: Trainer, plan: Plan) -> None:
 def training_arguments(job: Job) -> TrainingArguments:
     """The recipe in transformers' words. Whatever it would log, save, rotate or report by itself is off."""
     training, on_cpu = job.recipe.training, job.assignment.device == "cpu"
-    checkpointing, accumulation = training.gradient_checkpointing, training.gradient_accumulation_steps
+    accumulation = training.gradient_accumulation_steps
     assert isinstance(accumulation, int), "the recipe is resolved by now"
     arguments = TrainingArguments(
         output_dir=str(job.assignment.folder / "checkpoints"),
@@ -308,7 +309,7 @@ def training_arguments(job: Job) -> TrainingArguments:
         seed=training.seed,
         bf16=job.loaded.compute_dtype == torch.bfloat16,
         fp16=job.loaded.compute_dtype == torch.float16,
-        gradient_checkpointing=not on_cpu if checkpointing == "auto" else checkpointing,
+        gradient_checkpointing=recomputes(training, on_cpu=on_cpu),
         gradient_checkpointing_kwargs={"use_reentrant": False},
         use_cpu=on_cpu,
         dataloader_pin_memory=not on_cpu,

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors import safe_open
@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig, GenerationCon
 
 from backend.core.assignment import Assignment
 from backend.core.errors import Invalid
+from backend.core.memory import Precision, resolve_precision
 from backend.core.rendering import Prepared
 from worker.trainer.journal import Journal
 from worker.trainer.kernels import quantised_layers, skipped_layers, stay_on_one_kernel
@@ -58,17 +59,16 @@ def load(assignment: Assignment, prepared: Prepared, journal: Journal) -> Loaded
     return Loaded(model, options["dtype"], compute_dtype, options.get("quantization_config"), use_cache, facts)
 
 
-def choose_dtype(precision: str, device: str) -> torch.dtype:
+def choose_dtype(precision: Precision | Literal["auto"], device: str) -> torch.dtype:
     """The type in which the forward and backward passes compute. Trained weights are fp32 whatever it is."""
     on_cuda = device.startswith("cuda")
     has_bf16 = not on_cuda or torch.cuda.is_bf16_supported(including_emulation=False)
-    if precision == "auto":
-        return (torch.bfloat16 if has_bf16 else torch.float16) if on_cuda else torch.float32
     if precision == "fp16" and not on_cuda:
         raise Invalid("fp16 needs a GPU.", where="training.precision", hint="Choose auto, fp32 or bf16.")
     if precision == "bf16" and not has_bf16:
         raise Invalid("This GPU does not compute in bf16.", where="training.precision", hint="Choose auto or fp16.")
-    return {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[precision]
+    resolved = resolve_precision(precision, on_cpu=not on_cuda, has_bf16=has_bf16)
+    return {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[resolved]
 
 
 def refuse_bad_weights(folder: Path, journal: Journal) -> None:

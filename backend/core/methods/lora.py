@@ -15,6 +15,7 @@ from backend.core.methods.base import Method
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+    from backend.core.memory import Shape
     from backend.core.methods.merging import MergePlanner
 
 
@@ -86,6 +87,13 @@ class LoraSettings(Method):
         from backend.core.methods.lora_merge import plan_lora
 
         return plan_lora
+
+    def trained_parameters(self, shape: Shape) -> int:
+        """Two matrices of rank r for each layer that is a target, and with DoRA a magnitude for each output."""
+        names = None if self.target_modules == "all-linear" else set(self.target_modules)
+        targets = [each for each in shape.linears if names is None or each.name in names]
+        wide = 1 if self.use_dora else 0
+        return sum(each.count * (self.r * (each.inputs + each.outputs) + wide * each.outputs) for each in targets)
 
 
 def trained_rows(model: PreTrainedModel, token_ids: list[int]) -> dict[str, list[int]] | None:

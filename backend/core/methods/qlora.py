@@ -11,6 +11,14 @@ from backend.core.methods.lora import LoraSettings
 if TYPE_CHECKING:
     import torch
 
+    from backend.core.memory import Shape
+
+QUANTISED_BYTES = 0.5
+SCALE_BYTES = 4 / 64
+"""An fp32 scale for each block of 64 weights."""
+DOUBLE_SCALE_BYTES = 1 / 64 + 4 / (64 * 256)
+"""That scale in 8 bits, and an fp32 one for each 256 of them."""
+
 
 class QLora(LoraSettings):
     title: ClassVar[str] = "QLoRA"
@@ -40,3 +48,13 @@ class QLora(LoraSettings):
             bnb_4bit_compute_dtype=compute,
         )
         return {"dtype": dtype, "quantization_config": config, "device_map": {"": device}}
+
+    def held_bytes(self, shape: Shape, width: int) -> int:
+        """Linear layers in 4 bits with their scales; embeddings, head and norms stay as wide as the run's precision."""
+        scale = DOUBLE_SCALE_BYTES if self.bnb_4bit_use_double_quant else SCALE_BYTES
+        packed = int(shape.linear_parameters * (QUANTISED_BYTES + scale))
+        return packed + width * (shape.parameters - shape.linear_parameters)
+
+    def scratch_bytes(self, shape: Shape, width: int) -> int:
+        """A layer is unpacked while it multiplies."""
+        return width * shape.largest_linear
