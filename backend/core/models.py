@@ -285,6 +285,11 @@ class Run(Base):
         ),
         Index("ix_runs_waiting", "queued_at", postgresql_where=text("state = 'queued'")),
         Index("ix_runs_held", "holder", postgresql_where=text("lease_until IS NOT NULL")),
+        Index("ix_runs_state", "state", "id"),
+        Index("ix_runs_owner_id", "owner_id", "id"),
+        Index("ix_runs_ended_at", "ended_at"),
+        Index("ix_runs_model_path", text("(model ->> 'path')"), "id"),
+        Index("ix_runs_data", "data", postgresql_using="gin", postgresql_ops={"data": "jsonb_path_ops"}),
     )
 
     id: Mapped[UUID] = _id()
