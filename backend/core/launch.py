@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 from uuid import UUID
 
 from sqlalchemy.orm import Session
@@ -13,7 +15,8 @@ from backend.core import bases, runs
 from backend.core.catalog import STAGES
 from backend.core.datasets import store
 from backend.core.errors import Invalid, Problem
-from backend.core.limited import run_limited
+from backend.core.forecast import steps_of
+from backend.core.limited import Report, run_limited
 from backend.core.models import DatasetVersion, Json, Run
 from backend.core.recipe import Recipe, SetChoice, read_recipe, resolve
 from backend.core.settings import Settings
@@ -99,17 +102,65 @@ def plan(pinned: Pinned, settings: Settings) -> Plan:
 
     What would stop the run stands in `problems`. Raises `StudioError` where the model is not to be had.
     """
-    base = bases.find(pinned.recipe.model, settings)
-    pinned = _with_model(pinned, base)
+    pinned = found(pinned, settings)
+    return planned(pinned, examine(pinned, settings))
+
+
+def found(pinned: Pinned, settings: Settings) -> Pinned:
+    """With the model's folder, commit and facts. May download. Raises `StudioError` where the model is not to be had."""
+    return _with_model(pinned, bases.find(pinned.recipe.model, settings))
+
+
+def examination(pinned: Pinned) -> str:
+    """What the answer of `examine` depends on, as one word: the same word, the same answer."""
+    recipe, facts = pinned.recipe, pinned.model["facts"]
+    files = [[each["version_id"], each["weight"]] for each in pinned.data]
+    model = [str(pinned.model_folder), pinned.model["revision"], facts, recipe.model.chat_template]
+    data = recipe.data.model_dump(mode="json", exclude={"sets"})
+    rest = [recipe.evaluation.eval_share, recipe.evaluation.prompts, recipe.training.seed]
+    return hashlib.sha256(json.dumps([files, model, data, rest]).encode()).hexdigest()
+
+
+def examine(
+    pinned: Pinned,
+    settings: Settings,
+    *,
+    on_progress: Report | None = None,
+    cancelled: Callable[[], bool] | None = None,
+) -> Json:
+    """Every row read as the trainer would read it: report, problems, facts. Slow. `on_progress` is told `{rows, of}`."""
     files = [_as_file(each, settings) for each in pinned.data]
-    payload = {"model_folder": str(base.folder), "files": files, "recipe": pinned.recipe.model_dump(mode="json")}
-    answer: dict[str, Any] = run_limited(PREFLIGHT, payload, memory_mib=4096, timeout_seconds=PREFLIGHT_SECONDS)
+    payload = {
+        "model_folder": str(pinned.model_folder),
+        "files": files,
+        "recipe": pinned.recipe.model_dump(mode="json"),
+    }
+    answer: Json = run_limited(
+        PREFLIGHT,
+        payload,
+        memory_mib=4096,
+        timeout_seconds=PREFLIGHT_SECONDS,
+        on_progress=on_progress,
+        cancelled=cancelled,
+    )
+    return answer
+
+
+def planned(pinned: Pinned, answer: Json) -> Plan:
+    """The plan that an examination leads to. Steps are counted anew: they depend on more than was examined."""
     report = answer["report"]
     rows = report["train_rows"] if report else sum(each["rows"] for each in pinned.data)
     recipe = resolve(pinned.recipe, train_rows=rows, context_length=answer.get("context_length"))
     problems = tuple(Problem(**problem) for problem in answer["problems"])
     facts: Json = {key: answer[key] for key in ("template_source", "added_tokens", "notes") if key in answer}
-    return Plan(pinned, recipe, problems, report, answer["steps"], facts)
+    return Plan(pinned, recipe, problems, report, _steps(pinned.recipe, report), facts)
+
+
+def _steps(recipe: Recipe, report: Json | None) -> Json | None:
+    if report is None:
+        return None
+    counted = {name: report[name] for name in ("train_rows", "examples", "max_length")}
+    return asdict(steps_of(recipe, **counted))
 
 
 def _with_model(pinned: Pinned, base: bases.Found) -> Pinned:

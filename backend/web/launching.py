@@ -63,9 +63,10 @@ def _refuse(word: str) -> float:
 
 
 async def plan(edge: Edge, raw: Any) -> Plan:
-    """Pin the data, find the model and run the preflight in its limited process: a second or more, so in a thread."""
+    """Pin the data, find the model, and have every row read in a limited process, unless that was done before."""
     pinned = await edge.read(lambda session: launches.pin(session, raw))
-    return await asyncio.to_thread(launches.plan, pinned, edge.settings)
+    pinned = await asyncio.to_thread(launches.found, pinned, edge.settings)
+    return launches.planned(pinned, await edge.studio.checks.answer(pinned))
 
 
 async def launch(

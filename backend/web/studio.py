@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any, TypeVar, cast
 
@@ -21,6 +22,8 @@ from backend.core.events import take_rings
 from backend.core.people import Identity
 from backend.core.settings import Settings
 from backend.web import failures, repeats
+from backend.web.administration import Gauge
+from backend.web.checks import Checks
 from backend.web.render import Renderer
 from backend.web.repeats import Repeated
 from backend.web.security import Throttle, own_names
@@ -51,6 +54,9 @@ class Studio:
         self.by_address = Throttle(FAILURES_AN_ADDRESS, FAILURE_SECONDS)
         self.by_account = Throttle(FAILURES_AN_ACCOUNT, FAILURE_SECONDS)
         self.tasks: set[asyncio.Task[Any]] = set()
+        self.gauge = Gauge(self)
+        self.started_at = datetime.now(UTC)
+        self.checks = Checks(settings, self.spawn)
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -120,7 +126,10 @@ class Studio:
             bearer = scheme.lower() == "bearer" and secret.strip()
             return await self.write(lambda s: people.find_bearer(s, secret.strip())) if bearer else None
         cookie = connection.cookies.get(cookie_name(connection))
-        return await self.read(lambda s: people.find_session(s, cookie)) if cookie else None
+        identity = await self.read(lambda s: people.find_session(s, cookie)) if cookie else None
+        if identity and identity.is_stale:
+            await self.write(lambda s: people.saw(s, identity))
+        return identity
 
     async def still_holds(self, identity: Identity) -> bool:
         return await self.read(lambda s: people.find_credential(s, identity.via, identity.credential)) is not None

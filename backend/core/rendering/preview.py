@@ -6,7 +6,6 @@ Both functions run in a limited process, since templates and data come from stra
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Iterator, Sequence
 from itertools import islice
@@ -19,11 +18,11 @@ from backend.core.assignment import DataFile
 from backend.core.datasets.schema import Row
 from backend.core.errors import Invalid, Problem
 from backend.core.limited import report as tell
-from backend.core.recipe import Data, Recipe, resolve
+from backend.core.recipe import Data, Recipe
 from backend.core.rendering.masks import encode_rows, kept_tokens
 from backend.core.rendering.prepare import count_rows, has_conversations, histogram, prepare, row_limit, rows_of
 from backend.core.rendering.tokenizer import load_tokenizer
-from backend.core.rendering.types import Encoded, Prepared, Report
+from backend.core.rendering.types import Encoded, Prepared
 from backend.core.strict import problems_of
 
 MEASURED_ROWS = 2000
@@ -36,7 +35,7 @@ def preview(payload: dict[str, Any]) -> dict[str, Any]:
     Payload: `model_folder`, `chat_template`, `files` (as `DataFile`), `data` (settings of a recipe's `data` without
     `sets`), `offset`, `limit`.
     """
-    _without_torch()
+    without_torch()
     files = [DataFile.model_validate(each) for each in payload["files"]]
     data = _data(payload.get("data", {}), files)
     prepared = load_tokenizer(
@@ -59,14 +58,14 @@ def preview(payload: dict[str, Any]) -> dict[str, Any]:
 
 
 def preflight(payload: dict[str, Any]) -> dict[str, Any]:
-    """All that can be said of a run before it starts: `report` and `steps`, or `problems` where it would be refused.
+    """All that can be said of the rows before a run starts: `report`, or `problems` where it would be refused.
 
     Payload: `model_folder`, `files` (as `DataFile`), `recipe`.
     """
-    _without_torch()
+    without_torch()
     files = [DataFile.model_validate(each) for each in payload["files"]]
     recipe = Recipe.model_validate(payload["recipe"])
-    answer: dict[str, Any] = {"problems": [], "report": None, "steps": None}
+    answer: dict[str, Any] = {"problems": [], "report": None}
     try:
         prepared = load_tokenizer(
             Path(payload["model_folder"]), recipe.model.chat_template, conversations=has_conversations(files)
@@ -76,25 +75,11 @@ def preflight(payload: dict[str, Any]) -> dict[str, Any]:
     except Invalid as refusal:
         own = Problem(refusal.code, refusal.message, refusal.where, refusal.hint)
         return answer | {"problems": [each.as_json() for each in refusal.problems or (own,)]}
-    return answer | {"report": dataset.report.as_json(), "steps": steps_of(recipe, dataset.report)}
-
-
-def steps_of(recipe: Recipe, report: Report) -> dict[str, int]:
-    """Optimizer steps, counted as the trainer counts them: `total`, `per_epoch`, and rows a step on one accelerator."""
-    training = resolve(recipe, train_rows=report.train_rows, context_length=report.max_length).training
-    accumulation = int(training.gradient_accumulation_steps)
-    per_epoch = math.ceil(math.ceil(report.examples / training.per_device_train_batch_size) / accumulation)
-    total = training.max_steps if training.max_steps > 0 else math.ceil(per_epoch * training.num_train_epochs)
-    return {"total": total, "per_epoch": per_epoch, "rows": training.per_device_train_batch_size * accumulation}
+    return answer | {"report": dataset.report.as_json()}
 
 
 def _tell(done: int, total: int) -> None:
     tell({"rows": done, "of": total})
-
-
-def _without_torch() -> None:
-    """Keep transformers from importing torch, which takes seconds and half the memory that this process may have."""
-    sys.modules.setdefault("torch", None)  # type: ignore[arg-type]
 
 
 def _data(settings: dict[str, Any], files: Sequence[DataFile]) -> Data:

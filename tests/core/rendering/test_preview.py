@@ -13,10 +13,10 @@ import pytest
 
 from backend.core.datasets.schema import Message, Row
 from backend.core.errors import Invalid
+from backend.core.forecast import steps_of
 from backend.core.limited import run_limited
 from backend.core.rendering import IGNORE_INDEX
 from backend.core.rendering.prepare import prepare
-from backend.core.rendering.preview import steps_of
 from backend.core.rendering.tokenizer import load_tokenizer
 from tests.core.rendering.data import recipe, store, talk, talks
 from tests.core.rendering.families import CHATML, FAMILIES, save
@@ -93,7 +93,7 @@ def test_a_row_that_cannot_be_rendered_says_why_beside_the_others(tmp_path: Path
     assert second["trained_tokens"] > 0
 
 
-def test_a_preflight_reports_and_counts_the_steps(folder: Path, tmp_path: Path) -> None:
+def test_a_preflight_reports_and_tells_how_far_it_is(folder: Path, tmp_path: Path) -> None:
     files = [store(tmp_path, talks(40)).model_dump(mode="json")]
     body = recipe(eval_share=0.1).model_dump(mode="json")
     told: list[dict[str, Any]] = []
@@ -102,8 +102,6 @@ def test_a_preflight_reports_and_counts_the_steps(folder: Path, tmp_path: Path) 
     assert told == [{"rows": 40, "of": 40}]
     assert answer["problems"] == []
     assert answer["report"]["train_rows"] + answer["report"]["eval_rows"] == 40
-    assert answer["steps"]["per_epoch"] == -(-answer["report"]["examples"] // 8)
-    assert answer["steps"]["total"] == 2 * answer["steps"]["per_epoch"]
 
 
 def test_a_preflight_lists_the_refusals_as_problems(folder: Path, tmp_path: Path) -> None:
@@ -119,12 +117,13 @@ def test_steps_are_counted_from_packed_rows_and_batches_from_documents(folder: P
     asked = recipe(packing=True, max_length=512)
     report = prepare([store(tmp_path, talks(2000))], prepared, asked, seed=1).report
     assert report.train_rows == 2000
-    steps = steps_of(asked, report)
-    assert steps["rows"] == 16  # two epochs of 2,000 documents leave 150 steps of 16 and not of 32
-    assert steps["per_epoch"] == math.ceil(report.examples / 16)
-    assert steps["total"] == 2 * steps["per_epoch"]
+    counted = {"train_rows": report.train_rows, "examples": report.examples, "max_length": report.max_length}
+    steps = steps_of(asked, **counted)
+    assert steps.rows == 16  # two epochs of 2,000 documents leave 150 steps of 16 and not of 32
+    assert steps.per_epoch == math.ceil(report.examples / 16)
+    assert steps.total == 2 * steps.per_epoch
     limited = asked.model_copy(update={"training": asked.training.model_copy(update={"max_steps": 5})})
-    assert steps_of(limited, report)["total"] == 5
+    assert steps_of(limited, **counted).total == 5
 
 
 @pytest.mark.parametrize(
