@@ -33,7 +33,8 @@ class Match:
 def detect(
     records: Sequence[Mapping[str, Any]], name: str | None = None, columns: Mapping[str, str] | None = None
 ) -> Match:
-    """The shape of these first records. `name` overrules the guess, `columns` (part → column) the mapping.
+    """The shape of these first records. `name` overrules the guess, `columns` (part → column) the mapping; a part whose
+    column is empty is left out.
 
     Raises `Invalid` in words: for an unknown shape with the columns found, for one that is known and not taken with why.
     """
@@ -75,12 +76,17 @@ def _chosen(format_: Format, found: list[str], columns: Mapping[str, str]) -> Ma
 
 def _mapping(format_: Format, found: list[str], columns: Mapping[str, str]) -> dict[str, str] | None:
     """Part → column; what a person said wins over the names. None where a required part has no column."""
-    parts = {part.name for part in format_.parts}
-    if not set(columns) <= parts or not set(columns.values()) <= set(found):
+    parts = {part.name: part for part in format_.parts}
+    said = {part: column for part, column in columns.items() if column}
+    if not set(columns) <= set(parts) or not set(said.values()) <= set(found):
         return None
-    renamed = [column for column in found if column not in columns.values()]
-    guessed = format_.mapping([*columns, *renamed])
-    return None if guessed is None else {**guessed, **columns}
+    if any(parts[part].required for part in set(columns) - set(said)):
+        return None
+    renamed = [column for column in found if column not in said.values()]
+    guessed = format_.mapping([*said, *renamed])
+    if guessed is None:
+        return None
+    return {part: column for part, column in {**guessed, **said}.items() if part in said or part not in columns}
 
 
 def _listed(columns: list[str]) -> str:

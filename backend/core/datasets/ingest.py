@@ -156,24 +156,24 @@ def _normalise(items: Iterator[Item], match: Match, writer: Writer, problems: Pr
             problems.add(Problem("json.nesting", "is nested too deeply.", f"row {number}"))
             continue
         if len(sample) < SAMPLE_ROWS:
-            sample.append(_shown(row))
+            sample.append(shown(row))
     return sample
 
 
-def _shown(row: Row) -> dict[str, Any]:
+def shown(row: Row, characters: int = SAMPLE_CHARACTERS) -> dict[str, Any]:
     """The row as it is shown in a summary: long texts shortened, empty fields left out."""
 
     def short(value: Any) -> Any:
         if isinstance(value, str):
-            return value if len(value) <= SAMPLE_CHARACTERS else value[:SAMPLE_CHARACTERS] + "…"
+            return value if len(value) <= characters else value[:characters] + "…"
         if isinstance(value, list):
             return [short(each) for each in value[:20]]
         if isinstance(value, dict):
             return {key: short(each) for key, each in value.items() if each is not None}
         return value
 
-    shown: dict[str, Any] = short(to_record(row))
-    return shown
+    summary: dict[str, Any] = short(to_record(row))
+    return summary
 
 
 def _shape_facts(match: Match, first: list[Item]) -> dict[str, Any]:

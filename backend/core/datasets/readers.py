@@ -11,8 +11,10 @@ import json
 import re
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -174,17 +176,23 @@ def read_table(source: Source) -> Iterator[Item]:
     """CSV with a comma, semicolon or tab. Cells are text; an empty one is empty text."""
     csv.field_size_limit(CELL_CHARACTERS)
     with source.text(newline="") as text:
-        first = next((line for _, line in lines(text) if line.strip()), "")
-        delimiter = "\t" if source.suffix in (".tsv", ".tab") else delimiter_of(first)
         remaining = (line for _, line in lines(text))
-        rows = csv.reader(_chained(first, remaining), delimiter=delimiter, strict=True)
+        first, *second = _header(remaining)
+        delimiter = "\t" if source.suffix in (".tsv", ".tab") else delimiter_of(first)
+        rows = csv.reader(chain((first, *second), remaining), delimiter=delimiter, strict=True)
         yield from _table_rows(rows)
 
 
-def _chained(first: str, rest: Iterator[str]) -> Iterator[str]:
-    if first:
-        yield first
-    yield from rest
+def _header(remaining: Iterator[str]) -> list[str]:
+    """The first line that holds something, and the one that was read to see where it ends. A carriage return before a
+    separator, which some programs leave in a header, ends no line."""
+    first = next((line for line in remaining if line.strip()), "")
+    while first.endswith("\r"):
+        second = next(remaining, "")
+        if not second.startswith((",", ";", "\t")):
+            return [first, second]
+        first = first.rstrip("\r") + second
+    return [first]
 
 
 def _table_rows(rows: Iterator[list[str]]) -> Iterator[Item]:
@@ -207,7 +215,7 @@ def _table_rows(rows: Iterator[list[str]]) -> Iterator[Item]:
 def checked_columns(header: list[str]) -> list[str]:
     """The names in a header, without the spaces and carriage returns around them. Raises `Invalid`."""
     columns = [cell.strip() or f"column {index}" for index, cell in enumerate(header, start=1)]
-    twice = sorted({column for column in columns if columns.count(column) > 1})
+    twice = sorted(column for column, count in Counter(columns).items() if count > 1)
     if twice:
         raise Invalid(f"The header names {', '.join(map(printable, twice))} twice.", where="header", code="csv.header")
     return columns
