@@ -8,7 +8,7 @@ BIN := .venv/bin
 COMPILE := $(BIN)/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-package torch --no-emit-index-url --no-header --custom-compile-command "make lock"
 
-.PHONY: demo run test check bench setup front browser lock
+.PHONY: demo run test check bench screenshots setup front tools browser lock
 
 demo: setup front            ## fine-tune a small model in two minutes, and keep serving
 	$(BIN)/studio demo
@@ -16,10 +16,10 @@ demo: setup front            ## fine-tune a small model in two minutes, and keep
 run: setup front             ## serve the studio from STUDIO_HOME
 	$(BIN)/studio up
 
-test: setup front browser    ## the whole test suite
+test: setup front tools browser  ## the whole test suite
 	$(BIN)/pytest $(PYTEST_FLAGS)
 
-check: setup front browser   ## format, lint, types and tests
+check: setup front tools browser  ## format, lint, types and tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy .
@@ -28,6 +28,9 @@ check: setup front browser   ## format, lint, types and tests
 
 bench: setup front           ## the benchmarks, each beside its peer
 	$(BIN)/python -m benchmarks
+
+screenshots: setup front browser  ## every page, at three widths, light and dark, English and Chinese
+	$(BIN)/python -m tests.screenshots
 
 setup: .venv/ready           ## the virtual environment, from the lock
 
@@ -41,6 +44,9 @@ setup: .venv/ready           ## the virtual environment, from the lock
 
 front:                       ## the front end, where its sources are newer
 	@$(BIN)/python hatch_build.py
+
+tools:                       ## what the front end's checks and tests use and a build does without
+	@$(BIN)/python hatch_build.py tools
 
 browser:                     ## a Chromium for the journeys, where there is none
 	@$(BIN)/python -m tests.support.browsers

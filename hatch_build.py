@@ -1,11 +1,12 @@
 """Builds the front end while the package is installed, with the Node that comes in a wheel: `npm ci`, then `npm run build`.
 
-`python hatch_build.py` does the same by hand, and `python hatch_build.py check` checks the sources. What is newer than
-its sources is not built again.
+`python hatch_build.py` does the same by hand, `python hatch_build.py check` checks the sources, and `python hatch_build.py tools`
+installs what checks and tests need. What is newer than its sources is not built again.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -47,11 +48,17 @@ def build_front_end(root: Path) -> bool:
 
 
 def check_front_end(root: Path) -> None:
-    """Types, format and lint of `frontend/`, with the development tools that a build does without."""
+    """Types, format and lint of `frontend/`."""
+    install_tools(root)
+    npm(root / "frontend", "run", "check")
+
+
+def install_tools(root: Path) -> None:
+    """The development tools, which a build does without."""
     sources = root / "frontend"
-    if not (is_installed(sources) and (sources / "node_modules" / "typescript").exists()):
+    tools = json.loads((sources / "package.json").read_text())["devDependencies"]
+    if not (is_installed(sources) and all((sources / "node_modules" / name).exists() for name in tools)):
         npm(sources, "ci", "--ignore-scripts", "--no-audit", "--no-fund")
-    npm(sources, "run", "check")
 
 
 def is_current(sources: Path, manifest: Path) -> bool:
@@ -83,7 +90,5 @@ def npm(folder: Path, *arguments: str, **environment: str) -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:] == ["check"]:
-        check_front_end(Path(__file__).parent)
-    else:
-        build_front_end(Path(__file__).parent)
+    task = {"check": check_front_end, "tools": install_tools}.get(" ".join(sys.argv[1:]), build_front_end)
+    task(Path(__file__).parent)

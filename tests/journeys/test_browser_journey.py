@@ -7,20 +7,11 @@ import json
 import re
 import zipfile
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import (
-    Browser,
-    BrowserContext,
-    ConsoleMessage,
-    Page,
-    Request,
-    Response,
-    expect,
-    sync_playwright,
-)
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 from sqlalchemy import create_engine, select
 
 from backend.core.archives import ArchivedFile, files_sha256
@@ -31,6 +22,7 @@ from tests.conftest import SHARED
 from tests.journeys.conftest import STORIES
 from tests.journeys.materials import PROMPT, generate_elsewhere, write_alpaca
 from tests.support.studios import PASSWORD, Studio
+from tests.support.trouble import Trouble
 
 pytestmark = pytest.mark.browser
 
@@ -38,9 +30,6 @@ STEPS = 2000
 """More than a run gets to before it is stopped, on a machine many times faster than ours; it is shortened on the way."""
 REST = 15
 CHARTS = ("loss eval_loss", "grad_norm", "learning_rate")
-TELL_VIOLATIONS = """
-  document.addEventListener("securitypolicyviolation", (event) => tellViolation(event.violatedDirective + " " + event.sample));
-"""
 Curves = dict[str, list[tuple[int, float]]]
 
 
@@ -52,33 +41,6 @@ class Trip:
     file: Path
     rows: int
     too_long: int
-
-
-@dataclass
-class Trouble:
-    """Everything that pages tripped over. A person would not see it; so a test must."""
-
-    found: list[str] = field(default_factory=list)
-
-    def watch(self, context: BrowserContext) -> None:
-        context.expose_binding("tellViolation", lambda _source, what: self.found.append(f"policy: {what}"))
-        context.add_init_script(TELL_VIOLATIONS)
-        context.on("weberror", lambda error: self.found.append(f"script: {error.error}"))
-        context.on("console", self._on_console)
-        context.on("requestfailed", self._on_failure)
-        context.on("response", self._on_response)
-
-    def _on_console(self, message: ConsoleMessage) -> None:
-        if message.type in ("error", "warning"):
-            self.found.append(f"console: {message.text}")
-
-    def _on_failure(self, request: Request) -> None:
-        if request.failure != "net::ERR_ABORTED":  # a page that is left lets go of what it was reading
-            self.found.append(f"request: {request.url} {request.failure}")
-
-    def _on_response(self, response: Response) -> None:
-        if response.status >= 400:
-            self.found.append(f"answer: {response.status} {response.url}")
 
 
 @pytest.fixture(scope="module")

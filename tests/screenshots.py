@@ -1,0 +1,178 @@
+"""`python -m tests.screenshots`: every page at three widths, light and dark, English and Chinese, into `screenshots/`.
+
+Whatever a page trips over, and whatever does not fit, is listed, and makes the command fail.
+"""
+
+from __future__ import annotations
+
+import argparse
+import html
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import product
+from pathlib import Path
+from typing import Literal
+
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from backend.core import people
+from tests.support.browsers import find_chromium
+from tests.support.gallery import fill
+from tests.support.models import save_base
+from tests.support.places import PLACES, Place, Stage
+from tests.support.trouble import Trouble, misfits
+from tests.support.webs import SignedIn, Web, running_web
+
+ROOT = Path(__file__).resolve().parents[1]
+TARGET = ROOT / "screenshots"
+MODEL = "tiny-qwen3"
+WIDTHS = {1440: 900, 1024: 768, 390: 844}
+LANGUAGES = ("en", "zh")
+THEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
+BROWSERS = 3
+SETTLED = """
+() => document.readyState === "complete"
+  && !document.querySelector(".htmx-request, [aria-busy=true]")
+  && [...document.querySelectorAll("[data-chart]")].every((chart) => chart.dataset.points !== undefined)
+"""
+
+
+@dataclass(frozen=True)
+class Tour:
+    """One language at one width, through the places of one stage."""
+
+    language: str
+    width: int
+    places: Sequence[Place]
+
+
+@dataclass
+class Album:
+    """What came of it."""
+
+    target: Path
+    pictures: list[str] = field(default_factory=list)
+    complaints: list[str] = field(default_factory=list)
+
+
+def tours(stage: Stage, names: Sequence[str], widths: Sequence[int], languages: Sequence[str]) -> list[Tour]:
+    places = [place for place in PLACES if place.stage == stage and (not names or place.name in names)]
+    return [Tour(language, width, places) for language, width in product(languages, widths)] if places else []
+
+
+def take_all(album: Album, tours_of: dict[Stage, list[Tour]]) -> None:
+    """One studio, looked at before anybody is there, while it is empty, and when it has been worked in."""
+    with tempfile.TemporaryDirectory() as folder, running_web() as web:
+        with web.session() as session:
+            link = people.setup_link(session, web.settings.folder("run"))
+            session.commit()
+        go(album, web, tours_of[Stage.NEW], None, link)
+        ada = web.sign_in("ada")
+        go(album, web, tours_of[Stage.EMPTY], ada)
+        if tours_of[Stage.FULL]:
+            save_base(web.settings.folder("models") / MODEL)
+            fill(web, ada, MODEL, Path(folder))
+        go(album, web, tours_of[Stage.FULL], ada)
+
+
+def go(album: Album, web: Web, todo: Sequence[Tour], who: SignedIn | None, link: str | None = None) -> None:
+    """Browsers side by side, each in a thread of its own, as Playwright wants it."""
+    with ThreadPoolExecutor(BROWSERS) as pool:
+        for pictures, complaints in pool.map(lambda tour: travel(album.target, web, tour, who, link), todo):
+            album.pictures += pictures
+            album.complaints += complaints
+
+
+def travel(target: Path, web: Web, tour: Tour, who: SignedIn | None, link: str | None) -> tuple[list[str], list[str]]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=find_chromium(), args=["--no-sandbox"])
+        strangers, residents = Trouble(), Trouble()
+        stranger = open_page(browser, web, tour, None, strangers)
+        resident = open_page(browser, web, tour, who, residents)
+        pictures, complaints = [], []
+        for place in tour.places:
+            page, trouble = (resident, residents) if place.is_signed_in else (stranger, strangers)
+            for picture, complaint in visit(target, page, place, tour, trouble, link):
+                pictures.append(picture)
+                complaints += complaint
+        browser.close()
+    return pictures, complaints
+
+
+def open_page(browser: Browser, web: Web, tour: Tour, who: SignedIn | None, trouble: Trouble) -> Page:
+    context = browser.new_context(
+        base_url=web.address,
+        viewport={"width": tour.width, "height": WIDTHS[tour.width]},
+        reduced_motion="reduce",
+        locale="zh-CN" if tour.language == "zh" else "en-GB",
+    )
+    if who:
+        context.add_cookies([{"name": "studio", "value": who.cookie, "url": web.address}])
+    trouble.watch(context)
+    return context.new_page()
+
+
+def visit(
+    target: Path, page: Page, place: Place, tour: Tour, trouble: Trouble, link: str | None
+) -> Iterator[tuple[str, list[str]]]:
+    """Both themes of a place: the page changes its colours as it stands, as it does when evening comes."""
+    page.emulate_media(color_scheme=THEMES[0])
+    answer = page.goto(link if place.stage == Stage.NEW and link else place.address)
+    settle(page)
+    for theme in THEMES:
+        page.emulate_media(color_scheme=theme)
+        page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+        name = f"{place.name}-{tour.width}-{theme}-{tour.language}.png"
+        page.screenshot(path=target / name, full_page=True, animations="disabled")
+        found = [what for what in trouble.found if place.status == 200 or f"{place.status}" not in what]
+        trouble.found.clear()
+        if answer is None or answer.status != place.status:
+            found.append(f"answered {answer and answer.status}")
+        yield name, [f"{name}: {what}" for what in [*found, *misfits(page)]]
+
+
+def settle(page: Page) -> None:
+    page.wait_for_function(SETTLED, timeout=20_000)
+    page.evaluate("() => document.fonts.ready.then(() => undefined)")
+
+
+def write_sheet(album: Album) -> None:
+    """A page with all of them, grouped by place."""
+    groups = {place.name: [one for one in album.pictures if one.rsplit("-", 3)[0] == place.name] for place in PLACES}
+    figures = "\n".join(
+        f"<h2>{html.escape(name)}</h2><div>"
+        + "".join(f'<a href="{one}"><img loading="lazy" src="{one}" alt="{one}"></a>' for one in pictures)
+        + "</div>"
+        for name, pictures in groups.items()
+        if pictures
+    )
+    style = "body{font:14px system-ui;margin:2rem}div{display:flex;gap:8px;flex-wrap:wrap}img{height:220px;border:1px solid #ccc}"
+    complaints = "".join(f"<li>{html.escape(each)}" for each in album.complaints)
+    page = f"<!doctype html><meta charset=utf-8><title>Every page</title><style>{style}</style><ul>{complaints}</ul>{figures}"
+    (album.target / "index.html").write_text(page, encoding="utf-8")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.screenshots", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="PAGE", help=f"any of: {', '.join(place.name for place in PLACES)}")
+    parser.add_argument("--widths", nargs="*", type=int, choices=WIDTHS, default=list(WIDTHS))
+    parser.add_argument("--languages", nargs="*", choices=LANGUAGES, default=LANGUAGES)
+    chosen = parser.parse_args()
+    if not chosen.names:
+        shutil.rmtree(TARGET, ignore_errors=True)
+    TARGET.mkdir(exist_ok=True)
+    album, began = Album(TARGET), time.monotonic()
+    take_all(album, {stage: tours(stage, chosen.names, chosen.widths, chosen.languages) for stage in Stage})
+    write_sheet(album)
+    print(*album.complaints, sep="\n")
+    print(f"{len(album.pictures)} screenshots in {time.monotonic() - began:.0f} s; see {TARGET / 'index.html'}")
+    return 1 if album.complaints else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,340 @@
+"""A studio that has been worked in: made-up data sets, people, and runs in every state, for whoever looks at its pages.
+
+No trainer ran here. A run's journal is shipped as a supervisor would ship it, and then moved back in time.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+
+from backend.commands.client import Client
+from backend.core import journal, runs
+from backend.core.assignment import Line, LineKind, Outcome
+from backend.core.errors import Problem
+from backend.core.models import Device, Role, Run, Worker
+from backend.web.shapes import RecipeOut
+from tests.support.webs import SignedIn, Web
+
+BOX = "trainbox"
+GIB = 1 << 30
+LEASE_SECONDS = 6 * 3600.0
+PARTS = {
+    "chain": ("It skips under load.", "Measure it: past 0.75 % of wear it has to go, and the cassette often with it."),
+    "brake": ("It squeals in the rain.", "Clean the rim with alcohol, toe the pads in by a millimetre, and try again."),
+    "tyre": (
+        "It is flat every week.",
+        "Run a cloth along the inside: a thorn stays in the tread and pricks each tube.",
+    ),
+    "gear": ("It jumps between two sprockets.", "Turn the barrel adjuster a quarter turn outwards until it is quiet."),
+    "wheel": ("It rubs at one place.", "Loosen the spoke on that side by half a turn and tighten its neighbour."),
+    "headset": ("It knocks when I brake.", "Loosen the stem, take the play out with the top cap, tighten the stem."),
+    "saddle": ("It creaks on climbs.", "Grease the rails and the clamp; tighten to the torque that is printed on it."),
+}
+MEANWHILE = ("Before a ride: ", "In short: ", "That is common. ", "")
+CHINESE = {
+    "链条": ("踩踏时链条打滑怎么办？", "先量一下磨损，超过 0.75% 就该换了，飞轮往往也要一起换。"),
+    "刹车": ("下雨天刹车尖叫怎么办？", "用酒精擦净轮圈，把刹车块前端向内收一毫米，再试一次。"),
+    "轮胎": ("每周都漏气是怎么回事？", "用布沿外胎内侧擦一圈，常有一根刺留在里面，每条内胎都会被它扎破。"),
+    "变速": ("变速在两个齿片之间乱跳。", "把微调螺丝往外拧四分之一圈，直到没有杂音。"),
+}
+PROMPTS = ("My chain skips under load. What is wrong?", "What should I carry on a day's ride?")
+ANSWERS = (
+    ("the the , a and the , of the a", "A pump, a pump and a pump. A pump is a pump of the"),
+    ("It is the chain. The chain is a chain that is", "A tube, a pump and a tool."),
+    ("The chain is worn. Measure it and put a new one on.", "A tube, a pump, two levers and water."),
+    (
+        "It is worn. Measure it: past 0.75 % of wear it has to go, and the cassette often with it.",
+        "A tube, two levers, a pump, a multitool and more water than you think.",
+    ),
+)
+
+
+# ---- data -----------------------------------------------------------------------------------------------------------
+
+
+def rows(count: int, seed: int = 7) -> Iterator[dict[str, Any]]:
+    """Questions of riders and a mechanic's answers, of different lengths."""
+    draw = random.Random(seed)
+    names = list(PARTS)
+    for number in range(count):
+        part = names[number % len(names)]
+        trouble, remedy = PARTS[part]
+        model = f"{draw.choice(('city', 'road', 'cargo', 'touring'))} bike of {draw.randint(2009, 2025)}"
+        extra = [PARTS[draw.choice(names)][1] for _ in range(draw.choice((0, 0, 0, 1, 1, 2, 4)))]
+        answer = " ".join([draw.choice(MEANWHILE) + remedy, *extra])
+        yield {"instruction": f"The {part} of my {model}: {trouble}", "input": "", "output": answer}
+
+
+def chats(count: int) -> Iterator[dict[str, Any]]:
+    """Conversations of several turns."""
+    found = list(rows(count * 2, seed=11))
+    for first, second in zip(found[::2], found[1::2], strict=True):
+        turns = [("user", first["instruction"]), ("assistant", first["output"])]
+        turns += [("user", second["instruction"]), ("assistant", second["output"])]
+        spoken = [{"role": role, "content": content} for role, content in turns]
+        yield {"messages": [{"role": "system", "content": "You are a patient mechanic."}, *spoken]}
+
+
+def chinese(count: int) -> Iterator[dict[str, Any]]:
+    parts = list(CHINESE.values())
+    for number in range(count):
+        question, answer = parts[number % len(parts)]
+        yield {"instruction": f"{question}（第 {number + 1} 位车主）", "output": answer}
+
+
+def write_rows(path: Path, written: Iterator[dict[str, Any]]) -> Path:
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in written), encoding="utf-8")
+    return path
+
+
+def upload_all(client: Client, folder: Path) -> None:
+    """Four data sets, one of them in two versions."""
+    sets = {
+        "bike-repair": [rows(420), rows(640)],
+        "workshop-chats": [chats(180)],
+        "自行车维修": [chinese(240)],
+    }
+    for name, versions in sets.items():
+        for written in versions:
+            client.put_dataset(name, write_rows(folder / f"{name}.jsonl", written), on_bytes=lambda _count: None)
+    story = folder / "ride-diary.txt"
+    story.write_text("\n".join(f"Day {day}. {PARTS['tyre'][1]}" for day in range(1, 90)))
+    client.put_dataset("ride-diary", story, on_bytes=lambda _count: None)
+
+
+# ---- runs -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Story:
+    """A run as it went: how far, how it ended, and when it began."""
+
+    name: str
+    ago_minutes: float
+    steps: int
+    total: int
+    method: str = "qlora"
+    end: Outcome | None = None
+    cause: Problem | None = None
+    dataset: str = "bike-repair"
+    rate: float = 2e-4
+    seed: int = 1
+    parent: str | None = None
+    phase: str = "training"
+
+
+STORIES = (
+    Story("repair-first", 3000, 480, 480, end=Outcome.DONE),
+    Story("repair-rank-32", 1500, 480, 480, end=Outcome.DONE, seed=2, rate=1e-4, parent="repair-first"),
+    Story("chats-full", 1380, 131, 300, method="full", dataset="workshop-chats", rate=1e-5, seed=3, end=Outcome.FAILED,
+          cause=Problem("memory", "Out of memory at step 131: 2 rows of up to 1,024 tokens.",
+                        hint="Halve the batch and double the accumulation, or turn gradient checkpointing on.")),
+    Story("维修-lora", 700, 300, 300, method="lora", dataset="自行车维修", seed=4, end=Outcome.DONE),
+    Story("chats-lora", 320, 210, 400, method="lora", dataset="workshop-chats", seed=5, end=Outcome.PAUSED),
+    Story("repair-cosine", 42, 318, 640, seed=6, rate=3e-4, parent="repair-rank-32"),
+    Story("repair-dora", 3, 0, 480, method="lora", seed=7, phase="loading"),
+)  # fmt: skip
+QUEUED = "repair-all-linear"
+LIVE, ENDED, FAILED, PAUSED = "repair-cosine", "repair-rank-32", "chats-full", "chats-lora"
+
+
+def recipe(story: Story, model: str) -> dict[str, Any]:
+    method = {"kind": story.method} | ({} if story.method == "full" else {"r": 16})
+    return {
+        "name": story.name,
+        "model": model,
+        "data": {"sets": [story.dataset], "max_length": 256, "truncation": "drop"},
+        "method": method,
+        "training": {
+            "max_steps": story.total, "learning_rate": story.rate, "per_device_train_batch_size": 2,
+            "gradient_accumulation_steps": 4,
+        },
+        "evaluation": {"prompts": list(PROMPTS), "eval_steps": 40, "sample_steps": 80},
+        "saving": {"save_steps": 80},
+    }  # fmt: skip
+
+
+class Shipper:
+    """Stands where a supervisor stands: claims the run and ships what its trainer would have written."""
+
+    def __init__(self, session: Session, run_id: UUID) -> None:
+        self.session, self.lines, self.bytes = session, 0, 0
+        self.place = str(session.get_one(Run, run_id).place)
+        claimed = runs.claim(
+            session, worker=BOX, device="cuda:0", place=self.place, lease_seconds=LEASE_SECONDS, limits=runs.Limits(),
+            run_id=run_id,
+        )  # fmt: skip
+        assert claimed, "nobody else takes runs here"
+        self.token = claimed
+
+    def ship(self, kind: LineKind, data: Mapping[str, Any], step: int = 0, at: float = 0.0) -> None:
+        self.ship_all(kind, [(step, data)], at)
+
+    def ship_all(self, kind: LineKind, each: Sequence[tuple[int, Mapping[str, Any]]], at: float = 0.0) -> None:
+        lines = [
+            Line(n=self.lines + n, t=at, kind=kind, step=step, data=dict(data)) for n, (step, data) in enumerate(each)
+        ]
+        batch = journal.Batch(self.token.attempt, self.bytes, self.bytes + len(lines), lines)
+        origin = journal.Origin(self.place, f"runs/{self.token.run_id}/attempt-{self.token.attempt}")
+        journal.ship(self.session, self.token, batch, origin, LEASE_SECONDS)
+        self.lines, self.bytes = self.lines + len(lines), self.bytes + len(lines)
+
+    def end(self, outcome: Outcome, cause: Problem | None = None) -> None:
+        runs.reap(self.session, self.token, runs.Ending(outcome, cause), runs.Limits())
+
+
+def curve(story: Story) -> Iterator[tuple[int, dict[str, float]]]:
+    """Falling, noisy and a little different for each run; one spike, as there always is."""
+    draw = random.Random(story.seed)
+    floor, speed = 0.55 + 0.12 * draw.random(), 38 + 30 * draw.random()
+    for step in range(1, story.steps + 1):
+        base = floor + 2.6 * math.exp(-step / speed) + 0.35 * math.exp(-step / (speed * 6))
+        spike = 0.9 if step == round(story.steps * 0.6) else 0.0
+        share = step / story.total
+        warm = min(1.0, share / 0.03)
+        yield (
+            step,
+            {
+                "loss": round(base * (1 + draw.gauss(0, 0.045)) + spike, 4),
+                "grad_norm": round(0.6 + 1.8 * math.exp(-step / speed) + abs(draw.gauss(0, 0.09)) + spike * 3, 4),
+                "learning_rate": story.rate * warm * 0.5 * (1 + math.cos(math.pi * share)),
+                "tokens_per_second": round(draw.gauss(5210, 60), 1),
+            },
+        )
+
+
+def evaluations(story: Story) -> Iterator[tuple[int, dict[str, float]]]:
+    draw = random.Random(story.seed + 100)
+    for step in range(40, story.steps + 1, 40):
+        overfit = 0.12 * (step / story.total) ** 2 if story.seed == 1 else 0.0
+        yield step, {"eval_loss": round(0.74 + 2.3 * math.exp(-step / 60) + overfit + draw.gauss(0, 0.008), 4)}
+
+
+def samples(story: Story) -> Iterator[tuple[int, dict[str, Any]]]:
+    for at, step in enumerate(range(0, story.steps + 1, 80)):
+        for index, prompt in enumerate(PROMPTS):
+            answer = ANSWERS[min(at, len(ANSWERS) - 1)][index]
+            finish = "length" if at == 0 else "stop"
+            yield step, {"index": index, "prompt": prompt, "text": answer, "tokens": len(answer) // 4, "finish": finish}
+
+
+def facts_of(story: Story) -> dict[str, Any]:
+    trainable = 1_720_320_000 if story.method == "full" else 17_432_576
+    quantised = {"quantised_layers": 196, "skipped_layers": ["lm_head"]} if story.method == "qlora" else {}
+    return {
+        "architecture": "Qwen3ForCausalLM", "trainable_parameters": trainable, "total_parameters": 1_720_320_000,
+        "layers": 28, "device": "NVIDIA RTX 4090", "precision": "bfloat16", "total_steps": story.total, **quantised,
+    }  # fmt: skip
+
+
+def artifact(kind: str, story: Story) -> dict[str, Any]:
+    weights = "adapter_model.safetensors" if kind == "adapter" else "model.safetensors"
+    size = 69_800_000 if kind == "adapter" else 3_440_640_000
+    names = {weights: size, "tokenizer.json": 11_421_896, "README.md": 2_411}
+    digest = random.Random(f"{kind} {story.seed}").randbytes(32).hex()
+    proof = {"max_logit_diff": 0.0117, "threshold": 0.0625, "agrees": True, "greedy_agreement": 1.0, "prompts": 2,
+             "tokens": 96, "dtype": "bfloat16"}  # fmt: skip
+    return {
+        "kind": kind,
+        "folder": f"artifacts/{kind}",
+        "files": [{"name": name, "bytes": count, "sha256": digest, "crc32": 1} for name, count in names.items()],
+        "bytes": sum(names.values()),
+        "sha256": digest,
+        "facts": proof if kind == "merged" else {},
+    }
+
+
+def play(session: Session, run_id: UUID, story: Story) -> None:
+    """The whole story of a run, in one transaction: nobody else can take the run meanwhile."""
+    began = datetime.now(UTC).timestamp() - story.ago_minutes * 60
+    shipper = Shipper(session, run_id)
+    shipper.ship(LineKind.PHASE, {"phase": "loading", "text": "Loading the base model"}, at=began)
+    if story.phase == "training":
+        _train(shipper, story, began)
+    if story.end == Outcome.PAUSED:
+        runs.pause(session, run_id)
+    if story.end is not None:
+        shipper.end(story.end, story.cause)
+    session.flush()
+    _move_back(session, run_id, story)
+
+
+def _train(shipper: Shipper, story: Story, began: float) -> None:
+    shipper.ship(LineKind.FACTS, facts_of(story), at=began)
+    shipper.ship(LineKind.PHASE, {"phase": "training", "text": "Training"}, at=began)
+    shipper.ship(LineKind.LOG, {"level": "info", "text": f"Attention kernel: sdpa. Seed {story.seed}."}, at=began)
+    for kind, lines in ((LineKind.METRICS, curve(story)), (LineKind.METRICS, evaluations(story))):
+        shipper.ship_all(
+            kind, [(step, {"values": values, "epoch": 3 * step / story.total}) for step, values in lines], began
+        )
+    shipper.ship_all(LineKind.SAMPLE, list(samples(story)), began)
+    for step in range(80, story.steps + 1, 80):
+        saved = {"folder": f"checkpoints/checkpoint-{step}", "manifest_sha256": "0" * 64, "bytes": 139_000_000}
+        shipper.ship(LineKind.CHECKPOINT, saved, step, began)
+    if story.end == Outcome.DONE:
+        shipper.ship(LineKind.PHASE, {"phase": "exporting", "text": "Making the merged model"}, story.steps, began)
+        shipper.ship(LineKind.ARTIFACT, artifact("adapter", story), story.steps, began)
+        shipper.ship(LineKind.ARTIFACT, artifact("merged", story), story.steps, began)
+
+
+def _move_back(session: Session, run_id: UUID, story: Story) -> None:
+    """Times are the database's own; a story happened when it says."""
+    back = timedelta(minutes=story.ago_minutes)
+    took = timedelta(seconds=max(story.steps, 1) * 7.6)
+    moved = {
+        "runs": "created_at = created_at - :back, queued_at = queued_at - :back, started_at = started_at - :back, "
+        "ended_at = ended_at - :back + :took",
+        "run_events": "at = at - :back + step * interval '7.6 seconds'",
+        "attempts": "started_at = started_at - :back, ended_at = ended_at - :back + :took",
+        "checkpoints": "created_at = created_at - :back + step * interval '7.6 seconds'",
+    }
+    for table, change in moved.items():
+        key = "id" if table == "runs" else "run_id"
+        binds = {"back": back, "run": run_id} | ({"took": took} if ":took" in change else {})
+        session.execute(text(f"UPDATE {table} SET {change} WHERE {key} = :run"), binds)
+
+
+# ---- the whole ------------------------------------------------------------------------------------------------------
+
+
+def add_workers(session: Session, place: str) -> None:
+    facts = {"version": "0.1.0"}
+    session.add(Worker(name=BOX, place=place, facts=facts))
+    session.add(Worker(name="attic", place=place, facts=facts, seen_at=datetime.now(UTC) - timedelta(hours=9)))
+    session.flush()
+    session.add(Device(worker=BOX, name="cuda:0", title="NVIDIA RTX 4090", memory_bytes=24 * GIB))
+    session.add(Device(worker="attic", name="cpu", title="CPU, 8 cores (x86_64)", memory_bytes=32 * GIB))
+
+
+def fill(web: Web, owner: SignedIn, model: str, folder: Path) -> None:
+    """Everything, so that every page has something to show."""
+    with web.client(owner.identity) as client:
+        upload_all(client, folder)
+        ids = {story.name: client.launch(recipe(story, model)).id for story in STORIES}
+        waiting = Story(QUEUED, 0, 0, 480, seed=8)
+        client.launch(recipe(waiting, model))
+        client.ask(RecipeOut, "POST", "/recipes", json={"name": "mechanic", "recipe": recipe(waiting, model)})
+    for name, role in (("grace", Role.MEMBER), ("linus", Role.VIEWER)):
+        web.sign_in(name, role)
+    with web.session() as session:
+        add_workers(session, web.settings.place())
+        for story in STORIES:
+            play(session, ids[story.name], story)
+        session.commit()
+        for story in (each for each in STORIES if each.parent):
+            session.execute(
+                text("UPDATE runs SET parent_id = :parent WHERE id = :run"),
+                {"run": ids[story.name], "parent": ids[str(story.parent)]},
+            )
+        session.commit()
