@@ -16,7 +16,7 @@ class EventKind(StrEnum):
     STATE = "state"  # state, intent, cause, attempt, worker
     PHASE = "phase"  # phase, text
     FACTS = "facts"  # facts that were merged into the run's
-    METRICS = "metrics"  # values, epoch
+    METRICS = "metrics"  # values, epoch; t: when they were measured, in seconds since the epoch
     SAMPLE = "sample"  # index, prompt, text, tokens, finish
     CHECKPOINT = "checkpoint"  # bytes
     ARTIFACT = "artifact"  # id, kind, bytes, sha256, facts

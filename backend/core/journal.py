@@ -135,7 +135,7 @@ def _store_line(session: Session, run: Run, line: Line, origin: Origin, own: boo
         case LineKind.METRICS:
             run.step = max(run.step, line.step)
             run.latest = run.latest | data["values"]
-            emit(session, run, EventKind.METRICS, data, step=line.step)
+            emit(session, run, EventKind.METRICS, data | {"t": line.t}, step=line.step)
         case LineKind.SAMPLE:
             _store_sample(session, run, line)
         case LineKind.FACTS:

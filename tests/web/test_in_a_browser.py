@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,10 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_play
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
-from backend.core import journal, runs
-from backend.core.assignment import Line, LineKind
+from backend.core.assignment import LineKind
 from backend.core.models import DatasetVersion, Point, Role, Run
 from backend.core.settings import Settings
+from tests.support.showcase import Shipper
 from tests.web.conftest import account, queued_run
 
 PAGES = ("/", "/datasets", "/models", "/runs", "/runs/new", "/recipes", "/people", "/settings", "/help", "/api/docs")
@@ -53,32 +53,6 @@ def context(browser: Browser, served: str, session: Session) -> Iterator[Browser
 @pytest.fixture
 def page(context: BrowserContext) -> Page:
     return context.new_page()
-
-
-class Shipper:
-    """Stands where a supervisor stands: claims the run and ships what its trainer would have written."""
-
-    def __init__(self, session: Session) -> None:
-        self.session, self.lines, self.bytes = session, 0, 0
-        claimed = runs.claim(session, worker="box", device="cpu", place="here", lease_seconds=60, limits=runs.Limits())
-        assert claimed
-        self.token = claimed
-        session.commit()
-
-    def ship(self, kind: LineKind, steps: Sequence[int], data: Callable[[int], dict[str, Any]]) -> None:
-        lines = [Line(n=self.lines + at, t=1e9, kind=kind, step=step, data=data(step)) for at, step in enumerate(steps)]
-        batch = journal.Batch(self.token.attempt, self.bytes, self.bytes + len(lines), lines)
-        journal.ship(self.session, self.token, batch, journal.Origin("here", "runs/x/attempt-1"), 60)
-        self.session.commit()
-        self.lines += len(lines)
-        self.bytes += len(lines)
-
-    def train(self, steps: Sequence[int], offset: float = 0.0) -> None:
-        self.ship(LineKind.METRICS, steps, lambda step: {"values": {"loss": offset + 1 / step, "grad_norm": 0.5}})
-
-    def rewind(self, step: int) -> None:
-        journal.rewind(self.session, runs.lock(self.session, self.token.run_id), step)
-        self.session.commit()
 
 
 def painted(page: Page) -> list[tuple[int, str]]:
