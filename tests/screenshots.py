@@ -20,32 +20,24 @@ from typing import Literal
 
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from backend.core import people
 from tests.support.browsers import find_chromium
-from tests.support.gallery import fill
-from tests.support.models import save_base
-from tests.support.places import PLACES, Place, Stage
-from tests.support.trouble import Trouble, misfits
-from tests.support.webs import SignedIn, Web, running_web
+from tests.support.places import PLACES, Place, Visit, visits
+from tests.support.trouble import Trouble, misfits, settle
+from tests.support.webs import SignedIn, running_web
 
 ROOT = Path(__file__).resolve().parents[1]
 TARGET = ROOT / "screenshots"
-MODEL = "tiny-qwen3"
 WIDTHS = {1440: 900, 1024: 768, 390: 844}
 LANGUAGES = ("en", "zh")
 THEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
 BROWSERS = 3
-SETTLED = """
-() => document.readyState === "complete"
-  && !document.querySelector(".htmx-request, [aria-busy=true]")
-  && [...document.querySelectorAll("[data-chart]")].every((chart) => chart.dataset.points !== undefined)
-"""
 
 
 @dataclass(frozen=True)
 class Tour:
     """One language at one width, through the places of one stage."""
 
+    visit: Visit
     language: str
     width: int
     places: Sequence[Place]
@@ -60,69 +52,51 @@ class Album:
     complaints: list[str] = field(default_factory=list)
 
 
-def tours(stage: Stage, names: Sequence[str], widths: Sequence[int], languages: Sequence[str]) -> list[Tour]:
-    places = [place for place in PLACES if place.stage == stage and (not names or place.name in names)]
-    return [Tour(language, width, places) for language, width in product(languages, widths)] if places else []
-
-
-def take_all(album: Album, tours_of: dict[Stage, list[Tour]]) -> None:
-    """One studio, looked at before anybody is there, while it is empty, and when it has been worked in."""
-    with tempfile.TemporaryDirectory() as folder, running_web() as web:
-        with web.session() as session:
-            link = people.setup_link(session, web.settings.folder("run"))
-            session.commit()
-        go(album, web, tours_of[Stage.NEW], None, link)
-        ada = web.sign_in("ada")
-        go(album, web, tours_of[Stage.EMPTY], ada)
-        if tours_of[Stage.FULL]:
-            save_base(web.settings.folder("models") / MODEL)
-            fill(web, ada, MODEL, Path(folder))
-        go(album, web, tours_of[Stage.FULL], ada)
-
-
-def go(album: Album, web: Web, todo: Sequence[Tour], who: SignedIn | None, link: str | None = None) -> None:
+def take_all(album: Album, names: Sequence[str], sizes: Sequence[tuple[str, int]]) -> None:
     """Browsers side by side, each in a thread of its own, as Playwright wants it."""
-    with ThreadPoolExecutor(BROWSERS) as pool:
-        for pictures, complaints in pool.map(lambda tour: travel(album.target, web, tour, who, link), todo):
-            album.pictures += pictures
-            album.complaints += complaints
+    wanted = [place for place in PLACES if not names or place.name in names]
+    with tempfile.TemporaryDirectory() as folder, running_web() as web, ThreadPoolExecutor(BROWSERS) as pool:
+        for visit in visits(web, Path(folder), {place.stage for place in wanted}):
+            places = [place for place in visit.places if place in wanted]
+            tours = [Tour(visit, language, width, places) for language, width in sizes] if places else []
+            for pictures, complaints in pool.map(lambda tour: travel(album.target, tour), tours):
+                album.pictures += pictures
+                album.complaints += complaints
 
 
-def travel(target: Path, web: Web, tour: Tour, who: SignedIn | None, link: str | None) -> tuple[list[str], list[str]]:
+def travel(target: Path, tour: Tour) -> tuple[list[str], list[str]]:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=find_chromium(), args=["--no-sandbox"])
         strangers, residents = Trouble(), Trouble()
-        stranger = open_page(browser, web, tour, None, strangers)
-        resident = open_page(browser, web, tour, who, residents)
+        stranger = open_page(browser, tour, None, strangers)
+        resident = open_page(browser, tour, tour.visit.who, residents)
         pictures, complaints = [], []
         for place in tour.places:
             page, trouble = (resident, residents) if place.is_signed_in else (stranger, strangers)
-            for picture, complaint in visit(target, page, place, tour, trouble, link):
+            for picture, complaint in look_at(target, page, place, tour, trouble):
                 pictures.append(picture)
                 complaints += complaint
         browser.close()
     return pictures, complaints
 
 
-def open_page(browser: Browser, web: Web, tour: Tour, who: SignedIn | None, trouble: Trouble) -> Page:
+def open_page(browser: Browser, tour: Tour, who: SignedIn | None, trouble: Trouble) -> Page:
     context = browser.new_context(
-        base_url=web.address,
+        base_url=tour.visit.web.address,
         viewport={"width": tour.width, "height": WIDTHS[tour.width]},
         reduced_motion="reduce",
         locale="zh-CN" if tour.language == "zh" else "en-GB",
     )
     if who:
-        context.add_cookies([{"name": "studio", "value": who.cookie, "url": web.address}])
+        context.add_cookies([{"name": "studio", "value": who.cookie, "url": tour.visit.web.address}])
     trouble.watch(context)
     return context.new_page()
 
 
-def visit(
-    target: Path, page: Page, place: Place, tour: Tour, trouble: Trouble, link: str | None
-) -> Iterator[tuple[str, list[str]]]:
+def look_at(target: Path, page: Page, place: Place, tour: Tour, trouble: Trouble) -> Iterator[tuple[str, list[str]]]:
     """Both themes of a place: the page changes its colours as it stands, as it does when evening comes."""
     page.emulate_media(color_scheme=THEMES[0])
-    answer = page.goto(link if place.stage == Stage.NEW and link else place.address)
+    answer = page.goto(tour.visit.address(place))
     settle(page)
     for theme in THEMES:
         page.emulate_media(color_scheme=theme)
@@ -134,11 +108,6 @@ def visit(
         if answer is None or answer.status != place.status:
             found.append(f"answered {answer and answer.status}")
         yield name, [f"{name}: {what}" for what in [*found, *misfits(page)]]
-
-
-def settle(page: Page) -> None:
-    page.wait_for_function(SETTLED, timeout=20_000)
-    page.evaluate("() => document.fonts.ready.then(() => undefined)")
 
 
 def write_sheet(album: Album) -> None:
@@ -167,7 +136,7 @@ def main() -> int:
         shutil.rmtree(TARGET, ignore_errors=True)
     TARGET.mkdir(exist_ok=True)
     album, began = Album(TARGET), time.monotonic()
-    take_all(album, {stage: tours(stage, chosen.names, chosen.widths, chosen.languages) for stage in Stage})
+    take_all(album, chosen.names, list(product(chosen.languages, chosen.widths)))
     write_sheet(album)
     print(*album.complaints, sep="\n")
     print(f"{len(album.pictures)} screenshots in {time.monotonic() - began:.0f} s; see {TARGET / 'index.html'}")

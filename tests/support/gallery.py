@@ -24,9 +24,11 @@ from backend.core.assignment import Line, LineKind, Outcome
 from backend.core.errors import Problem
 from backend.core.models import Device, Role, Run, Worker
 from backend.web.shapes import RecipeOut
+from tests.support.models import save_base
 from tests.support.webs import SignedIn, Web
 
 BOX = "trainbox"
+MODEL = "tiny-qwen3"
 GIB = 1 << 30
 LEASE_SECONDS = 6 * 3600.0
 PARTS = {
@@ -149,11 +151,11 @@ QUEUED = "repair-all-linear"
 LIVE, ENDED, FAILED, PAUSED = "repair-cosine", "repair-rank-32", "chats-full", "chats-lora"
 
 
-def recipe(story: Story, model: str) -> dict[str, Any]:
+def recipe(story: Story) -> dict[str, Any]:
     method = {"kind": story.method} | ({} if story.method == "full" else {"r": 16})
     return {
         "name": story.name,
-        "model": model,
+        "model": MODEL,
         "data": {"sets": [story.dataset], "max_length": 256, "truncation": "drop"},
         "method": method,
         "training": {
@@ -317,14 +319,15 @@ def add_workers(session: Session, place: str) -> None:
     session.add(Device(worker="attic", name="cpu", title="CPU, 8 cores (x86_64)", memory_bytes=32 * GIB))
 
 
-def fill(web: Web, owner: SignedIn, model: str, folder: Path) -> None:
+def fill(web: Web, owner: SignedIn, folder: Path) -> None:
     """Everything, so that every page has something to show."""
+    save_base(web.settings.folder("models") / MODEL)
     with web.client(owner.identity) as client:
         upload_all(client, folder)
-        ids = {story.name: client.launch(recipe(story, model)).id for story in STORIES}
+        ids = {story.name: client.launch(recipe(story)).id for story in STORIES}
         waiting = Story(QUEUED, 0, 0, 480, seed=8)
-        client.launch(recipe(waiting, model))
-        client.ask(RecipeOut, "POST", "/recipes", json={"name": "mechanic", "recipe": recipe(waiting, model)})
+        client.launch(recipe(waiting))
+        client.ask(RecipeOut, "POST", "/recipes", json={"name": "mechanic", "recipe": recipe(waiting)})
     for name, role in (("grace", Role.MEMBER), ("linus", Role.VIEWER)):
         web.sign_in(name, role)
     with web.session() as session:

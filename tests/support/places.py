@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 from urllib.parse import quote
 
+from backend.core import people
 from tests.support import gallery
+from tests.support.webs import SignedIn, Web
 
 
 class Stage(StrEnum):
@@ -75,3 +79,33 @@ NO_PAGES = {
     "/runs/{run}/history": "a part of the run's page",
 }
 """What else answers to GET outside of the API, and why nobody looks at it."""
+
+
+@dataclass(frozen=True)
+class Visit:
+    """The studio at one stage, and who looks at it."""
+
+    stage: Stage
+    web: Web
+    setup_link: str
+    who: SignedIn | None = None
+
+    @property
+    def places(self) -> list[Place]:
+        return [place for place in PLACES if place.stage == self.stage]
+
+    def address(self, place: Place) -> str:
+        return self.setup_link if place.route == "/setup" else place.address
+
+
+def visits(web: Web, folder: Path, stages: Collection[Stage] = tuple(Stage)) -> Iterator[Visit]:
+    """The same studio before anybody is there, while it is empty, and when it has been worked in. `folder` is for files."""
+    with web.session() as session:
+        link = people.setup_link(session, web.settings.folder("run")) or ""
+        session.commit()
+    yield Visit(Stage.NEW, web, link)
+    ada = web.sign_in("ada")
+    yield Visit(Stage.EMPTY, web, link, ada)
+    if Stage.FULL in stages:
+        gallery.fill(web, ada, folder)
+        yield Visit(Stage.FULL, web, link, ada)

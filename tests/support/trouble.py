@@ -55,6 +55,12 @@ MISFITS = """
 }
 """
 
+SETTLED = """
+() => document.readyState === "complete"
+  && !document.querySelector(".htmx-request, [aria-busy=true]")
+  && [...document.querySelectorAll("[data-chart]")].every((chart) => chart.dataset.points !== undefined)
+"""
+
 
 @dataclass
 class Trouble:
@@ -87,3 +93,9 @@ def misfits(page: Page) -> list[str]:
     """What does not fit as the page lies there: sideways scroll, words cut off, controls on top of each other."""
     found: list[str] = page.evaluate(MISFITS)
     return found
+
+
+def settle(page: Page) -> None:
+    """Wait until the page has everything that it loads."""
+    page.wait_for_function(SETTLED, timeout=20_000)
+    page.evaluate("() => document.fonts.ready.then(() => undefined)")
