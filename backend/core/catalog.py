@@ -6,6 +6,13 @@ from typing import Annotated
 
 from pydantic import Field
 
+from backend.core.cleaners.base import Cleaner
+from backend.core.cleaners.broken import Broken
+from backend.core.cleaners.control_text import ControlText
+from backend.core.cleaners.personal import Personal
+from backend.core.cleaners.repeats import Repeats
+from backend.core.cleaners.short_answers import ShortAnswers
+from backend.core.cleaners.speaks_of_ai import SpeaksOfAi
 from backend.core.exports.adapter import AdapterExport
 from backend.core.exports.base import Export
 from backend.core.exports.merged import MergedExport
@@ -37,4 +44,13 @@ FORMATS: tuple[Format, ...] = (  # in the order in which they are tried
     Alpaca(),
     PromptCompletion(),
     Text(),
+)
+
+CLEANERS: tuple[type[Cleaner], ...] = (  # in the order in which their findings are shown
+    Repeats,
+    SpeaksOfAi,
+    Personal,
+    ControlText,
+    Broken,
+    ShortAnswers,
 )

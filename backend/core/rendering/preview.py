@@ -6,7 +6,6 @@ Both functions run in a limited process, since templates and data come from stra
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -19,10 +18,12 @@ from backend.core.datasets.schema import Row
 from backend.core.errors import Invalid, Problem
 from backend.core.limited import report as tell
 from backend.core.recipe import Data, Recipe
+from backend.core.rendering.marking import places_of
 from backend.core.rendering.masks import encode_rows, kept_tokens
 from backend.core.rendering.prepare import count_rows, has_conversations, histogram, prepare, row_limit, rows_of
 from backend.core.rendering.tokenizer import load_tokenizer
 from backend.core.rendering.types import Encoded, Prepared
+from backend.core.rendering.without_torch import without_torch
 from backend.core.strict import problems_of
 
 MEASURED_ROWS = 2000
@@ -131,7 +132,7 @@ def _row(name: str, row: Row, encoded: Encoded | Problem, prepared: Prepared, da
 
 def _pieces(encoded: Encoded, row: Row, prepared: Prepared, kept: list[bool]) -> list[dict[str, Any]]:
     """One entry a token. Their texts joined are the row's text: a character that several tokens share stands with the first."""
-    roles = _roles(encoded, row)
+    roles = places_of(encoded, row)
     pieces, written = [], 0
     for token, trained, end, stays in zip(
         encoded.input_ids.tolist(), encoded.trained.tolist(), encoded.ends.tolist(), kept, strict=True
@@ -148,18 +149,3 @@ def _pieces(encoded: Encoded, row: Row, prepared: Prepared, kept: list[bool]) ->
         )
         written = max(written, end)
     return pieces
-
-
-def _roles(encoded: Encoded, row: Row) -> list[tuple[str, int, int]]:
-    """Where each message's own words stand in the text, as far as the template left them as they were."""
-    answers = iter(encoded.spans)
-    found: list[tuple[str, int, int]] = []
-    position = 0
-    for message in row.messages:
-        span = next(answers, None) if message.role == "assistant" else None
-        words = message.content.strip()
-        start = span.start if span else encoded.text.find(words, position)
-        if start >= 0:
-            position = span.end if span else start + len(words)
-            found.append((message.role, start, position))
-    return found

@@ -1,0 +1,123 @@
+"""Some rows of a version by their places, with the records that they were read from, and rows that hold some words."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from backend.core.datasets.schema import COLUMNS, Row, from_record
+from backend.core.limited import report, run_limited
+
+if TYPE_CHECKING:
+    from pyarrow.parquet import ParquetFile
+
+BATCH_ROWS = 1000
+FOUND_ROWS = 10_000
+"""A search ends with so many rows."""
+SEARCH_SECONDS = 60
+
+
+@dataclass(frozen=True)
+class Picked:
+    """`place` is the row's place in the version, from 0; `raw` the record in JSON, where it was kept."""
+
+    place: int
+    row: Row
+    raw: str | None
+
+
+def pick(path: Path, places: Sequence[int]) -> list[Picked]:
+    """The rows at these places, in their order; only the groups that hold them are read. Blocks."""
+    import pyarrow.parquet as pq
+
+    wanted = sorted(set(places))
+    with pq.ParquetFile(path) as file:
+        return [each for group, start, count in _groups(file) for each in _picked(file, group, start, count, wanted)]
+
+
+def _groups(file: ParquetFile) -> Iterator[tuple[int, int, int]]:
+    """Index, first place and number of rows of each row group."""
+    start = 0
+    for index in range(file.num_row_groups):
+        count = file.metadata.row_group(index).num_rows
+        yield index, start, count
+        start += count
+
+
+def _picked(file: ParquetFile, index: int, start: int, count: int, wanted: Sequence[int]) -> Iterator[Picked]:
+    here = [place - start for place in wanted if start <= place < start + count]
+    if not here:
+        return
+    kept = [*COLUMNS, "raw"] if "raw" in file.schema_arrow.names else list(COLUMNS)
+    for place, record in zip(here, file.read_row_group(index, kept).take(here).to_pylist(), strict=True):
+        yield Picked(start + place, from_record(record), record.get("raw"))
+
+
+def place_of(path: Path, number: int) -> int:
+    """The place of the row with this number in the file that it came from, or of the next one that was kept. Blocks."""
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(path) as file:
+        rows: int = file.metadata.num_rows
+        if rows and _last_number(file) == rows:  # none was left out, so a row's number is its place
+            return min(max(number, 1), rows) - 1
+        numbers = file.read(["number"]).column(0).to_pylist()
+    return min(bisect_left(numbers, number), rows - 1)
+
+
+def _last_number(file: ParquetFile) -> int | None:
+    last = file.metadata.row_group(file.num_row_groups - 1)
+    statistics = last.column(0).statistics
+    return int(statistics.max) if statistics is not None and statistics.has_min_max else None
+
+
+def search(path: Path, words: str) -> list[int]:
+    """The places of the rows that hold these words, whatever their case; the first `FOUND_ROWS` of them.
+
+    In a limited process: a data set is larger than what a web process should hold.
+    """
+    payload = {"file": str(path), "words": words}
+    found: list[int] = run_limited("backend.core.datasets.picking:search_here", payload, timeout_seconds=SEARCH_SECONDS)
+    return found
+
+
+def search_here(payload: dict[str, Any]) -> list[int]:
+    """The work itself, in this process."""
+    words, found = payload["words"].casefold(), []
+    for place, row in enumerate(all_rows(Path(payload["file"]))):
+        if any(words in text.casefold() for text in texts_in(row)):
+            found.append(place)
+        if len(found) >= FOUND_ROWS:
+            break
+    return found
+
+
+def texts_in(row: Row) -> Iterator[str]:
+    """Everything that a row says."""
+    yield from (message.content for message in row.messages)
+    yield from (message.tool_calls for message in row.messages if message.tool_calls)
+    yield from filter(None, (row.text, row.tools))
+
+
+def all_rows(path: Path, *, tell: bool = False) -> Iterator[Row]:
+    """Every row of a version, a batch at a time."""
+    yield from (row for row, _ in all_records(path, tell=tell, columns=COLUMNS))
+
+
+def all_records(
+    path: Path, *, tell: bool = False, columns: Sequence[str] = (*COLUMNS, "raw")
+) -> Iterator[tuple[Row, str | None]]:
+    """Every row with its record. `tell` reports how far this is to who runs the process."""
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(path) as file:
+        kept, done = [each for each in columns if each in file.schema_arrow.names], 0
+        for batch in file.iter_batches(BATCH_ROWS, columns=kept):
+            for record in batch.to_pylist():
+                yield from_record(record), record.get("raw")
+            done += len(batch)
+            if tell:
+                report({"done": done, "of": file.metadata.num_rows})
