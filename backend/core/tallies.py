@@ -151,13 +151,6 @@ class Tally:
             self.counter = counter_for(block, self.name, gzipped=self.unpacked is not None)
         self.counter.add(block)
 
-    def whole(self) -> None:
-        """The file has come whole: a short one is told apart now."""
-        if self.counter is None and self.held:
-            self.counter = counter_for(self.held, self.name, gzipped=self.unpacked is not None)
-            self.counter.add(self.held)
-            self.held = b""
-
 
 def counter_for(head: bytes, name: str, *, gzipped: bool) -> Counter:
     suffix = content_suffix(name)

@@ -7,27 +7,51 @@ A template sees the fields of its dataclass and, beside them, what `render.py` a
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, ClassVar
+from uuid import UUID
 
+from backend.core.datasets.examples import Example
+from backend.core.datasets.store import Narrowed
+from backend.core.difference import SettingDifference
+from backend.core.models import Dataset
+from backend.core.outlook import Outlook
+from backend.core.run_list import Wanted
+from backend.web.addresses import Address
 from backend.web.forms import Control
+from backend.web.glances import Glance
+from backend.web.outlook import Outlook
 from backend.web.shapes import (
     AmendmentOut,
     ArtifactOut,
     AttemptOut,
+    AuditOut,
     BaseOut,
     CheckpointOut,
+    Choices,
     DatasetDetailOut,
     DatasetOut,
+    HitOut,
+    InvitationOut,
     Json,
+    MemberOut,
+    NewTokenOut,
     OperationOut,
     PersonOut,
     ProblemOut,
     RecipeOut,
+    RecipeVersionOut,
     RunDetailOut,
     RunOut,
     SampleOut,
+    SessionOut,
+    StorageOut,
     TokenOut,
+    UploadOut,
+    WaitOut,
+    WasteOut,
     WorkerOut,
 )
 
@@ -99,25 +123,64 @@ class ErrorPage(Page):
 
 
 @dataclass(frozen=True)
+class Did:
+    """What was done to runs just now: told, with a way back, on the page that the act led back to."""
+
+    act: str
+    """`pause`, `resume`, `stop`, `discard` or `restore`."""
+    runs: list[str]
+    refused: int = 0
+    """How many could not be."""
+
+
+@dataclass(frozen=True)
 class HomePage(Page):
+    """Live by `/api/v1/events?latest=1&beyond=…`: numbers move at once, and whatever else changes is drawn anew."""
+
     template = "home.html"
-    runs: list[RunOut]
-    """The newest runs, unfinished ones first."""
+    running: list[RunOut]
+    waiting: list[RunOut]
+    """In the order in which they will be taken."""
+    waits: dict[UUID, WaitOut]
+    """The silent hosts that runs depend on, by run."""
+    lately: list[RunOut]
+    downloads: dict[UUID, ArtifactOut]
+    """The merged models of those that ended lately, by run."""
+    glances: dict[UUID, Glance]
+    counts: dict[str, int]
+    """Runs by state."""
     datasets: list[DatasetOut]
     workers: list[WorkerOut]
+    newest: UUID | None
+    """The newest run of all."""
+    did: Did | None = None
 
 
 @dataclass(frozen=True)
 class DatasetsPage(Page):
-    """Uploads go by script: PUT /api/v1/datasets/{name}, or tus at /api/v1/uploads with metadata `dataset`, `filename`.
+    """GET /datasets?q=&shape=&sort=&offset=, and ?removed=1 for those that were deleted.
 
-    POST /datasets/{name}/delete and /datasets/{name}/restore (undo).
+    Uploads go by script: PUT /api/v1/datasets/{name}, or tus at /api/v1/uploads with metadata `dataset`, `filename`.
+    POST /datasets/example (`example`), /datasets/{name}/delete and /datasets/{name}/restore (undo).
     """
 
     template = "datasets.html"
     datasets: list[DatasetOut]
+    total: int
+    """How many the list would hold without an end."""
+    wanted: Narrowed
+    formats: list[str]
+    """The shapes that there are, to narrow the list by."""
+    next_offset: int | None
     operations: list[OperationOut]
-    """Uploads that are being read, and those that failed lately."""
+    """Uploads that are being read, and one's own that failed lately."""
+    uploads: list[UploadOut]
+    """One's own uploads that have not come whole."""
+    removed: list[Dataset]
+    shows_removed: bool
+    is_empty: bool
+    """There is no data set at all: the page teaches."""
+    examples: Mapping[str, Example]
     deleted: str = ""
     """A data set that was just deleted and can be brought back."""
 
@@ -165,49 +228,120 @@ class ModelsPage(Page):
 
 @dataclass(frozen=True)
 class RunsPage(Page):
-    """Live by `/api/v1/events?latest=1&run=…`."""
+    """GET /runs?state=&owner=&model=&data=&q=&sort=&before=. POST /runs/several?act=&back= with several `run`.
+
+    Live by `/api/v1/events?latest=1&run=…&beyond=…`.
+    """
 
     template = "runs.html"
     runs: list[RunOut]
-    state: str = ""
-    """The state that the list is narrowed to; empty for all."""
+    glances: dict[UUID, Glance]
+    wanted: Wanted
+    address: Address
+    """This list, for links that narrow or sort it otherwise."""
+    counts: dict[str, int]
+    """Runs by state, narrowed by everything but the state."""
+    choices: Choices
+    newest: UUID | None
+    """The newest run of all."""
     next: str | None = None
-    """The cursor of the next page: /runs?before=…"""
-    q: str = ""
-    """The text that was searched for."""
+    """The cursor of the next page: `before`."""
+    did: Did | None = None
+
+
+@dataclass(frozen=True)
+class SearchPage(Page):
+    """GET /search?q=. The search of the top bar asks `/api/v1/search` while one types."""
+
+    template = "search.html"
+    q: str
+    hits: list[HitOut]
 
 
 @dataclass(frozen=True)
 class Preflight:
     """What a launch would do, told beside the form while it is filled in."""
 
-    report: Json | None = None
-    """The report of preflight: rows, tokens, trained tokens, steps, lengths; null while the recipe has problems."""
+    outlook: Outlook | None = None
+    """Null while model or data are to be chosen, or the recipe cannot be understood."""
     error: ProblemOut | None = None
     problems: list[ProblemOut] = field(default_factory=list)
-    notes: list[ProblemOut] = field(default_factory=list)
+    """What stops the run."""
+    lines: dict[str, int] = field(default_factory=dict)
+    """In the YAML view: the line of each place that a problem or a finding names."""
+
+    @property
+    def stops(self) -> bool:
+        return bool(self.error or self.problems)
+
+
+@dataclass(frozen=True)
+class Form:
+    """What the form of a new run says at this moment, and how it is shown."""
+
+    view: str
+    """`simple`, `advanced` or `yaml`; the address says it as `?view=`."""
+    controls: list[Control]
+    pencilled: dict[str, str]
+    """What each setting sends that stands as recommended: what comes back so was set by nobody."""
+    set_by_hand: int
+    yaml: str
+    """The recipe as it was typed, or as it would be."""
+    parent: str = ""
+    """The run that this one clones."""
+    recipe: str = ""
+    """The saved recipe that it started from."""
+    once: str = ""
+    """A word of this form alone: however often it is sent, it starts one run."""
+    whole: bool = False
+    """YAML with every setting written out."""
+
+    @property
+    def settings(self) -> int:
+        return len(self.pencilled)
 
 
 @dataclass(frozen=True)
 class NewRunPage(Page):
-    """GET /runs/new?clone=&recipe=&dataset=&model=; POST /runs launches; POST /runs/preflight answers with this page again.
+    """GET /runs/new?view=&clone=&recipe=&dataset=&model=&max_length=&truncation=; POST /runs launches.
 
-    `controls` draw the whole recipe, with names such as `method.r`; scripts send the form by htmx and swap it by outerMorph.
-    The same form in YAML: a textarea `yaml`, used where the field `view` is `yaml`. `save_as` saves the recipe by name too.
+    POST /runs/new?view= answers with this page again in that view, POST /runs/preflight?part=quick|deep with the parts of it
+    that follow from what was typed (`PreflightPart`), and POST /runs/recipe saves the recipe as `save_as`.
+    Settings have names such as `method.r`; in the YAML view the textarea `yaml` holds them all.
     """
 
     template = "new-run.html"
-    controls: list[Control]
-    view: str
-    """`form` or `yaml`."""
-    yaml: str
+    form: Form
     preflight: Preflight
     datasets: list[DatasetOut]
     models: list[BaseOut]
-    recipes: list[str]
-    parent: str = ""
-    """The run that this one clones."""
-    save_as: str = ""
+    recipes: list[RecipeOut]
+    lately: list[RunOut]
+    """Runs to start from."""
+    differences: list[SettingDifference]
+    """From the run or the recipe that it started from."""
+    saved: RecipeOut | None = None
+    """The recipe that was saved just now."""
+    source_version: int = 0
+    """The newest version of the recipe that it started from."""
+
+
+@dataclass(frozen=True)
+class PreflightPart(Page):
+    """The preflight, and with it whatever the form says that follows from it: counts, what each method takes."""
+
+    template = "parts/new-run-live.html"
+    form: Form
+    preflight: Preflight
+
+
+@dataclass(frozen=True)
+class FirstRowPart(Page):
+    """GET /runs/new/row?dataset=&version=&model=&chat_template=: the first row as the model will see it."""
+
+    template = "parts/first-row.html"
+    row: Json | None
+    error: ProblemOut | None = None
 
 
 @dataclass(frozen=True)
@@ -220,15 +354,23 @@ class RunPage(Page):
 
     template = "run.html"
     run: RunDetailOut
+    outlook: Outlook
+    remedies: list[Remedy]
     curves: dict[str, list[Any]]
+    """Beside the metrics `learning_rate_ahead`: the schedule as it is to go on."""
     samples: list[SampleOut]
     artifacts: list[ArtifactOut]
     amendments: list[AmendmentOut]
     controls: list[Control]
     checkpoints: list[CheckpointOut]
+    values: dict[int, dict[str, float]]
+    """The metrics of the checkpoints' steps."""
     attempts: list[AttemptOut]
     log: list[Json]
     """The newest events worth a line, oldest first: {seq, at, kind, step, text, data}."""
+    q: str
+    level: str
+    settings: list[Setting]
     recipe_yaml: str
 
 
@@ -238,6 +380,28 @@ class RunStatusPart(Page):
 
     template = "parts/run-status.html"
     run: RunDetailOut
+    outlook: Outlook
+    checkpoints: list[CheckpointOut]
+    remedies: list[Remedy]
+
+
+@dataclass(frozen=True)
+class RunNotePart(Page):
+    """POST /runs/{name}/note with `note`; GET draws it again where somebody else wrote it."""
+
+    template = "parts/run-note.html"
+    run: RunDetailOut
+
+
+@dataclass(frozen=True)
+class RunLogPart(Page):
+    """GET /runs/{name}/log?q=&level=: the newest lines that hold the words, or only warnings and errors."""
+
+    template = "parts/run-log.html"
+    run: RunDetailOut
+    log: list[Json]
+    q: str
+    level: str
 
 
 @dataclass(frozen=True)
@@ -245,6 +409,7 @@ class ArtifactsPart(Page):
     """GET /runs/{name}/artifacts."""
 
     template = "parts/artifacts.html"
+    run: RunDetailOut
     artifacts: list[ArtifactOut]
 
 
@@ -257,7 +422,9 @@ class RunHistoryPart(Page):
     amendments: list[AmendmentOut]
     controls: list[Control]
     """The settings that may change in mid-run, as they stand."""
+    outlook: Outlook
     checkpoints: list[CheckpointOut]
+    values: dict[int, dict[str, float]]
     attempts: list[AttemptOut]
 
 
@@ -272,34 +439,125 @@ class AmendPart(Page):
 
 @dataclass(frozen=True)
 class RecipesPage(Page):
-    """POST /recipes/{name}/delete. A recipe is saved from the new-run form and launched by /runs/new?recipe=NAME."""
+    """A recipe is saved from the new-run form and launched by /runs/new?recipe=NAME."""
 
     template = "recipes.html"
     recipes: list[RecipeOut]
 
 
 @dataclass(frozen=True)
-class PeoplePage(Page):
-    """For administrators. POST /people (`name`, `password`, `role`); POST /people/{name} (`role`, `password`, or
-    `act` = disable | enable | remove)."""
+class RecipePage(Page):
+    """GET /recipes/{name}?version=N: one version in YAML, and how it came about. POST /recipes/{name}/delete."""
 
-    template = "people.html"
-    people: list[PersonOut]
-    error: ProblemOut | None = None
+    template = "recipe.html"
+    recipe: RecipeOut
+    number: int
+    """The version that is shown."""
+    history: list[RecipeVersionOut]
+    """Every version, the newest first."""
+    yaml: str
+    changes: list[SettingDifference]
+    """What this version says otherwise than the one before it."""
 
 
 @dataclass(frozen=True)
-class SettingsPage(Page):
-    """POST /settings/tokens (`name`, `role`, `days`), /settings/tokens/{id}/revoke, /settings/password (`old`, `new`),
-    /settings/language (`language`), /signout."""
+class InvitationPage(Page):
+    """POST /invitation with `token`, `password`, `again`: sets the password and signs in."""
 
-    template = "settings.html"
+    template = "invitation.html"
+    token: str
+    name: str
+    """Whom the link is for."""
+    error: ProblemOut | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SettingsPage(Page):
+    """A section of the settings; `parts/settings.html` draws what they share."""
+
+    section: ClassVar[str]
+    version: str
+    started_at: datetime
+    """Since when this web process runs."""
+    done: str = ""
+    """What was just done, for a word beside the title."""
+    error: ProblemOut | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class YouPage(SettingsPage):
+    """POST /settings/password (`old`, `new`, `again`, `revoke`), /settings/language (`language`), /signout."""
+
+    template, section = "settings-you.html", "you"
+    tokens: int
+    """How many of one's API tokens hold."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PeoplePage(SettingsPage):
+    """For administrators. POST /settings/people (`name`, `role`, `password`: without one the person is invited);
+    POST /settings/people/{name} (`role`, `password`, or `act` = disable | enable | remove | invite | end_sessions)."""
+
+    template, section = "settings-people.html", "people"
+    people: list[MemberOut]
+    invitation: InvitationOut | None = None
+    """A link just made: shown this once."""
+    invited: str = ""
+    """Whom it is for."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokensPage(SettingsPage):
+    """POST /settings/tokens (`name`, `role`, `days`), /settings/tokens/{id}/revoke."""
+
+    template, section = "settings-tokens.html", "tokens"
     tokens: list[TokenOut]
     """One's own; everybody's for an administrator."""
+    roles: list[str]
+    """The roles that one's own may be given."""
+    new_token: NewTokenOut | None = None
+    """A token just made: its secret is shown this once."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SessionsPage(SettingsPage):
+    """POST /settings/sessions/{id}/end, /settings/sessions/end (all but this one)."""
+
+    template, section = "settings-sessions.html", "sessions"
+    sessions: list[SessionOut]
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkersPage(SettingsPage):
+    """POST /settings/workers/{name} (`act` = drain | release), for administrators."""
+
+    template, section = "settings-workers.html", "workers"
     workers: list[WorkerOut]
-    new_token: str = ""
-    """The secret of a token just made: shown this once."""
-    error: ProblemOut | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoragePage(SettingsPage):
+    """POST /settings/storage/clean-up, for administrators. While it is first measured, the page asks again by itself."""
+
+    template, section = "settings-storage.html", "storage"
+    storage: StorageOut
+    home: str
+    """The folder, for administrators."""
+    freed: WasteOut | None = None
+    """What a clean-up just freed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditPage(SettingsPage):
+    """GET /settings/audit?person=&action=&before=, for administrators."""
+
+    template, section = "settings-audit.html", "audit"
+    entries: list[AuditOut]
+    people: list[str]
+    actions: list[str]
+    person: str
+    action: str
+    next: str | None
 
 
 @dataclass(frozen=True)

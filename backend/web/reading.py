@@ -7,9 +7,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from urllib.parse import quote
 from uuid import UUID
 
-from sqlalchemy import func, select
+from sqlalchemy import func, literal, select, union_all
 from sqlalchemy.orm import Session
 
 from backend.core import journal, people, runs
@@ -24,6 +25,7 @@ from backend.core.models import (
     ApiToken,
     Artifact,
     Attempt,
+    BaseModel,
     CheckpointRow,
     Dataset,
     DatasetVersion,
@@ -38,15 +40,18 @@ from backend.core.models import (
     User,
     Worker,
 )
+from backend.core.search import search
 from backend.web.shapes import (
     AmendmentOut,
     ArtifactOut,
     AttemptOut,
     CheckpointOut,
+    Choices,
     DatasetDetailOut,
     DatasetOut,
     DeviceOut,
     ErrorBody,
+    HitOut,
     Json,
     OperationOut,
     PersonOut,
@@ -60,6 +65,7 @@ from backend.web.shapes import (
     WorkerOut,
 )
 
+MOST_CHOICES = 200
 WORKER_SILENCE = timedelta(seconds=30)
 """A worker that was not heard of for this long is shown as gone."""
 
@@ -72,14 +78,35 @@ def run_outs(session: Session, found: Sequence[Run]) -> list[RunOut]:
     return [RunOut.model_validate(_run_fields(run, names)) for run in found]
 
 
-def runs_called(session: Session, words: str, limit: int) -> list[RunOut]:
-    """Runs with these words in their names, the newest first."""
-    query = select(Run).where(Run.name.icontains(words, autoescape=True)).order_by(Run.id.desc()).limit(limit)
-    return run_outs(session, list(session.scalars(query)))
+def choices(session: Session) -> Choices:
+    """What lists of runs can be narrowed by: everything of each kind that there is, by name."""
+    kinds = (
+        select(literal("models"), BaseModel.path).distinct(),
+        select(literal("datasets"), Dataset.name).where(Dataset.deleted_at.is_(None)),
+        select(literal("people"), User.name),
+    )
+    found: defaultdict[str, list[str]] = defaultdict(list)
+    for kind, name in session.execute(union_all(*kinds)):
+        found[kind].append(name)
+    return Choices(**{kind: sorted(found[kind], key=str.lower)[:MOST_CHOICES] for kind in Choices.model_fields})
+
+
+def hits(session: Session, words: str, limit: int) -> list[HitOut]:
+    """What a search finds, each with its page."""
+    place = {"run": "/runs/", "dataset": "/datasets/", "model": "/models?q=", "recipe": "/recipes/"}
+    return [
+        HitOut(kind=hit.kind, name=hit.name, note=hit.note, address=place[hit.kind] + quote(hit.name, safe=""))
+        for hit in search(session, words, limit)
+    ]
 
 
 def runs_by_id(session: Session, run_ids: Iterable[UUID]) -> list[RunOut]:
     return run_outs(session, list(session.scalars(select(Run).where(Run.id.in_(list(run_ids))))))
+
+
+def runs_after(session: Session, newest: UUID, limit: int) -> list[RunOut]:
+    """Runs that were made after this one, the oldest first. Launches wait for each other, so none slips in later."""
+    return run_outs(session, list(session.scalars(select(Run).where(Run.id > newest).order_by(Run.id).limit(limit))))
 
 
 def run_detail(session: Session, run: Run) -> RunDetailOut:
@@ -90,6 +117,7 @@ def run_detail(session: Session, run: Run) -> RunDetailOut:
             "recipe": run.recipe,
             "facts": run.facts,
             "notes": run.notes,
+            "note": run.note,
             "base": run.model,
             "sets": run.data,
             "waits_for": wait,
@@ -189,15 +217,19 @@ class LogLine:
     data: Json
 
 
+QUIET = (EventKind.METRICS, EventKind.SAMPLE, EventKind.PROGRESS, EventKind.FACTS)
+"""Events that are no lines of a log: they have places of their own."""
+
+
 def log_lines(session: Session, run_id: UUID, limit: int) -> list[LogLine]:
     """The newest events that are worth a line, in order. Metrics and samples have places of their own."""
-    quiet = (EventKind.METRICS, EventKind.SAMPLE, EventKind.PROGRESS, EventKind.FACTS)
-    query = select(RunEvent).where(RunEvent.run_id == run_id, RunEvent.kind.not_in(quiet))
+    query = select(RunEvent).where(RunEvent.run_id == run_id, RunEvent.kind.not_in(QUIET))
     rows = session.scalars(query.order_by(RunEvent.seq.desc()).limit(limit)).all()
-    return [LogLine(row.seq, row.at, row.kind, row.step, _in_words(row), row.data) for row in reversed(rows)]
+    return [LogLine(row.seq, row.at, row.kind, row.step, in_words(row), row.data) for row in reversed(rows)]
 
 
-def _in_words(event: RunEvent) -> str:
+def in_words(event: RunEvent) -> str:
+    """What an event says, in English: logs that are downloaded speak one language."""
     data = event.data
     match event.kind:
         case EventKind.STATE:
@@ -241,6 +273,14 @@ def artifacts(session: Session, run: Run) -> list[ArtifactOut]:
     ]
 
 
+def merged_models(session: Session, found: Sequence[Run]) -> dict[UUID, ArtifactOut]:
+    """The merged models of these runs, by run."""
+    names = {run.id: run.name for run in found}
+    standing = (Artifact.run_id.in_(names), Artifact.kind == "merged", Artifact.withdrawn_at.is_(None))
+    rows = session.scalars(select(Artifact).where(*standing))
+    return {row.run_id: artifact_out(row, names[row.run_id]) for row in rows}
+
+
 def artifact_out(row: Artifact, run_name: str) -> ArtifactOut:
     own = "id kind step bytes sha256 files facts created_at"
     return ArtifactOut.model_validate(
@@ -252,11 +292,17 @@ def artifact_out(row: Artifact, run_name: str) -> ArtifactOut:
 # ---- data sets ------------------------------------------------------------------------------------------------------
 
 
-def dataset_outs(session: Session, limit: int = 100, offset: int = 0) -> list[DatasetOut]:
+def dataset_outs(
+    session: Session, limit: int = 100, offset: int = 0, wanted: store.Narrowed = store.Narrowed()
+) -> list[DatasetOut]:
     """Data sets with their newest versions, the latest changed first."""
-    found = store.listing(session, limit=limit, offset=offset)
+    found = store.listing(session, limit=limit, offset=offset, wanted=wanted)
+    learned = store.runs_of(session, [each.dataset.id for each in found])
     return [
-        DatasetOut.model_validate(_dataset_fields(each.dataset, each.owner, each.newest, each.versions))
+        DatasetOut.model_validate(
+            _dataset_fields(each.dataset, each.owner, each.newest, each.versions)
+            | {"runs": learned.get(each.dataset.id, 0)}
+        )
         for each in found
     ]
 
@@ -265,8 +311,10 @@ def dataset_detail(session: Session, dataset: Dataset) -> DatasetDetailOut:
     history = store.versions(session, dataset.id)
     owner = session.get(User, dataset.owner_id) if dataset.owner_id else None
     session.refresh(dataset)
+    learned = store.runs_of(session, [dataset.id]).get(dataset.id, 0)
     return DatasetDetailOut.model_validate(
-        _dataset_fields(dataset, owner.name if owner else None, history[0], len(history)) | {"history": history}
+        _dataset_fields(dataset, owner.name if owner else None, history[0], len(history))
+        | {"history": history, "runs": learned}
     )
 
 
@@ -306,11 +354,13 @@ def token_fields(row: ApiToken, owner: str) -> Json:
     return {field: getattr(row, field) for field in own.split()} | {"owner": owner}
 
 
-def tokens(session: Session, owner_id: UUID | None) -> list[TokenOut]:
-    return [token_out(row, owner) for row, owner in people.tokens(session, owner_id)]
+def tokens(session: Session, owner_id: UUID | None, limit: int | None = None, offset: int = 0) -> list[TokenOut]:
+    return [token_out(row, owner) for row, owner in people.tokens(session, owner_id, limit, offset)]
 
 
-def recipe_outs(session: Session, name: str | None = None) -> list[RecipeOut]:
+def recipe_outs(
+    session: Session, name: str | None = None, limit: int | None = None, offset: int = 0
+) -> list[RecipeOut]:
     """Saved recipes with their newest versions, the latest changed first; or the one that is called `name`."""
     newest = (
         select(RecipeVersion.recipe_id, func.max(RecipeVersion.number).label("number"))
@@ -322,7 +372,9 @@ def recipe_outs(session: Session, name: str | None = None) -> list[RecipeOut]:
         .join(newest, newest.c.recipe_id == SavedRecipe.id)
         .join(RecipeVersion, (RecipeVersion.recipe_id == SavedRecipe.id) & (RecipeVersion.number == newest.c.number))
         .outerjoin(User, User.id == SavedRecipe.owner_id)
-        .order_by(RecipeVersion.created_at.desc())
+        .order_by(RecipeVersion.created_at.desc(), RecipeVersion.id)
+        .limit(limit)
+        .offset(offset)
     )
     query = query.where(SavedRecipe.name == name) if name is not None else query
     return [_recipe_out(*row) for row in session.execute(query)]
@@ -339,22 +391,32 @@ def _recipe_out(recipe: SavedRecipe, version: RecipeVersion, owner: str | None) 
 
 
 def workers(session: Session) -> list[WorkerOut]:
+    held: defaultdict[str, list[str]] = defaultdict(list)
+    on_device: dict[tuple[str, str], Json] = {}
+    query = select(Run.holder, Run.name, Run.latest, Attempt.device).where(Run.lease_until.is_not(None))
+    current = (Attempt.run_id == Run.id) & (Attempt.number == Run.attempt)
+    for holder, name, latest, device_name in session.execute(query.join(Attempt, current).order_by(Run.name)):
+        held[str(holder)].append(name)
+        gib = latest.get("memory_gib")
+        on_device[str(holder), device_name] = {"run": name, "held_gib": gib if isinstance(gib, float) else None}
     devices: defaultdict[str, list[DeviceOut]] = defaultdict(list)
     for device in session.scalars(select(Device).order_by(Device.name)):
-        devices[device.worker].append(DeviceOut.model_validate(device))
-    held: defaultdict[str, list[str]] = defaultdict(list)
-    for holder, name in session.execute(select(Run.holder, Run.name).where(Run.lease_until.is_not(None))):
-        held[str(holder)].append(name)
+        own = {key: getattr(device, key) for key in ("name", "title", "memory_bytes")}
+        holding = on_device.get((device.worker, device.name), {})
+        devices[device.worker].append(DeviceOut.model_validate(own | holding))
     rows = session.scalars(select(Worker).order_by(Worker.name))
     return [_worker_out(row, devices[row.name], held[row.name]) for row in rows]
 
 
 def _worker_out(row: Worker, devices: list[DeviceOut], held: list[str]) -> WorkerOut:
-    own: dict[str, Any] = {key: getattr(row, key) for key in ("name", "place", "facts", "started_at", "seen_at")}
+    own: dict[str, Any] = {
+        key: getattr(row, key) for key in ("name", "place", "facts", "started_at", "seen_at", "drained_at")
+    }
     return WorkerOut(devices=devices, runs=held, is_alive=_is_alive(row), **own)
 
 
 def operation_out(row: Operation) -> OperationOut:
     own = "id kind state done total result created_at ended_at"
     error = row.error and ErrorBody.model_validate(row.error.get("error", row.error))
-    return OperationOut.model_validate({field: getattr(row, field) for field in own.split()} | {"error": error})
+    about = {"dataset": row.input.get("name", ""), "filename": row.input.get("source_name", "")}
+    return OperationOut.model_validate({field: getattr(row, field) for field in own.split()} | about | {"error": error})

@@ -64,6 +64,54 @@ class PersonOut(Out):
     disabled_at: datetime | None = Field(None, description="Since when this person cannot sign in.")
 
 
+class MemberOut(PersonOut):
+    """A person as administrators see them."""
+
+    seen_at: datetime | None = Field(None, description="Their last request, to the minute.")
+    invited_until: datetime | None = Field(None, description="An open link to set a password holds until then.")
+    is_program: bool = Field(False, description="The account of commands on the studio's own machine.")
+    is_last_admin: bool = Field(False, description="Nobody else could let people in, so it cannot be taken away.")
+    runs: int = Field(0, description="Runs that they started.")
+    device_hours: float = Field(0.0, description="Hours that their runs held accelerators this month, in UTC.")
+    sessions: int = Field(0, description="Browsers in which they are signed in.")
+    tokens: int = Field(0, description="API tokens of theirs that hold.")
+
+
+class InvitationOut(Out):
+    """A link by which a person sets their password, once."""
+
+    link: str = Field(examples=["/invitation?token=…"], description="Path and query. It cannot be shown again.")
+    expires_at: datetime
+
+
+class NewMemberOut(PersonOut):
+    invitation: InvitationOut | None = Field(None, description="Where no password was given.")
+
+
+class SessionOut(Out):
+    """A browser that is signed in."""
+
+    id: str
+    browser: str = Field(examples=["Firefox 142"])
+    system: str = Field(examples=["Linux"])
+    user_agent: str
+    is_this: bool = Field(description="The one that asks.")
+    created_at: datetime
+    seen_at: datetime | None = None
+    expires_at: datetime
+
+
+class AuditOut(Out):
+    """Something that was done. `person` is null where they are gone."""
+
+    id: UUID
+    at: datetime
+    person: str | None = Field(None, examples=["ada"])
+    action: str = Field(examples=["token.create"])
+    subject: str = Field(examples=["ada: ci"])
+    data: Json
+
+
 class TokenOut(Out):
     """An API token. The secret itself is shown once, when it is made."""
 
@@ -109,10 +157,62 @@ class DatasetOut(Out):
     created_at: datetime
     version: VersionOut = Field(description="The newest version.")
     versions: int = Field(description="How many versions there are.")
+    runs: int = Field(0, description="How many runs learned from one of them.")
 
 
 class DatasetDetailOut(DatasetOut):
     history: list[VersionOut] = Field(description="Every version, the newest first.")
+
+
+class ColumnOut(Out):
+    name: str = Field(examples=["output"])
+    examples: list[str] = Field(description="Some of what stands in it, shortened.", examples=[["Blue."]])
+
+
+class PartOut(Out):
+    """A role that a column can play."""
+
+    name: str = Field(examples=["output"])
+    required: bool
+    column: str | None = Field(None, description="The column that plays it by its name.")
+
+
+class FormatOut(Out):
+    """A shape that rows can have."""
+
+    name: str = Field(examples=["alpaca"])
+    title: str = Field(examples=["Alpaca"])
+    kind: str = Field(examples=["messages"])
+    parts: list[PartOut]
+
+
+class ProbeOut(Out):
+    """What the beginning of a file tells before it is sent."""
+
+    file: str = Field(examples=["jsonl"], description="How records lie in it: jsonl, json, csv, tsv, txt, parquet.")
+    is_whole: bool = Field(description="What came is the whole file.")
+    columns: list[ColumnOut]
+    formats: list[FormatOut] = Field(description="Every shape, with the roles that it has.")
+    format: str | None = Field(description="The shape of the rows; null where none fits, or where none is to be seen.")
+    mapping: dict[str, str] = Field(description="Role → column, under that shape.", examples=[{"output": "Answer"}])
+    rows: list[Json] = Field(description="The first rows as they would be read.")
+    looked_at: int = Field(description="Rows that were looked at.")
+    bad: int = Field(description="How many of them cannot be used.")
+    problems: list[ProblemOut] = Field(description="The first of those.")
+    error: ErrorBody | None = Field(None, description="Why no shape fits; a choice of columns may be the way out.")
+
+
+class UploadOut(Out):
+    """An upload that has not come whole. HEAD and PATCH `/api/v1/uploads/{id}` go on with it."""
+
+    id: UUID
+    dataset: str = Field(examples=["alpaca"])
+    filename: str = Field(examples=["alpaca.jsonl"])
+    length: int = Field(description="Bytes of the whole file.")
+    offset: int = Field(description="Bytes that have come.")
+    begun_at: datetime
+    modified: str | None = Field(None, description="When the file was changed last, as its sender said.")
+    head: str | None = Field(None, description="A mark of the file's beginning, as its sender made it.")
 
 
 class RowsOut(Out):
@@ -169,6 +269,8 @@ class OperationOut(Out):
 
     id: UUID
     kind: str = Field(examples=["ingest"])
+    dataset: str = Field("", examples=["alpaca"], description="The data set that gets a version.")
+    filename: str = Field("", examples=["alpaca.jsonl"])
     state: Literal["running", "succeeded", "failed", "cancelled"]
     done: int
     total: int | None = None
@@ -178,13 +280,46 @@ class OperationOut(Out):
     ended_at: datetime | None = None
 
 
+class FitOut(Out):
+    """About how much memory a method needs at the worst moment of a step, and whether an accelerator has it."""
+
+    accelerator: str = Field(examples=["rtx-4090-24"], description="A device of a live worker, or a size in GiB.")
+    memory_bytes: int
+    method: str = Field(examples=["qlora"])
+    verdict: Literal["fits", "tight", "too_big"] = Field(description="`tight`: less than a tenth would be left.")
+    bytes: int
+    parts: dict[str, int] = Field(examples=[{"weights": 5_400_000_000, "activations": 1_200_000_000}])
+    most_rows: int = Field(description="How many rows fit at once, as a power of two up to 64; 0 where not even one.")
+
+
 class BaseOut(Out):
     """A base model. `facts`: architecture, parameters, bytes, dtype, context length, vocabulary, template, licence."""
 
     path: str = Field(examples=["stories260k"])
     revision: str | None = None
+    kind: Literal["base", "instruct"] = Field(
+        "base", description="Whether it was taught to answer, as far as can be seen."
+    )
     facts: Json
     problem: ProblemOut | None = Field(None, description="Why it cannot be used, if it cannot.")
+    fits: list[FitOut] = Field([], description="By accelerator and method; empty where the model's shape is not known.")
+
+
+class HubModelOut(Out):
+    """A model on the hub, as it can be judged before anything is downloaded."""
+
+    id: str = Field(examples=["Qwen/Qwen3-0.6B"])
+    revision: str = Field(description="The commit that a download takes.")
+    kind: Literal["base", "instruct"] = "base"
+    parameters: int | None = None
+    bytes: int | None = Field(None, description="What a download takes.")
+    downloads: int = 0
+    licence: str | None = None
+    gated: bool = Field(False, description="Its terms must be accepted on the hub first.")
+    address: str = Field(description="Its page on the hub.")
+    facts: Json
+    problem: ProblemOut | None = Field(None, description="Why it cannot be used, if it cannot.")
+    fits: list[FitOut] = []
 
 
 class RecipeVersionOut(Out):
@@ -233,6 +368,23 @@ class RunOut(Out):
     discarded_at: datetime | None = None
 
 
+class Choices(Out):
+    """What lists of runs can be narrowed by."""
+
+    models: list[str]
+    datasets: list[str]
+    people: list[str]
+
+
+class HitOut(Out):
+    """Something whose name holds the words that were searched for."""
+
+    kind: Literal["run", "dataset", "model", "recipe"]
+    name: str = Field(examples=["support-answers"])
+    note: str | None = Field(None, examples=["training"], description="The state of a run.")
+    address: str = Field(examples=["/datasets/support-answers"], description="Its page.")
+
+
 class WaitOut(Out):
     """Why nothing moves: the host that is needed is not heard of.
 
@@ -251,6 +403,7 @@ class RunDetailOut(RunOut):
     recipe: Json = Field(description="The recipe, every setting written out.")
     facts: Json = Field(description="What the trainer found: parameters, quantised layers, tokens, device.")
     notes: list[ProblemOut]
+    note: str = Field("", description="What people wrote beside it.", examples=["Rank 16, as agreed."])
     base: Json = Field(description="The base model as it was pinned.")
     sets: list[Json] = Field(description="The data-set versions as they were pinned.")
     waits_for: WaitOut | None = Field(None, description="The host that the run waits for, where it is not heard of.")
@@ -286,6 +439,10 @@ class CurvesOut(Out):
     """Curves as `[step, value]`, thinned so that no extreme is lost."""
 
     curves: dict[str, list[tuple[int, Value]]] = Field(examples=[{"loss": [[1, 6.14], [2, 5.9]]}])
+    times: list[tuple[int, float]] = Field(
+        [], description="When these steps were measured, in seconds since the epoch; with `times` alone."
+    )
+    steps_a_pass: float | None = Field(None, description="How many steps are one pass over the data.")
     seq: int = Field(description="Follow the events after this number to go on.")
 
 
@@ -352,6 +509,8 @@ class DeviceOut(Out):
     name: str = Field(examples=["cuda:0"])
     title: str
     memory_bytes: int
+    run: str | None = Field(None, description="The run that holds it now.")
+    held_gib: float | None = Field(None, description="What that run's trainer last said it holds, at its peak.")
 
 
 class WorkerOut(Out):
@@ -362,4 +521,41 @@ class WorkerOut(Out):
     runs: list[str] = Field(description="Names of the runs that it holds.")
     started_at: datetime
     seen_at: datetime
+    drained_at: datetime | None = Field(None, description="Since when it takes no further run.")
     is_alive: bool = Field(description="Whether it was heard of lately.")
+
+
+# ---- storage --------------------------------------------------------------------------------------------------------
+
+
+class RunBytesOut(Out):
+    id: UUID
+    name: str | None = Field(None, description="Null where the run is gone.")
+    owner: str | None = None
+    state: StateName | None = None
+    bytes: int
+
+
+class WasteOut(Out):
+    """What a clean-up deletes: nothing that a row names or an act can bring back."""
+
+    uploads: int = Field(description="Uploads that nobody went on with for a day.")
+    upload_bytes: int
+    artifacts: int = Field(description="Artifacts that a later end of their run replaced.")
+    artifact_bytes: int
+    runs: int = Field(description="Discarded runs whose time to be brought back is over.")
+    run_bytes: int
+    total_bytes: int
+
+
+class StorageOut(Out):
+    """The disk under the home. It is measured now and then in the background; null figures are not known yet."""
+
+    at: datetime | None = None
+    is_measuring: bool
+    total_bytes: int | None = None
+    free_bytes: int | None = None
+    used_bytes: int | None = None
+    kinds: dict[str, int] = Field(default_factory=dict, examples=[{"models": 9663676416, "checkpoints": 1048576}])
+    runs: list[RunBytesOut] = Field(default_factory=list, description="The largest runs.")
+    waste: WasteOut | None = None

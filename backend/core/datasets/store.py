@@ -7,15 +7,15 @@ writes the row. A file whose row was never committed is seen by nobody, and `cle
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
-from sqlalchemy import func, or_, select, text
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import Select, String, UnaryExpression, cast, distinct, func, or_, select, text, true
+from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlalchemy.orm import Session
 
 from backend.core import uploads
@@ -202,8 +202,37 @@ class Listed:
     owner: str | None
 
 
-def listing(session: Session, *, limit: int = 100, offset: int = 0) -> list[Listed]:
+Sort = Literal["changed", "name", "rows", "size"]
+ORDERS: dict[str, tuple[UnaryExpression[Any], ...]] = {
+    "changed": (DatasetVersion.id.desc(),),
+    "name": (func.lower(Dataset.name).asc(),),
+    "rows": (DatasetVersion.rows.desc(), DatasetVersion.id.desc()),
+    "size": (DatasetVersion.source_bytes.desc(), DatasetVersion.id.desc()),
+}
+
+
+@dataclass(frozen=True)
+class Narrowed:
+    """What a list is narrowed to, and its order."""
+
+    q: str = ""
+    format: str = ""
+    sort: Sort = "changed"
+    name: str = ""
+
+
+def listing(session: Session, *, limit: int = 100, offset: int = 0, wanted: Narrowed = Narrowed()) -> list[Listed]:
     """The data sets, those that changed last first."""
+    query = _wanted(wanted).order_by(*ORDERS[wanted.sort]).limit(limit).offset(offset)
+    return [Listed(*row) for row in session.execute(query)]
+
+
+def count(session: Session, wanted: Narrowed) -> int:
+    """How many data sets the list would hold."""
+    return session.scalar(select(func.count()).select_from(_wanted(wanted).subquery())) or 0
+
+
+def _wanted(wanted: Narrowed) -> Select[Any]:
     counted = (
         select(DatasetVersion.dataset_id, func.max(DatasetVersion.number).label("number"), func.count().label("count"))
         .group_by(DatasetVersion.dataset_id)
@@ -215,9 +244,43 @@ def listing(session: Session, *, limit: int = 100, offset: int = 0) -> list[List
         .join(DatasetVersion, (DatasetVersion.dataset_id == Dataset.id) & (DatasetVersion.number == counted.c.number))
         .outerjoin(User, User.id == Dataset.owner_id)
         .where(Dataset.deleted_at.is_(None))
-        .order_by(DatasetVersion.id.desc())
     )
-    return [Listed(*row) for row in session.execute(query.limit(limit).offset(offset))]
+    if wanted.q:
+        named = Dataset.name.icontains(wanted.q, autoescape=True)
+        columned = DatasetVersion.facts["columns"].astext.icontains(wanted.q, autoescape=True)
+        query = query.where(or_(named, columned))
+    if wanted.format:
+        query = query.where(DatasetVersion.format == wanted.format)
+    if wanted.name:
+        query = query.where(Dataset.name == unicodedata.normalize("NFC", wanted.name))
+    return query
+
+
+def formats_in_use(session: Session) -> list[str]:
+    """The shapes of all that is there."""
+    query = select(DatasetVersion.format).join(Dataset, Dataset.id == DatasetVersion.dataset_id)
+    return sorted(session.scalars(query.where(Dataset.deleted_at.is_(None)).distinct()))
+
+
+def runs_of(session: Session, dataset_ids: Sequence[UUID]) -> dict[UUID, int]:
+    """How many runs learned from each, by the versions that they name."""
+    each = func.jsonb_array_elements(Run.data).table_valued("value", joins_implicitly=True)
+    pin = cast(each.c.value, JSONB)["version_id"].astext
+    query = (
+        select(DatasetVersion.dataset_id, func.count(distinct(Run.id)))
+        .select_from(Run)
+        .join(each, true())
+        .join(DatasetVersion, cast(DatasetVersion.id, String) == pin)
+        .where(DatasetVersion.dataset_id.in_(dataset_ids))
+        .group_by(DatasetVersion.dataset_id)
+    )
+    return {row[0]: row[1] for row in session.execute(query)} if dataset_ids else {}
+
+
+def removed(session: Session, limit: int = 100) -> list[Dataset]:
+    """Data sets that were deleted and can be brought back, the latest first."""
+    query = select(Dataset).where(Dataset.deleted_at.is_not(None)).order_by(Dataset.deleted_at.desc())
+    return list(session.scalars(query.limit(limit)))
 
 
 def rows(storage: Storage, version: DatasetVersion, offset: int = 0, limit: int = 20) -> list[Row]:

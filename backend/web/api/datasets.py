@@ -7,17 +7,18 @@ from functools import partial
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Path, Query, Request
+from pydantic import Field, TypeAdapter, ValidationError
 from sqlalchemy.orm import Session
 from starlette.responses import JSONResponse, Response
 
 from backend.core import people, uploads
-from backend.core.datasets import operations, store
-from backend.core.errors import StudioError
+from backend.core.datasets import operations, probe, store
+from backend.core.errors import Invalid, StudioError
 from backend.core.models import Dataset
 from backend.core.storage import storage
 from backend.web import previews, reading
 from backend.web.deps import AnEdge, Edge, may_change
-from backend.web.shapes import DatasetDetailOut, DatasetOut, OperationOut, PreviewOut, RowsOut
+from backend.web.shapes import DatasetDetailOut, DatasetOut, OperationOut, PreviewOut, ProbeOut, RowsOut
 
 router = APIRouter(prefix="/datasets", tags=["data sets"])
 
@@ -35,6 +36,23 @@ FILE_BODY: dict[str, Any] = {
         "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
     }
 }
+HEAD_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "description": "The first bytes of the file, at most 256 KiB.",
+        "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+    }
+}
+COLUMNS = TypeAdapter(dict[str, Annotated[str, Field(max_length=300)]])
+FormatName = Annotated[str | None, Query(max_length=40, description="The shape, where the guess is wrong.")]
+Columns = Annotated[
+    str,
+    Query(
+        max_length=4000,
+        description="Which column plays which role, as JSON; an empty one leaves an optional role out.",
+        examples=['{"prompt": "Question", "completion": "Answer"}'],
+    ),
+]
 UPLOADED: dict[int | str, dict[str, Any]] = {
     202: {"model": OperationOut, "description": "A large file: it is read in the background; follow the operation."}
 }
@@ -46,17 +64,53 @@ async def put(
     request: Request,
     edge: AnEdge,
     filename: Annotated[str, Query(max_length=255, description="What the file is called; it is only shown.")] = "",
-    format: Annotated[str | None, Query(max_length=40, description="The shape, where the guess is wrong.")] = None,
+    format: FormatName = None,
+    columns: Columns = "",
     skip_bad_rows: Annotated[bool, Query(description="Leave out rows with problems, and say which.")] = False,
 ) -> Any:
     """Send a file as a new data set, or as the next version of one. It is streamed, hashed, checked and normalised;
     every problem comes back at once, by row. The same content again gives the same version."""
     store.check_name(name)  # before the body: what will be refused need not cost an upload
+    chosen = {"format": format, "columns": columns_of(columns), "skip_bad_rows": skip_bad_rows}
     await edge.read(lambda session: check_owner(session, edge, name))
     limit = int(edge.settings.upload_limit_gib * GIB)
     received = await uploads.receive(request.stream(), edge.settings.folder("uploads"), limit)
-    choices = {"format": format, "skip_bad_rows": skip_bad_rows, "owner_id": edge.who.id}
-    return await take_in(edge, store.upload(name, filename or name, received, **choices))
+    return await take_in(edge, store.upload(name, filename or name, received, **chosen, owner_id=edge.who.id))
+
+
+def columns_of(text: str) -> dict[str, str] | None:
+    """Role → column out of its JSON. Raises `Invalid`."""
+    if not text:
+        return None
+    try:
+        return COLUMNS.validate_json(text)
+    except ValidationError:
+        raise Invalid(
+            "The choice of columns is no JSON object of texts.",
+            hint='Write it as {"output": "Answer"}: the role, then its column.',
+            where="columns",
+            code="columns",
+        ) from None
+
+
+@router.post("/probe", openapi_extra=HEAD_BODY)
+async def look(
+    request: Request,
+    edge: AnEdge,
+    filename: Annotated[str, Query(max_length=255, description="What the file is called; its ending counts.")],
+    size: Annotated[int, Query(ge=0, description="Bytes of the whole file.")],
+    format: FormatName = None,
+    columns: Columns = "",
+) -> ProbeOut:
+    """Look at the beginning of a file before sending it: its shape, its columns with examples, the first rows as they would
+    be read, and what is wrong with them. Nothing is kept."""
+    choice = columns_of(columns)
+    head = await uploads.receive(request.stream(), edge.settings.folder("uploads"), probe.HEAD_BYTES)
+    glimpse = probe.Glimpse(str(head.path), filename, max(size, head.bytes), format, choice)
+    try:
+        return ProbeOut.model_validate(await asyncio.to_thread(probe.probe, glimpse))
+    finally:
+        head.path.unlink(missing_ok=True)
 
 
 async def take_in(edge: Edge, upload: store.Upload) -> DatasetDetailOut | Response:
@@ -105,9 +159,14 @@ async def list_datasets(
     edge: AnEdge,
     limit: Annotated[int, Query(ge=1, le=200)] = 100,
     offset: Annotated[int, Query(ge=0, le=1_000_000)] = 0,
+    q: Annotated[str, Query(max_length=100, description="Words in the name, or in a column's.")] = "",
+    format: FormatName = None,
+    sort: Annotated[store.Sort, Query(description="The order.")] = "changed",
+    name: Annotated[str, Query(max_length=300, description="The one of exactly this name, if it is there.")] = "",
 ) -> list[DatasetOut]:
     """Data sets with their newest versions, those that changed last first."""
-    return await edge.read(partial(reading.dataset_outs, limit=limit, offset=offset))
+    wanted = store.Narrowed(q, format or "", sort, name)
+    return await edge.read(partial(reading.dataset_outs, limit=limit, offset=offset, wanted=wanted))
 
 
 @router.get("/{name}")

@@ -1,12 +1,14 @@
 """Resumable uploads by tus 1.0 (core, creation, termination): https://tus.io/protocols/resumable-upload.
 
 The file becomes a version of the data set that `Upload-Metadata` names (`dataset`, `filename`, optionally `format`,
-`skip_bad_rows`) with the last piece: that PATCH answers 204 with `Location` naming the data set, or the operation that
-reads it.
+`columns`, `skip_bad_rows`) with the last piece: that PATCH answers 204 with `Location` naming the data set, or the operation
+that reads it. Each answer to a piece tells in `Upload-Rows` how many rows have come so far, where they can be counted.
 """
 
 from __future__ import annotations
 
+import asyncio
+from datetime import UTC, datetime
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -17,12 +19,16 @@ from starlette.responses import Response
 from backend.core import uploads
 from backend.core.datasets import store
 from backend.core.errors import BadRequest, NotFound
-from backend.web.api.datasets import GIB, check_owner, take_in
+from backend.core.tallies import Tallies
+from backend.web.api.datasets import GIB, check_owner, columns_of, take_in
 from backend.web.deps import AnEdge, Edge
+from backend.web.shapes import UploadOut
 
 router = APIRouter(prefix="/uploads", tags=["uploads"])
 
 PIECE = "application/offset+octet-stream"
+TALLIES = Tallies()
+"""Of all uploads of this process, by their ids."""
 PIECE_BODY: dict[str, Any] = {
     "requestBody": {"required": True, "content": {PIECE: {"schema": {"type": "string", "format": "binary"}}}}
 }
@@ -51,6 +57,7 @@ async def create(
     metadata = uploads.metadata_of(upload_metadata)
     name = metadata.get("dataset", "")
     store.check_name(name)
+    columns_of(metadata.get("columns", ""))
     await edge.read(lambda session: check_owner(session, edge, name))
     limit = int(edge.settings.upload_limit_gib * GIB)
     made = uploads.create(folder(edge), upload_length, metadata, str(edge.who.id), limit)
@@ -69,11 +76,41 @@ def own(edge: Edge, upload: UUID) -> uploads.Session:
     return session
 
 
+@router.get("")
+async def list_uploads(edge: AnEdge) -> list[UploadOut]:
+    """One's own uploads that broke off or still flow, the newest first. The same file, sent on from `offset`, ends them."""
+    return await asyncio.to_thread(unfinished, edge)
+
+
+def unfinished(edge: Edge) -> list[UploadOut]:
+    """Those that wait for more bytes."""
+    found = uploads.sessions(folder(edge), str(edge.who.id))
+    return [upload_out(session) for session in found if not session.is_complete]
+
+
+def upload_out(session: uploads.Session) -> UploadOut:
+    said = {key: session.metadata.get(key) for key in ("modified", "head")}
+    return UploadOut(
+        id=session.id,
+        dataset=session.metadata["dataset"],
+        filename=uploads.file_name(session),
+        length=session.length,
+        offset=session.offset,
+        begun_at=datetime.fromtimestamp(session.begun, UTC),
+        **said,
+    )
+
+
 @router.head("/{upload}")
 async def offset(upload: UUID, edge: AnEdge) -> Response:
     """How far it has come."""
     session = own(edge, upload)
-    return answer(200, Upload_Offset=session.offset, Upload_Length=session.length)
+    return answer(200, Upload_Offset=session.offset, Upload_Length=session.length, **rows_so_far(session))
+
+
+def rows_so_far(session: uploads.Session) -> dict[str, int]:
+    tally = TALLIES.at(session.id, session.offset)
+    return {} if tally is None or tally.rows is None else {"Upload_Rows": tally.rows}
 
 
 @router.patch("/{upload}", status_code=204, openapi_extra=PIECE_BODY)
@@ -83,11 +120,11 @@ async def append(upload: UUID, request: Request, edge: AnEdge, upload_offset: An
         raise BadRequest(f"A piece comes as {PIECE}.", where="Content-Type")
     own(edge, upload)
     try:
-        session = await uploads.append(folder(edge), upload, upload_offset, request.stream())
+        session = await uploads.append(folder(edge), upload, upload_offset, request.stream(), TALLIES)
     except ClientDisconnect:
         return answer(204)  # a pause: what came is kept, and nobody reads this answer
     if not session.is_complete:
-        return answer(204, Upload_Offset=session.offset)
+        return answer(204, Upload_Offset=session.offset, **rows_so_far(session))
     return answer(204, Upload_Offset=session.offset, Location=await finished(edge, session))
 
 
@@ -95,12 +132,14 @@ async def finished(edge: Edge, session: uploads.Session) -> str:
     """Take the whole file in; the address of what became of it."""
     words = session.metadata
     name = words["dataset"]
-    received = uploads.finish(folder(edge), session.id)
+    received = await asyncio.to_thread(uploads.finish, folder(edge), session.id, TALLIES)
+    TALLIES.forget(session.id)
     upload = store.upload(
         name,
         words.get("filename") or name,
         received,
         format=words.get("format") or None,
+        columns=columns_of(words.get("columns", "")),
         skip_bad_rows=words.get("skip_bad_rows") == "true",
         owner_id=edge.who.id,
     )
@@ -112,4 +151,5 @@ async def finished(edge: Edge, session: uploads.Session) -> str:
 async def cancel(upload: UUID, edge: AnEdge) -> Response:
     own(edge, upload)
     uploads.discard(folder(edge), upload)
+    TALLIES.forget(upload)
     return answer(204)

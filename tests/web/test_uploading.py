@@ -1,0 +1,229 @@
+"""Files on their way in: looked at before they are sent, counted while they flow, gone on with, mapped, listed."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import time
+from base64 import b64encode
+from collections.abc import Mapping
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from backend.core.models import DatasetVersion, Role
+from tests.web.conftest import account, client_of, queued_run
+
+ROW = b'{"instruction": "Who eats mice?", "output": "The owl."}\n'
+TABLE = b"Frage\r,Antwort,Nummer\r\n" + b'"Wer\njagt?",Die Eule.,7\r\n' * 3
+PIECE = {"content-type": "application/offset+octet-stream"}
+
+
+async def looked(client: httpx.AsyncClient, head: bytes, filename: str, size: int = 0, **choice: str) -> httpx.Response:
+    query = {"filename": filename, "size": str(size or len(head)), **choice}
+    return await client.post("/api/v1/datasets/probe", params=query, content=head)
+
+
+def metadata(**words: str) -> dict[str, str]:
+    return {"upload-metadata": ",".join(f"{key} {b64encode(text.encode()).decode()}" for key, text in words.items())}
+
+
+async def begun(client: httpx.AsyncClient, length: int, **words: str) -> str:
+    made = await client.post("/api/v1/uploads", headers={"upload-length": str(length)} | metadata(**words))
+    assert made.status_code == 201, made.text
+    return made.headers["location"]
+
+
+async def send(client: httpx.AsyncClient, place: str, offset: int, piece: bytes) -> httpx.Response:
+    return await client.patch(place, content=piece, headers=PIECE | {"upload-offset": str(offset)})
+
+
+async def test_the_beginning_of_a_file_tells_its_shape_and_its_first_rows(member: httpx.AsyncClient) -> None:
+    told = (await looked(member, (ROW * 4000)[: 200 << 10], "owls.jsonl", size=10**9)).json()
+    assert (told["file"], told["format"], told["is_whole"]) == ("jsonl", "alpaca", False)
+    assert told["mapping"] == {"instruction": "instruction", "output": "output"}
+    assert [turn["content"] for turn in told["rows"][0]["messages"]] == ["Who eats mice?", "The owl."]
+    assert told["columns"][1] == {"name": "output", "examples": ["The owl."]}
+    assert (len(told["rows"]), told["bad"], told["error"]) == (3, 0, None)
+
+
+async def test_unknown_columns_are_told_with_every_shape_and_a_choice_is_shown_at_once(
+    member: httpx.AsyncClient,
+) -> None:
+    told = (await looked(member, TABLE, "fragen.csv")).json()
+    assert (told["format"], told["error"]["code"]) == (None, "rows.unknown_shape")
+    assert [column["name"] for column in told["columns"]] == ["Frage", "Antwort", "Nummer"]
+    pairs = next(each for each in told["formats"] if each["name"] == "prompt_completion")
+    assert [part["name"] for part in pairs["parts"] if part["required"]] == ["prompt", "completion"]
+    choice = {"prompt": "Frage", "completion": "Antwort"}
+    chosen = await looked(member, TABLE, "fragen.csv", format="prompt_completion", columns=json.dumps(choice))
+    assert chosen.json()["mapping"] == choice
+    assert chosen.json()["rows"][0]["messages"][0]["content"] == "Wer\njagt?"
+
+
+async def test_a_role_that_cannot_be_played_is_told_by_row(member: httpx.AsyncClient) -> None:
+    nested = b'{"data": {"q": "Who?"}, "answer": "The owl."}\n' * 2
+    choice = json.dumps({"prompt": "data", "completion": "answer"})
+    told = (await looked(member, nested, "a.jsonl", format="prompt_completion", columns=choice)).json()
+    assert (told["bad"], told["rows"]) == (2, [])
+    assert "an object here, not text" in told["problems"][0]["message"]
+    dotted = json.dumps({"prompt": "data.q", "completion": "answer"})
+    told = (await looked(member, nested, "a.jsonl", format="prompt_completion", columns=dotted)).json()
+    assert told["error"]["code"] == "rows.missing_column"
+    assert (await looked(member, nested, "a.jsonl", columns="[1]")).status_code == 422
+
+
+HOSTILE: Mapping[str, tuple[str, bytes, int]] = {
+    "a bomb": ("bomb.jsonl.gz", gzip.compress(b'{"a": "' + b"a" * 50_000_000), 0),
+    "a line of ten megabytes": ("long.jsonl.gz", gzip.compress(b'{"text": "' + b"a" * 10_000_000 + b'"}\n'), 0),
+    "noise": ("noise.jsonl", os.urandom(200_000), 0),
+    "deep JSON": ("deep.jsonl", b'{"a":' * 50_000 + b"\n", 0),
+    "a deep list": ("deep.json", b'[{"a":' + b"[" * 200_000, 10**9),
+    "twenty thousand columns": ("wide.csv", b",".join(b"c%d" % at for at in range(20_000)) + b"\n1\n", 0),
+    "half an archive": ("half.jsonl.gz", gzip.compress(ROW * 9)[:40], 0),
+    "what claims to be Parquet": ("fake.parquet", b"PAR1" + os.urandom(5000) + b"PAR1", 0),
+    "nothing": ("empty.jsonl", b"", 0),
+}
+
+
+@pytest.mark.parametrize("what", HOSTILE)
+async def test_a_hostile_beginning_is_answered_in_words_and_in_time(member: httpx.AsyncClient, what: str) -> None:
+    name, body, size = HOSTILE[what]
+    started = time.monotonic()
+    answer = await looked(member, body[: 256 << 10], name, size=size or len(body))
+    assert time.monotonic() - started < 4, "two seconds, on a core that is shared"
+    assert answer.status_code in (200, 422)
+    if answer.status_code == 422:
+        assert answer.json()["error"]["message"].endswith(".")
+    else:
+        assert answer.json()["rows"] == []
+
+
+async def test_a_look_takes_no_more_than_a_beginning_and_no_viewers(
+    member: httpx.AsyncClient, viewer: httpx.AsyncClient
+) -> None:
+    assert (await looked(member, b"a" * (300 << 10), "a.txt")).status_code == 413
+    assert (await looked(viewer, ROW, "a.jsonl")).status_code == 403
+
+
+async def test_columns_are_mapped_into_a_data_set_by_either_way(member: httpx.AsyncClient) -> None:
+    choice = {"format": "prompt_completion", "columns": json.dumps({"prompt": "Frage", "completion": "Antwort"})}
+    put = await member.put("/api/v1/datasets/put", params={"filename": "f.csv", **choice}, content=TABLE)
+    assert put.status_code == 201, put.text
+    place = await begun(member, len(TABLE), dataset="tus", filename="f.csv", **choice)
+    assert (await send(member, place, 0, TABLE)).headers["location"].startswith("/api/v1/datasets/")
+    for name in ("put", "tus"):
+        rows = (await member.get(f"/api/v1/datasets/{name}/rows")).json()["rows"]
+        assert [turn["content"] for turn in rows[0]["messages"]] == ["Wer\njagt?", "Die Eule."]
+
+
+async def test_an_optional_role_can_be_left_out(member: httpx.AsyncClient) -> None:
+    body = b'{"instruction": "Who?", "context": "a note to myself", "output": "The owl."}\n'
+    query = {"format": "alpaca", "columns": '{"input": ""}'}
+    await member.put("/api/v1/datasets/owls", params=query, content=body)
+    rows = (await member.get("/api/v1/datasets/owls/rows")).json()["rows"]
+    assert rows[0]["messages"][0]["content"] == "Who?"
+
+
+@pytest.mark.parametrize(
+    ("name", "body", "rows"),
+    [
+        ("a.jsonl", ROW * 5000 + b"\n\n", 5000),
+        ("a.jsonl.gz", gzip.compress(ROW * 30_000), 30_000),
+        ("a.csv", b"prompt,completion\n" + b'"one\ntwo ""three""",four\n' * 4000, 4000),
+        ("a.txt", b"one line\n\n" * 4000 + b"the last", 4001),
+    ],
+)
+async def test_rows_are_counted_while_they_flow(member: httpx.AsyncClient, name: str, body: bytes, rows: int) -> None:
+    place = await begun(member, len(body) + 1, dataset="owls", filename=name)
+    at = 0
+    while at < len(body):
+        piece = body[at : at + len(body) // 3]
+        answer = await send(member, place, at, piece)
+        at += len(piece)
+    assert int(answer.headers["upload-rows"]) == rows
+    assert int((await member.head(place)).headers["upload-rows"]) == rows
+
+
+async def test_no_count_is_told_where_none_can_be(member: httpx.AsyncClient) -> None:
+    place = await begun(member, 10**6, dataset="owls", filename="a.json")
+    assert "upload-rows" not in (await send(member, place, 0, b"[" + b'{"text": "a"},' * 900)).headers
+
+
+async def test_unfinished_uploads_are_listed_to_their_owner_alone(
+    member: httpx.AsyncClient, app: FastAPI, session: Session
+) -> None:
+    assert (await member.get("/api/v1/uploads")).json() == []
+    place = await begun(member, 500, dataset="owls", filename="owls.jsonl", modified="17", head="cafe")
+    await send(member, place, 0, ROW)
+    (listed,) = (await member.get("/api/v1/uploads")).json()
+    assert place.endswith(listed["id"])
+    known = {key: listed[key] for key in ("dataset", "filename", "length", "offset", "modified", "head")}
+    assert known == {
+        "dataset": "owls",
+        "filename": "owls.jsonl",
+        "length": 500,
+        "offset": len(ROW),
+        "modified": "17",
+        "head": "cafe",
+    }
+    page = (await member.get("/datasets")).text
+    assert f'data-unfinished="{listed["id"]}"' in page
+    async with client_of(app, account(session, Role.ADMIN).headers) as other:
+        assert (await other.get("/api/v1/uploads")).json() == []
+        assert (await other.delete(place)).status_code == 404
+    assert (await member.delete(place)).status_code == 204
+    assert (await member.get("/api/v1/uploads")).json() == []
+
+
+async def test_the_list_is_searched_narrowed_and_sorted_by_its_address(member: httpx.AsyncClient) -> None:
+    await member.put("/api/v1/datasets/owls", content=ROW * 2 + ROW.replace(b"owl", b"cat"))
+    await member.put("/api/v1/datasets/stories", content=b'{"text": "Once."}\n' * 9)
+    names = [each["name"] for each in (await member.get("/api/v1/datasets?sort=rows")).json()]
+    assert names == ["stories", "owls"]
+    for query in ("q=OWL", "q=instruction", "format=alpaca", "name=owls", "sort=name&limit=1"):
+        assert [each["name"] for each in (await member.get(f"/api/v1/datasets?{query}")).json()] == ["owls"], query
+    assert (await member.get("/api/v1/datasets?sort=luck")).status_code == 422
+    page = (await member.get("/datasets?q=instruction&shape=alpaca&sort=rows")).text
+    assert '/datasets/owls"' in page
+    assert '/datasets/stories"' not in page
+    assert "1 row repeats" in page
+    assert "No data set is called so" in (await member.get("/datasets?q=nothing")).text
+
+
+async def test_a_list_says_how_many_runs_learned_from_each(member: httpx.AsyncClient, session: Session) -> None:
+    await member.put("/api/v1/datasets/owls", content=ROW)
+    version = session.scalars(select(DatasetVersion)).one()
+    run = queued_run(session)
+    run.data = [{"name": "owls", "version": 1, "version_id": str(version.id)}] * 2
+    session.commit()
+    assert [each["runs"] for each in (await member.get("/api/v1/datasets")).json()] == [1]
+
+
+async def test_a_deleted_data_set_is_listed_and_brought_back(member: httpx.AsyncClient, session: Session) -> None:
+    await member.put("/api/v1/datasets/owls", content=ROW)
+    dataset = session.scalars(select(DatasetVersion)).one().dataset_id
+    await member.post("/datasets/owls/delete")
+    assert "owls was deleted" in (await member.get("/datasets?deleted=owls")).text
+    assert f"/datasets/{dataset}/restore" in (await member.get("/datasets?removed=1")).text
+    assert (await member.post(f"/datasets/{dataset}/restore")).status_code == 303
+    assert (await member.get("/api/v1/datasets/owls")).status_code == 200
+
+
+@pytest.mark.parametrize("example", ["questions", "chats", "stories"])
+async def test_an_example_becomes_a_data_set_without_a_flaw(member: httpx.AsyncClient, example: str) -> None:
+    assert "Try a small example" in (await member.get("/datasets")).text
+    form = {"example": example}
+    made = await member.post("/datasets/example", data=form)
+    assert made.status_code == 303, made.text
+    (listed,) = (await member.get("/api/v1/datasets")).json()
+    assert made.headers["location"].endswith(listed["name"].replace(" ", "%20"))
+    facts = listed["version"]["facts"]
+    assert (facts["skipped"], facts["duplicates"], facts["rows"] >= 90) == (0, 0, True)
+    assert (await member.post("/datasets/example", data=form)).status_code == 303
+    assert (await member.get("/api/v1/datasets")).json()[0]["versions"] == 1
+    assert (await member.post("/datasets/example", data={"example": "none"})).status_code == 404
