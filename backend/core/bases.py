@@ -92,7 +92,7 @@ class Listed:
 def find(choice: ModelChoice, settings: Settings) -> Found:
     """The base model that was chosen, looked at. May download. Raises `StudioError` in words."""
     folder = locate(choice, settings)
-    is_of_hub = _hub_folder() in folder.parents
+    is_of_hub = hub_folder() in folder.parents
     revision = folder.name if is_of_hub and COMMIT.fullmatch(folder.name) else None
     return Found(folder, revision, inspect(folder))
 
@@ -139,12 +139,15 @@ def _outside(path: str) -> Forbidden:
 
 
 def list_bases(settings: Settings) -> list[Listed]:
-    """Every model folder under the roots, usable or not. Blocks; a folder that has not changed is not read again."""
+    """Every model folder under the roots, usable or not, and what was downloaded from the hub. Blocks; a folder that has
+    not changed is not read again."""
     found: dict[str, Listed] = {}
     for root in settings.all_model_roots:
         for folder in _model_folders(root):
             name = folder.relative_to(root).as_posix()
             found.setdefault(name, _listed(name, folder, settings))
+    for each in _downloaded():
+        found.setdefault(each.path, each)
     return sorted(found.values(), key=lambda each: each.path.lower())
 
 
@@ -161,8 +164,43 @@ def _listed(name: str, folder: Path, settings: Settings) -> Listed:
         return Listed(name, folder, None, problem)
 
 
+def _downloaded() -> Iterator[Listed]:
+    """Language models in the hub's cache. It is shared with other programs, so what is no such model is passed over."""
+    for repository in sorted(hub_folder().glob("models--*")):
+        name = repository.name.removeprefix("models--").replace("--", "/")
+        folder = _newest_snapshot(repository)
+        if folder is None or not HUB_ID.fullmatch(name):
+            continue
+        try:
+            yield Listed(name, folder, inspect(folder), None, folder.name)
+        except StudioError as problem:
+            if problem.code == "model.damaged":  # it broke off, most likely
+                yield Listed(name, folder, None, problem, folder.name)
+
+
+def _newest_snapshot(repository: Path) -> Path | None:
+    found = [path for path in (repository / "snapshots").glob("*") if COMMIT.fullmatch(path.name)]
+    return max(found, key=lambda path: path.stat().st_mtime, default=None)
+
+
+def _whole_in_cache(hub_id: str, revision: str | None) -> Path | None:
+    """A model that was downloaded before and can be used: it is taken as it lies, and nobody is asked for a newer one."""
+    repository = hub_folder() / f"models--{hub_id.replace('/', '--')}"
+    folder = repository / "snapshots" / revision if revision else _newest_snapshot(repository)
+    if folder is None or not COMMIT.fullmatch(folder.name) or not folder.is_dir():
+        return None
+    try:
+        inspect(folder)
+    except StudioError:
+        return None
+    return folder.resolve()
+
+
 def download(hub_id: str, revision: str | None) -> Path:
     """The snapshot of a hub model, weights in safetensors only. `HF_TOKEN`, `HF_HOME` and `HF_HUB_OFFLINE` are honoured."""
+    if here := _whole_in_cache(hub_id, revision):
+        return here
+    from httpx import HTTPError
     from huggingface_hub import errors, snapshot_download
 
     where = f"“{hub_id}”" + (f" at {revision}" if revision else "")
@@ -170,8 +208,8 @@ def download(hub_id: str, revision: str | None) -> Path:
         folder = snapshot_download(
             hub_id,
             revision=revision,
-            cache_dir=_hub_folder(),
-            local_files_only=_is_offline(),
+            cache_dir=hub_folder(),
+            local_files_only=is_offline(),
             allow_patterns=list(NEEDED_FILES),
         )
     except errors.GatedRepoError as error:
@@ -180,7 +218,13 @@ def download(hub_id: str, revision: str | None) -> Path:
     except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError, errors.HFValidationError) as error:
         hint = "Check the name and the revision; for a private one set HF_TOKEN."
         raise NotFound(f"There is no model {where}.", hint=hint, where="model.path", code="model.unknown") from error
-    except (errors.LocalEntryNotFoundError, errors.HfHubHTTPError, errors.OfflineModeIsEnabled, OSError) as error:
+    except (
+        errors.LocalEntryNotFoundError,
+        errors.HfHubHTTPError,
+        errors.OfflineModeIsEnabled,
+        HTTPError,
+        OSError,
+    ) as error:
         raise Unavailable(
             f"The model {where} is under no model root and cannot be fetched from the hub.",
             hint="Put its folder under a model root, or try again when the hub can be reached.",
@@ -189,12 +233,14 @@ def download(hub_id: str, revision: str | None) -> Path:
     return Path(folder).resolve()
 
 
-def _hub_folder() -> Path:
+def hub_folder() -> Path:
+    """Where the hub's models are kept, for this program and others."""
     home = os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface"
     return Path(os.environ.get("HF_HUB_CACHE") or Path(home) / "hub").expanduser().resolve()
 
 
-def _is_offline() -> bool:
+def is_offline() -> bool:
+    """Whether the environment forbids to ask the hub."""
     return any(
         os.environ.get(name, "").upper() in ("1", "ON", "YES", "TRUE")
         for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
@@ -264,12 +310,17 @@ def check_files(folder: Path) -> dict[str, Any]:
     if not (folder / "config.json").exists():
         raise Invalid("There is no config.json: this is no model folder.", code="model.no_config")
     config = _json(folder, "config.json")
-    problems = [*_code_in(config, "config.json"), *_unfit(config), *_missing_files(folder)]
+    problems = [*unusable(config), *_missing_files(folder)]
     for name in ("tokenizer_config.json", "processor_config.json", "preprocessor_config.json"):
         problems += _code_in(_json(folder, name), name)
     if problems:
         raise Invalid("This model cannot be used as a base.", code="model.refused", problems=tuple(problems))
     return config
+
+
+def unusable(config: dict[str, Any]) -> list[Problem]:
+    """What keeps a model of this configuration from being a base, wherever its files are."""
+    return [*_code_in(config, "config.json"), *_unfit(config)]
 
 
 def _unsafe_entries(folder: Path) -> Iterator[Problem]:

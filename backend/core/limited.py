@@ -22,7 +22,7 @@ import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -61,12 +61,14 @@ def run_limited(
     timeout_seconds: float = 60,
     output_mib: int = 32,
     file_mib: int = 0,
+    environment: Mapping[str, str] | None = None,
     on_progress: Report | None = None,
     cancelled: Callable[[], bool] | None = None,
 ) -> Any:
     """What `package.module:function` returns for `payload`, both plain JSON.
 
-    `file_mib` bounds each file that it writes; by default it writes none. It may call `report({...})`, which arrives at
+    `file_mib` bounds each file that it writes; by default it writes none. `environment` is for what must reach beyond this
+    host: by default it knows no token, no proxy and no home. It may call `report({...})`, which arrives at
     `on_progress`. Blocks: asynchronous callers use `asyncio.to_thread`.
 
     Raises what the function raised where that is a `StudioError`, with all its problems; `Invalid` in words where it
@@ -84,7 +86,9 @@ def run_limited(
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             cwd=ROOT,
-            env={name: os.environ[name] for name in KEPT_VARIABLES if name in os.environ} | SMALL,
+            env={name: os.environ[name] for name in KEPT_VARIABLES if name in os.environ}
+            | SMALL
+            | dict(environment or {}),
             start_new_session=True,
         )
     try:

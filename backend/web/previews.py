@@ -7,6 +7,7 @@ from typing import Any
 
 from backend.core import bases
 from backend.core.errors import StudioError
+from backend.core.fits import kind_of
 from backend.core.limited import run_limited
 from backend.core.models import DatasetVersion, Json
 from backend.core.recipe import ModelChoice
@@ -54,6 +55,7 @@ def base_out(listed: bases.Listed) -> BaseOut:
     return BaseOut(
         path=listed.path,
         revision=listed.revision,
+        kind=kind_of(listed.path, chat_template=bool(listed.facts and listed.facts.chat_template)),
         facts=listed.facts.as_json() if listed.facts else {},
         problem=in_one(refusal) if refusal else None,
     )
@@ -73,4 +75,5 @@ def in_one(refusal: StudioError) -> ProblemOut:
 def inspected(settings: Settings, path: str, revision: str | None) -> BaseOut:
     """One model, downloaded where it must be. Raises `StudioError` where it is not to be had or cannot be used."""
     found = bases.find(ModelChoice(path=path, revision=revision), settings)
-    return BaseOut(path=path, revision=found.revision, facts=found.facts.as_json())
+    kind = kind_of(path, chat_template=found.facts.chat_template)
+    return BaseOut(path=path, revision=found.revision, kind=kind, facts=found.facts.as_json())

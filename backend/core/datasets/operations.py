@@ -1,4 +1,5 @@
-"""Large uploads are read in the background, as operations: told how far they are, called off, and taken up again after a crash.
+"""Large uploads are read, and models downloaded, in the background as operations: told how far they are, called off, and
+taken up again after a crash.
 
 An operation is carried out by a thread of a web process. It holds a lock in Postgres meanwhile, which ends with the
 process, so whoever starts next takes up what was left and two never work on the same one.
@@ -12,6 +13,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from threading import Event
 from uuid import UUID
 
@@ -19,17 +21,22 @@ from sqlalchemy import Engine, func, select, update
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
+from backend.core import hub
 from backend.core.datasets.store import Prepared, Upload, commit_version, prepare
 from backend.core.errors import Conflict, StudioError
+from backend.core.limited import run_limited
 from backend.core.models import Json, Operation
 from backend.core.settings import Settings
 
 log = logging.getLogger(__name__)
 
-KIND = "ingest"
+KIND, DOWNLOAD = "ingest", "download"
 TELL_SECONDS = 0.5
 RETRY_SECONDS = 5
 THREADS = 2
+DOWNLOAD_MIB = 8192
+DOWNLOAD_SECONDS = 7 * 24 * 3600
+MIB_A_FILE = 1 << 20
 
 
 def begin(session: Session, upload: Upload) -> Operation:
@@ -42,28 +49,45 @@ def begin(session: Session, upload: Upload) -> Operation:
     return operation
 
 
+def begin_download(session: Session, model: hub.HubModel, owner_id: UUID) -> Operation:
+    """The operation that will fetch this model at its commit, or the one that is fetching it already."""
+    hub.refuse_unusable(model)
+    session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(f"download {model.id}", 0))))
+    same = (Operation.kind == DOWNLOAD, Operation.state == "running", Operation.input["id"].astext == model.id)
+    if going_on := session.scalar(select(Operation).where(*same)):
+        return going_on
+    wanted: Json = {"id": model.id, "revision": model.revision, "total": model.bytes or 0}
+    operation = Operation(kind=DOWNLOAD, state="running", input=wanted, total=model.bytes, owner_id=owner_id)
+    session.add(operation)
+    session.flush()
+    return operation
+
+
 class Operations:
-    """Carries operations out, a few at a time."""
+    """Carries operations out, a few at a time. Downloads take hours at times, and do not keep files from being read."""
 
     def __init__(self, engine: Engine, settings: Settings) -> None:
         self.engine, self.settings = engine, settings
-        self.threads = ThreadPoolExecutor(THREADS, thread_name_prefix="operation")
+        self.threads = {
+            kind: ThreadPoolExecutor(THREADS, thread_name_prefix=f"operation-{kind}") for kind in (KIND, DOWNLOAD)
+        }
         self.closing = Event()
 
     def resume(self) -> None:
         """Take up what is unfinished and nobody works on. For the start of a process."""
         with Session(self.engine) as session:
-            query = select(Operation.id).where(Operation.kind == KIND, Operation.state == "running")
-            for operation_id in session.scalars(query.order_by(Operation.id)).all():
-                self.submit(operation_id)
+            query = select(Operation.id, Operation.kind).where(Operation.state == "running")
+            for operation_id, kind in session.execute(query.order_by(Operation.id)).all():
+                self.submit(operation_id, kind)
 
-    def submit(self, operation_id: UUID) -> None:
-        self.threads.submit(self._run, operation_id)
+    def submit(self, operation_id: UUID, kind: str = KIND) -> None:
+        self.threads[kind].submit(self._run, operation_id)
 
     def close(self) -> None:
         """End at once; what is unfinished is taken up at the next start."""
         self.closing.set()
-        self.threads.shutdown(wait=True, cancel_futures=True)
+        for threads in self.threads.values():
+            threads.shutdown(wait=True, cancel_futures=True)
 
     def _run(self, operation_id: UUID) -> None:
         while not self.closing.is_set():
@@ -75,7 +99,7 @@ class Operations:
                 self.closing.wait(RETRY_SECONDS)
             except Exception:
                 log.exception("operation %s failed", operation_id)
-                _fail(self.engine, operation_id, StudioError("Reading the file failed unexpectedly."))
+                _fail(self.engine, operation_id, StudioError("This failed unexpectedly."))
                 break
 
 
@@ -89,17 +113,45 @@ def run_operation(
     with _alone(engine, operation_id) as is_alone:
         if not is_alone:
             return
-        upload = _upload(engine, operation_id)
+        kind, wanted = _wanted(engine, operation_id)
         watch = _Watch(engine, operation_id, stopping)
         try:
             watch.check()
-            prepared = prepare(upload, settings, on_progress=watch.tell, cancelled=watch.is_over)
-            _succeed(engine, operation_id, upload, prepared)
+            _ingest(wanted, settings, watch) if kind == KIND else _download(wanted, watch)
         except StudioError as error:
             if stopping():
                 return
             _fail(engine, operation_id, error)
-        upload.path.unlink(missing_ok=True)
+        if kind == KIND:
+            Upload.from_json(wanted).path.unlink(missing_ok=True)
+
+
+def _ingest(wanted: Json, settings: Settings, watch: _Watch) -> None:
+    upload = Upload.from_json(wanted)
+    prepared = prepare(upload, settings, on_progress=watch.tell, cancelled=watch.is_over)
+    _succeed(watch.engine, watch.operation_id, partial(_publish, upload=upload, prepared=prepared))
+
+
+def _publish(session: Session, upload: Upload, prepared: Prepared) -> Json:
+    """The version becomes visible."""
+    version = commit_version(session, upload, prepared)
+    return {"dataset": upload.name, "version": version.number, "version_id": str(version.id)}
+
+
+def _download(wanted: Json, watch: _Watch) -> None:
+    """The model's files, fetched by a process of its own: what it has of them stays when it is called off."""
+    run_limited(
+        "backend.core.hub:fetch",
+        wanted,
+        memory_mib=DOWNLOAD_MIB,
+        timeout_seconds=DOWNLOAD_SECONDS,
+        file_mib=MIB_A_FILE,
+        environment=hub.environment(),
+        on_progress=watch.tell,
+        cancelled=watch.is_over,
+    )
+    result = {"model": wanted["id"], "revision": wanted["revision"]}
+    _succeed(watch.engine, watch.operation_id, lambda _: result)
 
 
 @contextmanager
@@ -111,9 +163,10 @@ def _alone(engine: Engine, operation_id: UUID) -> Iterator[bool]:
         connection.execute(select(func.pg_advisory_unlock_all()))
 
 
-def _upload(engine: Engine, operation_id: UUID) -> Upload:
+def _wanted(engine: Engine, operation_id: UUID) -> tuple[str, Json]:
     with Session(engine) as session:
-        return Upload.from_json(session.get_one(Operation, operation_id).input)
+        operation = session.get_one(Operation, operation_id)
+        return operation.kind, operation.input
 
 
 class _Watch:
@@ -154,16 +207,15 @@ def _cancelled() -> Conflict:
     return Conflict("It was cancelled.", code="cancelled")
 
 
-def _succeed(engine: Engine, operation_id: UUID, upload: Upload, prepared: Prepared) -> None:
-    """The version becomes visible and the operation succeeds in one transaction, unless it was called off before."""
+def _succeed(engine: Engine, operation_id: UUID, publish: Callable[[Session], Json]) -> None:
+    """What was made becomes visible and the operation succeeds in one transaction, unless it was called off before."""
     with Session(engine) as session, session.begin():
         operation = session.get_one(Operation, operation_id, with_for_update=True)
         if operation.state != "running":
             raise _cancelled()
-        version = commit_version(session, upload, prepared)
-        operation.result = {"dataset": upload.name, "version": version.number, "version_id": str(version.id)}
+        operation.result = publish(session)
         operation.state, operation.ended_at = "succeeded", datetime.now(UTC)
-        operation.done = operation.total or upload.bytes
+        operation.done = operation.total or operation.done
 
 
 def _fail(engine: Engine, operation_id: UUID, error: StudioError) -> None:
