@@ -169,6 +169,7 @@ class Supervisor:
 
     def _register(self, session: Session) -> None:
         facts = {"pid": os.getpid(), "python": sys.version.split()[0], "host": socket.gethostname()}
+        facts |= {"cores": os.cpu_count(), "memory_bytes": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")}
         worker = insert(Worker).values(name=self.host.name, place=self.host.place, facts=facts)
         fresh = {"place": self.host.place, "facts": facts, "started_at": func.clock_timestamp()}
         session.execute(worker.on_conflict_do_update(index_elements=["name"], set_=fresh))

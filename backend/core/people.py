@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from uuid import UUID
 
-from sqlalchemy import delete, func, select, text, update
+from sqlalchemy import Select, delete, func, select, text, update
 from sqlalchemy.orm import Session
 
 from backend.core.errors import Conflict, Forbidden, Invalid, NotFound, Problem, Unauthenticated
 from backend.core.ids import as_uuid
-from backend.core.models import ApiToken, Audit, Role, SetupToken, SignIn, User
+from backend.core.models import ApiToken, Audit, Invitation, Role, SetupToken, SignIn, User
 from backend.core.recipe import NAME
 
 if TYPE_CHECKING:
@@ -35,7 +35,8 @@ NO_PASSWORD = ""
 """In place of a password's hash: nothing fits it."""
 THIS_MACHINE = "this machine"
 USED_EVERY = timedelta(minutes=1)
-"""How exactly a token's last use is known; finer would write at each request."""
+"""How exactly the last use of an account, a sign-in or a token is known; finer would write at each request."""
+INVITATION_DAYS = 7
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,12 @@ class Identity:
     """The hash of the session's or token's secret: it names the sign-in without giving it away."""
     csrf_token: str = ""
     expires_at: datetime | None = None
+    seen_at: datetime | None = None
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether this request is worth writing down as the last one."""
+        return self.seen_at is None or self.seen_at < datetime.now(UTC) - USED_EVERY
 
     def may(self, role: Role) -> bool:
         return ROLES.index(self.role) >= ROLES.index(role)
@@ -164,8 +171,8 @@ def create_first_admin(session: Session, token: str, name: str, password_hash: s
 # ---- people ---------------------------------------------------------------------------------------------------------
 
 
-def listing(session: Session) -> list[User]:
-    return list(session.scalars(select(User).order_by(func.lower(User.name))))
+def listing(session: Session, limit: int | None = None, offset: int = 0) -> list[User]:
+    return list(session.scalars(select(User).order_by(func.lower(User.name)).limit(limit).offset(offset)))
 
 
 def find(session: Session, name_or_id: str) -> User:
@@ -204,12 +211,15 @@ def set_role(session: Session, user: User, role: Role, *, by: Identity) -> None:
     audit(session, by.id, "person.role", user.name, role=role)
 
 
-def set_password(session: Session, user: User, password_hash: str, *, by: Identity) -> None:
-    """Every other sign-in of that person ends."""
+def set_password(
+    session: Session, user: User, password_hash: str, *, by: Identity, revoke_tokens: bool = False
+) -> None:
+    """Every other sign-in of that person ends; their tokens too, where that is asked for."""
     user.password_hash = password_hash
-    others = delete(SignIn).where(SignIn.user_id == user.id, SignIn.token_hash != by.credential)
-    session.execute(others)
+    end_sessions(session, user, but=by.credential)
     audit(session, by.id, "person.password", user.name)
+    if revoke_tokens:
+        revoke_all_tokens(session, user, by=by.id)
 
 
 def set_language(session: Session, user_id: UUID, language: str) -> None:
@@ -229,6 +239,16 @@ def enable(session: Session, user: User, *, by: Identity) -> None:
     audit(session, by.id, "person.enable", user.name)
 
 
+def is_last_admin(session: Session, user: User) -> bool:
+    """Whether nobody else could let people in."""
+    others = _admins().where(User.id != user.id)
+    return user.id in set(session.scalars(_admins())) and session.scalar(others.limit(1)) is None
+
+
+def _admins() -> Select[UUID]:
+    return select(User.id).where(User.role == Role.ADMIN, User.disabled_at.is_(None), User.password_hash != NO_PASSWORD)
+
+
 def remove(session: Session, user: User, *, by: Identity) -> None:
     """Their sign-ins and tokens go too; their runs and data stay."""
     _another_admin(session, user)
@@ -236,16 +256,53 @@ def remove(session: Session, user: User, *, by: Identity) -> None:
     session.delete(user)
 
 
+# ---- invitations ----------------------------------------------------------------------------------------------------
+
+
+def invite(session: Session, user: User, *, by: Identity) -> str:
+    """The secret of a link by which `user` sets their password, once; a link before it no longer holds."""
+    secret = secrets.token_urlsafe(32)
+    session.execute(delete(Invitation).where(Invitation.user_id == user.id))
+    expires_at = datetime.now(UTC) + timedelta(days=INVITATION_DAYS)
+    session.add(Invitation(token_hash=hashed(secret), user_id=user.id, expires_at=expires_at))
+    audit(session, by.id, "person.invite", user.name)
+    return secret
+
+
+def invited(session: Session, secret: str) -> User:
+    """Whom the link is for; its row is locked, so that one of two who use it at once gets through. Raises `Forbidden`."""
+    row = session.get(Invitation, hashed(secret), with_for_update=True)
+    user = session.get(User, row.user_id) if row else None
+    if row is None or user is None or row.expires_at < datetime.now(UTC) or user.disabled_at:
+        raise Forbidden(
+            "This link was used already, or is not the newest one, or is too old.",
+            hint="Ask an administrator for a fresh one.",
+            code="people.invitation",
+        )
+    return user
+
+
+def accept(session: Session, secret: str, password_hash: str) -> User:
+    """Set the password and use the link up. Sign-ins of before end."""
+    user = invited(session, secret)
+    user.password_hash = password_hash
+    end_sessions(session, user)
+    session.execute(delete(Invitation).where(Invitation.user_id == user.id))
+    audit(session, user.id, "person.accept", user.name)
+    return user
+
+
+def open_invitations(session: Session) -> dict[UUID, Invitation]:
+    """The links that still hold, by person."""
+    rows = session.scalars(select(Invitation).where(Invitation.expires_at > func.clock_timestamp()))
+    return {row.user_id: row for row in rows}
+
+
 def _another_admin(session: Session, user: User) -> None:
     """Raises `Conflict` where `user` is the last administrator. All administrators are locked, so that two who remove
     each other at once do not both succeed."""
-    admins = session.scalars(
-        select(User)
-        .where(User.role == Role.ADMIN, User.disabled_at.is_(None), User.password_hash != NO_PASSWORD)
-        .order_by(User.id)
-        .with_for_update()
-    ).all()
-    if user in admins and len(admins) == 1:
+    admins = session.scalars(_admins().order_by(User.id).with_for_update()).all()
+    if user.id in admins and len(admins) == 1:
         raise Conflict(f"“{user.name}” is the last administrator.", hint="Make somebody else an administrator first.")
 
 
@@ -275,6 +332,40 @@ def sign_out(session: Session, identity: Identity) -> None:
     session.execute(delete(SignIn).where(SignIn.token_hash == identity.credential))
 
 
+def sessions_of(session: Session, user_id: UUID) -> list[SignIn]:
+    """A person's browsers, the last seen first."""
+    query = select(SignIn).where(SignIn.user_id == user_id, SignIn.expires_at > func.clock_timestamp())
+    return list(session.scalars(query.order_by(func.coalesce(SignIn.seen_at, SignIn.created_at).desc())))
+
+
+def session_name(row: SignIn) -> str:
+    """What a sign-in is called: it tells nothing of the secret, and nobody else's is told apart by it."""
+    return row.token_hash[:16]
+
+
+def end_session(session: Session, user_id: UUID, credential: str) -> None:
+    """End one sign-in of that person, named by the beginning of its credential. Raises `NotFound`."""
+    named = (row for row in sessions_of(session, user_id) if session_name(row) == credential)
+    if (row := next(named, None)) is None:
+        raise NotFound("There is no such session.", hint="It may have ended meanwhile.", code="sessions.unknown")
+    session.delete(row)
+    audit(session, user_id, "session.end", row.user_agent[:80])
+
+
+def end_sessions(session: Session, user: User, *, but: str = "") -> int:
+    """End every sign-in of that person but one; returns how many that were."""
+    ended = session.execute(delete(SignIn).where(SignIn.user_id == user.id, SignIn.token_hash != but))
+    return int(ended.rowcount)  # type: ignore[attr-defined]
+
+
+def saw(session: Session, identity: Identity) -> None:
+    """Write down that somebody was here."""
+    now = func.clock_timestamp()
+    session.execute(update(User).where(User.id == identity.id).values(seen_at=now))
+    if identity.via == "session":
+        session.execute(update(SignIn).where(SignIn.token_hash == identity.credential).values(seen_at=now))
+
+
 def find_session(session: Session, secret: str) -> Identity | None:
     """Who the cookie's value stands for, if it still does."""
     return find_credential(session, "session", hashed(secret))
@@ -283,10 +374,10 @@ def find_session(session: Session, secret: str) -> Identity | None:
 def find_bearer(session: Session, secret: str) -> Identity | None:
     """Who an API token stands for. Its role is never more than its owner's is now."""
     identity = find_credential(session, "token", hashed(secret))
-    if identity:
-        now = func.clock_timestamp()
-        stale = ApiToken.used_at.is_(None) | (ApiToken.used_at < now - USED_EVERY)
-        session.execute(update(ApiToken).where(ApiToken.token_hash == identity.credential, stale).values(used_at=now))
+    if identity and identity.is_stale:
+        used = update(ApiToken).where(ApiToken.token_hash == identity.credential)
+        session.execute(used.values(used_at=func.clock_timestamp()))
+        saw(session, identity)
     return identity
 
 
@@ -311,9 +402,18 @@ def find_credential(session: Session, via: Literal["session", "token"], credenti
 
 
 def _identity(user: User, role: Role, via: Literal["session", "token"], row: SignIn | ApiToken) -> Identity:
-    csrf_token = row.csrf_token if isinstance(row, SignIn) else ""
+    csrf_token, seen_at = (row.csrf_token, row.seen_at) if isinstance(row, SignIn) else ("", row.used_at)
     return Identity(
-        user.id, user.name, role, user.language, user.created_at, via, row.token_hash, csrf_token, row.expires_at
+        user.id,
+        user.name,
+        role,
+        user.language,
+        user.created_at,
+        via,
+        row.token_hash,
+        csrf_token,
+        row.expires_at,
+        seen_at,
     )
 
 
@@ -349,12 +449,28 @@ def create_token(
     return NewToken(row, secret)
 
 
-def tokens(session: Session, owner_id: UUID | None = None) -> list[tuple[ApiToken, str]]:
+def tokens(
+    session: Session, owner_id: UUID | None = None, limit: int | None = None, offset: int = 0
+) -> list[tuple[ApiToken, str]]:
     """Tokens with their owners' names, the newest first; of one person, or of everybody."""
-    query = select(ApiToken, User.name).join(User).order_by(ApiToken.created_at.desc())
-    if owner_id:
-        query = query.where(ApiToken.user_id == owner_id)
+    query = select(ApiToken, User.name).join(User).order_by(ApiToken.id.desc()).limit(limit).offset(offset)
+    query = query.where(ApiToken.user_id == owner_id) if owner_id else query
     return [(row, name) for row, name in session.execute(query)]
+
+
+def holds(row: ApiToken) -> bool:
+    """Whether the token is accepted now."""
+    return row.revoked_at is None and (row.expires_at is None or row.expires_at > datetime.now(UTC))
+
+
+def revoke_all_tokens(session: Session, user: User, *, by: UUID | None) -> int:
+    """Every token of that person is refused from now on; returns how many that were."""
+    standing = (ApiToken.user_id == user.id, ApiToken.revoked_at.is_(None))
+    revoked = session.execute(update(ApiToken).where(*standing).values(revoked_at=func.clock_timestamp()))
+    count = int(revoked.rowcount)  # type: ignore[attr-defined]
+    if count:
+        audit(session, by, "token.revoke_all", user.name, count=count)
+    return count
 
 
 def revoke_token(session: Session, token_id: str, *, owner_id: UUID | None, by: UUID | None) -> ApiToken:
@@ -363,8 +479,9 @@ def revoke_token(session: Session, token_id: str, *, owner_id: UUID | None, by: 
     row = session.get(ApiToken, key) if key else None
     if row is None or (owner_id and row.user_id != owner_id):
         raise NotFound("There is no such token.", code="tokens.unknown")
-    row.revoked_at = row.revoked_at or datetime.now(UTC)
-    audit(session, by, "token.revoke", row.name)
+    if row.revoked_at is None:
+        row.revoked_at = datetime.now(UTC)
+        audit(session, by, "token.revoke", row.name)
     return row
 
 

@@ -34,6 +34,7 @@ from backend.core.models import (
     State,
     Worker,
 )
+from backend.core.people import audit
 from backend.core.recipe import Recipe, read_recipe
 
 
@@ -264,12 +265,14 @@ def resume(session: Session, run_id: UUID) -> Run:
     return run
 
 
-def stop(session: Session, run_id: UUID, *, keep: bool) -> Run:
+def stop(session: Session, run_id: UUID, *, keep: bool, by: UUID | None = None) -> Run:
     """Stop for good. `keep` exports what was learned so far; else the run is discarded, which can be undone for a day."""
     run = lock(session, run_id)
     if run.state not in (State.QUEUED, State.PAUSED, *ACTIVE) or (keep and run.intent == Intent.STOP):
         raise _cannot(run, "be stopped")
     run.intent = Intent.KEEP if keep else Intent.STOP
+    if not keep:
+        audit(session, by, "run.discard", run.name)
     if run.state in ACTIVE:
         _tell_intent(session, run)
     elif not keep or not newest_checkpoint(session, run.id):
@@ -281,7 +284,7 @@ def stop(session: Session, run_id: UUID, *, keep: bool) -> Run:
     return run
 
 
-def restore(session: Session, run_id: UUID, hours: int) -> Run:
+def restore(session: Session, run_id: UUID, hours: int, by: UUID | None = None) -> Run:
     """Undo a discard, as long as its files are there."""
     run = lock(session, run_id)
     if not run.discarded_at or run.facts.get("purged"):
@@ -289,16 +292,18 @@ def restore(session: Session, run_id: UUID, hours: int) -> Run:
     if run.discarded_at < _now() - timedelta(hours=hours):
         raise _cannot(run, "be brought back", hint=f"That is possible for {hours} hours.")
     run.discarded_at, run.intent = None, Intent.PAUSE
+    audit(session, by, "run.restore", run.name)
     enter_paused(session, run)
     return run
 
 
-def start_over(session: Session, run_id: UUID) -> Run:
+def start_over(session: Session, run_id: UUID, by: UUID | None = None) -> Run:
     """A person's word that a run may leave the host that holds its checkpoints, and begin again elsewhere."""
     run = lock(session, run_id)
     waits = run.state == State.QUEUED or (run.lease_until is not None and run.lease_until < _now())
     if not waits or run.intent != Intent.RUN:
         raise _cannot(run, "start over", hint="That is for runs that wait for a host which is gone.")
+    audit(session, by, "run.start_over", run.name)
     replace_checkpoints(session, run, after=-1)
     run.place, run.crashes, run.tries = None, 0, 0
     enter_queued(session, run)

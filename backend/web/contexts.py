@@ -8,6 +8,7 @@ A template sees the fields of its dataclass and, beside them, what `render.py` a
 from __future__ import annotations
 
 from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, ClassVar
@@ -16,13 +17,14 @@ from uuid import UUID
 from backend.core.datasets.examples import Example
 from backend.core.datasets.store import Narrowed
 from backend.core.difference import SettingDifference
+from backend.core.methods.base import Method
 from backend.core.models import Dataset
 from backend.core.outlook import Outlook
 from backend.core.run_list import Wanted
 from backend.web.addresses import Address
 from backend.web.forms import Control
 from backend.web.glances import Glance
-from backend.web.outlook import Outlook
+from backend.web.prospects import Prospect
 from backend.web.shapes import (
     AmendmentOut,
     ArtifactOut,
@@ -262,7 +264,7 @@ class SearchPage(Page):
 class Preflight:
     """What a launch would do, told beside the form while it is filled in."""
 
-    outlook: Outlook | None = None
+    prospect: Prospect | None = None
     """Null while model or data are to be chosen, or the recipe cannot be understood."""
     error: ProblemOut | None = None
     problems: list[ProblemOut] = field(default_factory=list)
@@ -320,6 +322,7 @@ class NewRunPage(Page):
     """Runs to start from."""
     differences: list[SettingDifference]
     """From the run or the recipe that it started from."""
+    methods: Sequence[type[Method]]
     saved: RecipeOut | None = None
     """The recipe that was saved just now."""
     source_version: int = 0
@@ -342,6 +345,28 @@ class FirstRowPart(Page):
     template = "parts/first-row.html"
     row: Json | None
     error: ProblemOut | None = None
+
+
+@dataclass(frozen=True)
+class Remedy:
+    """A way out of what ails a run: a clone with other settings."""
+
+    kind: str
+    """`batch`, `recompute`, `qlora`, `rate` or `passes`."""
+    value: Any
+    """The new value that names it."""
+    address: str
+    """The form of that clone."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One setting of a run, beside its parent's where that differs."""
+
+    name: str
+    value: Any
+    before: Any
+    differs: bool
 
 
 @dataclass(frozen=True)

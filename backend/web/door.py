@@ -27,6 +27,8 @@ async def check_password(studio: Studio, request: Request, name: str, password: 
         studio.by_address.forgive(address)
         studio.by_account.forget(account)
         return user
+    if user:  # names that are nobody's are not written down: a stranger could fill the disk with them
+        await studio.write(lambda session: people.audit(session, user.id, "sign_in.failed", user.name, address=address))
     raise Unauthenticated("Name and password do not fit together.", code="sign_in")
 
 
@@ -69,7 +71,21 @@ async def first_visit(studio: Studio, request: Request, token: str, name: str, p
     return user
 
 
-async def change_password(edge: Edge, old: str, new: str) -> None:
+async def accept_invitation(studio: Studio, request: Request, token: str, password: str, again: str) -> User:
+    """Set the password of whom the link is for. Raises `Forbidden` for a link that does not hold, `Invalid` for the rest."""
+    studio.by_address.check(address_of(request))
+    try:
+        await studio.read(lambda session: people.invited(session, token))
+    except Forbidden:
+        studio.by_address.fail(address_of(request))
+        raise
+    if password != again:
+        raise Invalid("The two passwords differ.", where="again")
+    password_hash = await studio.hash_password(password)
+    return await studio.write(lambda session: people.accept(session, token, password_hash))
+
+
+async def change_password(edge: Edge, old: str, new: str, *, revoke_tokens: bool = False) -> None:
     """Raises `Forbidden` where the old password is wrong: a stolen session must not become an account."""
     account = edge.who.name.lower()
     edge.studio.by_account.attempt(account)
@@ -78,9 +94,12 @@ async def change_password(edge: Edge, old: str, new: str) -> None:
         raise Forbidden("The old password is not right.", where="old")
     edge.studio.by_account.forget(account)
     password_hash = await edge.studio.hash_password(new)
-    await edge.write(
-        lambda session: people.set_password(session, people.find(session, str(edge.who.id)), password_hash, by=edge.who)
-    )
+
+    def work(session: Session) -> None:
+        own = people.find(session, str(edge.who.id))
+        people.set_password(session, own, password_hash, by=edge.who, revoke_tokens=revoke_tokens)
+
+    await edge.write(work)
 
 
 EXPECTED = (Unauthenticated, Forbidden, Invalid, TooMany)

@@ -27,12 +27,14 @@ from backend.core.errors import BadRequest, Forbidden, TooLarge, TooMany, Unauth
 from backend.core.models import Role
 from backend.core.people import Identity
 
-OPEN = frozenset({"/healthz", "/signin", "/setup"})
+OPEN = frozenset({"/healthz", "/signin", "/setup", "/invitation"})
 """The only routes that answer to anybody, beside the scripts and styles under `OPEN_FOLDER`."""
 OPEN_FOLDER = "/static/"
 
-OWN = re.compile(r"/signout|/settings/.+|/api/v1/me|/api/v1/me/password|/api/v1/tokens(/[^/]+)?")
-"""What viewers may write too: their own sign-in, password, language and tokens."""
+OWN = re.compile(
+    r"/signout|/settings/(password|language|tokens|sessions)(/.+)?|/api/v1/me(/password|/sessions(/[^/]+)?)?|/api/v1/tokens(/[^/]+)?"
+)
+"""What viewers may write too: their own sign-ins, password, language and tokens."""
 
 STREAMED = re.compile(r"/api/v1/(datasets|uploads)/[^/]+")
 """Bodies that flow to the disk as they come; all others fit into memory."""

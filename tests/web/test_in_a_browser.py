@@ -20,7 +20,7 @@ from backend.core.settings import Settings
 from tests.support.showcase import Shipper
 from tests.web.conftest import account, queued_run
 
-PAGES = ("/", "/datasets", "/models", "/runs", "/runs/new", "/recipes", "/people", "/settings", "/help", "/api/docs")
+PAGES = ("/", "/datasets", "/models", "/runs", "/runs/new", "/recipes", "/settings/people", "/settings", "/help", "/api/docs")
 WATCH_PAGE = """
   window.violations = [];
   document.addEventListener("securitypolicyviolation", (event) => violations.push(event.violatedDirective + " " + event.sample));

@@ -29,7 +29,9 @@ PAGES = [
     "/runs/first/artifacts",
     "/runs/first/history",
 ]
-PAGES += ["/recipes", "/people", "/settings", "/help", "/api/docs", "/runs?state=queued", "/runs?q=fir", "/nowhere"]
+SECTIONS = ("you", "sessions", "tokens", "people", "workers", "storage", "audit")
+PAGES += [f"/settings/{section}" for section in SECTIONS]
+PAGES += ["/recipes", "/settings", "/help", "/api/docs", "/runs?state=queued", "/runs?q=fir", "/nowhere"]
 
 
 @pytest.mark.parametrize("language", ["en", "zh"])
@@ -46,7 +48,7 @@ async def test_a_viewer_sees_the_pages_that_are_not_for_administrators(
     viewer: httpx.AsyncClient, session: Session
 ) -> None:
     queued_run(session)
-    for path in set(PAGES) - {"/people", "/nowhere"}:
+    for path in set(PAGES) - {"/settings/people", "/settings/audit", "/nowhere"}:
         assert (await viewer.get(path)).status_code == 200, path
 
 
@@ -227,14 +229,14 @@ async def test_a_member_does_not_stop_the_run_of_another(member: httpx.AsyncClie
 
 
 async def test_people_are_made_changed_and_removed(admin: httpx.AsyncClient, session: Session) -> None:
-    made = await admin.post("/people", data={"name": "bob", "password": "four quiet words", "role": "viewer"})
+    made = await admin.post("/settings/people", data={"name": "bob", "password": "four quiet words", "role": "viewer"})
     assert made.status_code == 303
-    assert "already" in (await admin.post("/people", data={"name": "bob", "password": "four quiet words"})).text
-    assert (await admin.post("/people/bob", data={"role": "member"})).status_code == 303
+    assert "already" in (await admin.post("/settings/people", data={"name": "bob", "password": "four quiet words"})).text
+    assert (await admin.post("/settings/people/bob", data={"role": "member"})).status_code == 303
     assert people.find(session, "bob").role == Role.MEMBER
-    refused = await admin.post("/people/the admin", data={"act": "remove"})
+    refused = await admin.post("/settings/people/the admin", data={"act": "remove"})
     assert (refused.status_code, "last administrator" in refused.text) == (409, True)
-    assert (await admin.post("/people/bob", data={"act": "remove"})).status_code == 303
+    assert (await admin.post("/settings/people/bob", data={"act": "remove"})).status_code == 303
     assert people.by_name(session, "bob") is None
 
 

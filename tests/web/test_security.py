@@ -62,7 +62,7 @@ async def test_viewers_write_nothing_but_their_own(app: FastAPI, viewer: httpx.A
 
 
 async def test_people_are_for_administrators(member: httpx.AsyncClient, admin: httpx.AsyncClient) -> None:
-    for path in ("/api/v1/people", "/people"):
+    for path in ("/api/v1/people", "/settings/people", "/api/v1/audit", "/settings/audit"):
         assert (await member.get(path)).status_code == 403
         assert (await admin.get(path)).status_code == 200
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from backend.web.api import (
     artifacts,
+    audit,
     datasets,
     events,
     me,
@@ -13,6 +14,8 @@ from backend.web.api import (
     preflight,
     recipes,
     runs,
+    search,
+    storage,
     tokens,
     uploads,
     workers,
@@ -27,8 +30,11 @@ ROUTERS = (
     events.router,
     artifacts.router,
     recipes.router,
+    search.router,
     operations.router,
     workers.router,
+    storage.router,
+    audit.router,
     me.router,
     tokens.router,
     people.router,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Path
+from fastapi import APIRouter, Path, Query
 from pydantic import Field
 from sqlalchemy.orm import Session
 
@@ -50,8 +50,13 @@ def one(session: Session, name: str) -> RecipeOut:
 
 
 @router.get("")
-async def list_recipes(edge: AnEdge) -> list[RecipeOut]:
-    return await edge.read(reading.recipe_outs)
+async def list_recipes(
+    edge: AnEdge,
+    limit: Annotated[int, Query(ge=1, le=500)] = 100,
+    offset: Annotated[int, Query(ge=0)] = 0,
+) -> list[RecipeOut]:
+    """Saved recipes, the latest changed first."""
+    return await edge.read(lambda session: reading.recipe_outs(session, limit=limit, offset=offset))
 
 
 @router.get("/{recipe}")

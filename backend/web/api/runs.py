@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Callable
 from functools import partial
 from typing import Annotated, Any, Literal
 from uuid import UUID
@@ -9,19 +10,23 @@ from uuid import UUID
 from fastapi import APIRouter, Path, Query, Request
 from pydantic import Field, JsonValue
 from sqlalchemy.orm import Session
-from starlette.responses import PlainTextResponse
+from starlette.responses import PlainTextResponse, Response, StreamingResponse
 
 from backend.core import journal, runs
-from backend.core.models import Run
+from backend.core.models import Run, RunEvent
+from backend.core.outlook import steps_a_pass
 from backend.core.strict import Strict
+from backend.core.yaml12 import as_yaml
 from backend.web import launching, reading
 from backend.web.deps import AnEdge, Edge, may_change
+from backend.web.downloads import attachment
 from backend.web.shapes import (
     AmendmentOut,
     ArtifactOut,
     AttemptOut,
     CheckpointOut,
     CurvesOut,
+    EventOut,
     Listing,
     RunDetailOut,
     RunOut,
@@ -33,7 +38,7 @@ router = APIRouter(prefix="/runs", tags=["runs"])
 
 RunName = Annotated[str, Path(max_length=100, description="The run's name or id.", examples=["stories260k qlora"])]
 Names = Annotated[str, Query(max_length=2000, description="Metrics, comma-separated; all by default.")]
-LOG_EVENTS = 100_000
+LOG_PAGE = 1000
 
 
 class Stop(Strict):
@@ -47,6 +52,12 @@ class Amend(Strict):
         Field(examples=["training.learning_rate"])
     )
     value: JsonValue = Field(examples=[1e-4])
+
+
+class Change(Strict):
+    """What may be changed of a run at any time."""
+
+    note: str = Field(max_length=runs.NOTE_LENGTH, description="What people should know of it.", examples=["Rank 16."])
 
 
 class Clone(Strict):
@@ -84,10 +95,16 @@ async def get(run: RunName, edge: AnEdge) -> RunDetailOut:
     return await edge.read(lambda session: reading.run_detail(session, runs.find(session, run)))
 
 
+@router.patch("/{run}")
+async def change(run: RunName, body: Change, edge: AnEdge) -> RunDetailOut:
+    """Write the run's note. Whoever looks at the run sees it at once."""
+    return await act(edge, run, partial(runs.write_note, text=body.note))
+
+
 @router.post("/{run}/stop")
 async def stop(run: RunName, body: Stop, edge: AnEdge) -> RunDetailOut:
     """Finish the step, save and export (`keep`), or discard."""
-    return await act(edge, run, partial(runs.stop, keep=body.keep))
+    return await act(edge, run, partial(runs.stop, keep=body.keep, by=edge.who.id))
 
 
 @router.post("/{run}/pause")
@@ -105,13 +122,13 @@ async def resume(run: RunName, edge: AnEdge) -> RunDetailOut:
 @router.post("/{run}/restore")
 async def restore(run: RunName, edge: AnEdge) -> RunDetailOut:
     """Bring a discarded run back, as long as its files are there."""
-    return await act(edge, run, partial(runs.restore, hours=edge.settings.discard_hours))
+    return await act(edge, run, partial(runs.restore, hours=edge.settings.discard_hours, by=edge.who.id))
 
 
 @router.post("/{run}/start-over")
 async def start_over(run: RunName, edge: AnEdge) -> RunDetailOut:
     """Give up the checkpoints on a host that is gone, and begin again elsewhere."""
-    return await act(edge, run, runs.start_over)
+    return await act(edge, run, partial(runs.start_over, by=edge.who.id))
 
 
 async def act(edge: Edge, run: str, what: Any) -> RunDetailOut:
@@ -163,6 +180,7 @@ async def metrics(
     first: Annotated[int | None, Query(alias="from", ge=0, description="First step.")] = None,
     last: Annotated[int | None, Query(alias="to", ge=0, description="Last step.")] = None,
     points: Annotated[int, Query(ge=10, le=20_000, description="About how many points a curve.")] = 1000,
+    times: Annotated[bool, Query(description="Tell when each of the steps was measured, too.")] = False,
 ) -> CurvesOut:
     """Curves, thinned to about `points` without losing an extreme; narrow the steps to see single ones."""
 
@@ -170,7 +188,9 @@ async def metrics(
         found = runs.find(session, run)
         wanted = [name for name in names.split(",") if name]
         curves = journal.curves(session, found.id, wanted, first=first, last=last, points=points)
-        return CurvesOut.model_validate({"curves": curves, "seq": found.seq})
+        when = journal.times(session, found.id, curves) if times else []
+        told = {"times": when, "steps_a_pass": steps_a_pass(session, found.id)}
+        return CurvesOut.model_validate({"curves": curves, "seq": found.seq} | told)
 
     return await edge.read(work)
 
@@ -198,9 +218,48 @@ async def artifacts(run: RunName, edge: AnEdge) -> list[ArtifactOut]:
     return await edge.read(lambda session: reading.artifacts(session, runs.find(session, run)))
 
 
+@router.get("/{run}/recipe", response_class=PlainTextResponse)
+async def recipe(run: RunName, edge: AnEdge) -> Response:
+    """The recipe in YAML, every setting written out, as the run was launched with it."""
+    found = await edge.read(lambda session: runs.find(session, run))
+    return Response(as_yaml(found.recipe), media_type="application/yaml", headers=named(f"{found.name}.yaml"))
+
+
 @router.get("/{run}/log", response_class=PlainTextResponse)
-async def log(run: RunName, edge: AnEdge) -> PlainTextResponse:
-    """The run's events as lines of text."""
-    lines = await edge.read(lambda session: reading.log_lines(session, runs.find(session, run).id, LOG_EVENTS))
-    text = "".join(f"{line.at:%Y-%m-%d %H:%M:%S} step {line.step}: {line.text}\n" for line in lines)
-    return PlainTextResponse(text)
+async def log(
+    run: RunName,
+    edge: AnEdge,
+    form: Annotated[
+        Literal["text", "jsonl"], Query(alias="format", description="`jsonl` holds every event, metrics too.")
+    ] = "text",
+) -> StreamingResponse:
+    """The run's events from the first on: as lines of text, or each whole as one line of JSON."""
+    found = await edge.read(lambda session: runs.find(session, run))
+    told = event_line if form == "jsonl" else text_line
+    media_type = "application/x-ndjson" if form == "jsonl" else "text/plain; charset=utf-8"
+    headers = named(f"{found.name} log.{'jsonl' if form == 'jsonl' else 'txt'}")
+    return StreamingResponse(log_pages(edge, found.id, told), media_type=media_type, headers=headers)
+
+
+async def log_pages(edge: Edge, run_id: UUID, told: Callable[[RunEvent], str]) -> AsyncIterator[str]:
+    """A page of events at a time, so that a log of any length takes little memory."""
+    after = 0
+    while page := await edge.read(partial(journal.events, run_id=run_id, after=after, limit=LOG_PAGE)):
+        yield "".join(told(event) for event in page)
+        after = page[-1].seq
+
+
+def event_line(event: RunEvent) -> str:
+    fields = {key: getattr(event, key) for key in ("seq", "at", "kind", "step", "attempt", "data")}
+    return EventOut.model_validate(fields | {"run": event.run_id}).model_dump_json() + "\n"
+
+
+def text_line(event: RunEvent) -> str:
+    """Nothing for what has places of its own: metrics, samples, progress."""
+    if event.kind in reading.QUIET:
+        return ""
+    return f"{event.at:%Y-%m-%d %H:%M:%S} step {event.step}: {reading.in_words(event)}\n"
+
+
+def named(name: str) -> dict[str, str]:
+    return {"Content-Disposition": attachment(name)}

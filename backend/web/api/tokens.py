@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Path
+from fastapi import APIRouter, Path, Query
 from pydantic import Field
 from sqlalchemy.orm import Session
 
@@ -27,9 +27,13 @@ class NewToken(Strict):
 
 
 @router.get("")
-async def list_tokens(edge: AnEdge) -> list[TokenOut]:
-    """Your own; everybody's for an administrator."""
-    return await edge.read(lambda session: reading.tokens(session, owner_of(edge)))
+async def list_tokens(
+    edge: AnEdge,
+    limit: Annotated[int, Query(ge=1, le=500)] = 100,
+    offset: Annotated[int, Query(ge=0)] = 0,
+) -> list[TokenOut]:
+    """Your own, the newest first; everybody's for an administrator."""
+    return await edge.read(lambda session: reading.tokens(session, owner_of(edge), limit, offset))
 
 
 def owner_of(edge: Edge) -> UUID | None:

@@ -6,8 +6,9 @@ from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
 from backend.core import people
+from backend.core.errors import Invalid
 from backend.web import door
-from backend.web.contexts import SetupPage, SignInPage
+from backend.web.contexts import InvitationPage, SetupPage, SignInPage
 from backend.web.deps import AnEdge
 from backend.web.failures import problem_out
 from backend.web.pages.common import Form, draw, go
@@ -57,6 +58,24 @@ async def setup(request: Request, form: Form) -> Response:
         user = await door.first_visit(studio, request, token, name, form.get("password", ""), again)
     except door.EXPECTED as error:
         return draw(request, SetupPage(token=token, name=name, error=problem_out(error)), status=error.status)
+    return await door.sign_in(studio, request, user, "/")
+
+
+@router.get("/invitation")
+async def invitation_page(request: Request, token: str = "") -> Response:
+    user = await studio_of(request).read(lambda session: people.invited(session, token))
+    return draw(request, InvitationPage(token, user.name))
+
+
+@router.post("/invitation")
+async def accept_invitation(request: Request, form: Form) -> Response:
+    studio, token = studio_of(request), form.get("token", "")
+    try:
+        password, again = form.get("password", ""), form.get("again", "")
+        user = await door.accept_invitation(studio, request, token, password, again)
+    except Invalid as error:
+        named = await studio.read(lambda session: people.invited(session, token))
+        return draw(request, InvitationPage(token, named.name, problem_out(error)), status=error.status)
     return await door.sign_in(studio, request, user, "/")
 
 

@@ -1,51 +1,56 @@
-"""The list of runs, and the run."""
+"""The page of a run."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 from uuid import UUID
 
-import yaml
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Query, Request
 from sqlalchemy.orm import Session
 from starlette.responses import Response
 
-from backend.core import journal, runs
+from backend.core import journal, runs, schedules
+from backend.core.difference import setting_differences, settings_of
 from backend.core.errors import Invalid, Problem
-from backend.core.models import Run, State
+from backend.core.models import ENDED, Run
+from backend.core.outlook import outlook
+from backend.core.recipe import read_recipe
+from backend.core.yaml12 import as_yaml
 from backend.web import amending, reading
 from backend.web.api.runs import own
-from backend.web.contexts import AmendPart, ArtifactsPart, RunHistoryPart, RunPage, RunsPage, RunStatusPart
+from backend.web.contexts import (
+    AmendPart,
+    ArtifactsPart,
+    RunHistoryPart,
+    RunLogPart,
+    RunNotePart,
+    RunPage,
+    RunStatusPart,
+    Setting,
+)
 from backend.web.deps import AnEdge, Edge
 from backend.web.forms import Pairs as FormPairs
 from backend.web.pages.common import Form, Pairs, draw, go, path_to
+from backend.web.remedies import remedies
+from backend.web.shapes import AmendmentOut
 
 router = APIRouter()
 
-LISTED = 50
 LOG_SHOWN = 200
-
-
-@router.get("/runs")
-async def runs_page(
-    request: Request, edge: AnEdge, state: str = "", q: str = "", before: UUID | None = None
-) -> Response:
-    def work(session: Session) -> RunsPage:
-        wanted = state if state in list(State) else ""
-        if words := q.strip():
-            return RunsPage(reading.runs_called(session, words, LISTED), q=words)
-        rows = runs.listing(session, limit=LISTED + 1, before=before, state=wanted or None)
-        more = str(rows[LISTED - 1].id) if len(rows) > LISTED else None
-        return RunsPage(reading.run_outs(session, rows[:LISTED]), wanted, more)
-
-    return draw(request, await edge.read(work))
+LOG_SEARCHED = 5000
+Words = Annotated[str, Query(max_length=200)]
 
 
 @router.get("/runs/{run}")
-async def run_page(request: Request, run: str, edge: AnEdge) -> Response:
-    return draw(request, await edge.read(lambda session: described(session, runs.find(session, run))))
+async def run_page(request: Request, run: str, edge: AnEdge, q: Words = "", level: str = "") -> Response:
+    """With `q` or `level` the log shows the lines that were looked for."""
+
+    def work(session: Session) -> RunPage:
+        return described(session, runs.find(session, run), q, level)
+
+    return draw(request, await edge.read(work))
 
 
 @router.get("/runs/{run}/status")
@@ -56,7 +61,8 @@ async def run_status(request: Request, run: str, edge: AnEdge) -> Response:
 @router.get("/runs/{run}/artifacts")
 async def run_artifacts(request: Request, run: str, edge: AnEdge) -> Response:
     def work(session: Session) -> ArtifactsPart:
-        return ArtifactsPart(reading.artifacts(session, runs.find(session, run)))
+        found = runs.find(session, run)
+        return ArtifactsPart(reading.run_detail(session, found), reading.artifacts(session, found))
 
     return draw(request, await edge.read(work))
 
@@ -66,36 +72,92 @@ async def run_history(request: Request, run: str, edge: AnEdge) -> Response:
     return draw(request, await edge.read(lambda session: history_part(session, runs.find(session, run))))
 
 
+@router.get("/runs/{run}/log")
+async def run_log(request: Request, run: str, edge: AnEdge, q: Words = "", level: str = "") -> Response:
+    def work(session: Session) -> RunLogPart:
+        found = runs.find(session, run)
+        return RunLogPart(reading.run_detail(session, found), **log_of(session, found, q, level))
+
+    return draw(request, await edge.read(work))
+
+
+@router.get("/runs/{run}/note")
+async def run_note(request: Request, run: str, edge: AnEdge) -> Response:
+    return draw(request, await edge.read(lambda session: note_part(session, runs.find(session, run))))
+
+
+@router.post("/runs/{run}/note")
+async def write_note(request: Request, run: str, form: Form, edge: AnEdge) -> Response:
+    def work(session: Session) -> RunNotePart:
+        return note_part(session, runs.write_note(session, own(edge, session, run).id, form.get("note", "")))
+
+    page = await edge.write(work)
+    return draw(request, page) if request.headers.get("hx-request") else go(path_to("runs", page.run.name))
+
+
+def note_part(session: Session, run: Run) -> RunNotePart:
+    return RunNotePart(reading.run_detail(session, run))
+
+
 def status_part(session: Session, run: Run) -> RunStatusPart:
-    return RunStatusPart(reading.run_detail(session, run))
+    detail, found = reading.run_detail(session, run), outlook(session, run)
+    return RunStatusPart(detail, found, reading.checkpoints(session, run.id), remedies(detail, found))
 
 
 def history_part(session: Session, run: Run) -> RunHistoryPart:
-    amendments = reading.amendments(session, run.id)
+    amendments, checkpoints = reading.amendments(session, run.id), reading.checkpoints(session, run.id)
     return RunHistoryPart(
         run=reading.run_detail(session, run),
         amendments=amendments,
         controls=amending.controls(amending.amended_recipe(run, amendments)),
-        checkpoints=reading.checkpoints(session, run.id),
+        outlook=outlook(session, run),
+        checkpoints=checkpoints,
+        values=journal.values_at(session, run.id, ("loss", "eval_loss"), [each.step for each in checkpoints]),
         attempts=reading.attempts(session, run.id),
     )
 
 
-def described(session: Session, run: Run) -> RunPage:
+def log_of(session: Session, run: Run, q: str, level: str) -> dict[str, Any]:
+    """The words are looked for in the reader's language, so the template finds them; from far more lines than it shows."""
+    limit = LOG_SEARCHED if q or level else LOG_SHOWN
+    return {"log": [vars(line) for line in reading.log_lines(session, run.id, limit)], "q": q.strip(), "level": level}
+
+
+def described(session: Session, run: Run, q: str = "", level: str = "") -> RunPage:
     """Everything about a run, as it stands at one event: the page follows the events after `run.seq`."""
+    history = history_part(session, run)
     return RunPage(
-        **vars(history_part(session, run)),
-        curves=dict(journal.curves(session, run.id)),
+        **vars(history),
+        **log_of(session, run, q, level),
+        remedies=remedies(history.run, history.outlook),
+        curves=dict(journal.curves(session, run.id)) | {"learning_rate_ahead": rates_ahead(run, history.amendments)},
         samples=reading.samples(session, run.id),
         artifacts=reading.artifacts(session, run),
-        log=[vars(line) for line in reading.log_lines(session, run.id, LOG_SHOWN)],
+        settings=settings_of_run(session, run),
         recipe_yaml=as_yaml(run.recipe),
     )
 
 
-def as_yaml(recipe: Any) -> str:
-    """YAML that `read_yaml` reads back to the same recipe."""
-    return yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True, width=100)
+def rates_ahead(run: Run, amendments: Sequence[AmendmentOut]) -> list[tuple[int, float]]:
+    """The schedule as it goes on, changes in mid-run included; none for a run that has ended."""
+    if run.state in ENDED or not run.total_steps:
+        return []
+    recipe = read_recipe(amending.amended_recipe(run, amendments)).recipe
+    return schedules.to_come(recipe.training, run.total_steps)
+
+
+def settings_of_run(session: Session, run: Run) -> list[Setting]:
+    """Every setting in the recipe's order, with the parent's where it differs; what only the parent had stands at the end."""
+    parent = session.get(Run, run.parent_id) if run.parent_id else None
+    differing = {each["name"]: each for each in setting_differences(parent.recipe, run.recipe)} if parent else {}
+    own_settings = dict(settings_of(run.recipe))
+    gone = [name for name in differing if name not in own_settings]
+    return [
+        Setting(
+            name, own_settings.get(name), differing[name]["before"] if name in differing else None, name in differing
+        )
+        for name in [*own_settings, *gone]
+    ]
 
 
 @router.post("/runs/{run}/act")
@@ -119,9 +181,9 @@ def acts(edge: Edge) -> dict[str, Callable[[Session, UUID], Run]]:
         "pause": runs.pause,
         "resume": runs.resume,
         "stop": partial(runs.stop, keep=True),
-        "discard": partial(runs.stop, keep=False),
-        "restore": partial(runs.restore, hours=edge.settings.discard_hours),
-        "start_over": runs.start_over,
+        "discard": partial(runs.stop, keep=False, by=edge.who.id),
+        "restore": partial(runs.restore, hours=edge.settings.discard_hours, by=edge.who.id),
+        "start_over": partial(runs.start_over, by=edge.who.id),
     }
 
 

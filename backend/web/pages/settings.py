@@ -1,6 +1,11 @@
-"""One's own language, password and tokens, and the workers."""
+"""One's own settings: language, password, API tokens, browsers."""
 
 from __future__ import annotations
+
+from datetime import datetime
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from typing import TypedDict
 
 from fastapi import APIRouter, Request
 from pydantic import ValidationError
@@ -9,34 +14,109 @@ from starlette.responses import Response
 
 from backend.core import people
 from backend.core.errors import Invalid, StudioError
-from backend.web import reading
+from backend.web import administration, reading
+from backend.web.api.me import end_others
 from backend.web.api.tokens import NewToken, make, owner_of
-from backend.web.contexts import SettingsPage
+from backend.web.contexts import SessionsPage, TokensPage, YouPage
 from backend.web.deps import AnEdge, Edge
 from backend.web.door import change_password
 from backend.web.failures import problem_out
 from backend.web.pages.common import Form, draw, go
 from backend.web.render import LANGUAGE_COOKIE, LANGUAGES, YEAR_SECONDS
+from backend.web.shapes import NewTokenOut, ProblemOut
 from backend.web.studio import is_https
 
 router = APIRouter()
 
+DONE = ("password", "password_tokens", "session", "sessions", "token", "person", "worker")
+"""What a redirect may say was done; anything else in the address is ignored."""
+
+
+class Shared(TypedDict):
+    """What every section is given."""
+
+    version: str
+    started_at: datetime
+    done: str
+    error: ProblemOut | None
+
+
+def shared(edge: Edge, request: Request, error: StudioError | None = None) -> Shared:
+    done = request.query_params.get("done", "")
+    return Shared(
+        version=own_version(),
+        started_at=edge.studio.started_at,
+        done=done if done in DONE and not error else "",
+        error=problem_out(error) if error else None,
+    )
+
+
+@cache
+def own_version() -> str:
+    """Empty where the studio runs from a checkout that is not installed."""
+    try:
+        return version("finetune-studio")
+    except PackageNotFoundError:
+        return ""
+
+
+def status_of(error: StudioError | None) -> int | None:
+    return error.status if error else None
+
+
+# ---- you ------------------------------------------------------------------------------------------------------------
+
 
 @router.get("/settings")
-async def settings_page(request: Request, edge: AnEdge) -> Response:
-    return await drawn(request, edge)
+@router.get("/settings/you")
+async def you_page(request: Request, edge: AnEdge) -> Response:
+    return await drawn_you(request, edge)
 
 
-async def drawn(request: Request, edge: Edge, *, new_token: str = "", error: StudioError | None = None) -> Response:
-    def work(session: Session) -> SettingsPage:
-        return SettingsPage(
-            tokens=reading.tokens(session, owner_of(edge)),
-            workers=reading.workers(session),
-            new_token=new_token,
-            error=problem_out(error) if error else None,
-        )
+async def drawn_you(request: Request, edge: Edge, error: StudioError | None = None) -> Response:
+    own = await edge.read(lambda session: people.tokens(session, edge.who.id))
+    holding = sum(people.holds(row) for row, _ in own)
+    return draw(request, YouPage(**shared(edge, request, error), tokens=holding), status=status_of(error))
 
-    return draw(request, await edge.read(work), status=error.status if error else None)
+
+@router.post("/settings/password")
+async def set_password(request: Request, form: Form, edge: AnEdge) -> Response:
+    new, also_tokens = form.get("new", ""), form.get("revoke") == "on"
+    try:
+        if new != form.get("again", ""):
+            raise Invalid("The two passwords differ.", where="again")
+        await change_password(edge, form.get("old", ""), new, revoke_tokens=also_tokens)
+    except StudioError as error:
+        return await drawn_you(request, edge, error)
+    return go("/settings/you?done=password_tokens" if also_tokens else "/settings/you?done=password")
+
+
+@router.post("/settings/language")
+async def set_language(request: Request, form: Form, edge: AnEdge) -> Response:
+    language = form.get("language", "")
+    if language not in LANGUAGES:
+        raise Invalid("The studio speaks English (en) and Chinese (zh).", where="language")
+    await edge.write(lambda session: people.set_language(session, edge.who.id, language))
+    response = go("/settings/you")
+    response.set_cookie(LANGUAGE_COOKIE, language, max_age=YEAR_SECONDS, secure=is_https(request), samesite="lax")
+    return response
+
+
+# ---- API tokens -----------------------------------------------------------------------------------------------------
+
+
+@router.get("/settings/tokens")
+async def tokens_page(request: Request, edge: AnEdge) -> Response:
+    return await drawn_tokens(request, edge)
+
+
+async def drawn_tokens(
+    request: Request, edge: Edge, *, new: NewTokenOut | None = None, error: StudioError | None = None
+) -> Response:
+    found = await edge.read(lambda session: reading.tokens(session, owner_of(edge)))
+    roles = [role.value for role in people.ROLES if edge.who.may(role)]
+    page = TokensPage(**shared(edge, request, error), tokens=found, roles=roles, new_token=new)
+    return draw(request, page, status=status_of(error))
 
 
 @router.post("/settings/tokens")
@@ -48,33 +128,37 @@ async def create_token(request: Request, form: Form, edge: AnEdge) -> Response:
         made = await edge.write(lambda session: make(session, edge, body))
     except ValidationError:
         refused = Invalid("A token needs a name, a role and 1 to 3,650 days.")
-        return await drawn(request, edge, error=refused)
+        return await drawn_tokens(request, edge, error=refused)
     except StudioError as error:
-        return await drawn(request, edge, error=error)
-    return await drawn(request, edge, new_token=made.token)
+        return await drawn_tokens(request, edge, error=error)
+    return await drawn_tokens(request, edge, new=made)
 
 
 @router.post("/settings/tokens/{token}/revoke")
 async def revoke_token(token: str, edge: AnEdge) -> Response:
     await edge.write(lambda s: people.revoke_token(s, token, owner_id=owner_of(edge), by=edge.who.id))
-    return go("/settings")
+    return go("/settings/tokens?done=token")
 
 
-@router.post("/settings/password")
-async def set_password(request: Request, form: Form, edge: AnEdge) -> Response:
-    try:
-        await change_password(edge, form.get("old", ""), form.get("new", ""))
-    except StudioError as error:
-        return await drawn(request, edge, error=error)
-    return go("/settings")
+# ---- browsers -------------------------------------------------------------------------------------------------------
 
 
-@router.post("/settings/language")
-async def set_language(request: Request, form: Form, edge: AnEdge) -> Response:
-    language = form.get("language", "")
-    if language not in LANGUAGES:
-        raise Invalid("The studio speaks English (en) and Chinese (zh).", where="language")
-    await edge.write(lambda session: people.set_language(session, edge.who.id, language))
-    response = go("/settings")
-    response.set_cookie(LANGUAGE_COOKIE, language, max_age=YEAR_SECONDS, secure=is_https(request), samesite="lax")
-    return response
+@router.get("/settings/sessions")
+async def sessions_page(request: Request, edge: AnEdge) -> Response:
+    found = await edge.read(lambda session: administration.sessions(session, edge.who))
+    return draw(request, SessionsPage(**shared(edge, request), sessions=found))
+
+
+@router.post("/settings/sessions/end")
+async def end_other_sessions(edge: AnEdge) -> Response:
+    await edge.write(lambda session: end_others(session, edge.who))
+    return go("/settings/sessions?done=sessions")
+
+
+@router.post("/settings/sessions/{name}/end")
+async def end_session(name: str, edge: AnEdge) -> Response:
+    def work(session: Session) -> None:
+        people.end_session(session, edge.who.id, name)
+
+    await edge.write(work)
+    return go("/settings/sessions?done=session")

@@ -1,0 +1,182 @@
+"""What fills the disk under the home, and what of it nobody needs any more.
+
+Measuring walks the whole home: seconds for many runs, so it is done in a thread and never while a page waits. Deleting
+touches only what no row names and no act can bring back.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from uuid import UUID
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session, aliased
+
+from backend.core import runs, uploads
+from backend.core.models import Artifact, Operation
+from backend.core.settings import Settings
+
+KINDS = ("models", "artifacts", "checkpoints", "datasets", "uploads", "other")
+"""Base models; adapters and merged models; checkpoints; data sets; uploads; journals, caches, logs and the database."""
+LARGEST = 8
+UNTOUCHED_HOURS = 24
+"""An upload that nobody has gone on with for so long is given up."""
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Bytes on the disk, files that share their content counted once."""
+
+    at: datetime
+    total_bytes: int
+    free_bytes: int
+    kinds: dict[str, int]
+    runs: dict[UUID, int] = field(default_factory=dict)
+    """The largest runs, largest first."""
+
+    @property
+    def used_bytes(self) -> int:
+        return sum(self.kinds.values())
+
+
+def measure(home: Path) -> Usage:
+    """Walk the home. What comes and goes meanwhile is skipped."""
+    kinds, by_run = Counter(dict.fromkeys(KINDS, 0)), Counter[UUID]()
+    seen: set[tuple[int, int]] = set()
+    for path, status in _files(home):
+        if status.st_nlink > 1:
+            if (status.st_dev, status.st_ino) in seen:
+                continue
+            seen.add((status.st_dev, status.st_ino))
+        parts = path.relative_to(home).parts
+        kinds[_kind(parts)] += status.st_blocks * 512
+        if parts[0] == "runs" and (run_id := _as_run(parts[1] if len(parts) > 1 else "")):
+            by_run[run_id] += status.st_blocks * 512
+    disk = shutil.disk_usage(home)
+    largest = {run_id: size for run_id, size in by_run.most_common(LARGEST) if size}
+    return Usage(datetime.now(UTC), disk.total, disk.free, dict(kinds), largest)
+
+
+def _files(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
+    try:
+        entries = list(os.scandir(folder))
+    except OSError:
+        return
+    for entry in entries:
+        try:
+            if entry.is_dir(follow_symlinks=False):
+                yield from _files(Path(entry.path))
+            else:
+                yield Path(entry.path), entry.stat(follow_symlinks=False)
+        except OSError:
+            continue
+
+
+def _kind(parts: tuple[str, ...]) -> str:
+    match parts:
+        case ("runs", _, _, "checkpoints" | "artifacts" as kind, *_):
+            return kind
+        case ("models" | "datasets" | "uploads" as kind, _, *_):
+            return kind
+        case _:
+            return "other"
+
+
+def _as_run(name: str) -> UUID | None:
+    try:
+        return UUID(name)
+    except ValueError:
+        return None
+
+
+# ---- what can go ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Waste:
+    """What a clean-up would free."""
+
+    uploads: int = 0
+    upload_bytes: int = 0
+    artifacts: int = 0
+    artifact_bytes: int = 0
+    runs: int = 0
+    run_bytes: int = 0
+
+    @property
+    def total_bytes(self) -> int:
+        return self.upload_bytes + self.artifact_bytes + self.run_bytes
+
+    @property
+    def is_nothing(self) -> bool:
+        return not (self.uploads or self.artifacts or self.runs)
+
+
+def waste(session: Session, settings: Settings) -> Waste:
+    """Uploads that were given up, artifacts that a later end of their run replaced, discarded runs whose day is over.
+
+    What is counted is locked until the transaction ends, so that it is still waste when it is deleted.
+    """
+    return _waste(_old_uploads(session, settings), _old_artifacts(session, settings), _old_runs(session, settings))
+
+
+def clean_up(session: Session, settings: Settings) -> Waste:
+    """Delete that; returns what was freed."""
+    old_uploads, old_runs = _old_uploads(session, settings), _old_runs(session, settings)
+    old_artifacts = _old_artifacts(session, settings)
+    freed = _waste(old_uploads, old_artifacts, old_runs)
+    for file in old_uploads:
+        file.unlink(missing_ok=True)
+    for folder in (*old_artifacts, *old_runs.values()):
+        shutil.rmtree(folder, ignore_errors=True)
+    for run_id in old_runs:
+        run = runs.lock(session, run_id)
+        run.facts = run.facts | {"purged": True}
+    return freed
+
+
+def _waste(files: list[Path], artifacts: list[Path], old_runs: dict[UUID, Path]) -> Waste:
+    return Waste(
+        sum(path.suffix != ".json" for path in files),  # a session has a file of words beside its bytes
+        _bytes(files),
+        len(artifacts),
+        _bytes(artifacts),
+        len(old_runs),
+        _bytes(old_runs.values()),
+    )
+
+
+def _bytes(paths: Iterable[Path]) -> int:
+    return sum(
+        sum(status.st_blocks * 512 for _, status in _files(path)) if path.is_dir() else path.stat().st_blocks * 512
+        for path in paths
+        if path.exists()
+    )
+
+
+def _old_uploads(session: Session, settings: Settings) -> list[Path]:
+    running = session.scalars(select(Operation.input).where(Operation.state == "running"))
+    needed = {Path(words["path"]) for words in running if "path" in words}
+    limit = time.time() - UNTOUCHED_HOURS * 3600
+    return uploads.untouched(settings.folder("uploads"), limit, needed)
+
+
+def _old_artifacts(session: Session, settings: Settings) -> list[Path]:
+    """Folders of withdrawn artifacts in which no standing one lies."""
+    standing = aliased(Artifact)
+    in_use = select(standing.id).where(standing.folder == Artifact.folder, standing.withdrawn_at.is_(None))
+    query = select(Artifact.folder).where(Artifact.withdrawn_at.is_not(None), ~in_use.exists()).distinct()
+    folders = (settings.root / folder for folder in session.scalars(query))
+    return [folder for folder in folders if folder.is_dir()]
+
+
+def _old_runs(session: Session, settings: Settings) -> dict[UUID, Path]:
+    found = runs.to_purge(session, settings.place(), settings.discard_hours)
+    return {run.id: settings.root / "runs" / str(run.id) for run in found}
