@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 
-from benchmarks import web_start
+from benchmarks import pages, web_start
 from benchmarks.measure import report
 
-BENCHMARKS = {"web_start": web_start.measure}
+BENCHMARKS = {"web_start": web_start.measure, "pages": pages.measure}
 
 
 def main() -> None:

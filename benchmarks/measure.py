@@ -9,13 +9,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Figure:
-    """One quantity of ours beside the peer's. `goal` is the most that ours may be."""
+    """One quantity of ours beside the peer's, where there is one. `goal` is the most that ours may be."""
 
     name: str
     unit: str
     ours: Sequence[float]
-    peer: Sequence[float]
-    peer_name: str
+    peer: Sequence[float] = ()
+    peer_name: str = ""
     goal: float | None = None
 
 
@@ -23,13 +23,20 @@ def report(title: str, figures: Sequence[Figure]) -> None:
     """Print medians, ranges and the ratio, one line a figure."""
     print(f"\n{title}")
     for figure in figures:
-        ours, peer = statistics.median(figure.ours), statistics.median(figure.peer)
+        ours = statistics.median(figure.ours)
         goal = "" if figure.goal is None else f"  goal ≤ {figure.goal:g}: {'met' if ours <= figure.goal else 'MISSED'}"
-        print(
-            f"  {figure.name:<22} ours {ours:8.2f} [{min(figure.ours):.2f}–{max(figure.ours):.2f}] {figure.unit}"
-            f"  {figure.peer_name} {peer:8.2f} [{min(figure.peer):.2f}–{max(figure.peer):.2f}]"
-            f"  ratio {peer / ours:5.1f}{goal}"
-        )
+        print(f"  {figure.name:<22} ours {_spread(figure.ours)} {figure.unit}{_beside(figure)}{goal}")
+
+
+def _beside(figure: Figure) -> str:
+    if not figure.peer:
+        return ""
+    ratio = statistics.median(figure.peer) / statistics.median(figure.ours)
+    return f"  {figure.peer_name} {_spread(figure.peer)}  ratio {ratio:5.1f}"
+
+
+def _spread(values: Sequence[float]) -> str:
+    return f"{statistics.median(values):8.2f} [{min(values):.2f}–{max(values):.2f}]"
 
 
 def column(rows: Sequence[Mapping[str, float]], name: str) -> list[float]:

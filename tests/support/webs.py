@@ -102,7 +102,8 @@ def _web(home: Path, urls: dict[str, str]) -> Iterator[Web]:
     here = Settings(home=home, DATABASE_URL=urls["DATABASE_URL"], REDIS_URL=urls["REDIS_URL"])
     engine = db.engine(here.database_url, pool_size=2)
     try:
-        wait_until(lambda: _answers(process, address), seconds=60, what="the web's first answer")
+        wait_until(lambda: process.poll() is not None or _answers(address), seconds=60, what="the web's first answer")
+        assert process.poll() is None, (home / "logs" / "web.log").read_text()
         yield Web(home, address, here, engine, process)
     finally:
         engine.dispose()
@@ -110,8 +111,7 @@ def _web(home: Path, urls: dict[str, str]) -> Iterator[Web]:
         process.wait(20)
 
 
-def _answers(process: subprocess.Popen[bytes], address: str) -> bool:
-    assert process.poll() is None, "the web ended"
+def _answers(address: str) -> bool:
     try:
         return httpx.get(f"{address}/healthz", trust_env=False, timeout=2).status_code == 200
     except httpx.TransportError:

@@ -1,0 +1,201 @@
+"""The pages beside a Gradio page that lists the same runs: what a person waits for, what comes over the wire, what it costs.
+
+Both are asked in turn by the same browser, each time with an empty cache. Our lists have 1,000 runs behind them; the
+peer's page holds the fifty that ours shows first, and nothing else.
+"""
+
+from __future__ import annotations
+
+import http.client
+import os
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import psutil
+from playwright.sync_api import Browser, sync_playwright
+from sqlalchemy import update
+
+from backend.core import runs
+from backend.core.models import Run, State
+from backend.core.recipe import read_recipe, resolve
+from benchmarks.measure import Figure, column
+from tests.support.browsers import find_chromium
+from tests.support.processes import wait_until
+from tests.support.webs import Web, running_web
+
+RUNS, ROUNDS, ASKED = 1000, 7, 40
+LISTS = ("/", "/runs", "/datasets", "/models", "/recipes")
+PEER = """
+import os
+import gradio as gr
+heads = ["Run", "State", "Model", "Step", "Loss", "Started"]
+rows = [[f"run-{number}", "Succeeded", "tiny", 480, 0.68, "an hour ago"] for number in range(50)]
+with gr.Blocks(title="Runs") as page:
+    gr.Markdown("# Runs")
+    gr.Textbox(label="Search runs")
+    gr.Button("New run", variant="primary")
+    gr.Dataframe(rows, headers=heads)
+page.launch(server_port=int(os.environ["PORT"]), quiet=True)
+"""
+TIMES = """
+async () => {
+  const [page] = performance.getEntriesByType("navigation");
+  const paint = () => performance.getEntriesByName("first-contentful-paint")[0];
+  while (!paint()) await new Promise(requestAnimationFrame);
+  const all = [page, ...performance.getEntriesByType("resource")];
+  return {
+    first_byte: page.responseStart - page.requestStart,
+    first_paint: paint().startTime,
+    kilobytes: all.reduce((sum, each) => sum + each.transferSize, 0) / 1000,
+    requests: all.length,
+  };
+}
+"""
+
+
+@dataclass(frozen=True)
+class Side:
+    """A server to ask: whose it is, where, what its list is called, and how a row of it is found."""
+
+    address: str
+    list_path: str
+    row: str
+    process: psutil.Process
+    cookie: str = ""
+
+
+def measure() -> Sequence[Figure]:
+    with running_web() as web, peer() as theirs, sync_playwright() as playwright:
+        ours = our_side(web)
+        browser = playwright.chromium.launch(executable_path=find_chromium(), args=["--no-sandbox"])
+        look(browser, ours), look(browser, theirs)  # both have opened what they open once
+        rounds = [(look(browser, ours), look(browser, theirs)) for _ in range(ROUNDS)]
+        browser.close()
+        served = [(serve(ours, ours.list_path), serve(theirs, theirs.list_path)) for _ in range(ROUNDS)]
+        lists = {path: [serve(ours, path)["p95"] for _ in range(ROUNDS)] for path in LISTS}
+    return [*of_browser(rounds), *of_server(served, lists)]
+
+
+def of_browser(rounds: Sequence[tuple[Mapping[str, float], Mapping[str, float]]]) -> list[Figure]:
+    named = {
+        "first_byte": ("first byte", "ms"),
+        "first_paint": ("first paint", "ms"),
+        "list_seen": ("the list stands there", "ms"),
+        "kilobytes": ("over the wire", "kB"),
+        "requests": ("requests", ""),
+    }
+    ours, peers = [pair[0] for pair in rounds], [pair[1] for pair in rounds]
+    return [Figure(name, unit, column(ours, key), column(peers, key), "Gradio") for key, (name, unit) in named.items()]
+
+
+def of_server(
+    served: Sequence[tuple[Mapping[str, float], Mapping[str, float]]], lists: Mapping[str, list[float]]
+) -> list[Figure]:
+    """Theirs is one ready-made text, so it is told beside our list of runs alone."""
+    ours, peers = [pair[0] for pair in served], [pair[1] for pair in served]
+    cpu = Figure("CPU of the list", "ms", column(ours, "cpu"), column(peers, "cpu"), "Gradio")
+    return [cpu, *(Figure(f"p95 of {path}", "ms", p95, goal=25) for path, p95 in lists.items())]
+
+
+# ---- both sides -----------------------------------------------------------------------------------------------------
+
+
+def our_side(web: Web) -> Side:
+    ada = web.sign_in("ada")
+    raw = {"name": "run", "model": "tiny", "data": {"sets": ["letters"]}, "method": "lora"}
+    recipe = resolve(read_recipe(raw).recipe, train_rows=1000, context_length=256)
+    with web.session() as session:
+        for number in range(RUNS):
+            named = recipe.model_copy(update={"name": f"run-{number}"})
+            data = [{"name": "letters", "version": 1, "rows": 1000}]
+            runs.create(
+                session, recipe=named, model={"path": "tiny", "revision": None}, data=data, owner_id=ada.identity.id
+            )
+        done = {"state": State.SUCCEEDED, "step": 480, "total_steps": 480, "latest": {"loss": 0.68, "eval_loss": 0.7}}
+        session.execute(update(Run).values(**done, started_at=Run.created_at, ended_at=Run.created_at))
+        session.commit()
+    return Side(web.address, "/runs", ':text-is("run-990")', psutil.Process(web.process.pid), ada.cookie)
+
+
+@contextmanager
+def peer() -> Iterator[Side]:
+    """Gradio in an environment that is made for this run and thrown away: it is no dependency of ours."""
+    with tempfile.TemporaryDirectory() as folder:
+        python = Path(folder) / "venv" / "bin" / "python"
+        uv = [sys.executable, "-m", "uv"]
+        subprocess.run([*uv, "venv", "--quiet", "--python", sys.executable, python.parents[1]], check=True)
+        subprocess.run([*uv, "pip", "install", "--quiet", "--python", python, "gradio"], check=True)
+        port = free_port()
+        environment = os.environ | {"PORT": str(port), "GRADIO_ANALYTICS_ENABLED": "False"}
+        process = subprocess.Popen(
+            [python, "-c", PEER], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        side = Side(f"http://127.0.0.1:{port}", "/", 'span:text-is("run-9")', psutil.Process(process.pid))
+        try:
+            wait_until(lambda: answers(side), seconds=60, what="the peer's first answer")
+            yield side
+        finally:
+            process.kill()
+            process.wait()
+
+
+def free_port() -> int:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return int(taken.getsockname()[1])
+
+
+def answers(side: Side) -> bool:
+    try:
+        return ask(http.client.HTTPConnection(urlsplit(side.address).netloc, timeout=5), side, "/") == 200
+    except OSError:
+        return False
+
+
+# ---- one look and one answer ----------------------------------------------------------------------------------------
+
+
+def look(browser: Browser, side: Side) -> dict[str, float]:
+    """A person's first visit: nothing is in the cache."""
+    context = browser.new_context(base_url=side.address, viewport={"width": 1440, "height": 900})
+    if side.cookie:
+        context.add_cookies([{"name": "studio", "value": side.cookie, "url": side.address}])
+    page = context.new_page()
+    page.goto(side.list_path)
+    page.wait_for_selector(side.row)
+    seen: float = page.evaluate("() => performance.now()")
+    page.wait_for_timeout(500)  # what is loaded late counts too
+    times: dict[str, float] = page.evaluate(TIMES)
+    context.close()
+    return times | {"list_seen": seen}
+
+
+def serve(side: Side, path: str) -> dict[str, float]:
+    """Many answers over one connection: the slowest but one in twenty, and what one costs the server's processor."""
+    connection = http.client.HTTPConnection(urlsplit(side.address).netloc, timeout=30)
+    ask(connection, side, path)
+    before, times = side.process.cpu_times(), []
+    for _ in range(ASKED):
+        began = time.perf_counter()
+        assert ask(connection, side, path) == 200
+        times.append((time.perf_counter() - began) * 1000)
+    after = side.process.cpu_times()
+    connection.close()
+    spent = (after.user + after.system - before.user - before.system) * 1000
+    return {"p95": statistics.quantiles(times, n=20)[-1], "cpu": spent / ASKED}
+
+
+def ask(connection: http.client.HTTPConnection, side: Side, path: str) -> int:
+    connection.request("GET", path, headers={"Cookie": f"studio={side.cookie}", "Accept": "text/html"})
+    answer = connection.getresponse()
+    answer.read()
+    return answer.status
