@@ -200,6 +200,15 @@ class Lengths:
         gone = steps["last"].above(kept - 1)
         return gone, lost, gone
 
+    @cached_property
+    def barren(self) -> list[int]:
+        """The places of the rows that hold nothing to learn, from 0."""
+        return [place for place, learned in enumerate(self.trained) if not learned and not self.flags[place] & REFUSED]
+
+    def flagged(self, flags: int) -> list[int]:
+        """The places of the rows that have one of these flags, from 0."""
+        return [place for place, own in enumerate(self.flags) if own & flags]
+
     def longer(self, max_length: int) -> Iterator[int]:
         """The places of the rows that are longer, from 0."""
         limit = self.limit(max_length)
@@ -264,6 +273,12 @@ def measure(
             }
             found = _measured(order, draft, path, on_progress, cancelled)
     return found
+
+
+def address(settings: Settings, version: DatasetVersion, lens: Lens) -> str:
+    """Names what is measured: changes when the rows, the tokenizer's files or the lens do. Empty for an unknown model."""
+    folder = _folder(settings, lens.model)
+    return _path(settings, version.sha256, folder, lens).name if folder else ""
 
 
 _folders: dict[str, Path] = {}

@@ -28,6 +28,7 @@ from backend.web.render import Renderer
 from backend.web.repeats import Repeated
 from backend.web.security import Throttle, own_names
 from backend.web.stream import Hub, stopped_by_signals
+from backend.web.works import Works
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -54,6 +55,7 @@ class Studio:
         self.by_address = Throttle(FAILURES_AN_ADDRESS, FAILURE_SECONDS)
         self.by_account = Throttle(FAILURES_AN_ACCOUNT, FAILURE_SECONDS)
         self.tasks: set[asyncio.Task[Any]] = set()
+        self.works = Works(self.spawn)
         self.gauge = Gauge(self)
         self.started_at = datetime.now(UTC)
         self.checks = Checks(settings, self.spawn)

@@ -1,0 +1,375 @@
+"""What the page of a data set is made of: rows through a lens, their lengths, and findings.
+
+What takes long is asked of limited processes, once: marked rows are remembered here, lengths and findings on disk.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from bisect import bisect_left
+from collections import OrderedDict
+from collections.abc import Coroutine, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+from backend.core import bases, lengths, quality
+from backend.core.datasets import picking
+from backend.core.datasets.picking import Picked
+from backend.core.errors import StudioError
+from backend.core.lengths import CONTROL, ENDLESS, REFUSED, Lengths, Lens
+from backend.core.limited import run_limited
+from backend.core.models import DatasetVersion, Json
+from backend.core.quality import Finding
+from backend.core.recipe import ModelChoice
+from backend.core.settings import Settings
+from backend.core.storage import storage
+from backend.web.failures import problem_out
+from backend.web.inking import Cut, InkedRow, Rule, ink
+from backend.web.looking import Look
+from backend.web.shapes import ProblemOut
+from backend.web.studio import Studio
+from backend.web.works import Work
+
+MARK = "backend.core.rendering.marking:mark"
+MARK_SECONDS = 60
+ROWS_SHOWN = 10
+REMEMBERED_TOKENS, REMEMBERED_SEARCHES = 400_000, 50
+FLAGS = {"refused": REFUSED, "endless": ENDLESS, "control": CONTROL}
+SOON_SECONDS = 0.4
+"""What is done by then is shown at once; what is not, with its progress."""
+
+
+# ---- rows -----------------------------------------------------------------------------------------------------------
+
+
+class Marks:
+    """Marked rows of late, so that paging, moving the cut and changing the view cost nothing. The texts of tokens are few
+    and shared."""
+
+    def __init__(self) -> None:
+        self._rows: OrderedDict[tuple[Any, ...], Json] = OrderedDict()
+        self._tokens = 0
+
+    def get(self, key: tuple[Any, ...]) -> Json | None:
+        found = self._rows.get(key)
+        if found is not None:
+            self._rows.move_to_end(key)
+        return found
+
+    def put(self, key: tuple[Any, ...], row: Json) -> None:
+        row["texts"] = [sys.intern(text) for text in row.get("texts", [])]
+        self._tokens += len(row["texts"]) - len(self._rows.pop(key, {}).get("texts", []))
+        self._rows[key] = row
+        while self._tokens > REMEMBERED_TOKENS and len(self._rows) > ROWS_SHOWN:
+            self._tokens -= len(self._rows.popitem(last=False)[1]["texts"])
+
+
+marks = Marks()
+_searches: OrderedDict[tuple[str, str], list[int]] = OrderedDict()
+
+
+def known_marks(settings: Settings, version: DatasetVersion, lens: Lens, places: Sequence[int]) -> list[Json] | None:
+    """The marked rows, where all of them are remembered."""
+    found = [marks.get(_key(settings, version, lens, place)) for place in places]
+    return [row for row in found if row is not None] if all(row is not None for row in found) else None
+
+
+def mark(settings: Settings, version: DatasetVersion, lens: Lens, places: Sequence[int]) -> list[Json]:
+    """The rows at these places with every token marked. Blocks. Raises `StudioError`."""
+    missing = [place for place in places if marks.get(_key(settings, version, lens, place)) is None]
+    if missing:
+        choice = ModelChoice.model_validate({"path": lens.model, "chat_template": lens.chat_template})
+        payload = {
+            "file": str(storage(settings).fetch(version.key)),
+            "model_folder": str(bases.find(choice, settings).folder),
+            "chat_template": lens.chat_template,
+            "assistant_only_loss": lens.assistant_only_loss,
+            "places": missing,
+        }
+        for row in run_limited(MARK, payload, timeout_seconds=MARK_SECONDS)["rows"]:
+            marks.put(_key(settings, version, lens, row["place"]), row)
+    return known_marks(settings, version, lens, places) or []
+
+
+def _key(settings: Settings, version: DatasetVersion, lens: Lens, place: int) -> tuple[Any, ...]:
+    return lengths.address(settings, version, lens), version.sha256, lens, place
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which rows there are to go through: all of them, or those at `places`."""
+
+    total: int
+    places: Sequence[int] | None = None
+
+    @property
+    def count(self) -> int:
+        return self.total if self.places is None else len(self.places)
+
+    def page(self, place: int) -> list[int]:
+        """The rows to show from `place` on."""
+        if self.places is None:
+            return list(range(place, min(place + ROWS_SHOWN, self.total)))
+        first = bisect_left(self.places, place)
+        return list(self.places[first : first + ROWS_SHOWN]) or list(self.places[-ROWS_SHOWN:])
+
+    def before(self, place: int) -> int | None:
+        """Where the page before begins."""
+        if self.places is None:
+            return max(0, place - ROWS_SHOWN) if place else None
+        first = bisect_left(self.places, place)
+        return self.places[max(0, first - ROWS_SHOWN)] if first else None
+
+    def behind(self, shown: Sequence[int]) -> int | None:
+        """Where the page after these begins."""
+        if not shown:
+            return None
+        if self.places is None:
+            return shown[-1] + 1 if shown[-1] + 1 < self.total else None
+        after = bisect_left(self.places, shown[-1] + 1)
+        return self.places[after] if after < len(self.places) else None
+
+
+def select_rows(
+    settings: Settings, version: DatasetVersion, look: Look, whole: Lengths | None, findings: list[Finding] | None
+) -> Selection:
+    """The rows that the look asks for. Blocks: words are searched for in every row."""
+    places = filtered(look, whole, findings)
+    if look.q:
+        found = _searched(settings, version, look.q)
+        places = found if places is None else sorted({*places} & {*found})
+    return Selection(version.rows, places)
+
+
+def filtered(look: Look, whole: Lengths | None, findings: list[Finding] | None) -> Sequence[int] | None:
+    """The places of the rows of one kind; None for all rows, also while nothing is known of that kind yet."""
+    if look.which == "cut":
+        return list(whole.longer(look.cut_at(whole.context_length))) if whole else None
+    if look.which in FLAGS:
+        return whole.flagged(FLAGS[look.which]) if whole else None
+    if look.which == "barren":
+        return whole.barren if whole else None
+    if look.which == "problems":
+        found = {place for each in findings or [] for place in each.involved}
+        found |= set(whole.flagged(REFUSED | ENDLESS)) | set(whole.barren) if whole else set()
+        return sorted(found) if findings is not None else None
+    return next((each.involved for each in findings or [] if each.name == look.which), None)
+
+
+def _searched(settings: Settings, version: DatasetVersion, words: str) -> list[int]:
+    key = (version.sha256, words.casefold())
+    if key not in _searches:
+        _searches[key] = picking.search(storage(settings).fetch(version.key), words)
+        while len(_searches) > REMEMBERED_SEARCHES:
+            _searches.popitem(last=False)
+    return _searches[key]
+
+
+@dataclass(frozen=True)
+class Panel:
+    """The rows that are shown. `inked` where their tokens are wanted and known; `is_waiting` where they are still asked."""
+
+    first: int
+    """The number of the first row."""
+    count: int
+    """Rows there are to go through."""
+    total: int
+    picked: list[Picked] = field(default_factory=list)
+    inked: list[InkedRow] = field(default_factory=list)
+    rules: dict[int, Rule] = field(default_factory=dict)
+    badges: dict[int, list[str]] = field(default_factory=dict)
+    before: int | None = None
+    behind: int | None = None
+    next_cut: int | None = None
+    """Numbers of rows: where the pages before and behind begin, and where the next row stands that is cut."""
+    cut: Cut | None = None
+    is_waiting: bool = False
+    error: ProblemOut | None = None
+    problems: list[ProblemOut] = field(default_factory=list)
+
+
+def panel(
+    settings: Settings,
+    version: DatasetVersion,
+    look: Look,
+    whole: Lengths | None,
+    findings: list[Finding] | None,
+    *,
+    wait: bool,
+) -> Panel:
+    """Blocks; without `wait` for nothing that takes long but a search."""
+    path = storage(settings).fetch(version.key)
+    selection = select_rows(settings, version, look, whole, findings)
+    shown = selection.page(picking.place_of(path, look.row)) if selection.count else []
+    picked = picking.pick(path, shown)
+    context = whole.context_length if whole else bases_context(settings, look.model)
+    cut = Cut(min(look.cut_at(context), context or look.cut_at(context)), look.truncation)
+    numbers = _Numbers(path)
+    place = shown[0] if shown else 0
+    found = Panel(
+        first=picked[0].row.number if picked else look.row,
+        count=selection.count,
+        total=version.rows,
+        picked=picked,
+        badges=badges(shown, findings),
+        before=numbers(selection.before(place)),
+        behind=numbers(selection.behind(shown)),
+        next_cut=numbers(whole.next_longer(cut.limit, place) if whole else None),
+        cut=cut,
+    )
+    return _with_ink(found, settings, version, look, shown, whole, wait=wait)
+
+
+def _with_ink(
+    found: Panel,
+    settings: Settings,
+    version: DatasetVersion,
+    look: Look,
+    shown: list[int],
+    whole: Lengths | None,
+    *,
+    wait: bool,
+) -> Panel:
+    lens = look.lens
+    if lens is None or not look.needs_tokens or not shown:
+        return found
+    try:
+        rows = mark(settings, version, lens, shown) if wait else known_marks(settings, version, lens, shown)
+    except StudioError as refusal:
+        problems = [ProblemOut.model_validate(each) for each in refusal.problems]
+        return replace(found, error=problem_out(refusal), problems=problems)
+    if rows is None:
+        return replace(found, is_waiting=True)
+    assert found.cut is not None
+    inked = ink(rows, found.cut, opened=look.open, whole=look.view == "tokens")
+    longest = max([whole.quantile(0.99) if whole else 0, *(row.tokens for row in inked)])
+    return replace(found, inked=inked, rules={row.place: Rule.of(row, found.cut, longest) for row in inked})
+
+
+class _Numbers:
+    """The number of the row at a place: most often the place itself, counted from 1."""
+
+    def __init__(self, path: Any) -> None:
+        self.path = path
+
+    def __call__(self, place: int | None) -> int | None:
+        if place is None:
+            return None
+        picked = picking.pick(self.path, [place])
+        return picked[0].row.number if picked else None
+
+
+def bases_context(settings: Settings, model: str) -> int | None:
+    """What a model can read, as far as its folder says so without being asked."""
+    listed = next((each for each in bases.list_bases(settings) if each.path == model), None)
+    return listed.facts.context_length if listed and listed.facts else None
+
+
+def badges(shown: Sequence[int], findings: list[Finding] | None) -> dict[int, list[str]]:
+    """The names of what was found in each of these rows."""
+    return {place: [each.name for each in findings or [] if _holds(each.involved, place)] for place in shown}
+
+
+def _holds(places: Sequence[int], place: int) -> bool:
+    at = bisect_left(places, place)
+    return at < len(places) and places[at] == place
+
+
+# ---- lengths and findings -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a cut costs; or how far the measuring is; or why there is none."""
+
+    whole: Lengths | None = None
+    cut_at: int = 0
+    done: int = 0
+    of: int = 0
+    error: ProblemOut | None = None
+    has_model: bool = True
+
+    @property
+    def is_waiting(self) -> bool:
+        return self.whole is None and self.error is None and self.has_model
+
+
+def measured(settings: Settings, version: DatasetVersion, look: Look) -> Measured:
+    """What is known by now. Looks at the disk alone."""
+    if look.lens is None:
+        return Measured(has_model=False)
+    whole = lengths.known(settings, version, look.lens)
+    return Measured(whole, look.cut_at(whole.context_length) if whole else 0, of=version.rows)
+
+
+async def measure(
+    studio: Studio, version: DatasetVersion, look: Look, seconds: float | None = SOON_SECONDS
+) -> Measured:
+    """The same; what is not known is begun, and waited for a while."""
+    found = await asyncio.to_thread(measured, studio.settings, version, look)
+    lens = look.lens
+    if found.whole or lens is None:
+        return found
+
+    def work(standing: Work) -> Any:
+        return lengths.measure(studio.settings, version, lens, on_progress=standing.progress)
+
+    standing = await studio.works.soon((version.sha256, lens), work, seconds)
+    if standing is None:
+        return await asyncio.to_thread(measured, studio.settings, version, look)
+    failure = standing.failure
+    return replace(
+        found, done=standing.done, of=standing.of or version.rows, error=problem_out(failure) if failure else None
+    )
+
+
+@dataclass(frozen=True)
+class Found:
+    """The findings; or how far the search for them is."""
+
+    findings: list[Finding] | None = None
+    done: int = 0
+    of: int = 0
+    error: ProblemOut | None = None
+
+
+async def find(studio: Studio, version: DatasetVersion, seconds: float | None = SOON_SECONDS) -> Found:
+    """The findings; what has not been looked for is begun, and waited for a while."""
+    known = await asyncio.to_thread(quality.known, studio.settings, version)
+    if known is not None:
+        return Found(known)
+
+    def work(standing: Work) -> Any:
+        return quality.look(studio.settings, version, on_progress=standing.progress)
+
+    standing = await studio.works.soon((version.sha256, "quality"), work, seconds)
+    if standing is None:
+        return Found(await asyncio.to_thread(quality.known, studio.settings, version))
+    failure = standing.failure
+    return Found(None, standing.done, standing.of or version.rows, problem_out(failure) if failure else None)
+
+
+def ahead(studio: Studio, version: DatasetVersion, look: Look, shown: Panel) -> Coroutine[Any, Any, None] | None:
+    """Work that marks the page behind this one before anybody asks, so that going on is instant."""
+    lens = look.lens
+    if (
+        lens is None
+        or not look.needs_tokens
+        or shown.behind is None
+        or not shown.inked
+        or look.q
+        or look.which != "all"
+    ):
+        return None
+    start = shown.inked[-1].place + 1
+    places = list(range(start, min(start + ROWS_SHOWN, version.rows)))
+
+    async def work() -> None:
+        try:
+            await asyncio.to_thread(partial(mark, studio.settings, version, lens, places))
+        except StudioError:
+            return  # told when somebody goes there
+
+    return work()
