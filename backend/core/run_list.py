@@ -108,7 +108,7 @@ def best_eval_loss() -> Any:
 def counts(session: Session, wanted: Wanted = Wanted()) -> dict[str, int]:
     """How many runs there are in each state, narrowed by everything but the state itself."""
     query = select(Run.state, func.count()).where(*replace(wanted, state="").conditions()).group_by(Run.state)
-    return dict(session.execute(query).tuples())
+    return dict(session.execute(query).all())
 
 
 def newest_id(session: Session) -> UUID | None:

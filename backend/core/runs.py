@@ -75,14 +75,6 @@ def find(session: Session, name_or_id: str | UUID) -> Run:
     raise NotFound(f"There is no run “{name_or_id}”.", hint="Look it up in the list of runs.")
 
 
-def listing(session: Session, *, limit: int = 50, before: UUID | None = None, state: str | None = None) -> list[Run]:
-    """Runs, the newest first; `before` continues after the last one of the page before."""
-    query = select(Run).order_by(Run.id.desc()).limit(limit)
-    query = query.where(Run.id < before) if before else query
-    query = query.where(Run.state == state) if state else query
-    return list(session.execute(query).scalars())
-
-
 def lock(session: Session, run_id: UUID) -> Run:
     """The run, fresh and under its row lock. Raises `NotFound`."""
     query = select(Run).where(Run.id == run_id).with_for_update().execution_options(populate_existing=True)

@@ -7,8 +7,7 @@ A template sees the fields of its dataclass and, beside them, what `render.py` a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, ClassVar
@@ -17,6 +16,9 @@ from uuid import UUID
 from backend.core.datasets.examples import Example
 from backend.core.datasets.store import Narrowed
 from backend.core.difference import SettingDifference
+from backend.core.fits import Load
+from backend.core.forecast import Accelerator
+from backend.core.memory import EXPLAINED
 from backend.core.methods.base import Method
 from backend.core.models import Dataset
 from backend.core.outlook import Outlook
@@ -33,9 +35,12 @@ from backend.web.shapes import (
     BaseOut,
     CheckpointOut,
     Choices,
+    ComparisonOut,
     DatasetDetailOut,
     DatasetOut,
+    FitOut,
     HitOut,
+    HubModelOut,
     InvitationOut,
     Json,
     MemberOut,
@@ -221,11 +226,65 @@ class PreviewPart(Page):
 
 
 @dataclass(frozen=True)
+class HubSearch:
+    """What was asked of the hub, and what it answered."""
+
+    words: str = ""
+    kind: str = ""
+    """`base` or `instruct`; empty for both."""
+    method: str = ""
+    """Only what fits with this method on the chosen accelerator; `any` for one that fits at all; empty for everything."""
+    results: list[HubModelOut] = field(default_factory=list)
+    hidden: int = 0
+    """How many more the hub named that are narrowed away."""
+    error: ProblemOut | None = None
+
+
+@dataclass(frozen=True)
+class Download:
+    """A model that is on its way from the hub, or did not arrive."""
+
+    model: str
+    operation: OperationOut
+
+
+@dataclass(frozen=True)
+class ChosenModel:
+    """The model in the side panel: its fits on every accelerator, and the parts of one of them explained."""
+
+    base: BaseOut
+    fits: list[tuple[Accelerator, list[FitOut]]]
+    fit: FitOut | None
+    used_by: int
+    """How many runs have started from it."""
+
+
+@dataclass(frozen=True)
 class ModelsPage(Page):
+    """GET /models?on=&model=&method=&rows=&length=, and the hub's answer with &q=&kind=&fits=. Everything has an address.
+
+    POST /models/download (`id`), POST /models/downloads/{operation}/cancel. The list fetches itself anew while one goes on.
+    """
+
     template = "models.html"
     models: list[BaseOut]
+    """With their fits on the chosen accelerator."""
     roots: list[str]
     """The folders that were looked into."""
+    accelerators: list[Accelerator]
+    what_ifs: list[Accelerator]
+    on: Accelerator
+    methods: dict[str, str]
+    """By kind, the title."""
+    method: str
+    load: Load
+    loads: tuple[tuple[int, ...], tuple[int, ...]]
+    """The rows and the lengths that can be chosen."""
+    chosen: ChosenModel | None
+    downloads: list[Download]
+    hub: HubSearch
+    link: Callable[..., str]
+    """The address of this page with some of its choices exchanged."""
 
 
 @dataclass(frozen=True)
@@ -271,6 +330,9 @@ class Preflight:
     """What stops the run."""
     lines: dict[str, int] = field(default_factory=dict)
     """In the YAML view: the line of each place that a problem or a finding names."""
+
+    explained: Mapping[str, str] = field(default_factory=lambda: EXPLAINED)
+    """What each part of the memory is held for."""
 
     @property
     def stops(self) -> bool:
@@ -393,10 +455,54 @@ class RunPage(Page):
     attempts: list[AttemptOut]
     log: list[Json]
     """The newest events worth a line, oldest first: {seq, at, kind, step, text, data}."""
-    q: str
-    level: str
+    log_q: str
+    log_level: str
     settings: list[Setting]
     recipe_yaml: str
+
+
+@dataclass(frozen=True)
+class Told:
+    """What one of the compared runs answered to a prompt; None where it did not at that step."""
+
+    step: int | None
+    sample: SampleOut | None
+
+
+@dataclass(frozen=True)
+class SideBySide:
+    """Answers to one prompt by all compared runs."""
+
+    prompt: str
+    number: int
+    """Which prompt, from 0."""
+    of: int
+    at: str
+    """`newest`, `best` or a step."""
+    steps: list[int]
+    """The steps at which somebody answered."""
+    told: list[Told]
+
+
+@dataclass(frozen=True)
+class ComparePage(Page):
+    """GET /compare?run=&run=…&prompt=&at=&settings=all. With fewer than two runs it offers some.
+
+    Live by `/api/v1/events?run=…`; curves by `/api/v1/runs/{id}/metrics`. `q` searches the runs that can be added.
+    """
+
+    template = "compare.html"
+    comparison: ComparisonOut | None
+    chosen: list[RunOut]
+    """What was asked for, in that order."""
+    candidates: list[RunOut]
+    """Runs that can be added, those of the same data first."""
+    glances: dict[UUID, Glance]
+    q: str
+    samples: SideBySide | None
+    all_settings: bool
+    address: str
+    """This page with its runs alone: `/compare?run=a&run=b`."""
 
 
 @dataclass(frozen=True)
@@ -425,8 +531,8 @@ class RunLogPart(Page):
     template = "parts/run-log.html"
     run: RunDetailOut
     log: list[Json]
-    q: str
-    level: str
+    log_q: str
+    log_level: str
 
 
 @dataclass(frozen=True)

@@ -65,6 +65,7 @@ class Renderer:
         environment.filters |= {
             "bytes": size,
             "number": number,
+            "amount": amount,
             "rate": rate,
             "said": self.said,
             "when": when,
@@ -165,6 +166,16 @@ def number(value: float | None) -> str:
     return "–" if value is None else f"{value:,}"
 
 
+def amount(value: float | None) -> str:
+    """`7.6 B`, `494 M`; in Chinese by its own powers of ten: `76 亿`, `4.9 亿`."""
+    if value is None:
+        return "–"
+    powers = ((1e8, "亿"), (1e4, "万")) if _language.get() == "zh" else ((1e9, "B"), (1e6, "M"), (1e3, "k"))
+    power, unit = next(((power, unit) for power, unit in powers if value >= power), (1, ""))
+    count = value / power
+    return f"{count:,.0f} {unit}".strip() if count >= 100 or power == 1 else f"{count:.1f} {unit}"
+
+
 def rate(value: float | None) -> str:
     """`2e-4`: ready-made formats round a learning rate to 0."""
     if value is None:
@@ -184,7 +195,7 @@ def when(moment: datetime | None) -> Markup:
     locale = "zh_Hans" if _language.get() == "zh" else "en"
     ago = format_timedelta(moment - datetime.now(UTC), add_direction=True, locale=locale)
     exact = moment.astimezone(UTC)
-    return Markup('<time datetime="{}" title="{} UTC">{}</time>').format(
+    return Markup('<time data-ago datetime="{}" title="{} UTC">{}</time>').format(
         exact.isoformat(), exact.strftime("%Y-%m-%d %H:%M:%S"), escape(ago)
     )
 

@@ -91,6 +91,9 @@ class Hub:
     ) -> None:
         self.sessions, self.doorbells = sessions, doorbells
         self.feeds: dict[UUID, Feed] = {}
+        self.open_ended: list[dict[UUID, Feed]] = []
+        """The feeds of viewers who are told of runs made from now on."""
+        self.newest = UUID(int=0)
         self.changed = asyncio.Event()
         self.is_stopped = False
 
@@ -103,6 +106,8 @@ class Hub:
             is_due = time.monotonic() - looked >= LOOK_SECONDS
             run_id = None if is_due or rung is None else as_uuid(rung)
             try:
+                if self.open_ended and run_id not in self.feeds:
+                    await self._look_for_new_runs()
                 await self._look(list(self.feeds) if run_id is None else [run_id])
             except OperationalError as error:
                 log.warning("live streams wait: Postgres cannot be reached (%s)", error.orig)
@@ -121,18 +126,39 @@ class Hub:
         if news:
             self._wake()
 
+    async def _look_for_new_runs(self) -> None:
+        async with self.sessions() as session:
+            runs = await session.run_sync(reading.runs_after, self.newest, PAGE)
+        for run in runs:
+            self.newest = max(self.newest, run.id)
+            for feeds in self.open_ended:
+                self._join(feeds, run)
+        if runs:
+            self._wake()
+
+    def _join(self, feeds: dict[UUID, Feed], run: RunOut) -> None:
+        if run.id not in feeds:
+            feeds[run.id] = self.feeds.setdefault(run.id, Feed(run, floor=run.seq))
+            feeds[run.id].viewers += 1
+
     @contextlib.asynccontextmanager
-    async def watching(self, run_ids: Iterable[UUID]) -> AsyncIterator[dict[UUID, Feed]]:
-        """The feeds of these runs, kept filled meanwhile."""
+    async def watching(self, run_ids: Iterable[UUID], beyond: UUID | None = None) -> AsyncIterator[dict[UUID, Feed]]:
+        """The feeds of these runs, and of all that were or will be made after the run `beyond`, kept filled meanwhile."""
         wanted = list(run_ids)
+        feeds: dict[UUID, Feed] = {}
         async with self.sessions() as session:
             runs = await session.run_sync(reading.runs_by_id, wanted)
+            if beyond:
+                runs += await session.run_sync(reading.runs_after, beyond, PAGE)
         for run in runs:
-            self.feeds.setdefault(run.id, Feed(run, floor=run.seq)).viewers += 1
-        feeds = {run.id: self.feeds[run.id] for run in runs}
+            self._join(feeds, run)
+        if beyond:
+            self.newest = self.newest if self.open_ended else max((beyond, *feeds))
+            self.open_ended.append(feeds)
         try:
             yield feeds
         finally:
+            self.open_ended = [each for each in self.open_ended if each is not feeds]
             for run_id, feed in feeds.items():
                 feed.viewers -= 1
                 if not feed.viewers:
@@ -171,6 +197,8 @@ class Viewer:
     cursors: dict[UUID, int]
     is_single: bool
     wants_latest: bool
+    beyond: UUID | None
+    """Runs made after this one are followed too."""
     may_go_on: Callable[[], Awaitable[bool]]
     """Asked again now and then: whether the sign-in still holds."""
 
@@ -186,7 +214,7 @@ class Viewer:
 async def frames(hub: Hub, viewer: Viewer) -> AsyncIterator[bytes]:
     """The bytes of one viewer's stream, until the run or the sign-in ends, or the server stops."""
     yield OPENING
-    async with hub.watching(viewer.cursors) as feeds:
+    async with hub.watching(viewer.cursors, viewer.beyond) as feeds:
         checked = time.monotonic()
         while not hub.is_stopped:
             changed = hub.changed  # taken before reading, so that nothing slips between
@@ -206,8 +234,8 @@ async def frames(hub: Hub, viewer: Viewer) -> AsyncIterator[bytes]:
 async def next_block(hub: Hub, feeds: Mapping[UUID, Feed], viewer: Viewer) -> bytes:
     """Everything that is new to the viewer, in one piece; empty when that is nothing."""
     block = bytearray()
-    for run_id, feed in feeds.items():
-        cursor = viewer.cursors[run_id]
+    for run_id, feed in list(feeds.items()):  # new runs may join while history is read
+        cursor = viewer.cursors.setdefault(run_id, 0)
         items = feed.newest(cursor) if viewer.wants_latest else feed.since(cursor)
         for seq, data in await patiently(hub, run_id, cursor) if items is None else items:
             viewer.cursors[run_id] = seq

@@ -1,33 +1,90 @@
-/** Rows of runs that move by themselves: step, loss and evaluation loss at once; a new state is drawn by the server. */
+/** Lists of runs that move by themselves: numbers at once; a new run or a new state is drawn by the server. */
 import htmx from "htmx.org/dist/htmx.esm.js";
 import { find, setText, settle } from "./dom";
 import { type RunState, watch } from "./live";
-import { count, metric } from "./words";
+import { count, metric, word } from "./words";
+
+const redrawSoon = settle(redraw, 150, 1000);
+const redrawCurves = settle(redraw, 5000, 5000);
 
 export function showList(): void {
-  const rows = [...document.querySelectorAll<HTMLElement>("tr[data-run]")];
-  if (rows.length === 0) return;
+  const rows = [...document.querySelectorAll<HTMLElement>("[data-run]")];
   const cursors = Object.fromEntries(rows.map((row) => [row.dataset.run!, Number(row.dataset.seq)]));
-  const redraw = settle(redrawTable, 200, 1000);
-  watch(cursors, {
-    item: (run) => update(run, redraw),
-    gap: redraw,
-    state: () => {},
-  });
+  const newest = find("#runs")?.dataset.newest || NO_RUN;
+  watch(cursors, { item: update, gap: redrawSoon, state: () => {} }, newest);
+  document.addEventListener("back", redrawSoon);
+  openSelection();
 }
 
-function update(run: RunState, redraw: () => void): void {
-  const row = find(`tr[data-run="${run.id}"]`);
-  if (!row) return;
-  if (row.dataset.state !== run.state) redraw();
-  const total = run.total_steps ? ` / ${count(run.total_steps)}` : "";
-  setText('[data-cell="steps"]', count(run.step) + total, row);
+const NO_RUN = "00000000-0000-0000-0000-000000000000";
+
+function update(run: RunState): void {
+  const row = find(`[data-run="${run.id}"]`);
+  if (!row || row.dataset.state !== run.state) {
+    redrawSoon();
+    return;
+  }
+  const share = run.total_steps ? Math.min(100, (100 * run.step) / run.total_steps) : 0;
   for (const name of ["loss", "eval_loss"]) setText(`[data-cell="${name}"]`, metric(run.latest[name]), row);
-  const bar = find<HTMLProgressElement>("progress", row);
-  if (bar) [bar.max, bar.value] = [run.total_steps ?? 1, run.step];
+  setText('[data-cell="share"]', `${share.toFixed(0)} %`, row);
+  find('[data-cell="bar"]', row)?.setAttribute("width", `${share}%`);
+  moveRuler(row, run, share);
+  redrawCurves();
 }
 
-function redrawTable(): void {
-  const place = { source: "#runs", target: "#runs", select: "#runs", swap: "outerMorph" };
-  void htmx.ajax("GET", location.pathname + location.search, place);
+function moveRuler(row: HTMLElement, run: RunState, share: number): void {
+  const ruler = row.querySelector<SVGElement>("[data-ruler]");
+  if (!ruler || ruler.dataset.ruler !== String(run.total_steps)) return;
+  ruler.setAttribute("aria-valuenow", String(run.step));
+  ruler.setAttribute("aria-label", word("step_of", { step: count(run.step), total: count(run.total_steps!) }));
+  ruler.querySelector(".stroke")?.setAttribute("width", `${share}%`);
+  for (const end of ["x1", "x2"]) ruler.querySelector(".needle")?.setAttribute(end, `${share}%`);
+  ruler.querySelector(".pointer")?.setAttribute("x", `${share}%`);
+}
+
+/** While somebody decides in a dialog or looks elsewhere, nothing moves under their hands. */
+function redraw(): void {
+  const open = find<HTMLDialogElement>("dialog[open]");
+  if (open) open.addEventListener("close", redrawSoon, { once: true });
+  else if (document.hidden) document.addEventListener("visibilitychange", redrawSoon, { once: true });
+  else void htmx.ajax("GET", location.pathname + location.search, PLACE);
+}
+
+const PLACE = { source: "#page", target: "#page", select: "#page", swap: "outerMorph" };
+
+// ---- choosing several -----------------------------------------------------------------------------------------------
+
+const chosen = new Set<string>();
+
+function openSelection(): void {
+  document.addEventListener("change", ({ target }) => {
+    if (target instanceof HTMLInputElement && target.name === "run") choose(target);
+  });
+  document.addEventListener("reset", () => {
+    chosen.clear();
+    setTimeout(showChosen); // the boxes are emptied after this event
+  });
+  document.addEventListener("htmx:after:swap", showChosen);
+  document.addEventListener("keydown", (event) => {
+    if (event.key !== "x" || event.ctrlKey || event.metaKey || event.altKey) return;
+    document.activeElement?.closest("tr")?.querySelector<HTMLInputElement>("input[name=run]")?.click();
+  });
+  for (const box of boxes()) choose(box); // those that the browser kept over a reload
+}
+
+const boxes = () => document.querySelectorAll<HTMLInputElement>("tbody input[name=run]");
+
+function choose(box: HTMLInputElement): void {
+  if (box.checked) chosen.add(box.value);
+  else chosen.delete(box.value);
+  showChosen();
+}
+
+function showChosen(): void {
+  for (const box of boxes()) {
+    box.checked = chosen.has(box.value);
+    box.closest("tr")?.setAttribute("aria-selected", String(box.checked));
+  }
+  setText("[data-selected]", word("selected", { n: chosen.size }));
+  setText("[data-compare]", word("compare", { n: chosen.size }));
 }

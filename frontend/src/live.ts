@@ -26,8 +26,18 @@ export type RunState = {
   total_steps: number | null;
   latest: Record<string, number | string>;
 };
-type Message<T> = { want?: Cursors; ask?: true; at?: Cursors; item?: T; prev?: number; state?: State; gone?: string };
+type Message<T> = {
+  want?: Cursors;
+  beyond?: string;
+  ask?: true;
+  at?: Cursors;
+  item?: T;
+  prev?: number;
+  state?: State;
+  gone?: string;
+};
 
+const MOST_RUNS = 150; // the newest of them; the server takes 200
 const SILENCE_MS = 40_000; // the server beats every 10 s
 const SETTLE_MS = 50; // time for other tabs to say what they want before the stream is opened
 
@@ -36,9 +46,9 @@ export function follow(cursors: Cursors, listener: Listener<RunEvent>): () => vo
   return new Shared<RunEvent>("/api/v1/events", (event) => event.run, cursors, listener).start();
 }
 
-/** Only the newest state of each run, whenever it changes. */
-export function watch(cursors: Cursors, listener: Listener<RunState>): () => void {
-  return new Shared<RunState>("/api/v1/events?latest=1", (run) => run.id, cursors, listener).start();
+/** Only the newest state of each run, whenever it changes; and of every run made after the run `beyond`. */
+export function watch(cursors: Cursors, listener: Listener<RunState>, beyond: string): () => void {
+  return new Shared<RunState>("/api/v1/events?latest=1", (run) => run.id, cursors, listener, beyond).start();
 }
 
 class Shared<T extends { seq: number }> {
@@ -52,6 +62,7 @@ class Shared<T extends { seq: number }> {
     private runOf: (item: T) => string,
     private cursors: Cursors,
     private listener: Listener<T>,
+    private beyond = "",
   ) {}
 
   /** Returns what stops it. A page in the back/forward cache must hold neither lock nor stream. */
@@ -69,14 +80,14 @@ class Shared<T extends { seq: number }> {
     this.round = new AbortController();
     this.channel = new BroadcastChannel(`studio:${this.url}`);
     this.channel.onmessage = ({ data }: MessageEvent<Message<T>>) => this.hear(data);
-    this.post({ want: this.cursors });
+    this.post({ want: this.cursors, beyond: this.beyond });
     const { signal } = this.round;
     const lead = () => new Promise<void>((done) => this.lead(signal, done));
     navigator.locks.request(`studio:${this.url}`, { signal }, lead).catch(() => {}); // aborted while it waited
   }
 
   private lead(signal: AbortSignal, done: () => void): void {
-    this.leader = new Leader<T>(this.url, this.runOf, { ...this.cursors }, (message) => {
+    this.leader = new Leader<T>(this.url, this.runOf, { ...this.cursors }, this.beyond, (message) => {
       this.post(message);
       this.hear(message);
     });
@@ -98,12 +109,17 @@ class Shared<T extends { seq: number }> {
   }
 
   private hear(message: Message<T>): void {
-    if (message.want) this.leader?.add(message.want);
-    if (message.ask) this.post({ want: this.cursors });
-    if (message.state) this.listener.state(message.state);
+    if (message.want) this.leader?.add(message.want, message.beyond ?? "");
+    if (message.ask) this.post({ want: this.cursors, beyond: this.beyond });
+    if (message.state) this.tell(message.state);
     if (message.gone) this.lose(message.gone);
     if (message.item) this.take(message.item, message.prev ?? 0);
     for (const [run, seq] of Object.entries(message.at ?? {})) this.catchUp(run, seq);
+  }
+
+  private tell(state: State): void {
+    this.listener.state(state);
+    document.dispatchEvent(new CustomEvent("connection", { detail: state }));
   }
 
   private lose(run: string): void {
@@ -114,15 +130,20 @@ class Shared<T extends { seq: number }> {
 
   private take(item: T, prev: number): void {
     const run = this.runOf(item);
-    const last = this.cursors[run];
+    const last = this.cursors[run] ?? (this.isNew(run) ? -1 : undefined);
     if (last === undefined || item.seq <= last) return;
     this.catchUp(run, prev);
     this.cursors[run] = item.seq;
     this.listener.item(item);
   }
 
+  /** Ids sort by the time at which they were made. */
+  private isNew(run: string): boolean {
+    return this.beyond !== "" && run > this.beyond;
+  }
+
   private catchUp(run: string, seq: number): void {
-    const last = this.cursors[run];
+    const last = this.cursors[run] ?? (this.isNew(run) ? -1 : undefined);
     if (last === undefined || seq <= last) return;
     this.cursors[run] = seq;
     this.listener.gap(run);
@@ -139,14 +160,21 @@ class Leader<T extends { seq: number }> {
     private url: string,
     private runOf: (item: T) => string,
     private cursors: Cursors,
+    private beyond: string,
     private say: (message: Message<T>) => void,
   ) {
     this.openIn(SETTLE_MS);
   }
 
   /** Another tab's wishes: a new run is read from now on, and of a known one the tab learns how far the stream is. */
-  add(wanted: Cursors): void {
+  add(wanted: Cursors, beyond: string): void {
     const at: Cursors = {};
+    if (beyond && (!this.beyond || beyond < this.beyond)) {
+      this.beyond = beyond;
+      this.openIn(SETTLE_MS);
+    }
+    for (const [run, seq] of Object.entries(this.cursors))
+      if (beyond && run > beyond && !(run in wanted)) at[run] = seq;
     for (const [run, seq] of Object.entries(wanted)) {
       const known = this.cursors[run];
       if (known === undefined) {
@@ -170,7 +198,7 @@ class Leader<T extends { seq: number }> {
 
   private open(): void {
     this.close();
-    if (Object.keys(this.cursors).length === 0) return;
+    if (Object.keys(this.cursors).length === 0 && !this.beyond) return;
     const source = new EventSource(this.address());
     this.source = source;
     source.onopen = () => this.say({ state: "live" });
@@ -198,9 +226,10 @@ class Leader<T extends { seq: number }> {
   }
 
   private address(): string {
-    const pairs = Object.entries(this.cursors);
+    const pairs = Object.entries(this.cursors).sort().slice(-MOST_RUNS);
     const query = new URLSearchParams(pairs.map(([run]) => ["run", run]));
     query.set("after", pairs.map((pair) => pair.join(":")).join(","));
+    if (this.beyond) query.set("beyond", this.beyond);
     return `${this.url}${this.url.includes("?") ? "&" : "?"}${query}`;
   }
 

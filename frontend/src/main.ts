@@ -1,13 +1,19 @@
 /** The one script of the pages. The body's data-page says which part of it a page needs. */
 import "./htmx";
+import { watchServer } from "./away";
 import { openDropZones } from "./drop";
 import { showList } from "./list";
 import { showRun } from "./run";
+import { openSearch } from "./search";
 import { openSettings } from "./settings";
 import { openShell } from "./shell";
+import { keepTimes } from "./times";
 
 const body = document.body;
+watchServer();
 openShell();
+openSearch();
+keepTimes();
 openDropZones();
 openSettings();
 if (body.dataset.page === "list") showList();

@@ -1,13 +1,25 @@
-/** What every page has: theme, dialogs that ask once, keyboard, copying. */
+/** What every page has: theme, dialogs that ask once, keyboard, copying, forms that send themselves. */
 import { find } from "./dom";
 import { word } from "./words";
 
-const PLACES: Record<string, string> = { h: "/", r: "/runs", d: "/datasets", m: "/models" };
+const PLACES: Record<string, string> = {
+  h: "/",
+  r: "/runs",
+  d: "/datasets",
+  m: "/models",
+  c: "/compare",
+  s: "/settings",
+};
+const ROWS = "[data-rows] > tr, #page article, #page .list > li";
 const SEQUENCE_MS = 1200;
 
 export function openShell(): void {
   document.addEventListener("click", onClick);
   document.addEventListener("keydown", onKey);
+  document.addEventListener("change", ({ target }) => {
+    if (target instanceof HTMLSelectElement)
+      target.closest<HTMLFormElement>("form[data-sends-itself]")?.requestSubmit();
+  });
   document.addEventListener("done", ({ target }) => target instanceof Element && target.closest("dialog")?.close());
 }
 
@@ -20,6 +32,8 @@ function onClick(event: MouseEvent): void {
   if (target instanceof HTMLDialogElement) target.close(); // its backdrop: everything inside covers it
   const remedy = target?.closest<HTMLButtonElement>("[data-sets]");
   if (remedy) set(remedy.dataset.sets!, remedy.value);
+  const linked = target?.closest<HTMLElement>("[data-copy-link]");
+  if (linked) void copy(linked, location.href);
   const copied = target?.closest<HTMLElement>("[data-copy-text]");
   if (copied && getSelection()?.isCollapsed) void copy(copied);
 }
@@ -39,9 +53,9 @@ function toggleTheme(): void {
   localStorage.setItem("theme", root.dataset.theme);
 }
 
-async function copy(from: HTMLElement): Promise<void> {
+async function copy(from: HTMLElement, text = from.textContent.trim()): Promise<void> {
   if (!navigator.clipboard) return; // plain HTTP in a network: the browser offers none, selecting still works
-  await navigator.clipboard.writeText(from.textContent.trim());
+  await navigator.clipboard.writeText(text);
   from.dataset.copied = word("copied");
   setTimeout(() => delete from.dataset.copied, 1500);
 }
@@ -57,7 +71,33 @@ function onKey(event: KeyboardEvent): void {
   if (goes) location.assign(goes);
   else if (event.key === "n") location.assign("/runs/new");
   else if (event.key === "?") find<HTMLDialogElement>("#shortcuts")?.showModal();
-  else if (event.key === "/") find("#search")?.focus();
-  else return;
+  else if (event.key === "/") focusSearch();
+  else if (event.key === "j") goToRow(1);
+  else if (event.key === "k") goToRow(-1);
+  else if (!press(event.key)) return;
   event.preventDefault();
+}
+
+function focusSearch(): void {
+  const input = find("#search");
+  if (input?.checkVisibility()) input.focus();
+  else location.assign("/search"); // narrow screens have the page of it alone
+}
+
+/** The link of the row after or before the one that has the focus; Enter opens it. */
+function goToRow(by: number): void {
+  const rows = [...document.querySelectorAll<HTMLElement>(ROWS)];
+  const links = rows.map((row) => row.querySelector<HTMLAnchorElement>("a[href]")).filter((link) => link !== null);
+  const at = rows
+    .filter((row) => row.querySelector("a[href]"))
+    .findIndex((row) => row.contains(document.activeElement));
+  links[Math.max(0, Math.min(links.length - 1, at < 0 ? 0 : at + by))]?.focus();
+}
+
+/** A page names its own keys on the buttons that they stand for. */
+function press(key: string): boolean {
+  const button = find(`[data-key="${CSS.escape(key)}"]`);
+  if (!button?.checkVisibility()) return false;
+  button.click();
+  return true;
 }

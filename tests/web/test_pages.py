@@ -276,7 +276,7 @@ async def test_a_failure_shows_a_number_and_keeps_its_trace_for_the_log(
     def broken(*_: object, **__: object) -> None:
         raise RuntimeError("secret detail")
 
-    monkeypatch.setattr("backend.core.runs.listing", broken)
+    monkeypatch.setattr("backend.core.run_list.listing", broken)
     page = await admin.get("/runs")
     program = await admin.get("/api/v1/runs")
     assert (page.status_code, program.status_code) == (500, 500)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from backend.web.api import (
     artifacts,
     audit,
+    compare,
     datasets,
     events,
     me,
@@ -27,6 +28,7 @@ ROUTERS = (
     models.router,
     preflight.router,
     runs.router,
+    compare.router,
     events.router,
     artifacts.router,
     recipes.router,

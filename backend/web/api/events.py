@@ -10,11 +10,14 @@ from fastapi import APIRouter, Depends, Header, Query
 from starlette.responses import StreamingResponse
 
 from backend.core import runs
+from backend.core.errors import Invalid
 from backend.web.api.runs import RunName
 from backend.web.deps import AnEdge, Edge
 from backend.web.stream import Viewer, cursor_of, frames
 
 router = APIRouter(tags=["runs"])
+
+MOST_RUNS = 200
 
 STREAM: dict[int | str, dict[str, Any]] = {
     200: {
@@ -44,9 +47,16 @@ async def one_run(run: RunName, edge: AnEdge) -> list[UUID]:
     return [(await edge.read(lambda session: runs.find(session, run))).id]
 
 
+Beyond = Annotated[UUID | None, Query(description="Runs made after this one are followed too.")]
+
+
 async def several_runs(
-    edge: AnEdge, run: Annotated[list[str], Query(min_length=1, max_length=100, description="Names or ids.")]
+    edge: AnEdge,
+    run: Annotated[list[str], Query(max_length=MOST_RUNS, description="Names or ids.")] = [],  # noqa: B006 -- FastAPI copies it
+    beyond: Beyond = None,
 ) -> list[UUID]:
+    if not run and not beyond:
+        raise Invalid("Say which runs to follow.", where="run", hint="Name some, or the newest known one as “beyond”.")
     found = await edge.read(lambda session: [runs.find(session, each).id for each in run])
     return list(dict.fromkeys(found))
 
@@ -59,15 +69,24 @@ async def events(run_ids: Annotated[list[UUID], Depends(one_run)], cursor: Curso
 
 @router.get("/events", responses=STREAM, response_class=StreamingResponse)
 async def events_of_several(
-    run_ids: Annotated[list[UUID], Depends(several_runs)], cursor: Cursor, edge: AnEdge, latest: bool = False
+    run_ids: Annotated[list[UUID], Depends(several_runs)],
+    cursor: Cursor,
+    edge: AnEdge,
+    beyond: Beyond = None,
+    latest: bool = False,
 ) -> StreamingResponse:
     """Several runs on one connection; ids are the pairs `run:seq,run:seq`. With `latest` only each run's newest state."""
-    return stream(edge, cursor_of(cursor, run_ids), wants_latest=latest)
+    return stream(edge, cursor_of(cursor, run_ids), wants_latest=latest, beyond=beyond)
 
 
 def stream(
-    edge: Edge, cursors: dict[UUID, int], *, is_single: bool = False, wants_latest: bool = False
+    edge: Edge,
+    cursors: dict[UUID, int],
+    *,
+    is_single: bool = False,
+    wants_latest: bool = False,
+    beyond: UUID | None = None,
 ) -> StreamingResponse:
-    viewer = Viewer(cursors, is_single, wants_latest, partial(edge.studio.still_holds, edge.who))
+    viewer = Viewer(cursors, is_single, wants_latest, beyond, partial(edge.studio.still_holds, edge.who))
     headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}  # the second keeps nginx from holding it back
     return StreamingResponse(frames(edge.studio.hub, viewer), media_type="text/event-stream", headers=headers)

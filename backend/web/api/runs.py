@@ -12,9 +12,10 @@ from pydantic import Field, JsonValue
 from sqlalchemy.orm import Session
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 
-from backend.core import journal, runs
+from backend.core import journal, run_list, runs
 from backend.core.models import Run, RunEvent
 from backend.core.outlook import steps_a_pass
+from backend.core.run_list import Sort, Wanted
 from backend.core.strict import Strict
 from backend.core.yaml12 import as_yaml
 from backend.web import launching, reading
@@ -37,6 +38,7 @@ from backend.web.shapes import (
 router = APIRouter(prefix="/runs", tags=["runs"])
 
 RunName = Annotated[str, Path(max_length=100, description="The run's name or id.", examples=["stories260k qlora"])]
+Narrowed = Annotated[str, Query(max_length=200, description="Only runs with this name of it.")]
 Names = Annotated[str, Query(max_length=2000, description="Metrics, comma-separated; all by default.")]
 LOG_PAGE = 1000
 
@@ -78,12 +80,18 @@ async def list_runs(
     edge: AnEdge,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
     before: UUID | None = None,
-    state: StateName | None = None,
+    state: StateName | Literal["active"] | None = None,
+    owner: Narrowed = "",
+    model: Narrowed = "",
+    data: Narrowed = "",
+    q: Annotated[str, Query(max_length=200, description="Words in the name.")] = "",
+    sort: Annotated[Sort, Query(description="A minus turns the order round.")] = Sort.NEWEST,
 ) -> Listing[RunOut]:
-    """Runs, the newest first."""
+    """Runs, the newest first. `active` are those that a worker holds."""
+    wanted = Wanted(state or "", owner, model, data, q, sort)
 
     def work(session: Session) -> Listing[RunOut]:
-        rows = runs.listing(session, limit=limit + 1, before=before, state=state)
+        rows = run_list.listing(session, wanted, limit=limit + 1, before=before)
         more = str(rows[limit - 1].id) if len(rows) > limit else None
         return Listing(items=reading.run_outs(session, rows[:limit]), next=more)
 

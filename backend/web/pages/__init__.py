@@ -4,8 +4,40 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from backend.web.pages import dataset, datasets, door, home, models, new_run, people, recipes, run_list, runs, search, settings, several, upkeep
+from backend.web.pages import (
+    compare,
+    dataset,
+    datasets,
+    door,
+    home,
+    models,
+    new_run,
+    people,
+    recipes,
+    run_list,
+    runs,
+    search,
+    settings,
+    several,
+    upkeep,
+)
 
 router = APIRouter(include_in_schema=False)
-for each in (door, home, datasets, dataset, models, new_run, run_list, several, runs, recipes, search, settings, people, upkeep):
+for each in (
+    door,
+    home,
+    datasets,
+    dataset,
+    models,
+    new_run,
+    run_list,
+    several,
+    runs,
+    compare,
+    recipes,
+    search,
+    settings,
+    people,
+    upkeep,
+):
     router.include_router(each.router)

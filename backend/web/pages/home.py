@@ -6,26 +6,46 @@ from fastapi import APIRouter, Request
 from sqlalchemy.orm import Session
 from starlette.responses import Response
 
-from backend.core import runs
-from backend.core.models import ENDED
+from backend.core import run_list
+from backend.core.models import State
 from backend.web import reading
-from backend.web.contexts import HelpPage, HomePage
+from backend.web.contexts import Did, HelpPage, HomePage
 from backend.web.deps import AnEdge
+from backend.web.glances import glances
 from backend.web.pages.common import draw
+from backend.web.pages.several import did_by
 
 router = APIRouter()
 
-SHOWN = 20
+UNFINISHED, LATELY, DATASETS = 10, 6, 5
+"""How many of each are shown."""
 
 
 @router.get("/")
 async def home(request: Request, edge: AnEdge) -> Response:
-    def work(session: Session) -> HomePage:
-        newest = reading.run_outs(session, runs.listing(session, limit=SHOWN))
-        unfinished_first = sorted(newest, key=lambda run: run.state in ENDED)
-        return HomePage(unfinished_first, reading.dataset_outs(session, limit=SHOWN), reading.workers(session))
+    did = did_by(request)
+    return draw(request, await edge.read(lambda session: described(session, did)))
 
-    return draw(request, await edge.read(work))
+
+def described(session: Session, did: Did | None) -> HomePage:
+    unfinished, lately = run_list.unfinished(session, UNFINISHED), run_list.lately(session, LATELY)
+    outs = reading.run_outs(session, [*unfinished, *lately])
+    going, gone = outs[: len(unfinished)], outs[len(unfinished) :]
+    # Only what a worker has held before can wait for a silent host.
+    held_before = {run.id: reading.waiting(session, run) for run in unfinished if run.attempt}
+    return HomePage(
+        running=[run for run in going if run.state != "queued"],
+        waiting=[run for run in going if run.state == "queued"],
+        waits={run_id: wait for run_id, wait in held_before.items() if wait},
+        lately=gone,
+        downloads=reading.merged_models(session, lately),
+        glances=glances(session, [run for run in unfinished if run.state != State.QUEUED]),
+        counts=run_list.counts(session),
+        datasets=reading.dataset_outs(session, limit=DATASETS),
+        workers=reading.workers(session),
+        newest=run_list.newest_id(session),
+        did=did,
+    )
 
 
 @router.get("/help")

@@ -1,165 +1,243 @@
-"""The form of a new run, in fields or as YAML, with the preflight beside it."""
+"""The form of a new run: simple, advanced or as YAML, with the preflight beside it."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
-from uuid import UUID
+from urllib.parse import urlencode
 
 from fastapi import APIRouter, Request
 from sqlalchemy.orm import Session
 from starlette.responses import Response
 
-from backend.core import recipes, runs
-from backend.core.errors import Problem, StudioError
-from backend.core.launch import Plan
-from backend.core.recipe import read_recipe, translate_old_names
-from backend.core.yaml12 import read_yaml
-from backend.web import launching, previews, reading
-from backend.web.api.recipes import keep
-from backend.web.contexts import NewRunPage, Preflight
+from backend.core import recipes, run_list, runs
+from backend.core.catalog import METHODS
+from backend.core.datasets import store
+from backend.core.difference import SettingDifference, setting_differences
+from backend.core.errors import StudioError
+from backend.core.recipe import read_recipe
+from backend.web import drafts, launching, previews, reading, repeats
+from backend.web.api.recipes import keep, one
+from backend.web.contexts import FirstRowPart, NewRunPage, Preflight, PreflightPart
 from backend.web.deps import AnEdge, Edge
+from backend.web.drafts import VIEWS, Draft, draft_from, form_of
 from backend.web.failures import problem_out
-from backend.web.forms import recipe_controls, recipe_from_form
+from backend.web.foresight import foresee, refusal
+from backend.web.forms import recipe_from_form
 from backend.web.pages.common import Pairs, draw, go, path_to
-from backend.web.pages.runs import as_yaml
-from backend.web.shapes import ProblemOut
+from backend.web.prospects import Prospect
+from backend.web.repeats import Repeated
+from backend.web.shapes import BaseOut, DatasetOut, ProblemOut, RecipeOut
 
 router = APIRouter()
 
-
-@dataclass(frozen=True)
-class Draft:
-    """What the form says at this moment."""
-
-    raw: Mapping[str, Any]
-    view: str = "form"
-    yaml: str = ""
-    """As it was typed, in the YAML view."""
-    parent: str = ""
-    save_as: str = ""
-    refusal: StudioError | None = None
-    """YAML that cannot be read."""
-    fields: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def lacks_a_choice(self) -> bool:
-        """Model or data are still to be chosen: a preflight would only scold."""
-        model, data = self.raw.get("model"), self.raw.get("data")
-        has_model = model.get("path") if isinstance(model, Mapping) else model
-        return self.view == "form" and not (has_model and isinstance(data, Mapping) and data.get("sets"))
-
-
-def draft_from(pairs: Pairs) -> Draft:
-    fields = dict(pairs)
-    view = "yaml" if fields.get("view") == "yaml" else "form"
-    parent, save_as = fields.get("parent", ""), fields.get("save_as", "").strip()
-    empty = Draft({}, view, fields.get("yaml", ""), parent, save_as, fields=fields)
-    if view == "form":
-        return replace(empty, raw=recipe_from_form(pairs))
-    try:
-        raw = read_yaml(empty.yaml)[0]
-    except StudioError as error:
-        return replace(empty, refusal=error)
-    return replace(empty, raw=raw if isinstance(raw, Mapping) else {})
+LATELY = 8
+ROUTE = "/runs"
 
 
 @router.get("/runs/new")
 async def new_run_page(
-    request: Request, edge: AnEdge, clone: str = "", recipe: str = "", dataset: str = "", model: str = ""
+    request: Request, edge: AnEdge, view: str = "simple", clone: str = "", recipe: str = "", dataset: str = ""
 ) -> Response:
-    """An empty form, or one that is filled from a run, a saved recipe, a data set or a model."""
+    """An empty form, or one that is filled from a run, a saved recipe, a data set or a model. Any setting may stand in the
+    address under its name: `/runs/new?clone=first&training.learning_rate=1e-4`."""
+    changes = from_address(request.query_params.multi_items(), dataset)
+    models = await asyncio.to_thread(previews.base_outs, edge.settings)
 
     def work(session: Session) -> Draft:
         if clone:
             parent = runs.find(session, clone)
-            return Draft(launching.changed(runs.amended_recipe(session, parent), {}), parent=parent.name)
+            return Draft(launching.changed(runs.amended_recipe(session, parent), changes), parent=parent.name)
         if recipe:
-            return Draft(recipes.versions(session, recipe)[0].body)
-        raw: dict[str, Any] = {"model": {"path": model}} if model else {}
-        return Draft(raw | ({"data": {"sets": [{"name": dataset}]}} if dataset else {}))
+            body = recipes.versions(session, recipe)[0].body
+            return Draft(launching.changed(body, changes), recipe=recipe.strip())
+        return Draft(_only_choices(changes, models, reading.dataset_outs(session)))
 
     draft = await edge.read(work)
-    return await drawn(request, edge, draft, await preflight(edge, draft))
+    checked = await preflight(edge, draft, reads_rows=False)
+    return await drawn(request, edge, draft, checked, view=view, models=models)
+
+
+SHORT = {"model": "model.path", "max_length": "data.max_length", "truncation": "data.truncation"}
+"""Settings that other pages link to by a short name."""
+
+
+def from_address(query: list[tuple[str, str]], dataset: str) -> dict[str, Any]:
+    """The settings that an address names."""
+    pairs = [(SHORT.get(name, name), value) for name, value in query]
+    sets = [("data.sets.0.name", dataset)] if dataset else []
+    return recipe_from_form([each for each in pairs if "." in each[0]] + sets)
+
+
+def _only_choices(raw: dict[str, Any], models: list[BaseOut], datasets: list[DatasetOut]) -> dict[str, Any]:
+    """With the one model and the one data set chosen that there are."""
+    usable = [each.path for each in models if each.problem is None]
+    if "model" not in raw and len(usable) == 1:
+        raw = {"model": {"path": usable[0]}} | raw
+    data = raw.get("data", {})
+    if "sets" not in data and len(datasets) == 1:
+        raw = raw | {"data": data | {"sets": [{"name": datasets[0].name}]}}
+    return raw
+
+
+@router.post("/runs/new")
+async def redraw(request: Request, pairs: Pairs, edge: AnEdge, view: str = "", whole: bool = False) -> Response:
+    """The same run in another view, or with other settings after a choice that changes which there are."""
+    draft = draft_from(pairs)
+    checked = await preflight(edge, draft, reads_rows=False)
+    wanted = draft.view if draft.refusal or view not in VIEWS else view
+    page = await drawn(request, edge, draft, checked, view=wanted, whole=whole)
+    page.headers["HX-Replace-Url"] = address(draft, wanted)
+    return page
+
+
+def address(draft: Draft, view: str) -> str:
+    """Where the same form is found: the choice of view, and what it started from."""
+    source = {"clone": draft.parent, "recipe": draft.recipe}
+    return "/runs/new?" + urlencode({"view": view} | {name: value for name, value in source.items() if value})
 
 
 @router.post("/runs/preflight")
-async def preflight_page(request: Request, pairs: Pairs, edge: AnEdge) -> Response:
-    """The same page again, checked; `show` changes between the form and YAML."""
+async def preflight_part(request: Request, pairs: Pairs, edge: AnEdge, part: str = "quick") -> Response:
+    """`quick`: what figures tell at once. `deep`: the rows are read, and until that is done its progress is told."""
     draft = draft_from(pairs)
-    wanted = draft.fields.get("show", draft.view)
-    checked = await preflight(edge, draft)
-    if wanted != draft.view and not draft.refusal:
-        draft = replace(draft, view=wanted, yaml=as_yaml(dict(draft.raw)))
-    return await drawn(request, edge, draft, checked)
+    checked = await preflight(edge, draft, reads_rows=part == "deep")
+    return draw(request, PreflightPart(form_of(draft, draft.view, checked.problems), checked))
+
+
+@router.get("/runs/new/row")
+async def first_row(
+    request: Request, edge: AnEdge, dataset: str, model: str, version: int | None = None, chat_template: str = "auto"
+) -> Response:
+    """The first row of the chosen data under the chosen model."""
+    lens = previews.Lens(model, chat_template, {})
+    try:
+        found = await edge.read(lambda session: store.version(session, dataset, version))
+        answer = await asyncio.to_thread(previews.preview, edge.settings, found, dataset, lens, 0, 1)
+    except StudioError as error:
+        return draw(request, FirstRowPart(None, problem_out(error)))
+    return draw(request, FirstRowPart(next(iter(answer["rows"]), None)))
+
+
+@router.post("/runs/recipe")
+async def save_recipe(request: Request, pairs: Pairs, edge: AnEdge) -> Response:
+    """The recipe under the name `save_as`, as a new version where the name is there already."""
+    draft = draft_from(pairs)
+    name = draft.fields.get("save_as", "").strip()
+
+    def work(session: Session) -> RecipeOut:
+        keep(session, edge, name, draft.raw)
+        return one(session, name)
+
+    try:
+        if draft.refusal:
+            raise draft.refusal
+        saved = await edge.write(work)
+    except StudioError as error:
+        return await drawn(request, edge, draft, refused(error, draft), status=error.status)
+    draft = replace(draft, recipe=saved.name, parent="")
+    page = await drawn(request, edge, draft, await preflight(edge, draft, reads_rows=False), saved=saved)
+    page.headers["HX-Replace-Url"] = address(draft, draft.view)
+    return page
 
 
 @router.post("/runs")
 async def launch(request: Request, pairs: Pairs, edge: AnEdge) -> Response:
+    """Starts one run, however often the same form is sent: whoever sends it again is led to that run."""
     draft = draft_from(pairs)
     try:
         if draft.refusal:
             raise draft.refusal
-        parent_id = await edge.read(lambda session: parent_of(session, draft))
-        if draft.save_as:
-            await edge.write(lambda session: keep(session, edge, draft.save_as, draft.raw))
-        run = await launching.launch(edge, draft.raw, parent_id=parent_id)
+        parent_id = await edge.read(lambda session: runs.find(session, draft.parent).id if draft.parent else None)
+        run = await launching.launch(once(edge, draft), draft.raw, parent_id=parent_id)
+    except Repeated as repeated:
+        return go(path_to("runs", repeated.answer["name"]))
     except StudioError as error:
-        return await drawn(request, edge, draft, refused(error), status=error.status)
+        return await drawn(request, edge, draft, refused(error, draft), status=error.status)
     return go(path_to("runs", run.name))
 
 
-def parent_of(session: Session, draft: Draft) -> UUID | None:
-    return runs.find(session, draft.parent).id if draft.parent else None
+def once(edge: Edge, draft: Draft) -> Edge:
+    """An edge that writes once for each drawn form, as the API's does for each `Idempotency-Key`."""
+    word = draft.fields.get("once", "")
+    if not word:
+        return edge
+    key = repeats.check_key(word)
+    return replace(edge, key=repeats.stored(key), fingerprint=repeats.fingerprint(key, "POST", ROUTE, b""), status=303)
 
 
 async def drawn(
-    request: Request, edge: Edge, draft: Draft, checked: Preflight, *, status: int | None = None
+    request: Request,
+    edge: Edge,
+    draft: Draft,
+    checked: Preflight,
+    *,
+    view: str = "",
+    whole: bool = False,
+    status: int | None = None,
+    models: list[BaseOut] | None = None,
+    saved: RecipeOut | None = None,
 ) -> Response:
-    models = await asyncio.to_thread(previews.base_outs, edge.settings)
-    problems = [Problem(each.code, each.message, each.where or "", each.hint or "") for each in checked.problems]
-    body, _ = translate_old_names(draft.raw)
+    models = await asyncio.to_thread(previews.base_outs, edge.settings) if models is None else models
+    form = form_of(draft, view if view in VIEWS else draft.view, checked.problems, whole=whole)
 
     def work(session: Session) -> NewRunPage:
+        known = reading.recipe_outs(session)
+        source = next((each for each in known if each.name == draft.recipe), None)
         return NewRunPage(
-            controls=recipe_controls(body, problems),
-            view=draft.view,
-            yaml=draft.yaml or as_yaml(dict(draft.raw)),
+            form=form,
             preflight=checked,
             datasets=reading.dataset_outs(session),
             models=models,
-            recipes=[recipe.name for recipe in reading.recipe_outs(session)],
-            parent=draft.parent,
-            save_as=draft.save_as,
+            recipes=known,
+            lately=reading.run_outs(session, run_list.listing(session, limit=LATELY)),
+            differences=differences(session, draft, source),
+            methods=METHODS,
+            saved=saved,
+            source_version=source.version.number if source else 0,
         )
 
     return draw(request, await edge.read(work), status=status)
 
 
-async def preflight(edge: Edge, draft: Draft) -> Preflight:
+def differences(session: Session, draft: Draft, source: RecipeOut | None) -> list[SettingDifference]:
+    """In which settings this differs from what it started from; nothing while it cannot be understood."""
+    try:
+        now = read_recipe(draft.raw).recipe.model_dump(mode="json")
+        before: Mapping[str, Any] | None = source.version.body if source else None
+        if draft.parent:
+            before = runs.amended_recipe(session, runs.find(session, draft.parent))
+    except StudioError:
+        return []
+    return setting_differences(before, now) if before else []
+
+
+# ---- the preflight --------------------------------------------------------------------------------------------------
+
+
+async def preflight(edge: Edge, draft: Draft, *, reads_rows: bool) -> Preflight:
     """What would happen now. A recipe that is not whole is told so without touching model or data."""
     if draft.lacks_a_choice:
         return Preflight()
     try:
         if draft.refusal:
             raise draft.refusal
-        notes = [ProblemOut.model_validate(note) for note in read_recipe(draft.raw).notes]
-        return planned(await launching.plan(edge, draft.raw), notes)
+        return told(await foresee(edge, draft.raw, reads_rows=reads_rows), draft)
     except StudioError as error:
-        return refused(error)
+        return refused(error, draft)
 
 
-def planned(plan: Plan, notes: list[ProblemOut]) -> Preflight:
-    problems = [ProblemOut.model_validate(problem) for problem in plan.problems]
-    steps = plan.steps or {}
-    report = plan.report and plan.report | {"steps": steps.get("total"), "global_batch": steps.get("rows")}
-    return Preflight(report=report, problems=problems, notes=notes)
+def told(prospect: Prospect, draft: Draft) -> Preflight:
+    problems = [ProblemOut.model_validate(problem) for problem in prospect.problems]
+    findings = [ProblemOut.model_validate(each.problem) for each in prospect.advice]
+    notes = [ProblemOut.model_validate(note) for note in prospect.notes]
+    return Preflight(prospect, problems=problems, lines=drafts.lines_of([*problems, *findings, *notes], draft))
 
 
-def refused(error: StudioError) -> Preflight:
+def refused(error: StudioError, draft: Draft) -> Preflight:
     """An error that names its place stands in the list of problems, beside the place."""
-    own = (Problem(error.code, error.message, error.where, error.hint),) if error.where else ()
-    problems = [ProblemOut.model_validate(problem) for problem in error.problems or own]
-    return Preflight(error=None if own and not error.problems else problem_out(error), problems=problems)
+    problems = [ProblemOut.model_validate(problem) for problem in refusal(error)]
+    whole = problem_out(error) if error.problems or not problems else None
+    return Preflight(error=whole, problems=problems, lines=drafts.lines_of(problems, draft))

@@ -1,4 +1,4 @@
-"""Saved recipes."""
+"""Saved recipes, and one of them."""
 
 from __future__ import annotations
 
@@ -7,10 +7,15 @@ from sqlalchemy.orm import Session
 from starlette.responses import Response
 
 from backend.core import recipes
+from backend.core.difference import setting_differences
+from backend.core.errors import NotFound
 from backend.web import reading
-from backend.web.contexts import RecipesPage
+from backend.web.api.recipes import one
+from backend.web.contexts import RecipePage, RecipesPage
 from backend.web.deps import AnEdge, may_change
 from backend.web.pages.common import draw, go
+from backend.web.pages.runs import as_yaml
+from backend.web.shapes import RecipeVersionOut
 
 router = APIRouter()
 
@@ -18,6 +23,24 @@ router = APIRouter()
 @router.get("/recipes")
 async def recipes_page(request: Request, edge: AnEdge) -> Response:
     return draw(request, RecipesPage(await edge.read(reading.recipe_outs)))
+
+
+@router.get("/recipes/{recipe}")
+async def recipe_page(request: Request, recipe: str, edge: AnEdge, version: int | None = None) -> Response:
+    return draw(request, await edge.read(lambda session: described(session, recipe, version)))
+
+
+def described(session: Session, name: str, number: int | None) -> RecipePage:
+    """One version, the newest by default, beside the one before it. Raises `NotFound`."""
+    found = one(session, name)
+    history = [RecipeVersionOut.model_validate(row) for row in recipes.versions(session, name)]
+    by_number = {version.number: version for version in history}
+    shown = by_number.get(number or found.versions)
+    if shown is None:
+        raise NotFound(f"The recipe “{name}” has no version {number}.", hint="Its page lists them.")
+    before = by_number.get(shown.number - 1)
+    changes = setting_differences(before.body, shown.body) if before else []
+    return RecipePage(found, shown.number, history, as_yaml(shown.body), changes)
 
 
 @router.post("/recipes/{recipe}/delete")

@@ -120,7 +120,7 @@ def history_part(session: Session, run: Run) -> RunHistoryPart:
 def log_of(session: Session, run: Run, q: str, level: str) -> dict[str, Any]:
     """The words are looked for in the reader's language, so the template finds them; from far more lines than it shows."""
     limit = LOG_SEARCHED if q or level else LOG_SHOWN
-    return {"log": [vars(line) for line in reading.log_lines(session, run.id, limit)], "q": q.strip(), "level": level}
+    return {"log": [vars(line) for line in reading.log_lines(session, run.id, limit)], "log_q": q.strip(), "log_level": level}
 
 
 def described(session: Session, run: Run, q: str = "", level: str = "") -> RunPage:

@@ -1,0 +1,22 @@
+"""The page of the search."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from backend.core.search import MAX_WORDS
+from backend.web import reading
+from backend.web.contexts import SearchPage
+from backend.web.deps import AnEdge
+from backend.web.pages.common import draw
+
+router = APIRouter()
+
+LISTED = 50
+
+
+@router.get("/search")
+async def search_page(request: Request, edge: AnEdge, q: str = "") -> Response:
+    words = q.strip()[:MAX_WORDS]
+    return draw(request, SearchPage(words, await edge.read(lambda session: reading.hits(session, words, LISTED))))

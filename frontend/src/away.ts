@@ -1,0 +1,92 @@
+/** One banner across the page while the studio does not answer. It comes when a request or the stream failed and the studio
+ *  stays silent for two seconds, and goes by itself, saying so. What trains does so elsewhere and goes on. */
+import { find, setText } from "./dom";
+import type { State } from "./live";
+import { duration, word } from "./words";
+
+const PATIENCE_MS = 2000;
+const PROBE_MS = 1000;
+const PROBE_LIMIT_MS = 3000;
+const FAREWELL_MS = 3000;
+const GATEWAY_FAILED = [502, 503, 504]; // a proxy answers for a studio that does not
+
+let since = 0; // 0: it answers, as far as is known
+let probing = false;
+
+export function watchServer(): void {
+  const send = window.fetch.bind(window);
+  window.fetch = async (...asked) => {
+    try {
+      const answer = await send(...asked);
+      if (answer.status === 401) askToSignIn();
+      if (GATEWAY_FAILED.includes(answer.status)) suspect();
+      return answer;
+    } catch (error) {
+      if ((error as Error).name !== "AbortError") suspect();
+      throw error;
+    }
+  };
+  document.addEventListener("connection", (event) => heard((event as CustomEvent<State>).detail));
+  addEventListener("offline", suspect);
+  addEventListener("online", suspect);
+  document.addEventListener("visibilitychange", () => document.hidden || suspect()); // a lid was opened again
+
+  function suspect(): void {
+    if (probing) return;
+    probing = true;
+    void probe(send, performance.now());
+  }
+
+  function heard(state: State): void {
+    if (state === "signed_out") askToSignIn();
+    if (state === "reconnecting") suspect();
+  }
+}
+
+/** Asks until there is an answer. */
+async function probe(send: typeof fetch, start: number): Promise<void> {
+  while (!(await answers(send))) {
+    since ||= start;
+    if (performance.now() - since >= PATIENCE_MS) show();
+    await new Promise((done) => setTimeout(done, PROBE_MS));
+  }
+  probing = false;
+  if (since && find("#away")?.hidden === false) welcome();
+  since = 0;
+}
+
+async function answers(send: typeof fetch): Promise<boolean> {
+  try {
+    return (await send("/healthz", { cache: "no-store", signal: AbortSignal.timeout(PROBE_LIMIT_MS) })).ok;
+  } catch {
+    return false;
+  }
+}
+
+function show(): void {
+  const banner = find("#away")!;
+  banner.hidden = false;
+  delete banner.dataset.back;
+  setText("[data-away]", word(navigator.onLine ? "away" : "offline"), banner);
+  setText("[data-away-since]", word("away_since", { time: duration((performance.now() - since) / 1000) }), banner);
+}
+
+function welcome(): void {
+  const banner = find("#away")!;
+  banner.dataset.back = "";
+  setText("[data-away]", word("back"), banner);
+  setText("[data-away-since]", "", banner);
+  document.dispatchEvent(new Event("back"));
+  setTimeout(() => {
+    if ("back" in banner.dataset) banner.hidden = true;
+  }, FAREWELL_MS);
+}
+
+/** The way back leads to this very page. */
+function askToSignIn(): void {
+  const banner = find("#away")!;
+  const link = find<HTMLAnchorElement>("[data-sign-in]", banner)!;
+  link.href = `/signin?next=${encodeURIComponent(location.pathname + location.search)}`;
+  link.hidden = banner.hidden = false;
+  setText("[data-away]", word("left_out"), banner);
+}
