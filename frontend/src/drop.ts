@@ -1,167 +1,258 @@
-/** The drop zone of the data-set pages: choose, name, send, follow the reading, and show every refused row. */
+/** The drop zone: the whole page takes files, several at once; what broke off is recognised and goes on. */
+import htmx from "htmx.org/dist/htmx.esm.js";
+import { Arrival, drawRuler, type Home } from "./arrival";
 import { find, guarded, setText } from "./dom";
-import { Refused, refusal, upload } from "./upload";
+import { callOff, follow } from "./reading";
+import { markOf, Refused } from "./upload";
 import { size, word } from "./words";
 
-const AT_ONCE = 8 * 1024 * 1024; // below this one request is quicker than a session
-type Operation = {
-  state: "running" | "succeeded" | "failed" | "cancelled";
-  done: number;
-  total: number | null;
-  error?: { message: string; hint?: string; problems?: Refused["problems"] };
+const AT_ONCE = 2;
+const UPLOADS = "/api/v1/uploads";
+
+type Unfinished = {
+  id: string;
+  dataset: string;
+  filename: string;
+  length: number;
+  offset: number;
+  modified: string | null;
+  head: string | null;
 };
 
 export function openDropZones(): void {
-  for (const zone of document.querySelectorAll<HTMLElement>("[data-upload]")) new DropZone(zone);
+  for (const line of document.querySelectorAll<HTMLElement>("[data-operation]")) void followLine(line);
+  const zone = find("[data-upload]");
+  if (zone) new DropZone(zone);
 }
 
-class DropZone {
-  private file: File | undefined;
-  private running: AbortController | undefined;
-  private skips = false; // rows with problems, once a person said so
-  private input: HTMLInputElement;
-  private bar: HTMLProgressElement;
+class DropZone implements Home {
+  readonly dataset: string;
+  readonly versions: number;
+  private arrivals: Arrival[] = [];
+  private waiting: (() => void)[] = [];
+  private taken = 0;
+  private over: HTMLElement;
 
   constructor(private zone: HTMLElement) {
-    this.input = find<HTMLInputElement>("input[type=file]", zone)!;
-    this.bar = find<HTMLProgressElement>("progress", zone)!;
-    this.input.addEventListener("change", () => this.choose(this.input.files?.[0]));
-    const drop = find(".drop", zone)!;
-    for (const kind of ["dragenter", "dragover"] as const)
-      drop.addEventListener(kind, (event) => this.hover(event, true));
-    for (const kind of ["dragleave", "drop"] as const) drop.addEventListener(kind, (event) => this.hover(event, false));
-    drop.addEventListener("drop", (event) => this.choose(event.dataTransfer?.files[0]));
-    find("[data-send]", zone)?.addEventListener("click", () => void this.send());
-    find("[data-as]", zone)?.addEventListener("keydown", (event) => event.key === "Enter" && void this.send());
-    find("[data-skip]", zone)!.addEventListener("click", () => this.sendWithoutBadRows());
-    find("[data-cancel]", zone)!.addEventListener("click", () => this.cancel());
-    find("[data-pause]", zone)!.addEventListener("click", () => this.pauseOrGoOn());
-  }
-
-  private hover(event: DragEvent, over: boolean): void {
-    event.preventDefault();
-    find(".drop", this.zone)!.classList.toggle("over", over);
-  }
-
-  private choose(file: File | undefined): void {
-    if (!file || this.running) return;
-    this.file = file;
-    this.skips = false;
-    find("[data-refusal]", this.zone)!.hidden = true;
-    find("[data-arriving]", this.zone)!.hidden = false;
-    setText("[data-file]", `${file.name}, ${size(file.size)}`, this.zone);
-    setText("[data-progress-text]", "", this.zone);
-    const name = find<HTMLInputElement>("[data-as]", this.zone);
-    if (!name) return void this.send();
-    name.value = nameFrom(file.name);
-    name.select();
-  }
-
-  private get dataset(): string {
-    return this.zone.dataset.name || find<HTMLInputElement>("[data-as]", this.zone)?.value.trim() || "";
-  }
-
-  private async send(): Promise<void> {
-    const file = this.file;
-    if (!file || !this.dataset || this.running) return;
-    this.running = new AbortController();
-    this.bar.hidden = false;
-    this.pauseButton.hidden = file.size <= AT_ONCE;
-    try {
-      const made = await this.transfer(file, this.running.signal);
-      this.pauseButton.hidden = true;
-      if (made.includes("/operations/")) await this.followReading(made);
-      location.assign(`/datasets/${encodeURIComponent(this.dataset)}`);
-    } catch (error) {
-      if (!this.running?.signal.aborted) this.refuse(error);
-    } finally {
-      this.running = undefined;
-    }
-  }
-
-  /** The address of what the file became: the data set, or the operation that reads it. */
-  private async transfer(file: File, signal: AbortSignal): Promise<string> {
-    const skip: { skip_bad_rows?: string } = this.skips ? { skip_bad_rows: "true" } : {};
-    const metadata = { dataset: this.dataset, ...skip };
-    if (file.size > AT_ONCE) return upload(file, metadata, signal, (sent) => this.show(sent, file.size));
-    this.show(0, file.size);
-    const query = new URLSearchParams({ filename: file.name, ...skip });
-    const address = `/api/v1/datasets/${encodeURIComponent(this.dataset)}?${query}`;
-    const answer = await fetch(address, { method: "PUT", headers: guarded(), body: file, signal });
-    if (!answer.ok) throw await refusal(answer);
-    this.show(file.size, file.size);
-    return answer.headers.get("Location") ?? address;
-  }
-
-  private async followReading(address: string): Promise<void> {
-    setText("[data-progress-text]", word("reading"), this.zone);
-    for (;;) {
-      const answer = await fetch(address);
-      const now = (answer.ok ? await answer.json() : { state: "running" }) as Operation;
-      if (now.state === "succeeded") return;
-      if (now.state !== "running")
-        throw new Refused(422, now.error?.hint ?? "", now.error?.problems ?? [], now.error?.message ?? now.state);
-      if (now.total) [this.bar.max, this.bar.value] = [now.total, now.done];
-      await new Promise((done) => setTimeout(done, 1000));
-    }
-  }
-
-  private show(sent: number, total: number): void {
-    [this.bar.max, this.bar.value] = [total, sent];
-    setText("[data-progress-text]", word("uploading", { sent: size(sent), total: size(total) }), this.zone);
-  }
-
-  private get pauseButton(): HTMLElement {
-    return find("[data-pause]", this.zone)!;
-  }
-
-  private pauseOrGoOn(): void {
-    if (this.running) {
-      this.running.abort();
-      this.pauseButton.textContent = word("go_on");
-      setText("[data-progress-text]", word("paused_upload", { sent: size(this.bar.value) }), this.zone);
-    } else {
-      this.pauseButton.textContent = word("pause");
-      void this.send();
-    }
-  }
-
-  private sendWithoutBadRows(): void {
-    this.skips = true;
-    find("[data-refusal]", this.zone)!.hidden = true;
-    void this.send();
-  }
-
-  private cancel(): void {
-    this.running?.abort();
-    this.file = undefined;
-    this.input.value = "";
-    this.bar.hidden = true;
-    find("[data-arriving]", this.zone)!.hidden = true;
-  }
-
-  /** Every problem at once, with its row. */
-  private refuse(error: unknown): void {
-    const known = error instanceof Refused ? error : new Refused(0, "", [], word("try_again"));
-    const place = find("[data-refusal]", this.zone)!;
-    place.hidden = false;
-    this.bar.hidden = true;
-    setText("[data-message]", known.message, place);
-    setText("[data-hint]", known.hint, place);
-    setText("[data-progress-text]", "", this.zone);
-    const lines = known.problems.map((problem) => {
-      const line = document.createElement("li");
-      line.textContent = [problem.where, problem.message, problem.hint].filter(Boolean).join(" ");
-      return line;
+    this.dataset = zone.dataset.name ?? "";
+    this.versions = Number(zone.dataset.version ?? 0);
+    this.over = find("[data-drop-over]", zone)!;
+    const input = find<HTMLInputElement>("[data-files]", zone)!;
+    input.addEventListener("change", () => {
+      this.take([...(input.files ?? [])]);
+      input.value = "";
     });
-    find("[data-problems]", place)!.replaceChildren(...lines);
-    find("[data-skip]", place)!.hidden = !known.problems.some((problem) => problem.where?.startsWith("row "));
+    this.listenForDrops();
+    find("[data-send-all]", zone)!.addEventListener("click", () => this.sendAll());
+    find<HTMLFormElement>("[data-paste]", zone)!.addEventListener("submit", (event) => this.paste(event));
+    for (const line of document.querySelectorAll<HTMLElement>("[data-unfinished]")) this.listenTo(line);
+    addEventListener("beforeunload", (event) => this.arrivals.some((each) => each.isFlowing) && event.preventDefault());
+    addEventListener("pagehide", () => this.leave());
   }
+
+  private leave(): void {
+    for (const each of this.arrivals) each.leave();
+  }
+
+  // ---- files come
+
+  /** Files may be dropped anywhere on the page; text and links are none of ours. */
+  private listenForDrops(): void {
+    let depth = 0;
+    const show = (event: DragEvent, by: number) => {
+      if (!event.dataTransfer?.types.includes("Files") || find("dialog[open]")) return;
+      event.preventDefault();
+      depth = by === 0 ? 0 : depth + by;
+      this.over.hidden = depth <= 0;
+    };
+    document.addEventListener("dragenter", (event) => show(event, 1));
+    document.addEventListener("dragleave", (event) => show(event, -1));
+    document.addEventListener(
+      "dragover",
+      (event) => event.dataTransfer?.types.includes("Files") && event.preventDefault(),
+    );
+    document.addEventListener("drop", (event) => {
+      show(event, 0);
+      this.take([...(event.dataTransfer?.files ?? [])]);
+    });
+  }
+
+  private paste(event: SubmitEvent): void {
+    event.preventDefault();
+    const text = find<HTMLTextAreaElement>("#pasted", this.zone)!;
+    if (text.value.trim()) this.take([new File([text.value], word("pasted"))]);
+    text.value = "";
+    text.closest("dialog")?.close();
+  }
+
+  private take(files: File[]): void {
+    const taken = this.dataset ? files.slice(0, 1) : files;
+    for (const file of taken) void this.receive(file);
+  }
+
+  private async receive(file: File): Promise<void> {
+    const arrival = this.add(file, this.freeName(nameFrom(file.name)));
+    const known = await this.broken(file);
+    if (known) this.goOn(arrival, known);
+    else await arrival.look();
+  }
+
+  private add(file: File, name: string): Arrival {
+    const list = find("[data-arrivals]", this.zone)!;
+    const line = find<HTMLTemplateElement>("[data-line]", this.zone)!.content.cloneNode(true) as DocumentFragment;
+    const item = find("[data-arrival]", line)!;
+    list.append(item);
+    list.hidden = false;
+    const arrival = new Arrival(file, item, this, name);
+    this.arrivals.push(arrival);
+    return arrival;
+  }
+
+  /** Two files of one drop do not become versions of each other unasked. */
+  private freeName(name: string): string {
+    const taken = new Set(this.arrivals.map((each) => each.dataset));
+    let free = name;
+    for (let n = 2; taken.has(free); n += 1) free = `${name.slice(0, 76)} ${n}`;
+    return free;
+  }
+
+  // ---- what broke off
+
+  /** The unfinished upload of this very file, which is told by name, size, time and beginning. */
+  private async broken(file: File): Promise<(Unfinished & { mark: string }) | undefined> {
+    try {
+      const answer = await fetch(UPLOADS);
+      if (!answer.ok) return undefined;
+      const uploads = ((await answer.json()) as Unfinished[]).filter((each) => isOf(each, file, this.dataset));
+      if (uploads.length === 0) return undefined;
+      const mark = await markOf(file);
+      const found = uploads.find((each) => each.head === null || each.head === mark);
+      const isHere = this.arrivals.some((each) => found && each.address.endsWith(found.id));
+      return found && !isHere ? { ...found, mark } : undefined;
+    } catch {
+      return undefined; // it is looked at like any other, and says so where it cannot be read
+    }
+  }
+
+  private goOn(arrival: Arrival, known: Unfinished & { mark: string }): void {
+    const field = find<HTMLInputElement>("[data-as]", arrival.line);
+    if (field) field.value = known.dataset;
+    setText("[data-file]", known.dataset, arrival.line);
+    forget(known.id);
+    arrival.resume(`${UPLOADS}/${known.id}`, known.mark);
+  }
+
+  private listenTo(line: HTMLElement): void {
+    const id = line.dataset.unfinished!;
+    const input = find<HTMLInputElement>("[data-resumes]", line)!;
+    input.addEventListener("change", async () => {
+      const [file] = input.files ?? [];
+      input.value = "";
+      if (!file) return;
+      const known = await this.broken(file);
+      if (known?.id === id) this.goOn(this.add(file, known.dataset), known);
+      else wrongFile(line);
+    });
+    find("[data-discard]", line)!.addEventListener("click", async () => {
+      const answer = await fetch(`${UPLOADS}/${id}`, { method: "DELETE", headers: guarded() });
+      if (answer.ok || answer.status === 404) forget(id);
+    });
+  }
+
+  // ---- what lines ask of their zone
+
+  named(kind: "shape" | "role", name: string): string {
+    return find(`[data-${kind}-name="${name}"]`, this.zone)?.textContent ?? name;
+  }
+
+  /** A few are sent at once; the others wait. */
+  async turn(signal: AbortSignal): Promise<() => void> {
+    if (this.taken >= AT_ONCE) await new Promise<void>((done) => this.waiting.push(done));
+    this.taken += 1;
+    let isOver = false;
+    const over = () => {
+      if (isOver) return;
+      isOver = true;
+      this.taken -= 1;
+      this.waiting.shift()?.();
+    };
+    if (signal.aborted) over();
+    signal.throwIfAborted();
+    return over;
+  }
+
+  changed(arrival: Arrival): void {
+    this.arrivals = this.arrivals.filter((each) => each.line.isConnected);
+    const list = find("[data-arrivals]", this.zone)!;
+    list.hidden = list.childElementCount === 0;
+    const ready = this.arrivals.filter((each) => each.state === "ready");
+    find("[data-together]", this.zone)!.hidden = ready.length < 2;
+    if (!arrival.line.isConnected) find("[data-files]", this.zone)!.focus();
+  }
+
+  private sendAll(): void {
+    for (const each of this.arrivals) if (each.state === "ready") void each.send();
+  }
+
+  /** One alone leads to its page; of several the list is drawn anew, and each says that it is there. */
+  arrived(_arrival: Arrival, address: string): void {
+    if (this.arrivals.length === 1) location.assign(address);
+    else refreshList();
+  }
+}
+
+const isOf = (upload: Unfinished, file: File, dataset: string) =>
+  upload.filename === file.name &&
+  upload.length === file.size &&
+  (upload.modified === null || upload.modified === String(file.lastModified)) &&
+  (dataset === "" || upload.dataset === dataset);
+
+function wrongFile(line: HTMLElement): void {
+  const said = find(".flow p", line)!;
+  said.className = "error-line";
+  said.textContent = word("other_file");
+}
+
+/** Take an unfinished upload off the page. */
+function forget(id: string): void {
+  const line = find(`[data-unfinished="${id}"]`);
+  const list = line?.closest("[data-unfinished-list]");
+  line?.remove();
+  if (list && !find("[data-unfinished]", list)) list.remove();
+}
+
+/** A reading that went on meanwhile, whoever began it. */
+async function followLine(line: HTMLElement): Promise<void> {
+  if (line.dataset.state !== "running") return;
+  const over = new AbortController();
+  const address = `/api/v1/operations/${line.dataset.operation}`;
+  find("[data-cancel]", line)?.addEventListener("click", () => void callOff(address));
+  try {
+    await follow(address, over.signal, (done, total) => {
+      if (!total) return;
+      drawRuler(line, done / total);
+      setText("[data-pace]", word("sent_of", { sent: size(done), total: size(total) }), line);
+    });
+    setText("[data-sent]", word("read_whole"), line);
+    setText("[data-pace]", "", line);
+    drawRuler(line, 1);
+    refreshList();
+  } catch (error) {
+    setText("[data-sent]", error instanceof Refused ? error.message : word("try_again"), line);
+    setText("[data-pace]", error instanceof Refused ? error.hint : "", line);
+  }
+  find("[data-cancel]", line)?.remove();
+}
+
+function refreshList(): void {
+  if (!find("#sets")) return;
+  const place = { source: "#sets", target: "#sets", select: "#sets", swap: "outerMorph" };
+  void htmx.ajax("GET", location.pathname + location.search, place);
 }
 
 /** `My data (v2).jsonl.gz` → `My data v2`: what a data set may be called. */
 export function nameFrom(filename: string): string {
-  const stem = filename.replace(/(\.(jsonl?|csv|tsv|parquet|txt|gz))+$/i, "");
+  const stem = filename.replace(/(\.(jsonl?|ndjson|csv|tsv|tab|parquet|txt|text|md|gz))+$/i, "");
   return stem
     .replace(/[^\p{L}\p{N}_ .+-]+/gu, " ")
     .replace(/\s+/g, " ")

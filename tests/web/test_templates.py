@@ -30,7 +30,23 @@ BLOCKED_BY_THE_POLICY = {
 }
 BY_VARIABLE = {"live", "reconnecting", "signed_out", "gone", "hours", "minutes", "seconds"}
 """Words that scripts say by a variable that holds their key."""
-NAMES = {"Finetune", "Studio", "LoRA", "QLoRA", "YAML", "SHA", "Alpaca", "English", "openapi", "json"}
+NAMES = {
+    "Finetune",
+    "Studio",
+    "LoRA",
+    "QLoRA",
+    "YAML",
+    "SHA",
+    "Alpaca",
+    "English",
+    "openapi",
+    "json",
+    "JSON",
+    "JSONL",
+    "CSV",
+    "TXT",
+    "ShareGPT",
+}
 """Words that stand in a template as they are in every language."""
 
 

@@ -1,0 +1,45 @@
+/** Reading in the background: followed by asking now and then, since it goes on without anybody looking. */
+import { guarded } from "./dom";
+import { type Problem, pause, Refused } from "./upload";
+
+const LOOK_MS = 700;
+
+export type Operation = {
+  id: string;
+  dataset: string;
+  state: "running" | "succeeded" | "failed" | "cancelled";
+  done: number;
+  total: number | null;
+  error?: { message: string; hint?: string; code?: string; problems?: Problem[] };
+};
+
+/** Ends when the reading has succeeded. Raises `Refused` where it failed or was called off. */
+export async function follow(
+  address: string,
+  signal: AbortSignal,
+  moved: (done: number, total: number | null) => void,
+): Promise<void> {
+  for (;;) {
+    const now = await look(address, signal);
+    if (now?.state === "succeeded") return;
+    if (now && now.state !== "running") throw refused(now);
+    if (now) moved(now.done, now.total);
+    await pause(LOOK_MS, signal);
+  }
+}
+
+async function look(address: string, signal: AbortSignal): Promise<Operation | undefined> {
+  try {
+    const answer = await fetch(address, { signal });
+    return answer.ok ? ((await answer.json()) as Operation) : undefined;
+  } catch (error) {
+    if (signal.aborted) throw error;
+    return undefined; // the line is lost: the reading goes on, and so does the asking
+  }
+}
+
+function refused({ error, state }: Operation): Refused {
+  return new Refused(422, error?.hint ?? "", error?.problems ?? [], error?.message ?? state, error?.code);
+}
+
+export const callOff = (address: string) => fetch(`${address}/cancel`, { method: "POST", headers: guarded() });
