@@ -364,6 +364,25 @@ def curves(
     }
 
 
+def values_at(
+    session: Session, run_id: UUID, names: Sequence[str], steps: Sequence[int]
+) -> dict[int, dict[str, float]]:
+    """These metrics at these steps."""
+    found: dict[int, dict[str, float]] = {step: {} for step in steps}
+    where = (Point.run_id == run_id, Point.name.in_(names), Point.step.in_(steps))
+    for step, name, value in session.execute(select(Point.step, Point.name, Point.value).where(*where)):
+        found[step][name] = value
+    return found
+
+
+def times(session: Session, run_id: UUID, shown: Mapping[str, Curve]) -> list[tuple[int, float]]:
+    """When each step of these curves was measured, in seconds since the epoch, by step."""
+    steps = {step for curve in shown.values() for step, _ in curve}
+    where = (Point.run_id == run_id, Point.name.in_(list(shown)), Point.step.in_(steps))
+    query = select(Point.step, func.min(Point.at)).where(*where).group_by(Point.step).order_by(Point.step)
+    return [(step, at) for step, at in session.execute(query)]
+
+
 def _all(session: Session, run_id: UUID, name: str, low: int, high: int) -> Curve:
     inside = (Point.run_id == run_id, Point.name == name, Point.step.between(low, high))
     rows = session.execute(select(Point.step, Point.value).where(*inside).order_by(Point.step))

@@ -88,3 +88,8 @@ def _scalar(text: str, line: int) -> Any:
     if number in (float("inf"), float("-inf")):
         raise BadYaml("This number is out of range.", line)
     return number
+
+
+def as_yaml(data: Any) -> str:
+    """YAML that `read_yaml` reads back to the same data."""
+    return yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=100)

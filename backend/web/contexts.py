@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 from uuid import UUID
 
 from backend.core.datasets.examples import Example
@@ -61,6 +61,12 @@ from backend.web.shapes import (
     WasteOut,
     WorkerOut,
 )
+
+if TYPE_CHECKING:
+    from backend.core.datasets.differing import Difference
+    from backend.web.inspecting import Found, Measured, Panel
+    from backend.web.lineages import VersionLine
+    from backend.web.looking import Look
 
 
 @dataclass(frozen=True)
@@ -194,35 +200,79 @@ class DatasetsPage(Page):
 
 @dataclass(frozen=True)
 class DatasetPage(Page):
-    """`preview` is filled by script or htmx from `/datasets/{name}/preview?model=&chat_template=&version=&offset=` (a part)."""
+    """All that is looked at stands in the address (`look`). What is not known yet is asked for by parts of the page:
+    `/datasets/{name}/preview`, `/measured` and `/quality`, with the same query.
+
+    POST /datasets/{name}/mend (`version`, `cleaner`) makes a new version; POST /datasets/{name}/delete.
+    """
 
     template = "dataset.html"
     dataset: DatasetDetailOut
-    number: int
+    look: Look
+    version: VersionLine
     """The version that is shown."""
+    history: list[VersionLine]
     models: list[BaseOut]
     """Whose tokenizer the preview can use."""
-    model: str
-    chat_template: str
-    rows: list[Json]
-    """The first rows as they were normalised: {number, messages | text}."""
+    panel: Panel
+    measured: Measured
+    found: Found
+    skipped: list[Json]
+    """The first rows that were left out when the file was read, each with the reason."""
+    made: bool = False
+    """The version was just made by mending."""
 
 
 @dataclass(frozen=True)
 class PreviewPart(Page):
-    """The preview in ink. `preview` is the answer of GET /api/v1/datasets/{name}/preview; null when `error` says why."""
+    """GET /datasets/{name}/preview: the rows in ink."""
 
     template = "parts/preview.html"
-    dataset: str
-    number: int
-    model: str
-    chat_template: str
-    offset: int
-    limit: int
-    total: int
-    preview: Json | None
-    error: ProblemOut | None = None
-    problems: list[ProblemOut] = field(default_factory=list)
+    look: Look
+    panel: Panel
+    measured: Measured
+    found: Found
+
+
+@dataclass(frozen=True)
+class MeasuredPart(Page):
+    """GET /datasets/{name}/measured: verdict and lengths, or how far the measuring is; then it asks again by itself."""
+
+    template = "parts/measured.html"
+    look: Look
+    measured: Measured
+
+
+@dataclass(frozen=True)
+class VerdictPart(Page):
+    """GET /datasets/{name}/verdict: what changes while the cut is moved by hand."""
+
+    template = "parts/verdict.html"
+    look: Look
+    measured: Measured
+
+
+@dataclass(frozen=True)
+class QualityPart(Page):
+    """GET /datasets/{name}/quality: the findings, or how far the search for them is."""
+
+    template = "parts/quality.html"
+    look: Look
+    found: Found
+    skipped: list[Json]
+    skipped_rows: int
+
+
+@dataclass(frozen=True)
+class VersionsPage(Page):
+    """GET /datasets/{name}/compare?before=&after=: what two versions differ in."""
+
+    template = "dataset-versions.html"
+    dataset: DatasetDetailOut
+    before: VersionLine
+    after: VersionLine
+    history: list[VersionLine]
+    difference: Difference
 
 
 @dataclass(frozen=True)
@@ -249,11 +299,20 @@ class Download:
 
 
 @dataclass(frozen=True)
+class Place:
+    """Somewhere to train: an accelerator of this studio's workers, or a usual size that one might have."""
+
+    key: str
+    title: str
+    accelerator: Accelerator
+
+
+@dataclass(frozen=True)
 class ChosenModel:
-    """The model in the side panel: its fits on every accelerator, and the parts of one of them explained."""
+    """The model in the side panel: its fits everywhere, and the parts of one of them explained."""
 
     base: BaseOut
-    fits: list[tuple[Accelerator, list[FitOut]]]
+    fits: list[tuple[Place, list[FitOut]]]
     fit: FitOut | None
     used_by: int
     """How many runs have started from it."""
@@ -271,9 +330,8 @@ class ModelsPage(Page):
     """With their fits on the chosen accelerator."""
     roots: list[str]
     """The folders that were looked into."""
-    accelerators: list[Accelerator]
-    what_ifs: list[Accelerator]
-    on: Accelerator
+    places: list[Place]
+    on: Place
     methods: dict[str, str]
     """By kind, the title."""
     method: str
@@ -281,6 +339,8 @@ class ModelsPage(Page):
     loads: tuple[tuple[int, ...], tuple[int, ...]]
     """The rows and the lengths that can be chosen."""
     chosen: ChosenModel | None
+    explained: Mapping[str, str]
+    """One sentence for each part of the memory."""
     downloads: list[Download]
     hub: HubSearch
     link: Callable[..., str]

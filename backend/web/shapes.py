@@ -264,6 +264,53 @@ class PreviewOut(Out):
     lengths: LengthsOut
 
 
+class CutOut(Out):
+    """What a run would learn of a data set whose rows are cut at `max_length`, over one pass. Lengths are in tokens."""
+
+    max_length: int = Field(examples=[512])
+    truncation: Literal["refuse", "drop", "cut_end", "cut_start"]
+    rows: int = Field(description="Rows that something is learned from.")
+    over: int = Field(description="Rows longer than max_length.")
+    cut: int
+    dropped: int = Field(description="Rows left out: too long, or nothing to learn was left of them.")
+    barren: int = Field(description="Rows left out because they hold nothing to learn.")
+    tokens: int
+    trained_tokens: int
+    lost_tokens: int = Field(description="Tokens that would be learned were the rows whole.")
+    ends_learned: int = Field(description="Rows in which the end of the last answer is learned.")
+    ends_lost: int
+    rows_in_all: int
+    measured: int = Field(description="Rows that were measured; fewer than all in a very large data set.")
+    refused: int = Field(description="Rows that the chat template refuses.")
+    endless: int = Field(description="Rows with an answer that has no end token.")
+    longest: int
+    median: int
+    context_length: int | None = None
+    end_token: str = Field(examples=["<|im_end|>"])
+    histogram: list[tuple[int, int, int]] = Field(description="(from, to, rows); `to` is exclusive.")
+
+
+class FindingOut(Out):
+    """One kind of thing that may be wrong with rows."""
+
+    cleaner: str = Field(examples=["repeats"])
+    fix: Literal["leave_out", "keep_one", "mask"] = Field(description="What mending does with these rows.")
+    rows: int = Field(description="Rows that mending would change; 0 where nothing was found.")
+    places: list[int] = Field(description="The first rows concerned, counted from 0.")
+    examples: list[str]
+
+
+class MendIn(BaseModel):
+    """Which finding to mend, and in which version."""
+
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"examples": [{"cleaner": "repeats", "version": 1}]}
+    )
+
+    cleaner: str = Field(max_length=40, description="The name of a kind of finding.")
+    version: int | None = Field(None, ge=1, description="The version to begin from; the newest by default.")
+
+
 class OperationOut(Out):
     """Background work on data. `done` of `total` bytes; `result` names what it made."""
 
@@ -440,6 +487,7 @@ class ComparedOut(Out):
 
     run: RunOut
     short: str = Field(examples=["r16"], description="Its name without what all of them begin with.")
+    recipe: Json = Field(description="Every setting, as changes in mid-run have left it.")
     eval_loss: float | None = Field(None, description="The lowest.")
     eval_loss_step: int | None = None
     steps_a_pass: float | None = None

@@ -1,7 +1,7 @@
-/** What lies along the foot of a chart: steps, passes over the data, or time. */
+/** What lies along the foot of a chart: steps, passes over the data, time, or tokens learned. */
 import { count, duration, metric, word } from "./words";
 
-export type AxisKind = "step" | "pass" | "time";
+export type AxisKind = "step" | "pass" | "time" | "tokens";
 
 /** Where a line's steps lie on an axis, and back. Both ascend. */
 export type Scale = { of(step: number): number; back(x: number): number };
@@ -20,8 +20,12 @@ export class Times implements Scale {
   private steps: number[] = [];
   private ats: number[] = [];
 
-  constructor(pairs: readonly [step: number, at: number][] = []) {
-    for (const [step, at] of pairs) this.put(step, at);
+  /** More of them, in any order. */
+  add(pairs: readonly (readonly [step: number, at: number])[]): void {
+    const known = new Map(this.steps.map((step, at) => [step, this.ats[at]!]));
+    for (const [step, at] of pairs) known.set(step, at);
+    [this.steps, this.ats] = [[], []];
+    for (const [step, at] of [...known].sort(([a], [b]) => a - b)) this.put(step, at);
   }
 
   put(step: number, at: number): void {
@@ -57,6 +61,10 @@ function between(xs: readonly number[], ys: readonly number[], x: number): numbe
   return ys[low]! + share * (ys[high]! - ys[low]!);
 }
 
+/** Tokens learned by a step, as they were counted there; none before the first. */
+export const tokens = (pairs: readonly (readonly [step: number, tokens: number])[]): Scale =>
+  new Times([[0, 0], ...pairs.map(([step, n]) => [step, n] as [number, number])]);
+
 /** The words at a place of the axis. */
 export function tell(kind: AxisKind, x: number): string {
   if (kind === "time") return duration(x);
@@ -67,6 +75,7 @@ export function tell(kind: AxisKind, x: number): string {
 export function placed(kind: AxisKind, x: number): string {
   const at = tell(kind, x);
   if (kind === "time") return word("at_time", { at });
+  if (kind === "tokens") return word("at_tokens", { at });
   return kind === "pass" ? word("at_pass", { at }) : word("at_step", { at });
 }
 

@@ -400,7 +400,8 @@ export class Chart {
     if (!strand || at === undefined) return;
     const [step, value] = [strand.curve.steps[at]!, strand.curve.values[at]!];
     const { ctx, bbox } = plot;
-    const [x, y] = [plot.valToPos(this.scale().of(step), "x", true), plot.valToPos(value, "y", true)];
+    const x = plot.valToPos(this.scale(view.axis, strand.line).of(step), "x", true);
+    const y = plot.valToPos(value, "y", true);
     clipped(ctx, bbox, () => {
       ctx.strokeStyle = ctx.fillStyle = colour(`--series-${strand.line.colour}`)();
       upright(ctx, bbox, x);

@@ -28,3 +28,22 @@ export function settle(work: () => void, wait: number, most: number): () => void
     );
   };
 }
+
+/** A copy of what a `<template>` holds. */
+export function fromTemplate(id: string): HTMLElement {
+  const template = document.getElementById(id) as HTMLTemplateElement;
+  return template.content.firstElementChild!.cloneNode(true) as HTMLElement;
+}
+
+export async function getJson<T>(address: string, signal?: AbortSignal): Promise<T> {
+  const answer = await fetch(address, { signal: signal ?? null, headers: { Accept: "application/json" } });
+  if (!answer.ok) throw new Error(`${address}: ${answer.status}`);
+  return (await answer.json()) as T;
+}
+
+/** The time of day where the reader is, `short` without seconds. */
+export function clock(at: string, length = ""): string {
+  const form: Intl.DateTimeFormatOptions = { hour: "2-digit", minute: "2-digit", hour12: false };
+  if (length !== "short") form.second = "2-digit";
+  return new Date(at).toLocaleTimeString(document.documentElement.lang, form);
+}

@@ -5,4 +5,8 @@ type TrustedTypes = { createPolicy(name: string, rules: Record<string, (text: st
 
 const trustedTypes = (window as { trustedTypes?: TrustedTypes }).trustedTypes;
 const policy = trustedTypes?.createPolicy("htmx", { createHTML: (html) => html, createScript: () => "" });
-htmx.registerExtension("trusted", { init: (api) => api.initSecurity(policy) });
+htmx.registerExtension("trusted", {
+  init: (api) => api.initSecurity(policy),
+  // what a person opened stays open when the server draws it again
+  htmx_before_morph_attr: (element, { attrName }) => attrName !== "open" || !element.hasAttribute("hx-morph-skip-open"),
+});

@@ -1,5 +1,8 @@
 declare module "htmx.org/dist/htmx.esm.js" {
-  type Extension = { init(api: { initSecurity(policy: unknown): void }): void };
+  type Extension = {
+    init(api: { initSecurity(policy: unknown): void }): void;
+    htmx_before_morph_attr(element: Element, detail: { attrName: string }): boolean;
+  };
   type Ask = { source: string; target: string; swap: string; select?: string };
   const htmx: {
     registerExtension(name: string, extension: Extension): void;
