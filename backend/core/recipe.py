@@ -36,13 +36,20 @@ class ModelChoice(Strict):
 
     path: str = Field(min_length=1, max_length=400, description="A folder's name under the model roots, or a hub id.")
     revision: str | None = Field(
-        None, max_length=100, description="Commit, branch or tag on the hub; pinned to a commit at launch."
+        None,
+        max_length=100,
+        description="Commit, branch or tag on the hub; pinned to a commit at launch.",
+        json_schema_extra={"why": "newest at launch, and then it stays.", "rare": True},
     )
     chat_template: Literal["auto", "chatml", "llama3", "zephyr", "plain"] = Field(
-        "auto", description="Auto takes the model's own template; a base model without one gets ChatML."
+        "auto",
+        description="Auto takes the model's own template; a base model without one gets ChatML.",
+        json_schema_extra={"why": "what the model was taught with.", "rare": True},
     )
     attn_implementation: Literal["auto", "sdpa", "eager", "flash_attention_2"] = Field(
-        "auto", description="How attention is computed. SDPA is right nearly everywhere."
+        "auto",
+        description="How attention is computed. SDPA is right nearly everywhere.",
+        json_schema_extra={"why": "the fastest that needs nothing installed.", "rare": True},
     )
 
 
@@ -63,14 +70,23 @@ class Data(Strict):
     max_length: Annotated[int, Field(ge=8, le=1_048_576)] | Auto = Field(
         "auto",
         description="Longest row in tokens. Auto: 2,048 or the model's context, whichever is less.",
+        json_schema_extra={"why": "the longest rows cost the most memory.", "unit": "tokens"},
     )
     truncation: Literal["refuse", "drop", "cut_end", "cut_start"] = Field(
-        "refuse", description="What happens to longer rows. Nothing is cut without your word."
+        "refuse",
+        description="What happens to longer rows. Nothing is cut without your word.",
+        json_schema_extra={"why": "no row is ever cut in silence."},
     )
     packing: bool = Field(
-        False, description="Fill each row with several documents. Two to three times faster on short rows."
+        False,
+        description="Fill each row with several documents. Two to three times faster on short rows.",
+        json_schema_extra={"why": "below 10,000 rows it leaves too few steps."},
     )
-    assistant_only_loss: bool = Field(True, description="Learn the assistant's turns only, and just read the others.")
+    assistant_only_loss: bool = Field(
+        True,
+        description="Learn the assistant's turns only, and just read the others.",
+        json_schema_extra={"why": "the model should learn to answer, not to ask."},
+    )
 
     @model_validator(mode="after")
     def weights_are_all_or_none(self) -> Data:
@@ -85,43 +101,93 @@ class Data(Strict):
 class Training(Strict):
     """The Hugging Face names. Defaults are what we recommend."""
 
-    learning_rate: float = Field(gt=0, le=1, description="Size of a step. LoRA 1e-4 to 2e-4, full tuning about 1e-5.")
+    learning_rate: float = Field(
+        gt=0,
+        le=1,
+        description="Size of a step. LoRA 1e-4 to 2e-4, full tuning about 1e-5.",
+        json_schema_extra={"why": "the usual start for this method."},
+    )
     num_train_epochs: float = Field(
-        2.0, gt=0, le=1000, description="Passes over the data. 1–3; more overfits on small sets."
+        2.0,
+        gt=0,
+        le=1000,
+        description="Passes over the data. 1–3; more overfits on small sets.",
+        json_schema_extra={"why": "one pass learns, the second settles it; more tends to memorise."},
     )
     max_steps: int = Field(
-        -1, ge=-1, le=100_000_000, description="Stop after this many steps instead; -1 goes by epochs."
+        -1,
+        ge=-1,
+        le=100_000_000,
+        description="Stop after this many steps instead; -1 goes by epochs.",
+        json_schema_extra={"why": "passes say more about what was seen.", "unit": "steps", "rare": True},
     )
     per_device_train_batch_size: int = Field(
-        8, ge=1, le=4096, description="Rows a step on each accelerator. Halve it when memory runs out."
+        8,
+        ge=1,
+        le=4096,
+        description="Rows a step on each accelerator. Halve it when memory runs out.",
+        json_schema_extra={"why": "keeps an accelerator busy; halve it where memory is short."},
     )
     gradient_accumulation_steps: Annotated[int, Field(ge=1, le=65_536)] | Auto = Field(
         "auto",
         description="Batches summed into one step. Auto: a global batch that leaves about 150 steps, 8 to 128.",
+        json_schema_extra={"why": "the steps stay neither too few nor too rough."},
     )
     optim: Literal["adamw_torch", "adamw_torch_fused", "adamw_8bit", "paged_adamw_8bit"] = Field(
-        "adamw_torch", description="The optimizer. The 8-bit ones hold a quarter of the state."
+        "adamw_torch",
+        description="The optimizer. The 8-bit ones hold a quarter of the state.",
+        json_schema_extra={"why": "the plain one: nothing is rounded.", "rare": True},
     )
     lr_scheduler_type: Literal["cosine", "linear", "constant", "constant_with_warmup"] = Field(
-        "cosine", description="How the learning rate falls."
+        "cosine",
+        description="How the learning rate falls.",
+        json_schema_extra={"why": "small steps at the end."},
     )
     warmup_steps: float = Field(
-        0.03, ge=0, le=1_000_000, description="Steps in which the learning rate rises; below 1 a share of all steps."
+        0.03,
+        ge=0,
+        le=1_000_000,
+        description="Steps in which the learning rate rises; below 1 a share of all steps.",
+        json_schema_extra={"why": "avoids a jump at the start."},
     )
-    weight_decay: float = Field(0.0, ge=0, le=1, description="Pull of the weights toward zero.")
+    weight_decay: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Pull of the weights toward zero.",
+        json_schema_extra={"why": "a short run needs no pull.", "rare": True},
+    )
     max_grad_norm: float = Field(
-        1.0, ge=0, le=1000, description="Gradients longer than this are shortened; 0 leaves them."
+        1.0,
+        ge=0,
+        le=1000,
+        description="Gradients longer than this are shortened; 0 leaves them.",
+        json_schema_extra={"why": "harmless when nothing jumps.", "rare": True},
     )
     neftune_noise_alpha: float | None = Field(
-        None, gt=0, le=100, description="Noise on the embeddings; 5 helps small chat sets."
+        None,
+        gt=0,
+        le=100,
+        description="Noise on the embeddings; 5 helps small chat sets.",
+        json_schema_extra={"why": "try it where answers sound learned by heart.", "rare": True},
     )
     precision: Literal["auto", "bf16", "fp16", "fp32"] = Field(
-        "auto", description="Auto: bf16 where the accelerator computes it, fp16 on older ones, fp32 on a CPU."
+        "auto",
+        description="Auto: bf16 where the accelerator computes it, fp16 on older ones, fp32 on a CPU.",
+        json_schema_extra={"why": "the fastest that cannot overflow here.", "rare": True},
     )
     gradient_checkpointing: bool | Auto = Field(
-        "auto", description="Recompute instead of remember: a third slower, far less memory."
+        "auto",
+        description="Recompute instead of remember: a third slower, far less memory.",
+        json_schema_extra={"why": "spares memory where it is dear.", "rare": True},
     )
-    seed: int = Field(42, ge=0, le=2**32 - 1, description="The same seed on the same machine gives the same run.")
+    seed: int = Field(
+        42,
+        ge=0,
+        le=2**32 - 1,
+        description="The same seed on the same machine gives the same run.",
+        json_schema_extra={"why": "the same as in other runs, so that they compare.", "rare": True},
+    )
 
     @model_validator(mode="after")
     def warmup_is_a_count_or_a_share(self) -> Training:
@@ -132,20 +198,49 @@ class Training(Strict):
 
 class Evaluation(Strict):
     eval_share: float = Field(
-        0.05, ge=0, le=0.5, description="Share of rows held back to measure on. 0 holds none back."
+        0.05,
+        ge=0,
+        le=0.5,
+        description="Share of rows held back to measure on. 0 holds none back.",
+        json_schema_extra={"why": "enough to see when it begins to memorise."},
     )
-    eval_steps: Steps | Auto = Field("auto", description="Measure every so many steps. Auto: about 20 times a run.")
+    eval_steps: Steps | Auto = Field(
+        "auto",
+        description="Measure every so many steps. Auto: about 20 times a run.",
+        json_schema_extra={"why": "often enough to see the turn, seldom enough to cost little.", "unit": "steps"},
+    )
     early_stopping_patience: int = Field(
-        0, ge=0, le=1000, description="Stop after so many measurements without a gain; 0 never does."
+        0,
+        ge=0,
+        le=1000,
+        description="Stop after so many measurements without a gain; 0 never does.",
+        json_schema_extra={"why": "the best checkpoint is kept in any case.", "unit": "times"},
     )
     prompts: tuple[Annotated[str, Field(min_length=1, max_length=8000)], ...] = Field(
-        (), max_length=16, description="Answered before, during and after training, so that you see what changes."
+        (),
+        max_length=16,
+        description="Answered before, during and after training, so that you see what changes.",
+        json_schema_extra={"why": "three to eight; add one that it should refuse."},
     )
     sample_steps: Steps | Auto = Field(
-        "auto", description="Answer the prompts every so many steps. Auto: about 10 times."
+        "auto",
+        description="Answer the prompts every so many steps. Auto: about 10 times.",
+        json_schema_extra={"why": "answers change more slowly than the loss.", "unit": "steps", "rare": True},
     )
-    max_new_tokens: int = Field(64, ge=1, le=4096, description="Longest answer in tokens.")
-    temperature: float = Field(0.0, ge=0, le=2, description="0 always takes the likeliest token.")
+    max_new_tokens: int = Field(
+        64,
+        ge=1,
+        le=4096,
+        description="Longest answer in tokens.",
+        json_schema_extra={"why": "enough to see how an answer begins.", "unit": "tokens", "rare": True},
+    )
+    temperature: float = Field(
+        0.0,
+        ge=0,
+        le=2,
+        description="0 always takes the likeliest token.",
+        json_schema_extra={"why": "the same answer each time, so that only training changes it.", "rare": True},
+    )
 
     @model_validator(mode="after")
     def early_stopping_has_something_to_measure(self) -> Evaluation:
@@ -155,11 +250,22 @@ class Evaluation(Strict):
 
 
 class Saving(Strict):
-    save_steps: Steps | Auto = Field("auto", description="Save every so many steps. Auto: about 10 times a run.")
-    save_total_limit: int = Field(2, ge=1, le=100, description="How many checkpoints are kept.")
+    save_steps: Steps | Auto = Field(
+        "auto",
+        description="Save every so many steps. Auto: about 10 times a run.",
+        json_schema_extra={"why": "little is lost when a machine fails.", "unit": "steps"},
+    )
+    save_total_limit: int = Field(
+        2,
+        ge=1,
+        le=100,
+        description="How many checkpoints are kept.",
+        json_schema_extra={"why": "the newest, and one to fall back on."},
+    )
     merge_onto: Literal["trained", "original"] = Field(
         "trained",
         description="Merge onto the weights trained on (dequantised for QLoRA), or the original ones, whose drift is shown.",
+        json_schema_extra={"why": "this is the model that was watched.", "rare": True},
     )
 
 

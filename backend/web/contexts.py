@@ -417,8 +417,8 @@ class Form:
     """The saved recipe that it started from."""
     once: str = ""
     """A word of this form alone: however often it is sent, it starts one run."""
-    whole: bool = False
-    """YAML with every setting written out."""
+    is_restored: bool = False
+    """The browser had kept it from an earlier visit."""
 
     @property
     def settings(self) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -18,15 +18,17 @@ from backend.core.methods.base import Method
 from backend.core.recipe import Recipe
 from backend.core.strict import models_in
 
-Kind = Literal["group", "number", "text", "lines", "sets", "check", "choice"]
+Kind = Literal["group", "number", "text", "texts", "names", "sets", "check", "choice"]
 Pairs = Iterable[tuple[str, str]]
 
-OPEN_LISTS: dict[str, Kind] = {"evaluation.prompts": "lines", "data.sets": "sets"}
-"""Lists have an editor of their own: a text area with one item a line, or rows of data set, version and weight."""
-
+OPEN_LISTS: dict[str, Kind] = {"evaluation.prompts": "texts", "data.sets": "sets"}
+"""Lists have an editor of their own: a text area for each item, or rows of data set, version and weight."""
 
 TEXTS = ("name", "path", "revision", "prompts")
 """Settings that stay text even where they look like numbers."""
+SMALL = 1e-3
+LARGE = 1e5
+"""An upper bound from here on only guards against slips, and is not worth a person's attention."""
 NUMBER = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?")
 
 
@@ -40,9 +42,16 @@ class Control:
     help: str = ""
     kind: Kind = "text"
     value: Any = None
-    """As text for an input; a bool for a check; a list of {name, version, weight} for sets."""
+    """As text for an input; a bool for a check; a list for texts; a list of {name, version, weight} for sets."""
     recommended: str = ""
     """The default as text: a setting that differs from it was changed by hand."""
+    why: str = ""
+    """Why that is recommended."""
+    unit: str = ""
+    is_given: bool = False
+    """Somebody gave it, be it the recommended value."""
+    is_rare: bool = False
+    """Most people never touch it: it stands behind the others."""
     error: str = ""
     required: bool = False
     options: tuple[str, ...] = ()
@@ -56,7 +65,15 @@ class Control:
 
     @property
     def is_changed(self) -> bool:
-        return self.kind != "group" and text_of(self.value) != self.recommended
+        """Set by hand. Blank takes the recommendation, so it is no change."""
+        if self.kind in ("group", "sets"):
+            return False
+        return bool(self.value) if self.kind == "texts" else text_of(self.value) not in ("", self.recommended)
+
+    @property
+    def bounds(self) -> tuple[float | None, float | None]:
+        """What is worth saying of its range."""
+        return self.minimum, self.maximum if self.maximum is None or self.maximum < LARGE else None
 
 
 def recipe_controls(data: object, problems: Sequence[Problem] = ()) -> list[Control]:
@@ -64,14 +81,41 @@ def recipe_controls(data: object, problems: Sequence[Problem] = ()) -> list[Cont
     errors: dict[str, str] = {}
     for problem in problems:
         errors.setdefault(problem.where, f"{problem.message} {problem.hint}".strip())
-    return [_with_rate(control, data) for control in _controls(Recipe, data, errors, "")]
+    advised = recommended(data)
+    return [_advised(control, advised) for control in _controls(Recipe, data, errors, "")]
 
 
-def _with_rate(control: Control, data: object) -> Control:
-    """The recommended learning rate is the method's, so it stands in no default of the recipe's own."""
-    if control.name == "training.learning_rate":
-        return replace(control, recommended=text_of(chosen_method(data).learning_rate), required=False)
-    return replace(control, inside=tuple(_with_rate(inner, data) for inner in control.inside))
+def recommended(data: object) -> dict[str, str]:
+    """Recommendations that stand in no default: those of the chosen method, which may follow what else was set."""
+    method = chosen_method(data)
+    given = data.get("method") if isinstance(data, Mapping) else None
+    own = method.recommended(given if isinstance(given, Mapping) else {})
+    rate = {"training.learning_rate": text_of(method.learning_rate)}
+    return rate | {f"method.{name}": text_of(value) for name, value in own.items()}
+
+
+def _advised(control: Control, advised: Mapping[str, str]) -> Control:
+    inside = tuple(_advised(inner, advised) for inner in control.inside)
+    if control.name not in advised:
+        return replace(control, inside=inside)
+    wanted = advised[control.name]
+    value = control.value if control.is_given else wanted  # what nobody gave follows the recommendation
+    return replace(control, recommended=wanted, value=value, required=False)
+
+
+def leaves(controls: Iterable[Control]) -> Iterator[Control]:
+    """The settings in all groups, in order."""
+    for control in controls:
+        if control.kind == "group":
+            yield from leaves(control.inside)
+        else:
+            yield control
+
+
+def pencilled(controls: Iterable[Control]) -> dict[str, str]:
+    """What is sent of each setting that stands as recommended: sent back unchanged, it was set by nobody."""
+    plain = [each for each in leaves(controls) if each.kind not in ("sets", "texts") and not each.required]
+    return {each.name: each.recommended for each in plain}
 
 
 def chosen_method(data: object) -> type[Method]:
@@ -87,12 +131,18 @@ def _controls(model: type[BaseModel], data: object, errors: Mapping[str, str], p
 
 def _control(name: str, info: FieldInfo, value: Any, errors: Mapping[str, str]) -> Control:
     default = None if info.is_required() else info.get_default(call_default_factory=True)
-    value = _plain(default if value is None else value)
+    is_given = value is not None
+    value = _plain(value if is_given else default)
+    more = info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
     control = Control(
         name,
         info.title or name.rsplit(".")[-1],
         info.description or "",
         recommended=text_of(_plain(default)),
+        why=str(more.get("why", "")),
+        unit=str(more.get("unit", "")),
+        is_given=is_given,
+        is_rare=bool(more.get("rare")),
         error=_error_at(name, errors),
         required=info.is_required(),
     )
@@ -128,6 +178,8 @@ def _leaf(control: Control, info: FieldInfo, value: Any) -> Control:
     if words and not {int, float, str} & set(kinds):
         return replace(control, kind="choice", value=text_of(value), options=words)
     number: Kind = "number" if {int, float} & set(kinds) and not words else "text"
+    if any(get_origin(kind) is tuple for kind in kinds):
+        number = "names"
     return replace(control, kind=number, value=text_of(value), options=words, minimum=low, maximum=high)
 
 
@@ -152,20 +204,26 @@ def _plain(value: Any) -> Any:
 
 def _list_value(kind: Kind, value: Any) -> Any:
     items = value if isinstance(value, list | tuple) else []
-    if kind == "lines":
-        return "\n".join(str(item).replace("\n", "\\n") for item in items)
+    if kind == "texts":
+        return [str(item) for item in items]
     return [item if isinstance(item, Mapping) else {"name": str(item)} for item in items]
 
 
 def text_of(value: Any) -> str:
-    """A setting as it stands in an input: `0.0002`, `true`, `q_proj, v_proj`; blank for null."""
+    """A setting as it stands in an input: `2e-4`, `true`, `q_proj, v_proj`; blank for null."""
     if value is None:
         return ""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, float):
-        return f"{value:.12g}"
+        return f"{value:.12g}" if value == 0 or abs(value) >= SMALL else _as_power(value)
     return ", ".join(map(text_of, value)) if isinstance(value, list | tuple) else str(value)
+
+
+def _as_power(value: float) -> str:
+    """`2e-4`, as people write learning rates."""
+    mantissa, _, exponent = f"{value:.11e}".partition("e")
+    return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
 
 
 def _error_at(name: str, errors: Mapping[str, str]) -> str:
@@ -178,7 +236,9 @@ def recipe_from_form(pairs: Pairs) -> dict[str, Any]:
     """The recipe that a form says: `method.r=16` → `{"method": {"r": "16"}}`.
 
     Of a repeated name the last wins, so a hidden `false` may stand before a checkbox; blank means unset. Names without a
-    dot (`csrf_token`, `view`) are the form's own, but for `name`. Data sets come as `data.sets.0.name`, `….weight`.
+    dot (`csrf_token`, `view`) are the form's own, but for `name`. Data sets come as `data.sets.0.name`, `….weight`, prompts
+    as `evaluation.prompts.0`, or all in one text with a line for each. A list of names comes as one text with commas, or as
+    a name for each box that is ticked.
     """
     data: dict[str, Any] = {}
     for name, value in pairs:
@@ -186,14 +246,41 @@ def recipe_from_form(pairs: Pairs) -> dict[str, Any]:
             _put(data, name.split("."), value.strip())
     if isinstance(chosen := data.get("data", {}).get("sets"), dict):
         data["data"]["sets"] = [each for _, each in sorted(chosen.items(), key=_by_number) if each.get("name")]
-    if isinstance(prompts := data.get("evaluation", {}).get("prompts"), str):
-        data["evaluation"]["prompts"] = [p.strip().replace("\\n", "\n") for p in prompts.splitlines() if p.strip()]
-    if isinstance(modules := data.get("method", {}).get("target_modules"), str) and "," in modules:
-        data["method"]["target_modules"] = [part.strip() for part in modules.split(",") if part.strip()]
+    if "evaluation" in data and "prompts" in data["evaluation"]:
+        data["evaluation"]["prompts"] = _texts(data["evaluation"]["prompts"])
     if isinstance(method := data.get("method"), dict):
         known = chosen_method(data).model_fields
-        data["method"] = {name: value for name, value in method.items() if name in known}  # those of the method before
+        own = {name: value for name, value in method.items() if name in known}  # the others are of the method before
+        data["method"] = {name: _names(value, known[name]) for name, value in own.items()}
     return data
+
+
+def without(data: Mapping[str, Any], unchanged: Mapping[str, str]) -> dict[str, Any]:
+    """What a person set by hand: the settings that came back as they were pencilled in are left out."""
+    kept: dict[str, Any] = {}
+    for group, settings in data.items():
+        if not isinstance(settings, Mapping):
+            kept |= {} if unchanged.get(group) == text_of(settings) else {group: settings}
+            continue
+        own = {name: each for name, each in settings.items() if unchanged.get(f"{group}.{name}") != text_of(each)}
+        kind = {"kind": settings["kind"]} if "kind" in settings else {}  # what the others belong to
+        if own | kind:
+            kept[group] = kind | own
+    return kept
+
+
+def _texts(value: Any) -> list[str]:
+    if isinstance(value, dict):
+        return [str(text) for _, text in sorted(value.items(), key=_by_number)]
+    return [line.strip().replace("\\n", "\n") for line in str(value).splitlines() if line.strip()]
+
+
+def _names(value: Any, info: FieldInfo) -> Any:
+    """`q_proj, v_proj` as a list, where the setting takes one."""
+    takes_names = any(get_origin(kind) is tuple for kind in _members(info.annotation))
+    if not takes_names or not isinstance(value, str) or "," not in value:
+        return value
+    return [part.strip() for part in value.split(",") if part.strip()]
 
 
 def _by_number(item: tuple[str, Any]) -> int:
@@ -208,7 +295,7 @@ def _put(data: dict[str, Any], path: list[str], value: str) -> None:
         at[parent] = at = inner if isinstance(inner, dict) else {}
     at.pop(last, None)
     if value:
-        at[last] = value if last in TEXTS else _typed(value)
+        at[last] = value if set(path[-2:]) & set(TEXTS) else _typed(value)
 
 
 def _typed(text: str) -> str | int | float | bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from backend.core.errors import Invalid
@@ -41,6 +42,11 @@ class Method(Strict):
     def merge_planner(self) -> MergePlanner:
         """How this method's adapter goes into the base's weights. A method that cannot be merged says so with `Invalid`."""
         raise Invalid(f"{self.title} cannot be merged into its base.", code="merge.method")
+
+    @classmethod
+    def recommended(cls, given: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ARG003 -- others follow what is given
+        """Recommendations that are no plain defaults, since they follow what else was given."""
+        return {}
 
     # ---- what it takes, for `memory.py` and `pace.py`: pure, no torch ----
 

@@ -5,6 +5,7 @@ rsLoRA: Kalajdzievski 2023, https://arxiv.org/abs/2312.03732. DoRA: Liu et al. 2
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -25,32 +26,53 @@ class LoraSettings(Method):
     learning_rate: ClassVar[float] = 2e-4
     makes_adapter: ClassVar[bool] = True
 
-    r: int = Field(16, ge=1, le=1024, description="Rank of the update. 8–16 suits style and format; 64+ suits code.")
+    r: int = Field(
+        16,
+        ge=1,
+        le=1024,
+        description="Rank of the update. 8–16 suits style and format; 64+ suits code.",
+        json_schema_extra={"why": "enough for a few thousand rows; more learns little and saves more."},
+    )
     lora_alpha: int = Field(
         32,
         ge=1,
         le=4096,
         description="Scale of the update: it is multiplied by lora_alpha / r. Twice the rank is usual.",
+        json_schema_extra={"why": "twice the rank, and follows it."},
     )
     lora_dropout: float = Field(
-        0.0, ge=0, lt=1, description="Share of the update's inputs dropped in training. 0.05 helps on few rows."
+        0.0,
+        ge=0,
+        lt=1,
+        description="Share of the update's inputs dropped in training. 0.05 helps on few rows.",
+        json_schema_extra={"why": "small matrices seldom memorise before the evaluation shows it."},
     )
     target_modules: str | tuple[str, ...] = Field(
-        "all-linear", description="Layers that get an update: `all-linear`, or names such as q_proj, v_proj."
+        "all-linear",
+        description="Layers that get an update: `all-linear`, or names such as q_proj, v_proj.",
+        json_schema_extra={"why": "learns more than attention alone at the same rank."},
     )
-    use_rslora: bool = Field(False, description="Scale by lora_alpha / √r, which keeps large ranks stable.")
+    use_rslora: bool = Field(
+        False,
+        description="Scale by lora_alpha / √r, which keeps large ranks stable.",
+        json_schema_extra={"why": "it makes a difference from rank 64 on.", "rare": True},
+    )
     use_dora: bool = Field(
-        False, description="Learn direction and magnitude apart. Closer to full tuning, about a third slower."
+        False,
+        description="Learn direction and magnitude apart. Closer to full tuning, about a third slower.",
+        json_schema_extra={"why": "the time is better spent on data first.", "rare": True},
     )
 
     @model_validator(mode="before")
     @classmethod
     def alpha_follows_the_rank(cls, data: Any) -> Any:
         """Where only the rank is given, the scale is twice the rank."""
-        rank = data.get("r") if isinstance(data, dict) else None
-        if isinstance(rank, int) and 1 <= rank <= 1024 and "lora_alpha" not in data:
-            return data | {"lora_alpha": 2 * rank}
-        return data
+        return data if not isinstance(data, dict) or "lora_alpha" in data else data | cls.recommended(data)
+
+    @classmethod
+    def recommended(cls, given: Mapping[str, Any]) -> dict[str, Any]:
+        rank = given.get("r")
+        return {"lora_alpha": 2 * rank} if isinstance(rank, int) and 1 <= rank <= 1024 else {}
 
     @field_validator("target_modules")
     @classmethod

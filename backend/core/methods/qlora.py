@@ -26,13 +26,19 @@ class QLora(LoraSettings):
 
     kind: Literal["qlora"] = "qlora"
     bnb_4bit_quant_type: Literal["nf4", "fp4"] = Field(
-        "nf4", description="How 4 bits are spread: NF4 follows how weights are distributed."
+        "nf4",
+        description="How 4 bits are spread: NF4 follows how weights are distributed.",
+        json_schema_extra={"why": "made for weights that are spread like a bell curve.", "rare": True},
     )
     bnb_4bit_use_double_quant: bool = Field(
-        True, description="Quantise the scales as well: saves about 0.4 bits a weight."
+        True,
+        description="Quantise the scales as well: saves about 0.4 bits a weight.",
+        json_schema_extra={"why": "saves memory for almost nothing.", "rare": True},
     )
     bnb_4bit_compute_dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
-        "auto", description="Type in which the 4-bit weights are multiplied: auto takes the run's precision."
+        "auto",
+        description="Type in which the 4-bit weights are multiplied: auto takes the run's precision.",
+        json_schema_extra={"why": "the same precision everywhere.", "rare": True},
     )
 
     def load_options(self, device: str, dtype: torch.dtype) -> dict[str, Any]:

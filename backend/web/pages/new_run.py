@@ -87,7 +87,7 @@ async def redraw(request: Request, pairs: Pairs, edge: AnEdge, view: str = "", w
     """The same run in another view, or with other settings after a choice that changes which there are."""
     draft = draft_from(pairs)
     checked = await preflight(edge, draft, reads_rows=False)
-    wanted = draft.view if draft.refusal or view not in VIEWS else view
+    wanted = draft.view if draft.refusal or view not in VIEWS or "restored" in draft.fields else view
     page = await drawn(request, edge, draft, checked, view=wanted, whole=whole)
     page.headers["HX-Replace-Url"] = address(draft, wanted)
     return page

@@ -1,0 +1,212 @@
+/** The form of a new run: ink for what was set by hand, remedies as buttons, lists of prompts, and a draft that survives. */
+import { find } from "./dom";
+import { openRecipeText, paint } from "./recipe-text";
+
+const SETTLED_MS = 600;
+const READING_MS = 400;
+const PRIVATE = ["csrf_token", "once", "restored"];
+
+const form = () => find<HTMLFormElement>("#new-run");
+const all = <T extends HTMLElement>(selector: string) => [...document.querySelectorAll<T>(selector)];
+let leaving = false;
+
+export function showNewRun(): void {
+  document.addEventListener("input", onInput);
+  document.addEventListener("change", onInput);
+  document.addEventListener("click", onClick);
+  document.addEventListener("submit", onSubmit);
+  document.addEventListener("keydown", onKey);
+  document.addEventListener("htmx:after:settle", drawn);
+  addEventListener("pageshow", ({ persisted }) => persisted && location.reload()); // each drawn form starts one run
+  openRecipeText();
+  restore();
+  drawn();
+}
+
+function drawn(): void {
+  paint();
+  readSoon(Number(find("#preflight")?.dataset.unread ?? -1) >= 0 ? READING_MS : SETTLED_MS);
+}
+
+// ---- the rows are read once nothing changes any more ----
+
+let timer = 0;
+
+function readSoon(wait: number): void {
+  clearTimeout(timer);
+  timer = setTimeout(() => {
+    const preflight = find("#preflight");
+    if (preflight?.dataset.unread) preflight.dispatchEvent(new CustomEvent("settled"));
+  }, wait);
+}
+
+function onInput({ target }: Event): void {
+  if (target instanceof HTMLInputElement && target.matches("[data-finds]")) search(target.value);
+  else if (target instanceof HTMLElement && target.closest("#fields")) changed(target);
+}
+
+function changed(target: HTMLElement): void {
+  if (target.closest("[data-names]")) followNames(target);
+  ink(target.closest<HTMLElement>("[data-setting]"));
+  clearTimeout(timer);
+  keep();
+}
+
+/** A value that differs from the recommended one was set by hand. */
+function ink(row: HTMLElement | null): void {
+  if (!row) return;
+  const { setting = "", recommended = "" } = row.dataset;
+  const value = String(new FormData(form() ?? undefined).get(setting) ?? "").trim();
+  const same = value === recommended || (value !== "" && recommended !== "" && Number(value) === Number(recommended));
+  row.classList.toggle("changed", value !== "" && !same);
+}
+
+// ---- changing settings ----
+
+/** A remedy changes settings as a person would. What this view does not show is kept beside it. */
+function apply(settings: Record<string, string>): void {
+  let last: HTMLElement | null = null;
+  for (const [name, value] of Object.entries(settings)) {
+    const controls = all<HTMLInputElement>(`#fields [name="${CSS.escape(name)}"]`);
+    const radio = controls.find((each) => each.type === "radio" && each.value === value);
+    const control = radio ?? controls.at(-1) ?? hidden(name);
+    if (radio) radio.checked = true;
+    else control.value = value;
+    last = !last || control.hasAttribute("hx-post") ? control : last;
+    ink(control.closest<HTMLElement>("[data-setting]"));
+  }
+  last?.dispatchEvent(new Event(last.hasAttribute("hx-post") ? "change" : "input", { bubbles: true }));
+}
+
+function hidden(name: string): HTMLInputElement {
+  const made = Object.assign(document.createElement("input"), { type: "hidden", name });
+  find("#fields")?.append(made);
+  return made;
+}
+
+function onClick({ target }: Event): void {
+  const button = target instanceof Element ? target.closest<HTMLElement>("button, a") : null;
+  if (!button?.closest("#new-run")) return;
+  const { remedies } = button.dataset;
+  if (remedies) apply(JSON.parse(remedies) as Record<string, string>);
+  else if ("resets" in button.dataset) resetAll();
+  else if ("only" in button.dataset) showOnly(button);
+  else if ("adds" in button.dataset) addPrompt(button);
+  else if ("drops" in button.dataset) dropPrompt(button);
+  else if ("fresh" in button.dataset) sessionStorage.removeItem(key());
+}
+
+function resetAll(): void {
+  const changed = all("[data-setting].changed").filter((row) => row.dataset.recommended);
+  apply(Object.fromEntries(changed.map(({ dataset }) => [dataset.setting ?? "", dataset.recommended ?? ""])));
+}
+
+function showOnly(button: HTMLElement): void {
+  const only = button.getAttribute("aria-pressed") !== "true";
+  button.setAttribute("aria-pressed", String(only));
+  find("[data-groups]")?.classList.toggle("only-changed", only);
+  if (only) for (const row of all("[data-setting].changed")) open(row);
+}
+
+function open(row: HTMLElement): void {
+  for (let at = row.closest("details"); at; at = at.parentElement?.closest("details") ?? null) at.open = true;
+}
+
+function search(words: string): void {
+  const wanted = words.trim().toLowerCase();
+  for (const row of all("[data-groups] [data-setting]")) {
+    const fits = !wanted || `${row.dataset.setting} ${row.textContent}`.toLowerCase().includes(wanted);
+    row.classList.toggle("unfound", !fits);
+    if (wanted && fits) open(row);
+  }
+}
+
+// ---- lists ----
+
+function addPrompt(button: HTMLElement): void {
+  const list = button.closest("[data-setting]")?.querySelector("ol");
+  const made = list?.lastElementChild?.cloneNode(true);
+  if (!list || !(made instanceof HTMLElement)) return;
+  list.append(made);
+  const text = made.querySelector("textarea");
+  if (text) text.value = "";
+  number(list);
+  text?.focus();
+}
+
+function dropPrompt(button: HTMLElement): void {
+  const item = button.closest("li");
+  const list = item?.parentElement;
+  if (!item || !list) return;
+  const next = (item.nextElementSibling ?? item.previousElementSibling)?.querySelector("textarea");
+  if (list.children.length > 1) item.remove();
+  else item.querySelector("textarea")!.value = "";
+  number(list);
+  (next ?? list.querySelector("textarea"))?.focus();
+  list.dispatchEvent(new Event("input", { bubbles: true }));
+}
+
+function number(list: Element): void {
+  [...list.querySelectorAll("textarea")].forEach((text, at) => {
+    text.name = text.name.replace(/\d+$/, String(at));
+    text.setAttribute("aria-label", text.ariaLabel?.replace(/\d+$/, String(at + 1)) ?? "");
+  });
+}
+
+/** Boxes and the text beside them say the same. */
+function followNames(target: HTMLElement): void {
+  const place = target.closest<HTMLElement>("[data-names]")!;
+  const text = find<HTMLInputElement>("input:not([type=checkbox])", place)!;
+  const boxes = [...place.querySelectorAll<HTMLInputElement>("[type=checkbox]")];
+  if (target === text) {
+    const names = text.value.split(",").map((each) => each.trim());
+    for (const box of boxes) box.checked = text.value.trim() === "all-linear" || names.includes(box.value);
+    return;
+  }
+  const ticked = boxes.filter((box) => box.checked).map((box) => box.value);
+  text.value = ticked.length === boxes.length || ticked.length === 0 ? "all-linear" : ticked.join(", ");
+  if (ticked.length === 0) for (const box of boxes) box.checked = true; // a run that trains nothing is none
+}
+
+// ---- starting ----
+
+function onSubmit(event: SubmitEvent): void {
+  if (event.target !== form() || (event.submitter as HTMLButtonElement | null)?.hasAttribute("formaction")) return;
+  if (leaving) event.preventDefault();
+  leaving = true;
+  sessionStorage.removeItem(key());
+  setTimeout(() => {
+    for (const button of all<HTMLButtonElement>("[data-start]")) button.disabled = true;
+  });
+}
+
+function onKey(event: KeyboardEvent): void {
+  if (event.key !== "Enter" || !(event.ctrlKey || event.metaKey) || find("dialog[open]")) return;
+  event.preventDefault();
+  find<HTMLButtonElement>("#preflight [data-start]")?.click();
+}
+
+// ---- a draft survives a reload, and going away and back ----
+
+function key(): string {
+  const query = new URLSearchParams(location.search);
+  query.delete("view");
+  return `new-run?${query}`;
+}
+
+function said(): string {
+  const pairs = [...new FormData(form() ?? undefined)].filter(([name]) => !PRIVATE.includes(name));
+  return new URLSearchParams(pairs.map(([name, value]): [string, string] => [name, String(value)])).toString();
+}
+
+function keep(): void {
+  if (!leaving) sessionStorage.setItem(key(), said());
+}
+
+function restore(): void {
+  const saved = sessionStorage.getItem(key());
+  const slot = find<HTMLInputElement>("[name=restored]");
+  if (!saved || !slot || saved === said()) return;
+  slot.value = saved;
+  slot.dispatchEvent(new CustomEvent("restore"));
+}
