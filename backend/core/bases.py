@@ -107,6 +107,12 @@ def locate(choice: ModelChoice, settings: Settings) -> Path:
     return download(choice.path, choice.revision)
 
 
+def here(path: str, revision: str | None, settings: Settings) -> Path | None:
+    """The folder of a base model that needs no download; None where only the hub has it. Raises `Forbidden`."""
+    local = local_folder(path, settings)
+    return local or (_whole_in_cache(path, revision) if HUB_ID.fullmatch(path) else None)
+
+
 def local_folder(path: str, settings: Settings) -> Path | None:
     """The folder of that name under a model root. Raises `Forbidden` for one that leads outside."""
     if "\0" in path or "\\" in path or ".." in path.split("/"):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
 
 from backend.core.catalog import METHODS
+from backend.core.forecast import Accelerator
 from backend.core.memory import Footprint, Shape, Verdict, footprint, most_rows, shape_of, verdict
 from backend.core.recipe import Recipe, read_recipe
 
@@ -20,17 +21,6 @@ ROWS, LENGTHS = (1, 2, 4, 8), (512, 1024, 2048, 4096, 8192)
 Kind = Literal["base", "instruct"]
 NAMED_BASE = re.compile(r"(^|[-_/.])(base|pt|pretrain(ed)?)([-_.]|$)", re.IGNORECASE)
 NAMED_INSTRUCT = re.compile(r"(^|[-_/.])(instruct|chat|it|sft|dpo|rlhf|assistant|thinking)([-_.]|$)", re.IGNORECASE)
-
-
-@dataclass(frozen=True)
-class Accelerator:
-    """Something to train on: `key` names it in addresses. `hosts` are the workers that have one; none for a what-if."""
-
-    key: str
-    title: str
-    memory_bytes: int
-    on_cpu: bool = False
-    hosts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -61,24 +51,20 @@ class Fit:
         return self.needed.parts
 
 
-def accelerators(devices: Iterable[tuple[str, str, str, int]]) -> list[Accelerator]:
-    """Those of live workers, given as (worker, name, title, bytes), like ones together; the largest first, CPUs last."""
-    found: dict[str, Accelerator] = {}
-    for host, name, title, memory_bytes in devices:
-        key = re.sub(r"[^a-z0-9]+", "-", f"{title} {round(memory_bytes / GIB)}".lower()).strip("-")
-        known = found.setdefault(key, Accelerator(key, short_title(title), memory_bytes, on_cpu=name == "cpu"))
-        if host not in known.hosts:
-            found[key] = replace(known, hosts=(*known.hosts, host))
-    return sorted(found.values(), key=lambda each: (each.on_cpu, -each.memory_bytes))
+def what_ifs() -> list[Accelerator]:
+    return [Accelerator(f"{size} GiB", size * GIB, ()) for size in USUAL_GIB]
+
+
+def key_of(accelerator: Accelerator) -> str:
+    """Its name in addresses: `rtx-4090-24-gib`, or `24-gib` for a what-if."""
+    size = f"{round(accelerator.memory_bytes / GIB)} GiB"
+    words = size if accelerator.title == size else f"{short_title(accelerator.title)} {size}"
+    return re.sub(r"[^a-z0-9]+", "-", words.lower()).strip("-")
 
 
 def short_title(title: str) -> str:
     """`NVIDIA GeForce RTX 4090` → `RTX 4090`; `CPU, 16 cores (x86_64)` → `CPU, 16 cores`."""
     return re.sub(r"^(NVIDIA|AMD|Tesla)\s+|GeForce\s+|\s*\([^)]*\)$", "", title).strip()
-
-
-def what_ifs() -> list[Accelerator]:
-    return [Accelerator(str(size), f"{size} GiB", size * GIB) for size in USUAL_GIB]
 
 
 def fits(facts: Mapping[str, Any], accelerator: Accelerator, load: Load) -> list[Fit]:
@@ -93,7 +79,7 @@ def _fit(shape: Shape, method: str, accelerator: Accelerator, load: Load) -> Fit
     recipe, size, on_cpu = recipe_for(method, load), accelerator.memory_bytes, accelerator.on_cpu
     needed = footprint(shape, recipe, on_cpu=on_cpu)
     rows = most_rows(shape, recipe, size, on_cpu=on_cpu)
-    return Fit(accelerator.key, method, verdict(needed, size), needed, size, rows)
+    return Fit(key_of(accelerator), method, verdict(needed, size), needed, size, rows)
 
 
 @lru_cache(maxsize=128)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from backend.core import bases
-from backend.core.errors import StudioError
+from backend.core.errors import NotFound, StudioError
 from backend.core.fits import kind_of
 from backend.core.limited import run_limited
 from backend.core.models import DatasetVersion, Json
@@ -77,3 +77,10 @@ def inspected(settings: Settings, path: str, revision: str | None) -> BaseOut:
     found = bases.find(ModelChoice(path=path, revision=revision), settings)
     kind = kind_of(path, chat_template=found.facts.chat_template)
     return BaseOut(path=path, revision=found.revision, kind=kind, facts=found.facts.as_json())
+
+
+def inspected_here(settings: Settings, path: str) -> BaseOut:
+    """One model that lies here: nothing is downloaded. Raises `NotFound` where it does not."""
+    if bases.here(path, None, settings) is None:
+        raise NotFound(f"There is no model “{path}” here.", hint="Download it, or put its folder under a model root.")
+    return inspected(settings, path, None)

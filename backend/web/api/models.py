@@ -1,30 +1,96 @@
-"""Base models: what lies under the model roots, and what a hub id holds."""
+"""Base models: what lies here, what the hub has, what fits where, and downloads."""
 
 from __future__ import annotations
 
 import asyncio
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Response
+from pydantic import Field
+from sqlalchemy.orm import Session
 
-from backend.web import previews
-from backend.web.deps import AnEdge
-from backend.web.shapes import BaseOut
+from backend.core import fits, hub
+from backend.core.datasets import operations
+from backend.core.datasets.operations import DOWNLOAD
+from backend.core.fits import Load
+from backend.core.forecast import Accelerator
+from backend.core.strict import Strict
+from backend.web import fitting, previews, reading
+from backend.web.deps import AnEdge, Edge
+from backend.web.shapes import BaseOut, FitOut, HubModelOut, OperationOut
 
 router = APIRouter(prefix="/models", tags=["models"])
+
+Rows = Annotated[int, Query(ge=1, le=4096, description="Rows at once.")]
+Length = Annotated[int, Query(ge=8, le=1_048_576, description="Tokens of the longest row.")]
+ModelPath = Annotated[str, Query(min_length=1, max_length=400, description="A folder's name, or a hub id.")]
+
+
+class ToDownload(Strict):
+    """A model of the hub that is to be fetched."""
+
+    id: str = Field(min_length=1, max_length=200, examples=["Qwen/Qwen3-0.6B"], description="Its id on the hub.")
+    revision: str | None = Field(
+        None, max_length=100, description="Commit, branch or tag; the newest commit of the main branch is taken."
+    )
 
 
 @router.get("")
 async def list_models(edge: AnEdge) -> list[BaseOut]:
-    """Every model folder under the model roots; those that cannot be used say why."""
-    return await asyncio.to_thread(previews.base_outs, edge.settings)
+    """Every model folder under the model roots, and what was downloaded; those that cannot be used say why."""
+    found = await asyncio.to_thread(previews.base_outs, edge.settings)
+    return fitting.with_fits(found, await edge.read(fitting.accelerators), Load())
 
 
 @router.get("/inspect")
 async def inspect(
     edge: AnEdge,
-    path: Annotated[str, Query(min_length=1, max_length=400, description="A folder's name, or a hub id.")],
+    path: ModelPath,
     revision: Annotated[str | None, Query(max_length=100, description="Commit, branch or tag on the hub.")] = None,
 ) -> BaseOut:
     """Look at one model. A hub id is downloaded where it is not in the cache yet."""
     return await asyncio.to_thread(previews.inspected, edge.settings, path, revision)
+
+
+@router.get("/fit")
+async def fit(edge: AnEdge, model: ModelPath, rows: Rows = 1, length: Length = 2048) -> list[FitOut]:
+    """About how much memory each method needs for a model that lies here, on each accelerator and on usual sizes.
+
+    Empty where the model's shape is not known. The preflight of a run reckons with its own settings and data.
+    """
+    base = await asyncio.to_thread(previews.inspected_here, edge.settings, model)
+    among = [*await edge.read(fitting.accelerators), *fits.what_ifs()]
+    return fitting.fit_outs(base.facts, among, Load(rows, length))
+
+
+@router.get("/search")
+async def search(
+    edge: AnEdge,
+    q: Annotated[str, Query(min_length=1, max_length=200, description="Words, an id, or a model's address.")],
+) -> list[HubModelOut]:
+    """What the hub has under these words, the most downloaded first: size, licence and fit before any download."""
+    among: list[Accelerator] = await edge.read(fitting.accelerators)
+    found = await asyncio.to_thread(hub.find, q)
+    return [fitting.hub_out(each, among, Load()) for each in found]
+
+
+@router.post("/download", status_code=202)
+async def download(wanted: ToDownload, edge: AnEdge, response: Response) -> OperationOut:
+    """Fetch a model from the hub at its commit, as an operation. One that is on its way already is not begun again."""
+    operation = await begin(edge, wanted.id, wanted.revision)
+    response.headers["Location"] = f"/api/v1/operations/{operation.id}"
+    return operation
+
+
+async def begin(edge: Edge, hub_id: str, revision: str | None = None) -> OperationOut:
+    """Look at the model, refuse what cannot be used, and begin its download. Raises `StudioError`."""
+    model = await asyncio.to_thread(hub.look, hub.named_in(hub_id) or hub_id, revision)
+
+    def work(session: Session) -> OperationOut:
+        row = operations.begin_download(session, model, edge.who.id)
+        session.refresh(row)
+        return reading.operation_out(row)
+
+    operation = await edge.write(work)
+    edge.studio.operations.submit(operation.id, DOWNLOAD)
+    return operation
