@@ -70,6 +70,7 @@ class Renderer:
             "said": self.said,
             "when": when,
             "duration": partial(duration, self.gettext),
+            "roughly": lambda seconds: duration(self.gettext, roughly(seconds)),
         }
         return environment
 
@@ -198,6 +199,12 @@ def when(moment: datetime | None) -> Markup:
     return Markup('<time data-ago datetime="{}" title="{} UTC">{}</time>').format(
         exact.isoformat(), exact.strftime("%Y-%m-%d %H:%M:%S"), escape(ago)
     )
+
+
+def roughly(seconds: float) -> float:
+    """An estimate says no more than it knows: ten seconds below ten minutes, then minutes, from two hours on ten of them."""
+    grain = 10 if seconds < 600 else 60 if seconds < 7200 else 600
+    return max(grain, round(seconds / grain) * grain) if seconds >= 10 else seconds
 
 
 def duration(gettext: Callable[[str], str], seconds: float | None) -> str:

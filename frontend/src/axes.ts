@@ -20,6 +20,10 @@ export class Times implements Scale {
   private steps: number[] = [];
   private ats: number[] = [];
 
+  constructor(pairs: readonly (readonly [step: number, at: number])[] = []) {
+    this.add(pairs);
+  }
+
   /** More of them, in any order. */
   add(pairs: readonly (readonly [step: number, at: number])[]): void {
     const known = new Map(this.steps.map((step, at) => [step, this.ats[at]!]));
@@ -60,10 +64,6 @@ function between(xs: readonly number[], ys: readonly number[], x: number): numbe
   const share = (x - xs[low]!) / (xs[high]! - xs[low]!);
   return ys[low]! + share * (ys[high]! - ys[low]!);
 }
-
-/** Tokens learned by a step, as they were counted there; none before the first. */
-export const tokens = (pairs: readonly (readonly [step: number, tokens: number])[]): Scale =>
-  new Times([[0, 0], ...pairs.map(([step, n]) => [step, n] as [number, number])]);
 
 /** The words at a place of the axis. */
 export function tell(kind: AxisKind, x: number): string {

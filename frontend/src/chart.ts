@@ -46,6 +46,7 @@ export type View = { axis: AxisKind; smoothing: number; log: boolean };
 type Strand = { line: Line; curve: Curve; fine?: Curve };
 
 const TWIN_ROWS = 500;
+const ROOM = 180; // pixels of height below which words would lie on the curves
 const LOG_FLOOR = 1e-12;
 const DASHES = [[], [6, 3], [2, 3]];
 const calm = matchMedia("(prefers-reduced-motion: reduce)");
@@ -203,10 +204,13 @@ export class Chart {
   }
 
   private ahead(at: number): Curve {
-    const newest = this.strands[at - 1]?.curve.steps.at(-1) ?? 0;
+    const before = this.strands[at - 1]?.curve;
+    const newest = before?.steps.at(-1) ?? -1;
     const { curve } = this.strands[at]!;
     const left = curve.steps.findIndex((step) => step > newest);
-    return new Curve(left < 0 ? [] : curve.steps.slice(left).map((step, i) => [step, curve.values[left + i]!]));
+    if (left < 0) return new Curve();
+    const pairs = curve.steps.slice(left).map((step, i): Pair => [step, curve.values[left + i]!]);
+    return new Curve(before ? [[newest, before.values.at(-1)!], ...pairs] : pairs);
   }
 
   private isSmoothed = (line: Line): boolean => Boolean(line.smooth) && view.smoothing > 0;
@@ -421,7 +425,7 @@ export class Chart {
       this.marks.forEach(({ step, text }, at) => {
         const x = valToPos(this.scale().of(step), "x", true);
         upright(ctx, bbox, x);
-        label(ctx, bbox, x, 1 + (at % 5), text);
+        if (bbox.height > ROOM * devicePixelRatio) label(ctx, bbox, x, 1 + (at % 5), text);
       });
     });
   }

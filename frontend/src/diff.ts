@@ -3,6 +3,8 @@
 export type Part = { text: string; kind: "same" | "added" | "gone" };
 
 const MOST = 1500; // pieces of one text: the table below has the product of both lengths
+const THREAD = 3; // letters that are too few to hold two changes apart
+const LITTLE = 0.4;
 const PIECES =
   /\s+|[\p{Script=Han}\p{Script=Hiragana}\p{Script=Katakana}\p{Script=Hangul}]|[\p{L}\p{N}\p{M}'’_-]+|./gsu;
 
@@ -62,7 +64,14 @@ function longestCommon(old: readonly string[], now: readonly string[]): [number,
   return found;
 }
 
-/** A space kept alone between two changes would tear them into shreds: it goes with them. */
+/** Two texts of which little is common are better shown as one new one than as shreds of both. */
+export function isOther(parts: readonly Part[]): boolean {
+  const length = (kind: Part["kind"]) =>
+    parts.filter((part) => part.kind === kind).reduce((n, { text }) => n + text.length, 0);
+  return length("same") < LITTLE * (length("same") + length("gone"));
+}
+
+/** A space or a short word kept alone between two changes would tear them into shreds: it goes with them. */
 function joined(parts: readonly Part[]): Part[] {
   const out: Part[] = [];
   let [gone, added] = ["", ""];
@@ -72,7 +81,7 @@ function joined(parts: readonly Part[]): Part[] {
     [gone, added] = ["", ""];
   };
   parts.forEach((part, at) => {
-    const isThread = part.kind === "same" && !part.text.trim() && at > 0 && at < parts.length - 1;
+    const isThread = part.kind === "same" && part.text.trim().length <= THREAD && at > 0 && at < parts.length - 1;
     if (part.kind === "gone" || isThread) gone += part.text;
     if (part.kind === "added" || isThread) added += part.text;
     if (part.kind !== "same" || isThread) return;

@@ -8,7 +8,7 @@ import { Bell, showInTitle } from "./notify";
 import { Plots, type Values } from "./plots";
 import { logLine } from "./runlog";
 import { type Sample, Samples } from "./samples";
-import { announce, count, doing, duration, metric, word } from "./words";
+import { announce, count, doing, duration, metric, roughly, word } from "./words";
 
 const ENDED = ["succeeded", "failed", "stopped"];
 const LOOK_MS = 15_000; // a host that falls silent tells nobody, so the status is looked at now and then
@@ -118,7 +118,7 @@ class RunPage {
     if (!perStep) return;
     const left = perStep * (total - step);
     const at = clock(new Date(Date.now() + 1000 * left).toISOString(), "short");
-    setText("[data-left]", step < total ? ` · ${word("left", { time: duration(left), at })}` : "");
+    setText("[data-left]", step < total ? ` · ${word("left", { time: duration(roughly(left)), at })}` : "");
   }
 
   /** Events passed while this tab did not listen: what they changed is read again. */
@@ -157,7 +157,7 @@ class RunPage {
     this.step = Math.max(this.step, Number(now));
     this.bell.show();
     showInTitle(state, this.step, Number(total));
-    for (const field of document.querySelectorAll<HTMLElement>("[data-save-note]")) field.hidden = true;
+    for (const button of document.querySelectorAll<HTMLElement>("[data-no-script]")) button.hidden = true;
   }
 
   /** What the head says for scripts. */
@@ -181,6 +181,8 @@ class RunPage {
 function showDoing(data: Record<string, unknown>): void {
   const [what, done, total] = [doing(String(data.what ?? "")), Number(data.done), Number(data.total)];
   const isGoing = total > 0 && done < total;
+  const at = find("[data-at]");
+  if (at) at.hidden = data.what === "training";
   setText("[data-doing]", isGoing ? `${what} ${count(done)} / ${count(total)}` : what);
   for (const bar of document.querySelectorAll<HTMLProgressElement>("[data-doing-bar], [data-making-bar]")) {
     bar.hidden = !isGoing && "doingBar" in bar.dataset;

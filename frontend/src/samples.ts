@@ -1,12 +1,16 @@
 /** Answers to the run's prompts, step by step: one prompt at a time, each answer marked against the one before it. */
-import { differences } from "./diff";
+import { differences, isOther } from "./diff";
 import { find, fromTemplate, setText } from "./dom";
 import { count, fill, word } from "./words";
 
 export type Sample = { index: number; prompt: string; text: string; tokens: number; finish: string };
 
 /** A phrase said again at once, or a word that will not end. */
-const LOOPS = [/(\S.{11,160}?)[\s.,;:!?…。，；：！？"'”’]*\1/su, /((?:^|\s)\S{1,20})\1{3,}/su, /(\S{1,6}?)\1{9,}/su];
+const LOOPS = [
+  /(?<![\p{L}\p{N}])(\S.{11,160}?)[\s.,;:!?…。，；：！？"'”’]*\1/su,
+  /((?:^|\s)\S{1,20})\1{3,}/su,
+  /(\S{1,6}?)\1{9,}/su,
+];
 
 export class Samples {
   private home = find("[data-samples]");
@@ -138,7 +142,8 @@ export function loopIn(text: string): string {
 }
 
 function paint(target: HTMLElement, before: string, text: string, loop: string): void {
-  const parts = differences(before, text);
+  const found = differences(before, text);
+  const parts = isOther(found) ? [{ text, kind: "added" as const }] : found;
   const start = loop ? text.indexOf(loop) : -1;
   const nodes: Node[] = [];
   let at = 0;

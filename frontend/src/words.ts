@@ -40,6 +40,12 @@ export function size(bytes: number): string {
   return `${(bytes / 1024 ** power).toFixed(power === 0 ? 0 : 1)} ${units[power]}`;
 }
 
+/** An estimate says no more than it knows: ten seconds below ten minutes, then minutes, from two hours on ten of them. */
+export function roughly(seconds: number): number {
+  const grain = seconds < 600 ? 10 : seconds < 7200 ? 60 : 600;
+  return seconds < 10 ? seconds : Math.max(grain, Math.round(seconds / grain) * grain);
+}
+
 /** `2 h 5 min`: the two largest units. */
 export function duration(seconds: number): string {
   const whole = Math.round(seconds);

@@ -25,6 +25,7 @@ GIB = 1 << 30
 WORKER, DEVICE, PLACE = "gpu-box", "cuda:0", "shared"
 STEP_SECONDS = 2.9
 BEST_STEP = 420
+CHANGED_AT, CHANGED_RATE = 301, 1.5e-4
 PROMPTS = (
     "How do I change the delivery address of an order?",
     "My parcel has said ‘label created’ for four days. Where is it?",
@@ -109,7 +110,8 @@ class Course:
 
     def learning_rate(self, step: int) -> float:
         rising = min(1.0, step / 29)
-        return self.rate * rising * 0.5 * (1 + math.cos(math.pi * max(0, step - 29) / (self.total - 29)))
+        peak = self.rate if step < CHANGED_AT else CHANGED_RATE
+        return peak * rising * 0.5 * (1 + math.cos(math.pi * max(0, step - 29) / (self.total - 29)))
 
     def values(self, step: int) -> dict[str, float]:
         draw = random.Random(step)
@@ -203,9 +205,9 @@ def _live(session: Session, run: Run, shipper: Shipper, course: Course, at: Call
             _answer(ship, last)
             ship(LineKind.CHECKPOINT, [last], _checkpoint)
         if first == 241:
-            runs.amend(session, run.id, "training.learning_rate", 1.5e-4, run.owner_id)
+            runs.amend(session, run.id, "training.learning_rate", CHANGED_RATE, run.owner_id)
             session.commit()
-            ship(LineKind.AMENDED, [301], lambda _: {"sequence": 1})
+            ship(LineKind.AMENDED, [CHANGED_AT], lambda _: {"sequence": 1})
         if first == 301:
             ship(LineKind.LOG, [333], lambda _: {"level": "warning", "text": "Row 4,112 has an empty answer."})
 
