@@ -1,8 +1,10 @@
 /** The one script of the pages. The body's data-page says which part of it a page needs. */
 import "./htmx";
 import { watchServer } from "./away";
+import { showComparison } from "./compare";
 import { openDropZones } from "./drop";
 import { showList } from "./list";
+import { showNewRun } from "./new-run";
 import { showRun } from "./run";
 import { openSearch } from "./search";
 import { openSettings } from "./settings";
@@ -18,3 +20,5 @@ openDropZones();
 openSettings();
 if (body.dataset.page === "list") showList();
 if (body.dataset.page === "run") showRun(body);
+if (body.dataset.page === "compare") showComparison();
+if (body.dataset.page === "new-run") showNewRun();

@@ -23,11 +23,14 @@ function showWhenChanged(form: HTMLFormElement): void {
 
 async function copy(button: HTMLButtonElement): Promise<void> {
   const from = document.getElementById(button.dataset.copies!)!;
-  if (!navigator.clipboard) {
-    getSelection()?.selectAllChildren(from); // plain HTTP in a network: the browser offers no clipboard
-    return;
-  }
-  await navigator.clipboard.writeText(from.textContent.trim());
+  await copyText(from.textContent.trim(), button);
+  if (!navigator.clipboard) getSelection()?.selectAllChildren(from);
+}
+
+/** Says so at the button. Over plain HTTP in a network the browser offers no clipboard, and nothing is said. */
+export async function copyText(text: string, button: HTMLElement): Promise<void> {
+  if (!navigator.clipboard) return;
+  await navigator.clipboard.writeText(text);
   button.dataset.copied = word("copied");
   setTimeout(() => delete button.dataset.copied, 1500);
 }

@@ -6,6 +6,7 @@ from backend.web.api import (
     artifacts,
     audit,
     compare,
+    dataset,
     datasets,
     events,
     me,
@@ -24,6 +25,7 @@ from backend.web.api import (
 
 ROUTERS = (
     datasets.router,
+    dataset.router,
     uploads.router,
     models.router,
     preflight.router,
