@@ -89,10 +89,10 @@ def outlook(session: Session, run: Run) -> Outlook:
 def steps_a_pass(session: Session, run_id: UUID) -> float | None:
     """Steps of one pass over the data, as the newest metrics tell it; packing makes it unlike rows by batch."""
     epoch = cast(RunEvent.data["epoch"].astext, Float)
-    where = (RunEvent.run_id == run_id, RunEvent.kind == EventKind.METRICS, RunEvent.step > 0)
+    where = (RunEvent.run_id == run_id, RunEvent.kind == EventKind.METRICS, epoch > 0)
     query = select(RunEvent.step, epoch).where(*where).order_by(RunEvent.seq.desc()).limit(1)
     found = session.execute(query).one_or_none()
-    return found[0] / found[1] if found and found[1] else None
+    return found[0] / found[1] if found else None
 
 
 def _busy_seconds(session: Session, run_id: UUID) -> float:

@@ -21,6 +21,7 @@ from backend.core.forecast import Accelerator
 from backend.core.memory import EXPLAINED
 from backend.core.methods.base import Method
 from backend.core.models import Dataset
+from backend.core.memory import Footprint
 from backend.core.outlook import Outlook
 from backend.core.run_list import Wanted
 from backend.web.addresses import Address
@@ -503,6 +504,8 @@ class RunPage(Page):
     run: RunDetailOut
     outlook: Outlook
     remedies: list[Remedy]
+    footprint: Footprint | None
+    """What the memory was worked out to go to; null where the model does not tell enough."""
     curves: dict[str, list[Any]]
     """Beside the metrics `learning_rate_ahead`: the schedule as it is to go on."""
     samples: list[SampleOut]

@@ -213,6 +213,7 @@ def assert_continues(curves: Curves, before: Curves) -> None:
 
 
 def stop_and_keep(page: Page) -> None:
+    page.click("[data-menu=stop] summary")
     page.click("[data-opens=ask-stop]")
     asked = page.locator("#ask-stop")
     expect(asked).to_contain_text("keep what it has learned")

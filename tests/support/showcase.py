@@ -23,6 +23,17 @@ from backend.core.recipe import read_recipe
 
 GIB = 1 << 30
 WORKER, DEVICE, PLACE = "gpu-box", "cuda:0", "shared"
+MODEL = {
+    "parameters": 7_615_616_512,
+    "layers": 28,
+    "hidden_size": 3584,
+    "intermediate_size": 18_944,
+    "heads": 28,
+    "kv_heads": 4,
+    "vocabulary": 152_064,
+    "context_length": 32_768,
+    "chat_template": True,
+}
 STEP_SECONDS = 2.9
 BEST_STEP = 420
 CHANGED_AT, CHANGED_RATE = 301, 1.5e-4
@@ -107,6 +118,7 @@ class Course:
     total: int = 966
     steps_a_pass: int = 322
     rate: float = 2e-4
+    batch: int = 1
 
     def learning_rate(self, step: int) -> float:
         rising = min(1.0, step / 29)
@@ -146,7 +158,7 @@ def rich_run(
     run = runs.create(
         session,
         recipe=read_recipe(_recipe(name, course)).recipe,
-        model={"path": "Qwen2.5-7B-Instruct", "revision": None},
+        model={"path": "Qwen2.5-7B-Instruct", "revision": None, "facts": MODEL},
         data=[{"name": "support-chat", "version": 3, "rows": 10_304}],
         owner_id=owner_id,
         parent_id=parent.id if parent else None,
@@ -169,7 +181,12 @@ def _recipe(name: str, course: Course) -> dict[str, Any]:
         "model": "Qwen2.5-7B-Instruct",
         "data": {"sets": ["support-chat"], "max_length": 2048},
         "method": {"kind": "lora", "r": 16, "target_modules": "all-linear"},
-        "training": {"learning_rate": course.rate, "num_train_epochs": 3, "warmup_steps": 29},
+        "training": {
+            "learning_rate": course.rate,
+            "num_train_epochs": 3,
+            "warmup_steps": 29,
+            "per_device_train_batch_size": course.batch,
+        },
         "evaluation": {"prompts": list(PROMPTS), "eval_steps": 60},
         "saving": {"save_steps": 60, "save_total_limit": 3},
     }

@@ -228,9 +228,11 @@ def test_the_list_of_runs_moves_by_itself(page: Page, session: Session) -> None:
 def test_discarding_asks_once_and_can_be_taken_back(page: Page, session: Session) -> None:
     run = queued_run(session)
     page.goto(f"/runs/{run.name}")
+    page.click("[data-menu=stop] summary")
     page.click("[data-opens=ask-discard]")
     page.click("#ask-discard [data-closes]")
     expect(page.locator("#run-status")).to_have_attribute("data-state", "queued")
+    page.click("[data-menu=stop] summary")
     page.click("[data-opens=ask-discard]")
     page.click("#ask-discard .primary")
     expect(page.locator("#run-status")).to_have_attribute("data-state", "stopped")
@@ -253,43 +255,6 @@ def test_a_file_becomes_a_data_set_and_its_learned_tokens_are_inked(
     first = page.locator("#preview .tokens").first
     assert "".join(first.locator("i").all_inner_texts()) == "The owl."
     expect(first.locator(".stamp.inked")).to_have_text("<|im_end|>")
-
-
-def test_a_large_file_goes_on_where_it_was_paused_even_after_a_reload(
-    page: Page, session: Session, tmp_path: Path
-) -> None:
-    rows = tmp_path / "large.jsonl"
-    row = {"instruction": "Who?", "output": "The owl. " * 7000}
-    rows.write_text((json.dumps(row) + "\n") * 700)  # three pieces of the upload
-    pieces: list[int] = []
-    page.on("request", lambda request: pieces.append(1) if request.method == "PATCH" else None)
-    page.goto("/datasets")
-    page.route("**/api/v1/uploads/*", lambda route: route.abort() if len(pieces) > 1 else route.continue_())
-    page.set_input_files("input[type=file]", rows)
-    page.click("[data-send]")
-    expect(page.locator("[data-progress-text]")).to_contain_text("16.0 MiB of", timeout=30_000)
-    page.click("[data-pause]")
-    expect(page.locator("[data-progress-text]")).to_contain_text("Paused at 16.0 MiB")
-    page.unroute("**/api/v1/uploads/*")
-    page.reload()
-    pieces.clear()
-    page.set_input_files("input[type=file]", rows)
-    page.click("[data-send]")
-    page.wait_for_url("**/datasets/large", timeout=60_000)
-    assert len(pieces) == 2, "the first piece was not sent again"
-    version = session.scalars(select(DatasetVersion)).one()
-    assert version.source_sha256 == hashlib.sha256(rows.read_bytes()).hexdigest()
-
-
-def test_rows_that_are_refused_are_named_and_can_be_left_out(page: Page, tmp_path: Path) -> None:
-    rows = tmp_path / "holes.jsonl"
-    rows.write_text('{"instruction": "Who?", "output": "The owl."}\n{"instruction": "Who?", "output": ""}\n')
-    page.goto("/datasets")
-    page.set_input_files("input[type=file]", rows)
-    page.click("[data-send]")
-    expect(page.locator("[data-problems] li").first).to_contain_text("row 2")
-    page.click("[data-skip]")
-    page.wait_for_url("**/datasets/holes")
 
 
 def test_the_keyboard_reaches_everything(page: Page) -> None:

@@ -14,8 +14,9 @@ from starlette.responses import Response
 from backend.core import journal, runs, schedules
 from backend.core.difference import setting_differences, settings_of
 from backend.core.errors import Invalid, Problem
+from backend.core.memory import Footprint, footprint, shape_of
 from backend.core.models import ENDED, Run
-from backend.core.outlook import outlook
+from backend.core.outlook import Outlook, outlook
 from backend.core.recipe import read_recipe
 from backend.core.yaml12 import as_yaml
 from backend.web import amending, reading
@@ -120,7 +121,11 @@ def history_part(session: Session, run: Run) -> RunHistoryPart:
 def log_of(session: Session, run: Run, q: str, level: str) -> dict[str, Any]:
     """The words are looked for in the reader's language, so the template finds them; from far more lines than it shows."""
     limit = LOG_SEARCHED if q or level else LOG_SHOWN
-    return {"log": [vars(line) for line in reading.log_lines(session, run.id, limit)], "log_q": q.strip(), "log_level": level}
+    return {
+        "log": [vars(line) for line in reading.log_lines(session, run.id, limit)],
+        "log_q": q.strip(),
+        "log_level": level,
+    }
 
 
 def described(session: Session, run: Run, q: str = "", level: str = "") -> RunPage:
@@ -130,12 +135,21 @@ def described(session: Session, run: Run, q: str = "", level: str = "") -> RunPa
         **vars(history),
         **log_of(session, run, q, level),
         remedies=remedies(history.run, history.outlook),
+        footprint=footprint_of(run, history.outlook),
         curves=dict(journal.curves(session, run.id)) | {"learning_rate_ahead": rates_ahead(run, history.amendments)},
         samples=reading.samples(session, run.id),
         artifacts=reading.artifacts(session, run),
         settings=settings_of_run(session, run),
         recipe_yaml=as_yaml(run.recipe),
     )
+
+
+def footprint_of(run: Run, found: Outlook) -> Footprint | None:
+    """By the formula, for the accelerator that the run is or was on."""
+    shape = shape_of(run.model.get("facts") or {})
+    if shape is None or not found.device_bytes:
+        return None
+    return footprint(shape, read_recipe(run.recipe).recipe, on_cpu=run.facts.get("device") == "cpu")
 
 
 def rates_ahead(run: Run, amendments: Sequence[AmendmentOut]) -> list[tuple[int, float]]:
