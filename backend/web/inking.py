@@ -10,7 +10,8 @@ from typing import Literal
 
 from backend.core.models import Json
 
-Kind = Literal["learned", "read", "cut"]
+Kind = Literal["learned", "read", "lost", "cut"]
+"""`lost` would be learned and is cut; `cut` would only be read."""
 FOLD_ABOVE, HEAD, TAIL, AROUND, LEAST_FOLD = 220, 90, 40, 40, 24
 """A turn of more tokens than the first is folded: the beginning, the end and what stands at the cut stay open."""
 RULE_LEAST = 64
@@ -167,7 +168,10 @@ def _tokens(row: Json, start: int, stop: int, first: int, *, left_out: bool) -> 
     unpredicted = start if start and not row["has_bos"] else -1
     for place, (token, text) in enumerate(zip(row["ids"], row["texts"], strict=True)):
         stays = start <= place < stop or (place == 0 and first)
-        kind: Kind = "cut" if not stays else "learned" if place in learned and place != unpredicted else "read"
+        teaches = place in learned
+        kind: Kind = (
+            ("learned" if teaches and place != unpredicted else "read") if stays else "lost" if teaches else "cut"
+        )
         yield Token(place + 1, token, text, "read" if left_out else kind, place in special)
 
 

@@ -6,19 +6,20 @@ What takes long is asked of limited processes, once: marked rows are remembered 
 from __future__ import annotations
 
 import asyncio
+import json
 import sys
 from bisect import bisect_left
 from collections import OrderedDict
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from backend.core import bases, lengths, quality
 from backend.core.datasets import picking
 from backend.core.datasets.picking import Picked
 from backend.core.errors import StudioError
-from backend.core.lengths import CONTROL, ENDLESS, REFUSED, Lengths, Lens
+from backend.core.lengths import CONTROL, ENDLESS, REFUSED, Lengths, Lens, Outcome, Truncation
 from backend.core.limited import run_limited
 from backend.core.models import DatasetVersion, Json
 from backend.core.quality import Finding
@@ -29,8 +30,11 @@ from backend.web.failures import problem_out
 from backend.web.inking import Cut, InkedRow, Rule, ink
 from backend.web.looking import Look
 from backend.web.shapes import ProblemOut
-from backend.web.studio import Studio
+from backend.web.weighing import Histogram, Verdict, costs_of, histogram_of, verdict_of
 from backend.web.works import Work
+
+if TYPE_CHECKING:
+    from backend.web.studio import Studio
 
 MARK = "backend.core.rendering.marking:mark"
 MARK_SECONDS = 60
@@ -177,6 +181,8 @@ class Panel:
     """Rows there are to go through."""
     total: int
     picked: list[Picked] = field(default_factory=list)
+    records: dict[int, str] = field(default_factory=dict)
+    """The records of these rows as they stood in their file, by place."""
     inked: list[InkedRow] = field(default_factory=list)
     rules: dict[int, Rule] = field(default_factory=dict)
     badges: dict[int, list[str]] = field(default_factory=dict)
@@ -213,6 +219,7 @@ def panel(
         count=selection.count,
         total=version.rows,
         picked=picked,
+        records={each.place: pretty(each.raw) for each in picked if each.raw and look.view == "raw"},
         badges=badges(shown, findings),
         before=numbers(selection.before(place)),
         behind=numbers(selection.behind(shown)),
@@ -246,6 +253,14 @@ def _with_ink(
     inked = ink(rows, found.cut, opened=look.open, whole=look.view == "tokens")
     longest = max([whole.quantile(0.99) if whole else 0, *(row.tokens for row in inked)])
     return replace(found, inked=inked, rules={row.place: Rule.of(row, found.cut, longest) for row in inked})
+
+
+def pretty(raw: str) -> str:
+    """A record over several lines; one that was cut off stays as it is."""
+    try:
+        return json.dumps(json.loads(raw), ensure_ascii=False, indent=2)
+    except ValueError:
+        return raw
 
 
 class _Numbers:
@@ -294,6 +309,25 @@ class Measured:
     @property
     def is_waiting(self) -> bool:
         return self.whole is None and self.error is None and self.has_model
+
+    @property
+    def limit(self) -> int:
+        """Where rows are cut: never beyond what the model can read."""
+        return self.whole.limit(self.cut_at) if self.whole else self.cut_at
+
+    def verdict(self, truncation: Truncation) -> Verdict:
+        assert self.whole is not None
+        return verdict_of(self.whole, self.limit, truncation)
+
+    @property
+    def histogram(self) -> Histogram:
+        assert self.whole is not None
+        return histogram_of(self.whole, self.limit)
+
+    @property
+    def costs(self) -> list[Outcome]:
+        assert self.whole is not None
+        return costs_of(self.whole, self.limit)
 
 
 def measured(settings: Settings, version: DatasetVersion, look: Look) -> Measured:

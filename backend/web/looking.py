@@ -72,17 +72,21 @@ class Look:
 
     def run_link(self, **changes: Any) -> str:
         """The form of a new run on what is looked at."""
-        chosen = replace(self, **changes)
-        pairs: dict[str, Any] = {"dataset": chosen.name}
-        for field, key in (("version", "version"), ("model", "model"), ("max_length", "max_length")):
-            if getattr(chosen, field):
-                pairs[key] = getattr(chosen, field)
-        if chosen.chat_template != "auto":
-            pairs["chat_template"] = chosen.chat_template
-        if chosen.truncation != "refuse":
-            pairs["truncation"] = chosen.truncation
-        if chosen.learn == "everything":
-            pairs["assistant_only_loss"] = "false"
+        chosen, usual = replace(self, **changes), Look(self.name)
+        names = {
+            "version": "data.sets.0.version",
+            "model": "model.path",
+            "chat_template": "model.chat_template",
+            "max_length": "data.max_length",
+            "truncation": "data.truncation",
+        }
+        said = {
+            key: getattr(chosen, field)
+            for field, key in names.items()
+            if getattr(chosen, field) != getattr(usual, field)
+        }
+        everything = {"data.assistant_only_loss": "false"} if chosen.learn == "everything" else {}
+        pairs = {"dataset": chosen.name, **said, **everything}
         return f"/runs/new?{urlencode(pairs)}"
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from backend.core.lengths import Lengths, Outcome
-from backend.web.looking import Look
+from backend.core.lengths import Lengths, Outcome, Truncation
 
 USUAL_CUTS = (128, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096, 8192, 16384, 32768)
 
@@ -24,10 +23,9 @@ class Verdict:
     fits_context: bool
 
 
-def verdict_of(whole: Lengths, look: Look) -> Verdict:
-    limit = whole.limit(look.cut_at(whole.context_length))
-    told, dropping, cutting = (whole.at(limit, each) for each in (look.truncation, "drop", "cut_end"))
-    needs_choice = look.truncation == "refuse" and told.over > 0
+def verdict_of(whole: Lengths, limit: int, truncation: Truncation) -> Verdict:
+    told, dropping, cutting = whole.at(limit, truncation), whole.at(limit, "drop"), whole.at(limit, "cut_end")
+    needs_choice = truncation == "refuse" and told.over > 0
     is_stopped = bool(whole.refused or whole.endless or not told.rows)
     tone = "bad" if is_stopped else "warn" if needs_choice else "good"
     learned = cutting.trained_tokens if needs_choice else told.trained_tokens

@@ -1,86 +1,155 @@
-"""One data set: its rows as a model would read them."""
+"""One data set: its rows as a model would read them, what every cut costs, what may be wrong, and its versions."""
 
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass, replace
 
 from fastapi import APIRouter, Request
+from sqlalchemy.orm import Session
 from starlette.responses import Response
 
 from backend.core.datasets import store
-from backend.core.errors import StudioError
-from backend.core.storage import storage
-from backend.web import previews, reading
-from backend.web.api.datasets import ModelPath, Template
-from backend.web.contexts import DatasetPage, PreviewPart
-from backend.web.deps import AnEdge
-from backend.web.failures import problem_out
-from backend.web.pages.common import draw
-from backend.web.shapes import ProblemOut
+from backend.core.datasets.differing import differ
+from backend.core.models import DatasetVersion, Json
+from backend.web import inspecting, previews, reading
+from backend.web.api.dataset import mend_version
+from backend.web.contexts import DatasetPage, MeasuredPart, PreviewPart, QualityPart, VerdictPart, VersionsPage
+from backend.web.deps import AnEdge, Edge
+from backend.web.inspecting import Found, Measured, Panel
+from backend.web.lineages import VersionLine, version_lines
+from backend.web.looking import ALook, Look, whole
+from backend.web.pages.common import Form, draw, go
+from backend.web.shapes import DatasetDetailOut
 
 router = APIRouter()
 
-ROWS_SHOWN = 20
-PREVIEWED = 5
+SKIPPED_SHOWN = 20
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What the database says of the data set that is looked at."""
+
+    detail: DatasetDetailOut
+    version: DatasetVersion
+    history: list[VersionLine]
+
+    @property
+    def line(self) -> VersionLine:
+        return next(each for each in self.history if each.number == self.version.number)
+
+
+async def standing(edge: Edge, look: Look) -> Standing:
+    def work(session: Session) -> Standing:
+        found = store.version(session, look.name, look.version)
+        dataset = store.find(session, look.name)
+        lines = version_lines(session, store.versions(session, dataset.id))
+        return Standing(reading.dataset_detail(session, dataset), found, lines)
+
+    return await edge.read(work)
 
 
 @router.get("/datasets/{name}")
-async def dataset_page(
-    request: Request,
-    name: str,
-    edge: AnEdge,
-    version: int | None = None,
-    model: str = "",
-    chat_template: Template = "auto",
-) -> Response:
-    found = await edge.read(lambda session: store.version(session, name, version))
-    detail = await edge.read(lambda session: reading.dataset_detail(session, store.find(session, name)))
-    rows = await asyncio.to_thread(store.rows, storage(edge.settings), found, 0, ROWS_SHOWN)
+async def dataset_page(request: Request, edge: AnEdge, look: ALook, made: bool = False) -> Response:
+    given = await standing(edge, look)
     models = await asyncio.to_thread(previews.base_outs, edge.settings)
     usable = [base.path for base in models if base.problem is None]
+    look = replace(look, name=given.detail.name, model=look.model or next(iter(usable), ""))
+    panel, measured, found = await parts(edge, given.version, look, wait=look.wait)
     page = DatasetPage(
-        dataset=detail,
-        number=found.number,
+        dataset=given.detail,
+        look=look,
+        version=given.line,
+        history=given.history,
         models=models,
-        model=model or next(iter(usable), ""),
-        chat_template=chat_template,
-        rows=[reading.row_out(row) for row in rows],
+        skipped=skipped_rows(given.version),
+        made=made,
+        panel=panel,
+        measured=measured,
+        found=found,
     )
     return draw(request, page)
 
 
+async def parts(edge: Edge, version: DatasetVersion, look: Look, *, wait: bool) -> tuple[Panel, Measured, Found]:
+    """What the page shows of the rows. With `wait` all of it; without, what is known by now."""
+    seconds = None if wait else 0.0
+    if wait:
+        measured = await inspecting.measure(edge.studio, version, look, None)
+    else:
+        measured = await asyncio.to_thread(inspecting.measured, edge.settings, version, look)
+    found = await inspecting.find(edge.studio, version, seconds)
+    return await rows_panel(edge, version, look, measured, found, wait=wait), measured, found
+
+
+async def rows_panel(
+    edge: Edge, version: DatasetVersion, look: Look, measured: Measured, found: Found, *, wait: bool
+) -> Panel:
+    def work() -> Panel:
+        return inspecting.panel(edge.settings, version, look, measured.whole, found.findings, wait=wait)
+
+    panel = await asyncio.to_thread(work)
+    if coming := inspecting.ahead(edge.studio, version, look, panel):
+        edge.studio.spawn(coming)
+    return panel
+
+
+def skipped_rows(version: DatasetVersion) -> list[Json]:
+    return list(version.facts.get("problems", []))[:SKIPPED_SHOWN]
+
+
 @router.get("/datasets/{name}/preview")
-async def preview_part(
-    request: Request,
-    name: str,
-    edge: AnEdge,
-    model: ModelPath = "",
-    chat_template: Template = "auto",
-    version: int | None = None,
-    offset: int = 0,
-) -> Response:
+async def preview_part(request: Request, edge: AnEdge, look: ALook) -> Response:
     """What stands in the way of a preview is told in its place, so the answer is a part with status 200."""
-    found = await edge.read(lambda session: store.version(session, name, version))
-    offset = max(0, min(offset, found.rows - 1))
-    preview, error, problems = None, None, []
-    if model:
-        try:
-            lens = previews.Lens(model, chat_template, {})
-            arguments = (edge.settings, found, name, lens, offset, PREVIEWED)
-            preview = await asyncio.to_thread(previews.preview, *arguments)
-        except StudioError as refusal:
-            error = problem_out(refusal)
-            problems = [ProblemOut.model_validate(problem) for problem in refusal.problems]
-    part = PreviewPart(
-        dataset=name,
-        number=found.number,
-        model=model,
-        chat_template=chat_template,
-        offset=offset,
-        limit=PREVIEWED,
-        total=found.rows,
-        preview=preview,
-        error=error,
-        problems=problems,
-    )
-    return draw(request, part)
+    version = await edge.read(lambda session: store.version(session, look.name, look.version))
+    measured = await asyncio.to_thread(inspecting.measured, edge.settings, version, look)
+    found = await inspecting.find(edge.studio, version, 0.0)
+    panel = await rows_panel(edge, version, look, measured, found, wait=True)
+    return draw(request, PreviewPart(look, panel, measured, found))
+
+
+@router.get("/datasets/{name}/measured")
+async def measured_part(request: Request, edge: AnEdge, look: ALook) -> Response:
+    version = await edge.read(lambda session: store.version(session, look.name, look.version))
+    return draw(request, MeasuredPart(look, await inspecting.measure(edge.studio, version, look)))
+
+
+@router.get("/datasets/{name}/verdict")
+async def verdict_part(request: Request, edge: AnEdge, look: ALook) -> Response:
+    version = await edge.read(lambda session: store.version(session, look.name, look.version))
+    measured = await asyncio.to_thread(inspecting.measured, edge.settings, version, look)
+    return draw(request, VerdictPart(look, measured))
+
+
+@router.get("/datasets/{name}/quality")
+async def quality_part(request: Request, edge: AnEdge, look: ALook) -> Response:
+    version = await edge.read(lambda session: store.version(session, look.name, look.version))
+    found = await inspecting.find(edge.studio, version)
+    skipped = int(version.facts.get("skipped", 0))
+    return draw(request, QualityPart(look, found, skipped_rows(version), skipped))
+
+
+@router.post("/datasets/{name}/mend")
+async def mend(name: str, form: Form, edge: AnEdge) -> Response:
+    """The new version is shown through the lens that was looked through."""
+    made = await mend_version(edge, name, whole(form.get("version", "")), form.get("cleaner", ""))
+    look = Look(name, version=made.number, model=form.get("model", ""))
+    return go(f"{look.link()}&made=1")
+
+
+@router.get("/datasets/{name}/compare")
+async def versions_page(request: Request, edge: AnEdge, look: ALook, before: int = 1, after: int = 0) -> Response:
+    given = await standing(edge, look)
+
+    def work(session: Session) -> tuple[DatasetVersion, DatasetVersion]:
+        return (
+            store.version(session, look.name, before),
+            store.version(session, look.name, after or None),
+        )
+
+    old, new = await edge.read(work)
+    difference = await asyncio.to_thread(differ, edge.settings, old, new)
+    lines = {each.number: each for each in given.history}
+    page = VersionsPage(given.detail, lines[old.number], lines[new.number], given.history, difference)
+    return draw(request, page)
