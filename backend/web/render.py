@@ -6,8 +6,8 @@ import json
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import fields
-from datetime import UTC, datetime
-from functools import partial
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache, partial
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -67,6 +67,7 @@ class Renderer:
             "number": number,
             "amount": amount,
             "rate": rate,
+            "metric": metric,
             "said": self.said,
             "when": when,
             "duration": partial(duration, self.gettext),
@@ -187,18 +188,33 @@ def rate(value: float | None) -> str:
     return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
 
 
+def metric(value: float | str | None) -> str:
+    """A metric's value to four digits; what is not finite comes as text."""
+    if value is None or isinstance(value, str):
+        return value or "–"
+    return rate(value) if value != 0 and abs(value) < 0.001 else f"{value:.4g}"
+
+
 def when(moment: datetime | None) -> Markup:
     """How long ago, the exact time on hover."""
     if moment is None:
         return Markup("–")
+    exact = moment.astimezone(UTC)
+    ago = _ago(round((exact - datetime.now(UTC)).total_seconds()), _language.get())
+    written = f"{exact:%Y-%m-%d %H:%M:%S} UTC"
+    return Markup(f'<time data-ago datetime="{exact.isoformat()}" title="{written}">{escape(ago)}</time>')
+
+
+def _ago(seconds: int, language: str) -> str:
+    """A list shows fifty of these, and most are alike: whole minutes from two on are worked out once."""
+    return _in_words(seconds if abs(seconds) < 120 else seconds // 60 * 60, "zh_Hans" if language == "zh" else "en")
+
+
+@lru_cache(maxsize=4096)
+def _in_words(seconds: int, locale: str) -> str:
     from babel.dates import format_timedelta
 
-    locale = "zh_Hans" if _language.get() == "zh" else "en"
-    ago = format_timedelta(moment - datetime.now(UTC), add_direction=True, locale=locale)
-    exact = moment.astimezone(UTC)
-    return Markup('<time data-ago datetime="{}" title="{} UTC">{}</time>').format(
-        exact.isoformat(), exact.strftime("%Y-%m-%d %H:%M:%S"), escape(ago)
-    )
+    return format_timedelta(timedelta(seconds=seconds), add_direction=True, locale=locale)
 
 
 def roughly(seconds: float) -> float:

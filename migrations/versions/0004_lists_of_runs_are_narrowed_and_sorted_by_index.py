@@ -16,9 +16,7 @@ def upgrade() -> None:
     op.create_index("ix_runs_owner_id", "runs", ["owner_id", "id"])
     op.create_index("ix_runs_ended_at", "runs", ["ended_at"])
     op.create_index("ix_runs_model_path", "runs", [sa.text("(model ->> 'path')"), "id"])
-    op.create_index(
-        "ix_runs_data", "runs", ["data"], postgresql_using="gin", postgresql_ops={"data": "jsonb_path_ops"}
-    )
+    op.create_index("ix_runs_data", "runs", ["data"], postgresql_using="gin", postgresql_ops={"data": "jsonb_path_ops"})
 
 
 def downgrade() -> None:

@@ -8,14 +8,15 @@ from starlette.responses import Response
 
 from backend.core import recipes
 from backend.core.difference import setting_differences
-from backend.core.errors import NotFound
+from backend.core.errors import Invalid, NotFound
+from backend.core.recipe import read_recipe
+from backend.core.yaml12 import as_yaml
 from backend.web import reading
 from backend.web.api.recipes import one
 from backend.web.contexts import RecipePage, RecipesPage
 from backend.web.deps import AnEdge, may_change
 from backend.web.pages.common import draw, go
-from backend.web.pages.runs import as_yaml
-from backend.web.shapes import RecipeVersionOut
+from backend.web.shapes import Json, RecipeVersionOut
 
 router = APIRouter()
 
@@ -40,7 +41,15 @@ def described(session: Session, name: str, number: int | None) -> RecipePage:
         raise NotFound(f"The recipe “{name}” has no version {number}.", hint="Its page lists them.")
     before = by_number.get(shown.number - 1)
     changes = setting_differences(before.body, shown.body) if before else []
-    return RecipePage(found, shown.number, history, as_yaml(shown.body), changes)
+    return RecipePage(found, shown.number, history, as_yaml(in_order(shown.body)), changes)
+
+
+def in_order(body: Json) -> Json:
+    """The settings in the order of the form: the database keeps none. A recipe of another time is shown as it is."""
+    try:
+        return read_recipe(body).recipe.model_dump(mode="json", exclude={"name"})
+    except Invalid:
+        return body
 
 
 @router.post("/recipes/{recipe}/delete")
