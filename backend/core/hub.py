@@ -26,6 +26,7 @@ from backend.core.weights import BITS, DTYPES
 DEFAULT_ENDPOINT = "https://huggingface.co"
 ANSWER_BYTES = 4 << 20
 TIMEOUT_SECONDS = 6.0
+ANSWER_SECONDS = 120
 RESULTS = 12
 REDIRECTS = 3
 TEXT_LENGTH = 200
@@ -68,10 +69,15 @@ def endpoint() -> str:
 def find(words: str) -> list[HubModel]:
     """What these words mean: the one model where they are its id or its address, else the most downloaded that are
     called so. Blocks for seconds. Raises `StudioError` in words where the hub gives no answer."""
+    found = _find_lately(words.strip(), int(time.monotonic() / ANSWER_SECONDS))
+    return list(found)
+
+
+@lru_cache(maxsize=64)
+def _find_lately(words: str, moment: int) -> tuple[HubModel, ...]:  # noqa: ARG001 -- part of the key
+    """Kept for a moment: a page that is drawn anew asks the same again."""
     hub_id = named_in(words)
-    if hub_id:
-        return [look(hub_id)]
-    return search(words)
+    return (look(hub_id),) if hub_id else tuple(search(words))
 
 
 def named_in(words: str) -> str | None:

@@ -108,7 +108,8 @@ def _page(
     found: Sequence[BaseOut],
     searched: tuple[list[hub.HubModel], StudioError | None],
 ) -> ModelsPage:
-    places = [_place(each) for each in (*fitting.accelerators(session), *fits.what_ifs())]
+    real = sorted(fitting.accelerators(session), key=lambda each: each.on_cpu)
+    places = [_place(each) for each in (*real, *fits.what_ifs())]
     on, load = _chosen_place(choices.on, places), choices.load
     models = fitting.with_fits(found, [on.accelerator], load)
     method = choices.method if choices.method in METHOD_TITLES else next(iter(METHOD_TITLES))
