@@ -66,7 +66,8 @@ class Search {
     if (event.key === "Escape") {
       if (this.list.hidden) this.input.blur();
       this.close();
-    } else if (this.list.hidden || options.length === 0) return;
+    } else if (this.list.hidden && event.key === "ArrowDown") this.typed();
+    else if (this.list.hidden || options.length === 0) return;
     else if (event.key === "ArrowDown") this.mark((this.at + 1) % options.length);
     else if (event.key === "ArrowUp") this.mark((this.at - 1 + options.length) % options.length);
     else if (event.key === "Enter") this.open(options[this.at]);

@@ -10,6 +10,7 @@ const PLACES: Record<string, string> = {
   c: "/compare",
   s: "/settings",
 };
+const TYPED_INTO = "input:not([type=checkbox], [type=radio]), textarea, select, [contenteditable]";
 const ROWS = "[data-rows] > tr, #page article, #page .list > li";
 const SEQUENCE_MS = 1200;
 
@@ -63,8 +64,7 @@ async function copy(from: HTMLElement, text = from.textContent.trim()): Promise<
 let wentAt = 0;
 
 function onKey(event: KeyboardEvent): void {
-  const typing =
-    event.target instanceof HTMLElement && event.target.closest("input, textarea, select, [contenteditable]");
+  const typing = event.target instanceof HTMLElement && event.target.closest(TYPED_INTO);
   if (typing || event.ctrlKey || event.metaKey || event.altKey || find("dialog[open]")) return;
   const goes = performance.now() - wentAt < SEQUENCE_MS ? PLACES[event.key] : undefined;
   wentAt = event.key === "g" ? performance.now() : 0;
