@@ -23,6 +23,7 @@ from backend.core.settings import Settings
 from backend.core.storage import storage
 
 PREFLIGHT = "backend.core.rendering.preview:preflight"
+HELD_BACK = "backend.core.rendering.held_back:prompts"
 PREFLIGHT_SECONDS = 300
 
 
@@ -144,6 +145,18 @@ def examine(
         cancelled=cancelled,
     )
     return answer
+
+
+def held_back_prompts(pinned: Pinned, settings: Settings, count: int) -> list[str]:
+    """The questions of up to `count` rows that this run would hold back. Blocks."""
+    payload = {
+        "files": [_as_file(each, settings) for each in pinned.data],
+        "seed": pinned.recipe.training.seed,
+        "share": pinned.recipe.evaluation.eval_share,
+        "count": count,
+    }
+    prompts: list[str] = run_limited(HELD_BACK, payload)
+    return prompts
 
 
 def planned(pinned: Pinned, answer: Json) -> Plan:

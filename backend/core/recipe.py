@@ -302,9 +302,12 @@ class Recipe(Strict):
     @model_validator(mode="before")
     @classmethod
     def the_method_recommends_a_rate(cls, data: Any) -> Any:
-        """Where no learning rate is given, the method's own recommendation is written in, so that a stored recipe is whole."""
+        """Where no learning rate is given, the method's own recommendation is written in, so that a stored recipe is whole.
+        Settings of a method that is not named are QLoRA's, as no method is QLoRA."""
         if not isinstance(data, Mapping):
             return data
+        if isinstance(data.get("method"), Mapping) and "kind" not in data["method"]:
+            data = {**data, "method": {"kind": "qlora", **data["method"]}}
         training = data.get("training", {})
         if isinstance(training, Mapping) and "learning_rate" not in training:
             method = data.get("method", "qlora")

@@ -66,9 +66,7 @@ class Control:
     @property
     def is_changed(self) -> bool:
         """Set by hand. Blank takes the recommendation, so it is no change."""
-        if self.kind in ("group", "sets"):
-            return False
-        return bool(self.value) if self.kind == "texts" else text_of(self.value) not in ("", self.recommended)
+        return self.kind not in ("group", "sets") and text_of(self.value) not in ("", self.recommended)
 
     @property
     def bounds(self) -> tuple[float | None, float | None]:
@@ -149,17 +147,20 @@ def _control(name: str, info: FieldInfo, value: Any, errors: Mapping[str, str]) 
     if name in OPEN_LISTS:
         return replace(control, kind=OPEN_LISTS[name], value=_list_value(OPEN_LISTS[name], value))
     if members := models_in(info.annotation):
-        return _group(control, members, value, errors)
+        return _group(control, members, value, errors, _plain(default))
     return _leaf(control, info, value)
 
 
-def _group(control: Control, members: list[type[BaseModel]], value: Any, errors: Mapping[str, str]) -> Control:
+def _group(
+    control: Control, members: list[type[BaseModel]], value: Any, errors: Mapping[str, str], default: Any
+) -> Control:
     """A nested model; where there are several, the field `kind` chooses which one is drawn."""
     value = value if isinstance(value, Mapping) else {}
     by_kind = {m.model_fields["kind"].default: m for m in members if "kind" in m.model_fields}
     if not by_kind:
         return replace(control, kind="group", inside=_controls(members[0], value, errors, control.name + "."))
-    chosen = value.get("kind") if value.get("kind") in by_kind else next(iter(by_kind))
+    usual = default["kind"] if isinstance(default, Mapping) else next(iter(by_kind))
+    chosen = value.get("kind") if value.get("kind") in by_kind else usual
     inside = [c for c in _controls(by_kind[chosen], value, errors, control.name + ".") if c.label != "kind"]
     choice = Control(
         f"{control.name}.kind", control.label, kind="choice", value=chosen, recommended=chosen, options=tuple(by_kind)

@@ -133,7 +133,7 @@ def upload(page: Page, trip: Trip) -> str:
 
 def launch(page: Page, trip: Trip, dataset: str, name: str) -> None:
     """Fill the form in, take the remedy that preflight offers for long rows, and start."""
-    page.goto("/runs/new")
+    page.goto("/runs/new?view=advanced")
     page.select_option("[name='model.path']", trip.model.name)
     page.select_option("[name='data.sets.0.name']", dataset)
     page.check("[name='method.kind'][value=qlora]")
@@ -146,7 +146,7 @@ def launch(page: Page, trip: Trip, dataset: str, name: str) -> None:
         "training.per_device_train_batch_size": "2",
         "training.gradient_accumulation_steps": "2",
         "training.learning_rate": "1e-3",
-        "evaluation.prompts": PROMPT,
+        "evaluation.prompts.0": PROMPT,
         "evaluation.eval_steps": "20",
         "evaluation.sample_steps": "10",
         "evaluation.max_new_tokens": "4",

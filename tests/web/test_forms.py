@@ -34,6 +34,8 @@ def sent(controls: list[Control]) -> list[tuple[str, str]]:
         if control.kind == "sets":
             for number, each in enumerate(control.value):
                 pairs += [(f"{control.name}.{number}.{key}", str(value)) for key, value in each.items() if value]
+        elif control.kind == "texts":
+            pairs += [(f"{control.name}.{number}", text) for number, text in enumerate(control.value)]
         elif control.kind == "check":
             pairs += [(control.name, "false"), *([(control.name, "true")] if control.value else [])]
         else:
@@ -62,9 +64,9 @@ def test_what_differs_from_the_recommendation_is_told() -> None:
     controls = {control.name: control for control in leaves(recipe_controls(RAW))}
     assert controls["method.r"].is_changed
     assert not controls["method.use_dora"].is_changed
-    assert controls["training.learning_rate"].recommended == "0.0002"
+    assert controls["training.learning_rate"].recommended == "2e-4"
     full = {control.name: control for control in leaves(recipe_controls({"method": {"kind": "full"}}))}
-    assert full["training.learning_rate"].recommended == "1e-05"
+    assert full["training.learning_rate"].recommended == "1e-5"
 
 
 def test_settings_of_the_method_before_are_left_out() -> None:

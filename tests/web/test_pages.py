@@ -252,22 +252,22 @@ async def test_a_token_is_shown_once(member: httpx.AsyncClient) -> None:
 async def test_an_empty_form_is_not_scolded_and_a_wrong_one_told_at_its_field(admin: httpx.AsyncClient) -> None:
     empty = (await admin.get("/runs/new")).text
     assert "aria-invalid" not in empty
-    wrong = {"view": "form", "model.path": "none", "data.sets.0.name": "none", "method.kind": "lora", "method.r": "0"}
-    told = (await admin.post("/runs/preflight", data=wrong)).text
+    wrong = {"view": "advanced", "model.path": "none", "data.sets.0.name": "none", "method.kind": "lora", "method.r": "0"}
+    told = (await admin.post("/runs/new?view=advanced", data=wrong)).text
     assert "method.r" in told
     assert 'aria-invalid="true"' in told
     assert (await admin.post("/runs", data=wrong)).status_code == 422
 
 
 async def test_the_form_and_its_yaml_say_the_same(admin: httpx.AsyncClient) -> None:
-    form = {"view": "form", "show": "yaml", "model.path": "tiny", "data.sets.0.name": "a", "training.max_steps": "7"}
-    shown = (await admin.post("/runs/preflight", data=form)).text
+    form = {"view": "advanced", "model.path": "tiny", "data.sets.0.name": "a", "training.max_steps": "7"}
+    shown = (await admin.post("/runs/new?view=yaml", data=form)).text
     assert "max_steps: 7" in shown
     text = "model: tiny\ndata:\n  sets: [a]\ntraining:\n  max_steps: 7\n"
-    back = (await admin.post("/runs/preflight", data={"view": "yaml", "show": "form", "yaml": text})).text
+    back = (await admin.post("/runs/new?view=advanced", data={"view": "yaml", "yaml": text})).text
     assert 'name="training.max_steps" value="7"' in back
     broken = (await admin.post("/runs/preflight", data={"view": "yaml", "yaml": "a: [1"})).text
-    assert "line" in broken
+    assert 'data-line="1"' in broken
 
 
 async def test_a_failure_shows_a_number_and_keeps_its_trace_for_the_log(

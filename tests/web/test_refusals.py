@@ -73,7 +73,7 @@ async def test_the_recipe_of_another_gets_no_new_version(
     changed = {"name": "shared", "recipe": RECIPE | {"method": "full"}}
     assert (await member.post("/api/v1/recipes", json=changed)).status_code == 403
     form = {"view": "yaml", "yaml": "model: tiny\ndata: {sets: [a]}\n", "save_as": "shared"}
-    assert (await member.post("/runs", data=form)).status_code == 403
+    assert (await member.post("/runs/recipe", data=form)).status_code == 403
     assert (await member.get("/api/v1/recipes/shared")).json()["versions"] == 1
     assert (await admin.post("/api/v1/recipes", json=changed)).status_code == 201
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import urlencode
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Query, Request
 from sqlalchemy.orm import Session
 from starlette.responses import Response
 
@@ -17,6 +17,7 @@ from backend.core.catalog import METHODS
 from backend.core.datasets import store
 from backend.core.difference import SettingDifference, setting_differences
 from backend.core.errors import StudioError
+from backend.core.launch import held_back_prompts, pin
 from backend.core.recipe import read_recipe
 from backend.web import drafts, launching, previews, reading, repeats
 from backend.web.api.recipes import keep, one
@@ -34,6 +35,8 @@ from backend.web.shapes import BaseOut, DatasetOut, ProblemOut, RecipeOut
 router = APIRouter()
 
 LATELY = 8
+MOST_PROMPTS = 16
+Taken = Annotated[int, Query(ge=0, le=MOST_PROMPTS)]
 ROUTE = "/runs"
 
 
@@ -83,14 +86,31 @@ def _only_choices(raw: dict[str, Any], models: list[BaseOut], datasets: list[Dat
 
 
 @router.post("/runs/new")
-async def redraw(request: Request, pairs: Pairs, edge: AnEdge, view: str = "", whole: bool = False) -> Response:
-    """The same run in another view, or with other settings after a choice that changes which there are."""
+async def redraw(
+    request: Request, pairs: Pairs, edge: AnEdge, view: str = "", whole: bool = False, take: Taken = 0
+) -> Response:
+    """The same run in another view, or with other settings after a choice that changes which there are; with prompts
+    taken from rows that are held back."""
     draft = draft_from(pairs)
+    if take:
+        draft = await with_prompts(edge, draft, take)
     checked = await preflight(edge, draft, reads_rows=False)
     wanted = draft.view if draft.refusal or view not in VIEWS or "restored" in draft.fields else view
     page = await drawn(request, edge, draft, checked, view=wanted, whole=whole)
     page.headers["HX-Replace-Url"] = address(draft, wanted)
     return page
+
+
+async def with_prompts(edge: Edge, draft: Draft, count: int) -> Draft:
+    """The draft with questions of held-back rows behind its own prompts. Where there are none it stays as it is."""
+    try:
+        pinned = await edge.read(lambda session: pin(session, draft.raw))
+        asked = await asyncio.to_thread(held_back_prompts, pinned, edge.settings, count)
+    except StudioError:
+        return draft
+    own = draft.raw.get("evaluation", {})
+    prompts = [*own.get("prompts", []), *asked]
+    return replace(draft, raw={**draft.raw, "evaluation": own | {"prompts": list(dict.fromkeys(prompts))[:MOST_PROMPTS]}})
 
 
 def address(draft: Draft, view: str) -> str:
