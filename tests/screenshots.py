@@ -97,7 +97,7 @@ def look_at(target: Path, page: Page, place: Place, tour: Tour, trouble: Trouble
     """Both themes of a place: the page changes its colours as it stands, as it does when evening comes."""
     page.emulate_media(color_scheme=THEMES[0])
     answer = page.goto(tour.visit.address(place))
-    settle(page)
+    waits = settle(page)
     for theme in THEMES:
         page.emulate_media(color_scheme=theme)
         page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
@@ -107,7 +107,7 @@ def look_at(target: Path, page: Page, place: Place, tour: Tour, trouble: Trouble
         trouble.found.clear()
         if answer is None or answer.status != place.status:
             found.append(f"answered {answer and answer.status}")
-        yield name, [f"{name}: {what}" for what in [*found, *misfits(page)]]
+        yield name, [f"{name}: {what}" for what in [*found, *waits, *misfits(page)]]
 
 
 def write_sheet(album: Album) -> None:

@@ -8,29 +8,32 @@ from __future__ import annotations
 import json
 import math
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import text
+from sqlalchemy import text, update
 from sqlalchemy.orm import Session
 
 from backend.commands.client import Client
-from backend.core import journal, runs
-from backend.core.assignment import Line, LineKind, Outcome
+from backend.core import people, runs
+from backend.core.assignment import LineKind, Outcome
 from backend.core.errors import Problem
 from backend.core.models import Device, Role, Run, Worker
 from backend.web.shapes import RecipeOut
 from tests.support.models import save_base
+from tests.support.showcase import WORKER, Shipper, rich_run
 from tests.support.webs import SignedIn, Web
 
 BOX = "trainbox"
 MODEL = "tiny-qwen3"
 GIB = 1 << 30
-LEASE_SECONDS = 6 * 3600.0
+STEP_SECONDS = 7.6
 PARTS = {
     "chain": ("It skips under load.", "Measure it: past 0.75 % of wear it has to go, and the cassette often with it."),
     "brake": ("It squeals in the rain.", "Clean the rim with alcohol, toe the pads in by a millimetre, and try again."),
@@ -148,7 +151,8 @@ STORIES = (
     Story("repair-dora", 3, 0, 480, method="lora", seed=7, phase="loading"),
 )  # fmt: skip
 QUEUED = "repair-all-linear"
-LIVE, ENDED, FAILED, PAUSED = "repair-cosine", "repair-rank-32", "chats-full", "chats-lora"
+RICH = "support-r16"
+FIRST, LIVE, ENDED, FAILED, PAUSED = "repair-first", "repair-cosine", "repair-rank-32", "chats-full", "chats-lora"
 
 
 def recipe(story: Story) -> dict[str, Any]:
@@ -167,35 +171,6 @@ def recipe(story: Story) -> dict[str, Any]:
     }  # fmt: skip
 
 
-class Shipper:
-    """Stands where a supervisor stands: claims the run and ships what its trainer would have written."""
-
-    def __init__(self, session: Session, run_id: UUID) -> None:
-        self.session, self.lines, self.bytes = session, 0, 0
-        self.place = str(session.get_one(Run, run_id).place)
-        claimed = runs.claim(
-            session, worker=BOX, device="cuda:0", place=self.place, lease_seconds=LEASE_SECONDS, limits=runs.Limits(),
-            run_id=run_id,
-        )  # fmt: skip
-        assert claimed, "nobody else takes runs here"
-        self.token = claimed
-
-    def ship(self, kind: LineKind, data: Mapping[str, Any], step: int = 0, at: float = 0.0) -> None:
-        self.ship_all(kind, [(step, data)], at)
-
-    def ship_all(self, kind: LineKind, each: Sequence[tuple[int, Mapping[str, Any]]], at: float = 0.0) -> None:
-        lines = [
-            Line(n=self.lines + n, t=at, kind=kind, step=step, data=dict(data)) for n, (step, data) in enumerate(each)
-        ]
-        batch = journal.Batch(self.token.attempt, self.bytes, self.bytes + len(lines), lines)
-        origin = journal.Origin(self.place, f"runs/{self.token.run_id}/attempt-{self.token.attempt}")
-        journal.ship(self.session, self.token, batch, origin, LEASE_SECONDS)
-        self.lines, self.bytes = self.lines + len(lines), self.bytes + len(lines)
-
-    def end(self, outcome: Outcome, cause: Problem | None = None) -> None:
-        runs.reap(self.session, self.token, runs.Ending(outcome, cause), runs.Limits())
-
-
 def curve(story: Story) -> Iterator[tuple[int, dict[str, float]]]:
     """Falling, noisy and a little different for each run; one spike, as there always is."""
     draw = random.Random(story.seed)
@@ -212,6 +187,7 @@ def curve(story: Story) -> Iterator[tuple[int, dict[str, float]]]:
                 "grad_norm": round(0.6 + 1.8 * math.exp(-step / speed) + abs(draw.gauss(0, 0.09)) + spike * 3, 4),
                 "learning_rate": story.rate * warm * 0.5 * (1 + math.cos(math.pi * share)),
                 "tokens_per_second": round(draw.gauss(5210, 60), 1),
+                "memory_gib": round(min(9.4, 7.8 + step / 20) + draw.gauss(0, 0.03), 3),
             },
         )
 
@@ -258,48 +234,56 @@ def artifact(kind: str, story: Story) -> dict[str, Any]:
 
 
 def play(session: Session, run_id: UUID, story: Story) -> None:
-    """The whole story of a run, in one transaction: nobody else can take the run meanwhile."""
-    began = datetime.now(UTC).timestamp() - story.ago_minutes * 60
-    shipper = Shipper(session, run_id)
-    shipper.ship(LineKind.PHASE, {"phase": "loading", "text": "Loading the base model"}, at=began)
+    """The whole story of a run."""
+    place = str(session.get_one(Run, run_id).place)
+    shipper = Shipper(session, worker=BOX, device="cuda:0", place=place, run_id=run_id)
+    shipper.ship(LineKind.PHASE, [0], lambda _: {"phase": "loading", "text": ""})
     if story.phase == "training":
-        _train(shipper, story, began)
+        _train(shipper, story)
     if story.end == Outcome.PAUSED:
         runs.pause(session, run_id)
     if story.end is not None:
         shipper.end(story.end, story.cause)
     session.flush()
     _move_back(session, run_id, story)
+    session.commit()
 
 
-def _train(shipper: Shipper, story: Story, began: float) -> None:
-    shipper.ship(LineKind.FACTS, facts_of(story), at=began)
-    shipper.ship(LineKind.PHASE, {"phase": "training", "text": "Training"}, at=began)
-    shipper.ship(LineKind.LOG, {"level": "info", "text": f"Attention kernel: sdpa. Seed {story.seed}."}, at=began)
-    for kind, lines in ((LineKind.METRICS, curve(story)), (LineKind.METRICS, evaluations(story))):
-        shipper.ship_all(
-            kind, [(step, {"values": values, "epoch": 3 * step / story.total}) for step, values in lines], began
-        )
-    shipper.ship_all(LineKind.SAMPLE, list(samples(story)), began)
-    for step in range(80, story.steps + 1, 80):
-        saved = {"folder": f"checkpoints/checkpoint-{step}", "manifest_sha256": "0" * 64, "bytes": 139_000_000}
-        shipper.ship(LineKind.CHECKPOINT, saved, step, began)
+def _train(shipper: Shipper, story: Story) -> None:
+    began = datetime.now(UTC).timestamp() - story.ago_minutes * 60
+
+    def ship(kind: LineKind, told: Sequence[tuple[int, dict[str, Any]]]) -> None:
+        """Several lines may be of one step, so each finds its own by its turn."""
+        turns = iter([data for _, data in told])
+        shipper.ship(kind, [step for step, _ in told], lambda _: next(turns), lambda step: began + step * STEP_SECONDS)
+
+    def metrics(points: Iterator[tuple[int, dict[str, float]]]) -> list[tuple[int, dict[str, Any]]]:
+        return [(step, {"values": values, "epoch": 3 * step / story.total}) for step, values in points]
+
+    ship(LineKind.FACTS, [(0, facts_of(story))])
+    ship(LineKind.PHASE, [(0, {"phase": "training", "text": ""})])
+    ship(LineKind.LOG, [(0, {"level": "info", "text": f"Attention kernel: sdpa. Seed {story.seed}."})])
+    ship(LineKind.METRICS, metrics(curve(story)))
+    ship(LineKind.METRICS, metrics(evaluations(story)))
+    ship(LineKind.SAMPLE, list(samples(story)))
+    saved = {"manifest_sha256": "0" * 64, "bytes": 139_000_000}
+    steps = range(80, story.steps + 1, 80)
+    ship(LineKind.CHECKPOINT, [(step, saved | {"folder": f"checkpoints/checkpoint-{step}"}) for step in steps])
     if story.end == Outcome.DONE:
-        shipper.ship(LineKind.PHASE, {"phase": "exporting", "text": "Making the merged model"}, story.steps, began)
-        shipper.ship(LineKind.ARTIFACT, artifact("adapter", story), story.steps, began)
-        shipper.ship(LineKind.ARTIFACT, artifact("merged", story), story.steps, began)
+        ship(LineKind.PHASE, [(story.steps, {"phase": "exporting", "text": ""})])
+        ship(LineKind.ARTIFACT, [(story.steps, artifact(kind, story)) for kind in ("adapter", "merged")])
 
 
 def _move_back(session: Session, run_id: UUID, story: Story) -> None:
     """Times are the database's own; a story happened when it says."""
     back = timedelta(minutes=story.ago_minutes)
-    took = timedelta(seconds=max(story.steps, 1) * 7.6)
+    took = timedelta(seconds=max(story.steps, 1) * STEP_SECONDS)
     moved = {
         "runs": "created_at = created_at - :back, queued_at = queued_at - :back, started_at = started_at - :back, "
         "ended_at = ended_at - :back + :took",
-        "run_events": "at = at - :back + step * interval '7.6 seconds'",
+        "run_events": f"at = at - :back + step * interval '{STEP_SECONDS} seconds'",
         "attempts": "started_at = started_at - :back, ended_at = ended_at - :back + :took",
-        "checkpoints": "created_at = created_at - :back + step * interval '7.6 seconds'",
+        "checkpoints": f"created_at = created_at - :back + step * interval '{STEP_SECONDS} seconds'",
     }
     for table, change in moved.items():
         key = "id" if table == "runs" else "run_id"
@@ -319,8 +303,29 @@ def add_workers(session: Session, place: str) -> None:
     session.add(Device(worker="attic", name="cpu", title="CPU, 8 cores (x86_64)", memory_bytes=32 * GIB))
 
 
-def fill(web: Web, owner: SignedIn, folder: Path) -> None:
-    """Everything, so that every page has something to show."""
+@contextmanager
+def beating(web: Web) -> Iterator[None]:
+    """The workers are heard of, as long as somebody looks."""
+    over = Event()
+
+    def beat() -> None:
+        while not over.wait(5):
+            with web.session() as session:
+                heard = update(Worker).where(Worker.name.in_((BOX, WORKER))).values(seen_at=datetime.now(UTC))
+                session.execute(heard)
+                session.commit()
+
+    thread = Thread(target=beat)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def fill(web: Web, owner: SignedIn, folder: Path) -> str:
+    """Everything, so that every page has something to show. Returns the address of an invitation."""
     save_base(web.settings.folder("models") / MODEL)
     with web.client(owner.identity) as client:
         upload_all(client, folder)
@@ -334,10 +339,11 @@ def fill(web: Web, owner: SignedIn, folder: Path) -> None:
         add_workers(session, web.settings.place())
         for story in STORIES:
             play(session, ids[story.name], story)
-        session.commit()
         for story in (each for each in STORIES if each.parent):
-            session.execute(
-                text("UPDATE runs SET parent_id = :parent WHERE id = :run"),
-                {"run": ids[story.name], "parent": ids[str(story.parent)]},
-            )
+            parent = {"parent_id": ids[str(story.parent)]}
+            session.execute(update(Run).where(Run.id == ids[story.name]).values(**parent))
+        rich_run(session, RICH, owner_id=owner.identity.id)
+        guest = people.create(session, "barbara", people.NO_PASSWORD, Role.MEMBER, by=owner.identity)
+        secret = people.invite(session, guest, by=owner.identity)
         session.commit()
+    return f"/invitation?token={secret}"

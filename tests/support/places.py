@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -41,6 +41,7 @@ def run(name: str, story: str) -> Place:
     return Place(name, "/runs/{run}", f"/runs/{quote(story)}")
 
 
+NEW_RUN = f"/runs/new?dataset=bike-repair&model={gallery.MODEL}"
 PLACES = (
     Place("setup", "/setup", stage=Stage.NEW, is_signed_in=False),
     Place("signin", "/signin", stage=Stage.EMPTY, is_signed_in=False),
@@ -50,12 +51,19 @@ PLACES = (
     Place("new-run-empty", "/runs/new", stage=Stage.EMPTY),
     Place("runs-empty", "/runs", stage=Stage.EMPTY),
     Place("recipes-empty", "/recipes", stage=Stage.EMPTY),
+    Place("compare-empty", "/compare", stage=Stage.EMPTY),
+    Place("search-empty", "/search", "/search?q=nothing", stage=Stage.EMPTY),
     Place("home", "/"),
     Place("datasets", "/datasets"),
     Place("dataset", "/datasets/{name}", "/datasets/bike-repair"),
     Place("dataset-chats", "/datasets/{name}", "/datasets/workshop-chats"),
+    Place("versions", "/datasets/{name}/compare", "/datasets/bike-repair/compare?before=1&after=2"),
     Place("models", "/models"),
     Place("new-run", "/runs/new"),
+    Place("new-run-simple", "/runs/new", NEW_RUN),
+    Place("new-run-advanced", "/runs/new", f"{NEW_RUN}&view=advanced"),
+    Place("new-run-yaml", "/runs/new", f"{NEW_RUN}&view=yaml"),
+    Place("new-run-stop", "/runs/new", f"{NEW_RUN}&view=advanced&training.learning_rate=-1"),
     Place("new-run-clone", "/runs/new", f"/runs/new?clone={gallery.ENDED}"),
     Place("runs", "/runs"),
     run("run-live", gallery.LIVE),
@@ -63,9 +71,20 @@ PLACES = (
     run("run-failed", gallery.FAILED),
     run("run-paused", gallery.PAUSED),
     run("run-queued", gallery.QUEUED),
+    run("run-rich", gallery.RICH),
+    Place("compare", "/compare", f"/compare?run={gallery.ENDED}&run={gallery.FIRST}&run={gallery.LIVE}"),
     Place("recipes", "/recipes"),
-    Place("people", "/people"),
+    Place("recipe", "/recipes/{recipe}", "/recipes/mechanic"),
+    Place("search", "/search", "/search?q=repair"),
     Place("settings", "/settings"),
+    Place("settings-you", "/settings/you"),
+    Place("settings-sessions", "/settings/sessions"),
+    Place("settings-tokens", "/settings/tokens"),
+    Place("settings-people", "/settings/people"),
+    Place("settings-workers", "/settings/workers"),
+    Place("settings-storage", "/settings/storage"),
+    Place("settings-audit", "/settings/audit"),
+    Place("invitation", "/invitation", is_signed_in=False),
     Place("help", "/help"),
     Place("api-docs", "/api/docs"),
     Place("error", "/runs/{run}", "/runs/nothing-of-that-name", status=404),
@@ -73,10 +92,17 @@ PLACES = (
 
 NO_PAGES = {
     "/healthz": "says that the process lives",
+    "/people": "leads to the people among the settings",
     "/datasets/{name}/preview": "a part of the data set's page",
+    "/datasets/{name}/measured": "a part of the data set's page",
+    "/datasets/{name}/verdict": "a part of the data set's page",
+    "/datasets/{name}/quality": "a part of the data set's page",
+    "/runs/new/row": "a part of the form of a new run",
     "/runs/{run}/status": "a part of the run's page",
     "/runs/{run}/artifacts": "a part of the run's page",
     "/runs/{run}/history": "a part of the run's page",
+    "/runs/{run}/log": "a part of the run's page",
+    "/runs/{run}/note": "a part of the run's page",
 }
 """What else answers to GET outside of the API, and why nobody looks at it."""
 
@@ -87,7 +113,8 @@ class Visit:
 
     stage: Stage
     web: Web
-    setup_link: str
+    links: Mapping[str, str]
+    """Addresses that hold a secret, by route."""
     who: SignedIn | None = None
 
     @property
@@ -95,17 +122,18 @@ class Visit:
         return [place for place in PLACES if place.stage == self.stage]
 
     def address(self, place: Place) -> str:
-        return self.setup_link if place.route == "/setup" else place.address
+        return self.links.get(place.route) or place.address
 
 
 def visits(web: Web, folder: Path, stages: Collection[Stage] = tuple(Stage)) -> Iterator[Visit]:
     """The same studio before anybody is there, while it is empty, and when it has been worked in. `folder` is for files."""
     with web.session() as session:
-        link = people.setup_link(session, web.settings.folder("run")) or ""
+        links = {"/setup": people.setup_link(session, web.settings.folder("run")) or ""}
         session.commit()
-    yield Visit(Stage.NEW, web, link)
+    yield Visit(Stage.NEW, web, links)
     ada = web.sign_in("ada")
-    yield Visit(Stage.EMPTY, web, link, ada)
+    yield Visit(Stage.EMPTY, web, links, ada)
     if Stage.FULL in stages:
-        gallery.fill(web, ada, folder)
-        yield Visit(Stage.FULL, web, link, ada)
+        links["/invitation"] = gallery.fill(web, ada, folder)
+        with gallery.beating(web):
+            yield Visit(Stage.FULL, web, links, ada)

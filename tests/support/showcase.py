@@ -35,6 +35,8 @@ MODEL = {
     "chat_template": True,
 }
 STEP_SECONDS = 2.9
+LEASE_SECONDS = 3600.0
+"""Nobody renews it."""
 BEST_STEP = 420
 CHANGED_AT, CHANGED_RATE = 301, 1.5e-4
 PROMPTS = (
@@ -70,12 +72,28 @@ SAMPLE_STEPS = (0, 240, 420, 600)
 
 
 class Shipper:
-    """Stands where a supervisor stands: claims a run and ships what its trainer would have written."""
+    """Stands where a supervisor stands: claims a run, this one or the oldest, and ships what its trainer would have written."""
 
-    def __init__(self, session: Session, *, worker: str = "box", device: str = "cpu", place: str = "here") -> None:
+    def __init__(
+        self,
+        session: Session,
+        *,
+        worker: str = "box",
+        device: str = "cpu",
+        place: str = "here",
+        run_id: UUID | None = None,
+    ) -> None:
         self.session, self.lines, self.bytes = session, 0, 0
         self.place = place
-        claimed = runs.claim(session, worker=worker, device=device, place=place, lease_seconds=60, limits=runs.Limits())
+        claimed = runs.claim(
+            session,
+            worker=worker,
+            device=device,
+            place=place,
+            lease_seconds=LEASE_SECONDS,
+            limits=runs.Limits(),
+            run_id=run_id,
+        )
         assert claimed
         self.token = claimed
         session.commit()
@@ -93,7 +111,7 @@ class Shipper:
         ]
         batch = journal.Batch(self.token.attempt, self.bytes, self.bytes + len(lines), lines)
         origin = journal.Origin(self.place, f"runs/x/attempt-{self.token.attempt}")
-        journal.ship(self.session, self.token, batch, origin, 60)
+        journal.ship(self.session, self.token, batch, origin, LEASE_SECONDS)
         self.session.commit()
         self.lines += len(lines)
         self.bytes += len(lines)

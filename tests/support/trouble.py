@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
 
 from playwright.sync_api import BrowserContext, ConsoleMessage, Page, Request, Response
@@ -55,11 +56,13 @@ MISFITS = """
 }
 """
 
-SETTLED = """
-() => document.readyState === "complete"
-  && !document.querySelector(".htmx-request, [aria-busy=true]")
-  && [...document.querySelectorAll("[data-chart]")].every((chart) => chart.dataset.points !== undefined)
+UNSETTLED = """
+() => [
+  ...document.querySelectorAll(".htmx-request, [aria-busy=true]"),
+  ...[...document.querySelectorAll("[data-chart]")].filter((chart) => chart.dataset.points === undefined),
+].map((each) => `<${each.localName} ${each.id || each.className}> still waits`)
 """
+PATIENCE_SECONDS = 15
 
 
 @dataclass
@@ -95,7 +98,10 @@ def misfits(page: Page) -> list[str]:
     return found
 
 
-def settle(page: Page) -> None:
-    """Wait until the page has everything that it loads."""
-    page.wait_for_function(SETTLED, timeout=20_000)
+def settle(page: Page) -> list[str]:
+    """Wait until the page has everything that it loads. Returns what it still waits for after a long while."""
     page.evaluate("() => document.fonts.ready.then(() => undefined)")
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while (found := page.evaluate(UNSETTLED)) and time.monotonic() < deadline:
+        page.wait_for_timeout(50)
+    return list(found)

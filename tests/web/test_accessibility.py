@@ -79,7 +79,7 @@ def look_at(page: Page, address: str) -> Seen:
     """Everything in the light, and in the dark what may differ there."""
     page.emulate_media(color_scheme="light")
     page.goto(address)
-    settle(page)
+    assert settle(page) == [], address
     light = page.evaluate(RUN_AXE, [])
     page.emulate_media(color_scheme="dark")
     dark = page.evaluate(RUN_AXE, ["color-contrast", "link-in-text-block"])

@@ -1,0 +1,79 @@
+"""Curves as a page paints them and as Postgres holds them."""
+
+from __future__ import annotations
+
+import re
+
+from playwright.sync_api import Page, expect
+from sqlalchemy import create_engine, func, select
+
+from backend.core.db import driver_url
+from backend.core.models import Point, Run
+from backend.embedded.postgres import Postgres
+from tests.support.studios import Studio
+
+CHARTS = ("loss eval_loss", "grad_norm", "learning_rate")
+Curves = dict[str, list[tuple[int, float]]]
+
+
+def points_reach(page: Page, count: int, *, seconds: float = 60) -> None:
+    """Wait until the main chart holds so many points or more."""
+    page.wait_for_function(
+        "([chart, count]) => Number(document.querySelector(`[data-chart='${chart}']`)?.dataset.points ?? 0) >= count",
+        arg=[CHARTS[0], count],
+        timeout=seconds * 1000,
+    )
+
+
+def painted(page: Page) -> Curves:
+    """Every point of every curve, from the tables that stand for the charts."""
+    curves: Curves = {}
+    for chart in CHARTS:
+        table = page.locator(f'[data-chart="{chart}"] .twin')
+        if table.get_attribute("open") is None:
+            table.locator("summary").click()
+        lines = table.locator("tbody tr")
+        expect(lines).not_to_have_count(0)  # the table is filled once it is open
+        rows = lines.evaluate_all("lines => lines.map((line) => [...line.cells].map((cell) => cell.dataset.value))")
+        for column, name in enumerate(chart.split(), start=1):
+            curves[name] = [(int(row[0]), float(row[column])) for row in rows if row[column]]
+    return curves
+
+
+def stored(studio: Studio, run: str) -> Curves:
+    """The same curves as Postgres holds them."""
+    engine = create_engine(driver_url(Postgres(studio.home).url))
+    names = [name for chart in CHARTS for name in chart.split()]
+    with engine.connect() as connection:
+        query = select(Point.name, Point.step, Point.value).join(Run, Run.id == Point.run_id).where(Run.name == run)
+        rows = connection.execute(query.order_by(Point.step)).all()
+    engine.dispose()
+    return {name: [(step, value) for each, step, value in rows if each == name] for name in names}
+
+
+def stored_steps(studio: Studio, run: str) -> int:
+    """How many losses Postgres holds now."""
+    engine = create_engine(driver_url(Postgres(studio.home).url))
+    with engine.connect() as connection:
+        query = select(func.count()).select_from(Point).join(Run, Run.id == Point.run_id)
+        count = connection.execute(query.where(Run.name == run, Point.name == "loss")).scalar_one()
+    engine.dispose()
+    return int(count)
+
+
+def assert_stored(curves: Curves, studio: Studio, run: str, *, is_whole: bool) -> None:
+    """What is painted is stored, to the last digit; `is_whole`: and nothing more is."""
+    for name, points in stored(studio, run).items():
+        ours = curves[name]
+        last = ours[-1][0] if ours else 0
+        assert ours == [point for point in points if is_whole or point[0] <= last], name
+
+
+def assert_continues(curves: Curves, before: Curves) -> None:
+    for name, points in before.items():
+        assert curves[name][: len(points)] == points, f"{name} after a reload"
+
+
+def marks(page: Page) -> str:
+    """The steps that the main chart marks."""
+    return re.sub(r"\s+", " ", page.locator(f'[data-chart="{CHARTS[0]}"]').get_attribute("data-marks") or "none")
