@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
 from typing import Annotated
@@ -24,15 +25,26 @@ def add(
     file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, readable=True)],
     name: Annotated[str, typer.Option(help="What it is called; the file's name by default.")] = "",
     format: Annotated[str, typer.Option(help="The shape of the rows, where the guess is wrong.")] = "",
+    column: Annotated[
+        list[str] | None, typer.Option(help="ROLE=COLUMN: which column plays which role of the shape; again for each.")
+    ] = None,
     skip_bad_rows: Annotated[bool, typer.Option("--skip-bad-rows", help="Leave out rows with problems.")] = False,
 ) -> None:
     """Send FILE as a new data set, or as the next version of one."""
     options = {"format": format} if format else {}
+    options |= {"columns": json.dumps(columns_of(column))} if column else {}
     options |= {"skip_bad_rows": "true"} if skip_bad_rows else {}
     with connect() as client:
         added = send(client, name or plain_name(file), file, **options)
     version = added.version
     typer.echo(f"{added.name}, version {version.number}: {version.rows:,} rows of {version.kind} ({version.format}).")
+
+
+def columns_of(pairs: list[str]) -> dict[str, str]:
+    """`["output=Answer"]` → `{"output": "Answer"}`. Raises `BadParameter`."""
+    if missing := [pair for pair in pairs if "=" not in pair]:
+        raise typer.BadParameter(f"{missing[0]!r} is no ROLE=COLUMN, such as output=Answer.")
+    return dict(pair.split("=", 1) for pair in pairs)
 
 
 def plain_name(file: Path) -> str:

@@ -138,8 +138,8 @@ export class Arrival {
       if (!signal.aborted) this.showLooks(looks);
     } catch (error) {
       if (signal.aborted) return;
-      if (error instanceof Refused || error instanceof Unreadable) this.refuse(error);
-      else this.enter("ready"); // the server is away: what it is will be seen once it is there
+      if (isFinal(error)) this.refuse(error);
+      else this.enter("ready"); // the server is away or busy: what it is will be seen once it is there
     }
   }
 
@@ -228,7 +228,7 @@ export class Arrival {
     if (!first || this.pace.length < 2) return [];
     const rate = (sent - first[1]) / ((performance.now() - first[0]) / 1000);
     if (rate <= 0) return [];
-    const left = word("left", { time: duration((this.file.size - sent) / rate) });
+    const left = word("left_upload", { time: duration((this.file.size - sent) / rate) });
     return [word("a_second", { rate: size(rate) }), sent < this.file.size ? left : ""];
   }
 
@@ -344,6 +344,10 @@ export class Arrival {
     this.enter("refused");
   }
 }
+
+/** Whether sending the file would end no better than looking at it did. */
+const isFinal = (error: unknown) =>
+  error instanceof Unreadable || (error instanceof Refused && error.status < 500 && !error.code.startsWith("limited."));
 
 function problemLine({ where, message, hint }: { where?: string; message: string; hint?: string }): HTMLElement {
   const line = document.createElement("li");

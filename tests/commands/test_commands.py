@@ -110,6 +110,15 @@ def test_a_file_with_bad_rows_is_refused_by_row(studio: Studio, tmp_path: Path) 
     assert "row 2" in done.stderr
 
 
+def test_columns_are_given_their_roles(studio: Studio, tmp_path: Path) -> None:
+    file = tmp_path / "fragen.csv"
+    file.write_text("Frage,Antwort\nWer jagt?,Die Eule.\n")
+    roles = ("--format", "prompt_completion", "--column", "prompt=Frage", "--column", "completion=Antwort")
+    assert "fragen, version 1: 1 rows of messages" in studio.command("dataset", "add", file, *roles).stdout
+    refused = studio.command("dataset", "add", file, "--column", "Frage", check=False)
+    assert "no ROLE=COLUMN" in refused.stderr
+
+
 def test_models_are_listed_for_people_and_for_programs(studio: Studio, tiny_base: Path) -> None:
     assert tiny_base.name in studio.command("model", "list").stdout
     assert json.loads(studio.command("model", "list", "--json").stdout)[0]["path"] == tiny_base.name

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,12 +13,23 @@ from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from backend.core.assignment import LineKind
-from backend.core.models import DatasetVersion, Point, Role, Run
+from backend.core.models import Point, Role, Run
 from backend.core.settings import Settings
 from tests.support.showcase import Shipper
 from tests.web.conftest import account, queued_run
 
-PAGES = ("/", "/datasets", "/models", "/runs", "/runs/new", "/recipes", "/settings/people", "/settings", "/help", "/api/docs")
+PAGES = (
+    "/",
+    "/datasets",
+    "/models",
+    "/runs",
+    "/runs/new",
+    "/recipes",
+    "/settings/people",
+    "/settings",
+    "/help",
+    "/api/docs",
+)
 WATCH_PAGE = """
   window.violations = [];
   document.addEventListener("securitypolicyviolation", (event) => violations.push(event.violatedDirective + " " + event.sample));
@@ -251,9 +260,9 @@ def test_a_file_becomes_a_data_set_and_its_learned_tokens_are_inked(
     expect(page.locator("[data-as]")).to_have_value("owls")
     page.click("[data-send]")
     page.wait_for_url("**/datasets/owls")
-    expect(page.locator("#preview .tokens")).to_have_count(3, timeout=30_000)
-    first = page.locator("#preview .tokens").first
-    assert "".join(first.locator("i").all_inner_texts()) == "The owl."
+    expect(page.locator("#preview .ink .inked")).to_have_count(3, timeout=30_000)
+    first = page.locator("#preview .sample").first
+    assert "".join(first.locator(".ink i").all_inner_texts()) == "The owl."
     expect(first.locator(".stamp.inked")).to_have_text("<|im_end|>")
 
 
