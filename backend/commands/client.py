@@ -22,6 +22,7 @@ from backend.web.shapes import (
     DatasetDetailOut,
     DatasetOut,
     EventOut,
+    HubModelOut,
     Listing,
     OperationOut,
     RunDetailOut,
@@ -129,6 +130,12 @@ class Client:
 
     def models(self) -> list[BaseOut]:
         return self.ask(list[BaseOut], "GET", "/models")
+
+    def hub_models(self, words: str) -> list[HubModelOut]:
+        return self.ask(list[HubModelOut], "GET", "/models/search", params={"q": words})
+
+    def download_model(self, hub_id: str) -> OperationOut:
+        return self.ask(OperationOut, "POST", "/models/download", json={"id": hub_id})
 
     # ---- runs --------------------------------------------------------------------------------------------------------
 

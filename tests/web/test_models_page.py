@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,10 @@ import httpx
 import pytest
 from sqlalchemy import select
 from sqlalchemy.orm import Session
+from typer.testing import CliRunner
 
+from backend.commands.access import make_token
+from backend.commands.model import app as commands
 from backend.core import hub
 from backend.core.models import Device, Operation, Worker
 from backend.core.settings import Settings
@@ -154,3 +158,18 @@ async def test_a_gated_model_leads_to_its_terms(member: httpx.AsyncClient, shelf
     assert "Accept its terms" in (await member.get("/models?q=tiny-base")).text
     refused = await member.post("/api/v1/models/download", json={"id": "owls/tiny-base"})
     assert (refused.status_code, refused.json()["error"]["code"]) == (403, "model.gated")
+
+
+def test_the_command_line_searches_the_hub_and_fetches_a_model(
+    served: str, here: Settings, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STUDIO_URL", served)
+    monkeypatch.setenv("STUDIO_TOKEN", make_token(here.database_url))
+    typed = CliRunner()
+    found = typed.invoke(commands, ["search", "tiny", "--json"])
+    assert [each["id"] for each in json.loads(found.stdout)] == ["owls/tiny-instruct", "owls/tiny-base"]
+    assert "owls/tiny-base is here." in typed.invoke(commands, ["add", "owls/tiny-base"]).stdout
+    assert session.scalars(select(Operation)).one().state == "succeeded"
+    refused = typed.invoke(commands, ["add", "owls/none"])
+    assert refused.exit_code != 0
+    assert "no model “owls/none”" in str(refused.exception)
