@@ -8,13 +8,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from backend.core.catalog import METHODS
 from backend.core.errors import Problem
 from backend.core.forecast import Accelerator, Need, Steps, needs, with_method
-from backend.core.memory import Shape, most_rows
-from backend.core.recipe import Recipe, every
+from backend.core.memory import Shape, most_rows, recomputes
+from backend.core.recipe import Recipe, every, figure
 
 GIB = 1 << 30
 ROWS_A_RANK = 300
@@ -22,6 +23,8 @@ ROWS_A_RANK = 300
 MANY_PASSES, FEW_STEPS, FEW_HELD_BACK, PACKED_STEPS = 3, 30, 20, 100
 RATE_TOO_HIGH, RATE_TOO_LOW = 5.0, 0.1
 SCALES_TOO_FAR = 8
+WAYS = 3
+BATCH, BATCHES = "per_device_train_batch_size", "gradient_accumulation_steps"
 
 
 @dataclass(frozen=True)
@@ -85,36 +88,40 @@ def memory(at: Situation) -> Iterator[Advice]:
 
 
 def ways_to_fit(at: Situation, kind: Accelerator) -> Iterator[Remedy]:
-    """Changes that make it fit, each by itself, with what it would take then."""
+    """Fewer rows at once, then recomputing, then another method: each with as many rows as fit then, and what it takes."""
+    offers = ((False, False), (False, True), (True, False), (True, True))
+    found = (_way(at, kind, quantised=quantised, recomputed=recomputed) for quantised, recomputed in offers)
+    yield from islice(filter(None, found), WAYS)
+
+
+def _way(at: Situation, kind: Accelerator, *, quantised: bool, recomputed: bool) -> Remedy | None:
+    """The remedy of these changes, where they are changes and make it fit."""
     assert at.shape is not None
-    rows = most_rows(at.shape, at.recipe, kind.memory_bytes, longest=at.longest, on_cpu=kind.on_cpu)
-    now = at.recipe.training.per_device_train_batch_size
-    if 0 < rows < now:
+    is_quantised, is_recomputed = at.recipe.method.kind == "qlora", recomputes(at.recipe.training, on_cpu=kind.on_cpu)
+    if (quantised and is_quantised) or (recomputed and is_recomputed):
+        return None
+    changed = with_method(at.recipe, METHODS[0]()) if quantised else at.recipe
+    settings, said = ({"method.kind": "qlora"}, [METHODS[0].title]) if quantised else ({}, [])
+    if recomputed:
+        changed = with_training(changed, gradient_checkpointing=True)
+        settings, said = settings | {"training.gradient_checkpointing": "true"}, [*said, "gradient_checkpointing"]
+    rows = most_rows(at.shape, changed, kind.memory_bytes, longest=at.longest, on_cpu=kind.on_cpu)
+    if rows == 0:
+        return None
+    if rows < at.recipe.training.per_device_train_batch_size:
         batches = max(1, math.ceil(at.steps.rows / rows))
-        yield from _way(at, kind, {"per_device_train_batch_size": rows, "gradient_accumulation_steps": batches})
-    if at.recipe.training.gradient_checkpointing is False:
-        yield from _way(at, kind, {"gradient_checkpointing": True})
-    if at.recipe.method.kind != "qlora":
-        other = with_method(at.recipe, METHODS[0]())
-        need = needs(other, at.shape, [kind], longest=at.longest)[0]
-        if need.verdict != "too_big":
-            words = f"Use {METHODS[0].title}: {need.footprint.total / GIB:.1f} GiB"
-            yield Remedy(words, {"method.kind": METHODS[0].model_fields["kind"].default})
+        changed = with_training(changed, per_device_train_batch_size=rows)
+        settings = settings | {f"training.{BATCH}": str(rows), f"training.{BATCHES}": str(batches)}
+        said = [*said, f"{rows} × {batches}"]
+    if not settings:
+        return None
+    size = f"{needs(changed, at.shape, [kind], longest=at.longest)[0].footprint.total / GIB:.1f} GiB"
+    words = f"Use {', '.join(said)}: {size}"
+    return Remedy(words, settings)
 
 
-def _way(at: Situation, kind: Accelerator, changes: Mapping[str, Any]) -> Iterator[Remedy]:
-    assert at.shape is not None
-    changed = at.recipe.model_copy(update={"training": at.recipe.training.model_copy(update=dict(changes))})
-    need = needs(changed, at.shape, [kind], longest=at.longest)[0]
-    if need.verdict == "too_big":
-        return
-    size = f"{need.footprint.total / GIB:.1f} GiB"
-    if "gradient_checkpointing" in changes:
-        words = f"Recompute activations: {size}"
-    else:
-        rows, batches = changes["per_device_train_batch_size"], changes["gradient_accumulation_steps"]
-        words = f"{rows} rows at once, {batches} batches a step: {size}"
-    yield Remedy(words, {f"training.{name}": str(value).lower() for name, value in changes.items()})
+def with_training(recipe: Recipe, **changes: Any) -> Recipe:
+    return recipe.model_copy(update={"training": recipe.training.model_copy(update=changes)})
 
 
 def disk(at: Situation) -> Iterator[Advice]:
@@ -131,14 +138,16 @@ def disk(at: Situation) -> Iterator[Advice]:
 def rate(at: Situation) -> Iterator[Advice]:
     """A learning rate far from what the method learns well with."""
     usual, given = at.recipe.method.learning_rate, at.recipe.training.learning_rate
-    remedy = Remedy(f"Use {usual:g}", {"training.learning_rate": f"{usual:g}"})
+    remedy = Remedy(f"Use {figure(usual)}", {"training.learning_rate": f"{figure(usual)}"})
     title = at.recipe.method.title
     if given > usual * RATE_TOO_HIGH:
         times = f"{given / usual:.0f}"
-        words = f"A learning rate of {given:g} is {times} times what {title} learns well with: the loss may leap."
+        words = f"A learning rate of {figure(given)} is {times} times what {title} learns well with: the loss may leap."
         yield Advice(Problem("advice.rate_high", words, "training.learning_rate"), False, (remedy,))
     elif given < usual * RATE_TOO_LOW:
-        words = f"A learning rate of {given:g} is under a tenth of what {title} learns well with: little may change."
+        words = (
+            f"A learning rate of {figure(given)} is under a tenth of what {title} learns well with: little may change."
+        )
         yield Advice(Problem("advice.rate_low", words, "training.learning_rate"), False, (remedy,))
 
 

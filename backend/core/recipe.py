@@ -22,6 +22,7 @@ from backend.core.strict import Strict, problems_of
 
 Auto = Literal["auto"]
 Steps = Annotated[int, Field(ge=1, le=10_000_000)]
+SMALL = 1e-3
 NAME = re.compile(r"[^\W_][\w .+-]{0,79}")
 """Names of data sets, recipes and runs: letters of any script, digits, space and `_ . + -`, at most 80, none leading."""
 
@@ -400,6 +401,14 @@ def resolve(recipe: Recipe, *, train_rows: int, context_length: int | None) -> R
             "data": data.model_copy(update={"max_length": max_length}),
         }
     )
+
+
+def figure(value: float) -> str:
+    """As people write it: `2e-4`, `0.03`, `2`."""
+    if value == 0 or abs(value) >= SMALL:
+        return f"{value:.12g}"
+    mantissa, _, exponent = f"{value:.11e}".partition("e")
+    return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
 
 
 def every(setting: int | Auto, total_steps: int, times: int) -> int:

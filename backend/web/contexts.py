@@ -399,6 +399,15 @@ class Preflight:
     def stops(self) -> bool:
         return bool(self.error or self.problems)
 
+    @property
+    def places(self) -> list[str]:
+        """Every setting that something is said of."""
+        own = [each.where or "" for each in self.problems]
+        if self.prospect is None:
+            return own
+        findings = (each.problem for each in self.prospect.advice)
+        return own + [each.where for each in (*self.prospect.notes, *findings)]
+
 
 @dataclass(frozen=True)
 class Form:

@@ -184,7 +184,7 @@ def line_of(where: str, draft: Draft) -> int | None:
     return draft.lines.get(path) if path else None
 
 
-def lines_of(problems: Iterable[ProblemOut], draft: Draft) -> dict[str, int]:
-    """The lines of everything that these name."""
-    found = ((each.where, line_of(each.where, draft)) for each in problems if each.where)
+def lines_of(places: Iterable[str], draft: Draft) -> dict[str, int]:
+    """The lines of those places that stand in the text."""
+    found = ((where, line_of(where, draft)) for where in places if where)
     return {where: line for where, line in found if line}

@@ -15,7 +15,7 @@ from pydantic.fields import FieldInfo
 from backend.core.catalog import METHODS
 from backend.core.errors import Problem
 from backend.core.methods.base import Method
-from backend.core.recipe import Recipe
+from backend.core.recipe import Recipe, figure
 from backend.core.strict import models_in
 
 Kind = Literal["group", "number", "text", "texts", "names", "sets", "check", "choice"]
@@ -26,7 +26,6 @@ OPEN_LISTS: dict[str, Kind] = {"evaluation.prompts": "texts", "data.sets": "sets
 
 TEXTS = ("name", "path", "revision", "prompts")
 """Settings that stay text even where they look like numbers."""
-SMALL = 1e-3
 LARGE = 1e5
 """An upper bound from here on only guards against slips, and is not worth a person's attention."""
 NUMBER = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?")
@@ -217,14 +216,8 @@ def text_of(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, float):
-        return f"{value:.12g}" if value == 0 or abs(value) >= SMALL else _as_power(value)
+        return figure(value)
     return ", ".join(map(text_of, value)) if isinstance(value, list | tuple) else str(value)
-
-
-def _as_power(value: float) -> str:
-    """`2e-4`, as people write learning rates."""
-    mantissa, _, exponent = f"{value:.11e}".partition("e")
-    return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
 
 
 def _error_at(name: str, errors: Mapping[str, str]) -> str:

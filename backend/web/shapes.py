@@ -459,6 +459,30 @@ class RunDetailOut(RunOut):
     )
 
 
+class NeedOut(Out):
+    """About how much memory and time the run takes on one kind of accelerator, by closed formulas."""
+
+    title: str = Field(examples=["NVIDIA GeForce RTX 4090"])
+    workers: list[str] = Field(description="The worker of each such accelerator.")
+    memory_bytes: int
+    needed_bytes: int
+    parts: dict[str, int] = Field(description="Bytes for weights, gradients, optimizer, activations and overhead.")
+    verdict: Literal["fits", "tight", "too_big"]
+    seconds: float | None = Field(None, description="Null where nothing can be said honestly.")
+
+
+class RemedyOut(Out):
+    words: str = Field(examples=["Use 16"])
+    settings: dict[str, str] = Field(examples=[{"method.r": "16"}], description="The settings that it changes.")
+
+
+class AdviceOut(ProblemOut):
+    """A warning. It stops nothing; a serious one will most likely end the run."""
+
+    is_serious: bool
+    remedies: list[RemedyOut]
+
+
 class PreflightOut(Out):
     """What would happen if this recipe were launched now. With `problems` it would be refused."""
 
@@ -468,6 +492,11 @@ class PreflightOut(Out):
     report: Json | None = Field(None, description="Rows, tokens, trained tokens, lengths.")
     steps: Json | None = Field(None, examples=[{"total": 240, "per_epoch": 120, "rows": 8}])
     facts: Json = Field(description="What the tokenizer was given: the template's source, added tokens.")
+    needs: list[NeedOut] = Field(description="Memory and time on the accelerators that are here.")
+    tokens_read: int | None = Field(None, description="Over the whole run.")
+    tokens_learned: int | None = None
+    disk_bytes: int | None = Field(None, description="Checkpoints, adapter and merged model.")
+    advice: list[AdviceOut] = Field(description="What experience warns of.")
 
 
 class EventOut(Out):

@@ -110,7 +110,9 @@ async def with_prompts(edge: Edge, draft: Draft, count: int) -> Draft:
         return draft
     own = draft.raw.get("evaluation", {})
     prompts = [*own.get("prompts", []), *asked]
-    return replace(draft, raw={**draft.raw, "evaluation": own | {"prompts": list(dict.fromkeys(prompts))[:MOST_PROMPTS]}})
+    return replace(
+        draft, raw={**draft.raw, "evaluation": own | {"prompts": list(dict.fromkeys(prompts))[:MOST_PROMPTS]}}
+    )
 
 
 def address(draft: Draft, view: str) -> str:
@@ -202,6 +204,8 @@ async def drawn(
 ) -> Response:
     models = await asyncio.to_thread(previews.base_outs, edge.settings) if models is None else models
     form = form_of(draft, view if view in VIEWS else draft.view, checked.problems, whole=whole)
+    if form.view == "yaml":
+        checked = replace(checked, lines=drafts.lines_of(checked.places, drafts.read(replace(draft, yaml=form.yaml))))
 
     def work(session: Session) -> NewRunPage:
         known = reading.recipe_outs(session)
@@ -251,13 +255,14 @@ async def preflight(edge: Edge, draft: Draft, *, reads_rows: bool) -> Preflight:
 
 def told(prospect: Prospect, draft: Draft) -> Preflight:
     problems = [ProblemOut.model_validate(problem) for problem in prospect.problems]
-    findings = [ProblemOut.model_validate(each.problem) for each in prospect.advice]
-    notes = [ProblemOut.model_validate(note) for note in prospect.notes]
-    return Preflight(prospect, problems=problems, lines=drafts.lines_of([*problems, *findings, *notes], draft))
+    checked = Preflight(prospect, problems=problems)
+    return replace(checked, lines=drafts.lines_of(checked.places, draft))
 
 
 def refused(error: StudioError, draft: Draft) -> Preflight:
     """An error that names its place stands in the list of problems, beside the place."""
     problems = [ProblemOut.model_validate(problem) for problem in refusal(error)]
     whole = problem_out(error) if error.problems or not problems else None
-    return Preflight(error=whole, problems=problems, lines=drafts.lines_of(problems, draft))
+    return Preflight(
+        error=whole, problems=problems, lines=drafts.lines_of([each.where or "" for each in problems], draft)
+    )
