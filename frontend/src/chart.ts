@@ -357,10 +357,11 @@ export class Chart {
   private moveCursor(way: number): void {
     const xs = this.plot.data[0];
     const { min = 0, max = 1 } = this.plot.scales.x as { min?: number; max?: number };
-    const here = this.plot.cursor.idx ?? (way > 0 ? -1 : xs.length);
-    const at = Math.min(xs.length - 1, Math.max(0, here + way));
-    const x = xs[at];
-    if (x === undefined || x < min || x > max) return;
+    const left = xs.findIndex((x) => x >= min);
+    const right = xs.findLastIndex((x) => x <= max);
+    const here = this.plot.cursor.idx ?? (way > 0 ? left - 1 : right + 1);
+    const x = xs[Math.min(right, Math.max(left, here + way))];
+    if (x === undefined) return;
     for (const { plot } of charts) plot.setCursor({ left: plot.valToPos(x, "x"), top: 10 });
     announce([tell(view.axis, x), ...this.strands.map((strand) => this.spoken(strand, x))].join(", "));
   }
@@ -452,7 +453,7 @@ export class Chart {
   }
 
   private tell(): void {
-    this.read(undefined);
+    this.read(this.plot.cursor.idx ?? undefined);
     this.figure.dataset.points = String(this.size);
     const odd = this.strands.map(({ curve }) => curve.firstOdd).find((step) => step !== undefined);
     const warning = this.figure.querySelector<HTMLElement>("[data-odd]");

@@ -21,6 +21,7 @@ export class Overview {
     inner.append(this.path);
     strip.append(this.frame, this.rect, inner, ...this.grips);
     strip.addEventListener("pointerdown", (event) => this.grab(event));
+    strip.addEventListener("mousedown", (event) => event.preventDefault()); // else it selects text, and then drags that
     strip.addEventListener("dblclick", () => ask(undefined));
   }
 
@@ -48,12 +49,13 @@ export class Overview {
 
   private grab(event: PointerEvent): void {
     const start = this.at(event);
-    const [from, to] = this.window ?? this.extent;
+    const window = this.window;
+    const [from, to] = window ?? this.extent;
     const reach = (EDGE_PX / this.strip.clientWidth) * (this.extent[1] - this.extent[0]);
     const move = (now: number): Window => {
       if (Math.abs(start - from) < reach) return [Math.min(now, to), Math.max(now, to)];
       if (Math.abs(start - to) < reach) return [Math.min(from, now), Math.max(from, now)];
-      if (this.window && start > from && start < to) return this.moved(from, to, now - start);
+      if (window && start > from && start < to) return this.moved(from, to, now - start);
       return [Math.min(start, now), Math.max(start, now)];
     };
     const over = new AbortController();

@@ -88,7 +88,7 @@ export function openTools(ready: (axis: AxisKind) => Promise<boolean>): void {
   if (!tools) return;
   tools.hidden = false;
   const slider = find<HTMLInputElement>("[data-smoothing]", tools)!;
-  const log = find<HTMLInputElement>("[data-log]", tools)!;
+  const log = find<HTMLInputElement>("[data-log-scale]", tools)!;
   const kept = JSON.parse(localStorage.getItem("charts") ?? "{}") as Partial<View>;
   slider.value = String(kept.smoothing ?? slider.value);
   log.checked = kept.log ?? false;
@@ -116,5 +116,5 @@ export function openTools(ready: (axis: AxisKind) => Promise<boolean>): void {
     if (axis) void turnTo(axis as AxisKind);
   });
   const wanted = new URLSearchParams(location.search).get("axis");
-  if (wanted === "pass" || wanted === "time") void turnTo(wanted);
+  if (wanted === "pass" || wanted === "time" || wanted === "tokens") void turnTo(wanted);
 }

@@ -190,6 +190,7 @@ def rich_run(
         _finish(shipper, course, ends, cause)
     _move_back(session, run, begun)
     session.refresh(run)
+    session.commit()
     return run, shipper
 
 
