@@ -42,7 +42,7 @@ MAX_ROWS = 1_000_000
 """A larger data set is measured by its first rows, and `Lengths.rows_in_all` says so."""
 MAX_BYTES, CACHE_BYTES = 256 << 20, 1 << 30
 MEASURE_SECONDS = 3600
-BARS = 24
+BARS = 32
 TOKENIZER_FILES = ("*.json", "*.jinja", "*.model", "*.txt")
 
 REFUSED, ENDLESS, CONTROL = 1, 2, 4

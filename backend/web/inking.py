@@ -43,11 +43,14 @@ class Token:
     text: str
     kind: Kind
     special: bool
+    goes_on: bool = False
+    """The next token goes on with a line break that this one ends with."""
 
     @property
     def shown(self) -> str:
         """Line breaks are seen, and break the line once however many there are."""
-        return re.sub("\n+", lambda found: "↵" * len(found[0]) + "\n", self.text)
+        shown = re.sub("\n+", lambda found: "↵" * len(found[0]) + "\n", self.text)
+        return shown.removesuffix("\n") if self.goes_on else shown
 
     @property
     def named(self) -> str:
@@ -172,7 +175,8 @@ def _tokens(row: Json, start: int, stop: int, first: int, *, left_out: bool) -> 
         kind: Kind = (
             ("learned" if teaches and place != unpredicted else "read") if stays else "lost" if teaches else "cut"
         )
-        yield Token(place + 1, token, text, "read" if left_out else kind, place in special)
+        goes_on = text.endswith("\n") and place + 1 < len(row["texts"]) and row["texts"][place + 1].startswith("\n")
+        yield Token(place + 1, token, text, "read" if left_out else kind, place in special, goes_on)
 
 
 def _turn(

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 MARK = "backend.core.rendering.marking:mark"
 MARK_SECONDS = 60
-ROWS_SHOWN = 10
+ROWS_SHOWN = 5
 REMEMBERED_TOKENS, REMEMBERED_SEARCHES = 400_000, 50
 FLAGS = {"refused": REFUSED, "endless": ENDLESS, "control": CONTROL}
 SOON_SECONDS = 0.4

@@ -2,6 +2,7 @@
 import "./htmx";
 import { watchServer } from "./away";
 import { showComparison } from "./compare";
+import { showDataset } from "./dataset";
 import { openDropZones } from "./drop";
 import { showList } from "./list";
 import { showNewRun } from "./new-run";
@@ -19,6 +20,7 @@ keepTimes();
 openDropZones();
 openSettings();
 if (body.dataset.page === "list") showList();
+if (body.dataset.page === "dataset") showDataset();
 if (body.dataset.page === "run") showRun(body);
 if (body.dataset.page === "compare") showComparison();
 if (body.dataset.page === "new-run") showNewRun();
