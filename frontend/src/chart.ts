@@ -363,7 +363,7 @@ export class Chart {
     const x = xs[Math.min(right, Math.max(left, here + way))];
     if (x === undefined) return;
     for (const { plot } of charts) plot.setCursor({ left: plot.valToPos(x, "x"), top: 10 });
-    announce([tell(view.axis, x), ...this.strands.map((strand) => this.spoken(strand, x))].join(", "));
+    announce([tell(view.axis, x), ...this.strands.map((strand) => this.spoken(strand, x))].join(", "), true);
   }
 
   private spoken({ line, curve, fine }: Strand, x: number): string {

@@ -58,12 +58,12 @@ export function duration(seconds: number): string {
   return shown.map(([unit, n]) => word(unit, { n })).join(" ") || word("seconds", { n: 0 });
 }
 
-/** Tell a screen reader, at most every ten seconds: a live curve would drown everything else. */
-let said = 0;
-export function announce(text: string): void {
+/** Tell a screen reader, at most every ten seconds: a live curve would drown everything else. What was asked for is told at once. */
+let said = -Infinity;
+export function announce(text: string, atOnce = false): void {
   const now = performance.now();
   const region = document.getElementById("says");
-  if (!region || now - said < 10_000) return;
+  if (!region || (now - said < 10_000 && !atOnce)) return;
   said = now;
   region.textContent = text;
 }
