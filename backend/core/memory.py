@@ -224,16 +224,21 @@ def _optimizer(optim: str, trained: int, activations: int, *, on_cpu: bool) -> i
 def _activations(shape: Shape, recipe: Recipe, length: int, width: int, *, on_cpu: bool) -> int:
     """Bytes between forward and backward at the worst moment: at the loss, or inside the layer that is differentiated."""
     tokens = recipe.training.per_device_train_batch_size * length
-    layer = _layer_bytes_a_token(shape, recipe, length, width)
-    residual = shape.hidden * (4 if recipe.method.trains_residual else width)
-    logits = LOGITS_BYTES * tokens * shape.vocabulary
-    casts = 2 * recipe.method.trained_parameters(shape) if width == 2 else 0  # autocast's 16-bit copies
+    trained = recipe.method.trained_parameters(shape)
+    layer = tokens * _layer_bytes_a_token(shape, recipe, length, width)
     within = tokens * 12 * shape.intermediate + recipe.method.scratch_bytes(shape, width)
-    added_rows = 0 if shape.chat_template or not recipe.method.makes_adapter else 2 * width * shape.embedding
+    logits = LOGITS_BYTES * tokens * shape.vocabulary
+    casts = 2 * trained if width == 2 else 0  # autocast's 16-bit copies
     if recomputes(recipe.training, on_cpu=on_cpu):
-        worst = max(logits, logits * 10 // 12 + casts, tokens * layer + within)
-        return tokens * residual * shape.layers + worst + added_rows
-    return tokens * layer * shape.layers + casts + max(logits, within) + added_rows
+        residual = shape.hidden * (4 if recipe.method.trains_residual else width)
+        worst = tokens * residual * shape.layers + max(logits, logits * 10 // 12 + casts, layer + within)
+    else:
+        worst = layer * shape.layers + casts + max(logits, within)
+    if recipe.training.gradient_accumulation_steps == 1:  # gradients come only as activations go
+        gradients = 4 * trained
+        worst = max(worst, gradients + layer + within) - gradients
+    added_rows = 0 if shape.chat_template or not recipe.method.makes_adapter else 2 * width * shape.embedding
+    return worst + added_rows
 
 
 def _layer_bytes_a_token(shape: Shape, recipe: Recipe, length: int, width: int) -> int:

@@ -135,12 +135,16 @@ class _Answers(BaseHTTPRequestHandler):
             self.wfile.write(piece)
 
 
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A download that is called off breaks its connection: nothing to tell."""
+
+
 @contextmanager
 def hub_of(shelf: Shelf) -> Iterator[str]:
     """The address of a hub with these models, for `HF_ENDPOINT`."""
     handler = type("Answers", (_Answers,), {"shelf": shelf})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    server.handle_error = lambda *_: None  # type: ignore[method-assign] -- a download that is called off breaks the pipe
+    server = _Server(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()
     yield f"http://127.0.0.1:{server.server_port}"
