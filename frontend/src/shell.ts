@@ -79,8 +79,8 @@ function onKey(event: KeyboardEvent): void {
 }
 
 function focusSearch(): void {
-  const input = find("#search");
-  if (input?.checkVisibility()) input.focus();
+  const input = find<HTMLInputElement>("#search");
+  if (input?.checkVisibility()) input.select();
   else location.assign("/search"); // narrow screens have the page of it alone
 }
 
