@@ -309,7 +309,7 @@ def _measured(order: dict[str, Any], draft: Path, path: Path, on_progress: Any, 
 
 def _folder(settings: Settings, model: str) -> Path | None:
     try:
-        return bases.local_folder(model, settings) or _folders.get(model)
+        return bases.here(model, None, settings) or _folders.get(model)
     except StudioError:
         return None
 

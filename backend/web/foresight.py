@@ -59,7 +59,8 @@ async def _in_a_moment(check: Check, patience: float) -> None:
 
 def located(pinned: Pinned, settings: Settings, *, may_download: bool) -> Pinned | None:
     """With the model looked at. None where only a download could tell."""
-    if not may_download and bases.local_folder(pinned.recipe.model.path, settings) is None:
+    choice = pinned.recipe.model
+    if not may_download and bases.here(choice.path, choice.revision, settings) is None:
         return None
     return launch.found(pinned, settings)
 
