@@ -9,6 +9,7 @@ const PRIVATE = ["csrf_token", "once", "restored"];
 const form = () => find<HTMLFormElement>("#new-run");
 const all = <T extends HTMLElement>(selector: string) => [...document.querySelectorAll<T>(selector)];
 let leaving = false;
+let touched = false;
 
 export function showNewRun(): void {
   document.addEventListener("input", onInput);
@@ -25,6 +26,7 @@ export function showNewRun(): void {
 
 function drawn(): void {
   paint();
+  if (touched) keep();
   readSoon(Number(find("#preflight")?.dataset.unread ?? -1) >= 0 ? READING_MS : SETTLED_MS);
 }
 
@@ -49,6 +51,7 @@ function changed(target: HTMLElement): void {
   if (target.closest("[data-names]")) followNames(target);
   ink(target.closest<HTMLElement>("[data-setting]"));
   clearTimeout(timer);
+  touched = true;
   keep();
 }
 
@@ -87,6 +90,7 @@ function hidden(name: string): HTMLInputElement {
 function onClick({ target }: Event): void {
   const button = target instanceof Element ? target.closest<HTMLElement>("button, a") : null;
   if (!button?.closest("#new-run")) return;
+  touched ||= button.hasAttribute("formaction");
   const { remedies } = button.dataset;
   if (remedies) apply(JSON.parse(remedies) as Record<string, string>);
   else if ("resets" in button.dataset) resetAll();
@@ -181,6 +185,10 @@ function onSubmit(event: SubmitEvent): void {
 }
 
 function onKey(event: KeyboardEvent): void {
+  if (event.key === "Enter" && event.target instanceof HTMLElement && event.target.id === "save_as") {
+    event.preventDefault(); // else the first button of the form is pressed
+    find("#save-recipe .primary")?.click();
+  }
   if (event.key !== "Enter" || !(event.ctrlKey || event.metaKey) || find("dialog[open]")) return;
   event.preventDefault();
   find<HTMLButtonElement>("#preflight [data-start]")?.click();

@@ -111,7 +111,7 @@ def test_what_does_not_fit_is_serious_and_each_way_out_fits() -> None:
     found = advise(at)[0]
     assert (found.problem.code, found.is_serious) == ("advice.memory", True)
     assert found.problem.hint == "The figure comes from a formula and may be off by a tenth."
-    assert [sorted(way.settings) for way in found.remedies][0] == [
+    assert next(sorted(way.settings) for way in found.remedies) == [
         "training.gradient_accumulation_steps",
         "training.gradient_checkpointing",
         "training.per_device_train_batch_size",

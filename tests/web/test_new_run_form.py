@@ -183,10 +183,7 @@ async def test_nonsense_is_told_and_never_a_failure(writer: httpx.AsyncClient) -
         {"data.sets.0.name": "a", "data.sets.0.name.b": "c"},
     ):
         for path in ("/runs/new?view=advanced", "/runs/preflight?part=quick", "/runs"):
-            assert (await writer.post(path, data=FORM | {"model.path": "nowhere"} | form)).status_code < 500, (
-                path,
-                form,
-            )
+            assert (await writer.post(path, data=FORM | {"model.path": "nowhere"} | form)).status_code != 500, form
     assert (await writer.get("/runs/new?view=" + "x" * 3000 + "&a.b.c=1&model.path.x=2")).status_code < 500
 
 
