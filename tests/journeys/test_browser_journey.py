@@ -11,15 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
-from sqlalchemy import create_engine, select
+from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from backend.core.archives import ArchivedFile, files_sha256
-from backend.core.db import driver_url
-from backend.core.models import Point, Run
-from backend.embedded.postgres import Postgres
 from tests.conftest import SHARED
 from tests.journeys.conftest import STORIES
+from tests.journeys.curves import assert_continues, assert_stored, marks, painted, points_reach
 from tests.journeys.materials import PROMPT, generate_elsewhere, write_alpaca
 from tests.support.studios import PASSWORD, Studio
 from tests.support.trouble import Trouble
@@ -29,8 +26,6 @@ pytestmark = pytest.mark.browser
 STEPS = 2000
 """More than a run gets to before it is stopped, on a machine many times faster than ours; it is shortened on the way."""
 REST = 15
-CHARTS = ("loss eval_loss", "grad_norm", "learning_rate")
-Curves = dict[str, list[tuple[int, float]]]
 
 
 @dataclass(frozen=True)
@@ -41,15 +36,6 @@ class Trip:
     file: Path
     rows: int
     too_long: int
-
-
-@pytest.fixture(scope="module")
-def browser(chromium_path: Path) -> Iterator[Browser]:
-    """One for this file: Playwright's loop must be gone before tests with a loop of their own."""
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium_path, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")
@@ -120,13 +106,113 @@ def test_a_file_becomes_a_merged_model(
     assert trouble.found == []
 
 
+COUNT_CLICKS = """
+  addEventListener("click", (event) => event.isTrusted && tellClick(event.target.textContent.trim().slice(0, 40)), true);
+"""
+
+
+def test_five_steps_lead_from_a_file_to_a_merged_model_in_chinese(
+    browser: Browser, visitor: BrowserContext, studio: Studio, tmp_path: Path
+) -> None:
+    context = browser.new_context(base_url=studio.address, storage_state=visitor.storage_state(), locale="zh-CN")
+    clicks: list[str] = []
+    trouble = Trouble()
+    context.expose_binding("tellClick", lambda _source, what: clicks.append(what))
+    context.add_init_script(COUNT_CLICKS)
+    trouble.watch(context)
+    page = context.new_page()
+    page.goto("/datasets?lang=zh")
+
+    page.set_input_files("[data-files]", write_alpaca(tmp_path / "五步.json"))  # dropped: the first step
+    expect(page.locator("[data-asking]")).to_be_visible(timeout=30_000)
+    page.click("[data-send]")
+    page.locator("#train").click(timeout=60_000)
+    expect(page.locator("[name='model.path']")).not_to_have_value("")
+    start = page.locator("#preflight [data-start]")
+    expect(page.locator("#preflight")).to_contain_text("可以开始", timeout=60_000)
+    start.click()
+    expect(page.locator("#run-status")).to_have_attribute("data-state", "succeeded", timeout=180_000)
+    expect(page.locator("#run-status")).to_contain_text("已完成")
+    with page.expect_download() as started:
+        page.locator("[data-artifact=merged]").get_by_role("link", name="下载").click()
+    started.value.save_as(tmp_path / "merged.zip")
+
+    assert len(clicks) == 4, clicks
+    with zipfile.ZipFile(tmp_path / "merged.zip") as opened:
+        opened.extractall(tmp_path)
+    assert "answered:" in generate_elsewhere(next(tmp_path.glob("*/model.safetensors")).parent)
+    expect(page.locator("html")).to_have_attribute("lang", "zh-CN")
+    assert trouble.found == []
+    context.close()
+
+
+def test_each_role_does_what_it_may_and_no_more(browser: Browser, visitor: BrowserContext, studio: Studio) -> None:
+    """Two people are invited and sign in, each in a browser of their own: one only looks, one has runs of her own."""
+    admin = visitor.new_page()
+    grace, linus = [invited(browser, studio, admin, name, role) for name, role in ROLES.items()]
+    with studio.client() as client:
+        run = client.runs(1)[0].name
+
+    linus.goto(f"/runs/{run}")
+    expect(linus.locator("#run-status")).to_be_visible()
+    expect(linus.locator("#run-status form, [data-menu=stop], [href^='/runs/new']")).to_have_count(0)
+    assert post(linus, "/runs", {"name": "mine"}) == post(linus, f"/runs/{run}/act", {"act": "stop"}) == 403
+
+    grace.goto(f"/runs/new?clone={run}&training.max_steps={STEPS}&name=hers")
+    expect(grace.locator("#preflight")).to_contain_text("Ready", timeout=60_000)
+    grace.click("#preflight [data-start]")
+    grace.wait_for_url("**/runs/hers")
+    assert post(grace, f"/runs/{run}/act", {"act": "stop"}) == 403
+    points_reach(grace, 1)
+    grace.get_by_role("button", name="Pause").click()
+    expect(grace.locator("#run-status")).to_have_attribute("data-state", "paused", timeout=60_000)
+
+    admin.goto("/runs/hers")
+    admin.click("[data-menu=stop] > summary")
+    admin.click("[data-opens=ask-discard]")
+    admin.click("#ask-discard .primary")
+    expect(admin.locator("#run-status")).to_have_attribute("data-state", "stopped")
+    expect(grace.locator("#run-status")).to_have_attribute("data-state", "stopped", timeout=10_000)
+    for page in (admin, grace, linus):
+        page.close()
+
+
+ROLES = {"grace": "member", "linus": "viewer"}
+
+
+def invited(browser: Browser, studio: Studio, admin: Page, name: str, role: str) -> Page:
+    """The administrator makes the account and hands the link on; its person sets a password."""
+    admin.goto("/settings/people")
+    admin.click("[data-opens=invite]")
+    admin.fill("#invite [name=name]", name)
+    admin.select_option("#invite [name=role]", role)
+    admin.click("#invite .primary")
+    link = admin.locator("[data-link]").get_attribute("data-link")
+    assert link
+    page = browser.new_context(base_url=studio.address, locale="en-GB").new_page()
+    page.goto(link)
+    page.fill("[name=password]", PASSWORD)
+    page.fill("[name=again]", PASSWORD)
+    page.keyboard.press("Enter")
+    page.wait_for_url(studio.address + "/")
+    return page
+
+
+def post(page: Page, path: str, form: dict[str, str]) -> int:
+    """The status of a form that the page does not show, sent with all that its person has."""
+    token = page.locator("body").get_attribute("data-csrf") or ""
+    headers = {"X-CSRF-Token": token, "Origin": page.url.split("/runs")[0]}
+    return page.request.post(path, form=form, headers=headers, max_redirects=0).status
+
+
 def upload(page: Page, trip: Trip) -> str:
     """Through the data-set page. Returns what the data set is called there."""
     page.goto("/datasets")
-    page.set_input_files("input[type=file]", trip.file)
+    page.set_input_files("[data-files]", trip.file)
+    expect(page.locator("[data-asking]")).to_be_visible()
     name = page.locator("[data-as]").input_value()
     page.click("[data-send]")
-    page.wait_for_url(f"**/datasets/{name}")
+    page.wait_for_url(f"**/datasets/{name}**")
     expect(page.locator("main")).to_contain_text(f"{trip.rows} rows")
     return name
 
@@ -137,8 +223,9 @@ def launch(page: Page, trip: Trip, dataset: str, name: str) -> None:
     page.select_option("[name='model.path']", trip.model.name)
     page.select_option("[name='data.sets.0.name']", dataset)
     page.check("[name='method.kind'][value=qlora]")
-    page.get_by_role("button", name="Leave them out").click()
-    expect(page.locator("#preflight")).to_contain_text(f"{trip.too_long} rows are left out", timeout=30_000)
+    preflight = page.locator("#preflight")
+    preflight.get_by_role("button", name="Leave them out").click(timeout=60_000)
+    expect(preflight).to_contain_text(f"{trip.too_long} rows are left out", timeout=60_000)
     settings = {
         "name": name,
         "method.r": "4",
@@ -154,8 +241,8 @@ def launch(page: Page, trip: Trip, dataset: str, name: str) -> None:
     }
     for setting, value in settings.items():
         fill(page, setting, value)
-    expect(page.locator("#preflight")).to_contain_text("Ready", timeout=30_000)
-    page.click("[data-start]")
+    expect(preflight).to_contain_text("Ready", timeout=60_000)
+    preflight.locator("[data-start]").click()
     page.wait_for_url(re.compile(r"/runs/clicked"))
 
 
@@ -168,52 +255,9 @@ def fill(page: Page, setting: str, value: str) -> None:
     control.fill(value)
 
 
-def points_reach(page: Page, count: int) -> None:
-    chart = page.locator(f'[data-chart="{CHARTS[0]}"]')
-    expect(chart).to_have_attribute("data-points", re.compile(rf"^({count}|[1-9]\d+|[{count}-9])$"), timeout=60_000)
-
-
-def painted(page: Page) -> Curves:
-    """Every point of every curve, from the tables that stand for the charts."""
-    curves: Curves = {}
-    for chart in CHARTS:
-        table = page.locator(f'[data-chart="{chart}"] .twin')
-        if table.get_attribute("open") is None:
-            table.locator("summary").click()
-        lines = table.locator("tbody tr")
-        expect(lines).not_to_have_count(0)  # the table is filled once it is open
-        rows = lines.evaluate_all("lines => lines.map((line) => [...line.cells].map((cell) => cell.dataset.value))")
-        for column, name in enumerate(chart.split(), start=1):
-            curves[name] = [(int(row[0]), float(row[column])) for row in rows if row[column]]
-    return curves
-
-
-def stored(studio: Studio, run: str) -> Curves:
-    """The same curves as Postgres holds them."""
-    engine = create_engine(driver_url(Postgres(studio.home).url))
-    names = [name for chart in CHARTS for name in chart.split()]
-    with engine.connect() as connection:
-        query = select(Point.name, Point.step, Point.value).join(Run, Run.id == Point.run_id).where(Run.name == run)
-        rows = connection.execute(query.order_by(Point.step)).all()
-    engine.dispose()
-    return {name: [(step, value) for each, step, value in rows if each == name] for name in names}
-
-
-def assert_stored(curves: Curves, studio: Studio, run: str, *, is_whole: bool) -> None:
-    """What is painted is stored, to the last digit; `is_whole`: and nothing more is."""
-    for name, points in stored(studio, run).items():
-        ours = curves[name]
-        last = ours[-1][0] if ours else 0
-        assert ours == [point for point in points if is_whole or point[0] <= last], name
-
-
-def assert_continues(curves: Curves, before: Curves) -> None:
-    for name, points in before.items():
-        assert curves[name][: len(points)] == points, f"{name} after a reload"
-
-
 def stop_and_keep(page: Page) -> None:
     page.click("[data-menu=stop] summary")
+    page.click("[data-menu=stop] > summary")
     page.click("[data-opens=ask-stop]")
     asked = page.locator("#ask-stop")
     expect(asked).to_contain_text("keep what it has learned")
@@ -227,11 +271,6 @@ def change(page: Page, setting: str, value: int) -> None:
     page.keyboard.press("Enter")
     expect(page.locator("#ask-amend")).to_be_hidden()
     expect(page.locator("[data-amendment]")).to_contain_text(str(value))
-
-
-def marks(page: Page) -> str:
-    """The steps that the main chart marks."""
-    return page.locator(f'[data-chart="{CHARTS[0]}"]').get_attribute("data-marks") or "none"
 
 
 def download(page: Page, kind: str, to: Path) -> Path:

@@ -27,7 +27,7 @@ from backend.core.errors import Problem
 from backend.core.models import Device, Role, Run, Worker
 from backend.web.shapes import RecipeOut
 from tests.support.models import save_base
-from tests.support.showcase import WORKER, Shipper, rich_run
+from tests.support.showcase import PROOF, WORKER, Shipper, rich_run
 from tests.support.webs import SignedIn, Web
 
 BOX = "trainbox"
@@ -137,6 +137,7 @@ class Story:
     seed: int = 1
     parent: str | None = None
     phase: str = "training"
+    device: str = "cuda:0"
 
 
 STORIES = (
@@ -148,7 +149,7 @@ STORIES = (
     Story("维修-lora", 700, 300, 300, method="lora", dataset="自行车维修", seed=4, end=Outcome.DONE),
     Story("chats-lora", 320, 210, 400, method="lora", dataset="workshop-chats", seed=5, end=Outcome.PAUSED),
     Story("repair-cosine", 42, 318, 640, seed=6, rate=3e-4, parent="repair-rank-32"),
-    Story("repair-dora", 3, 0, 480, method="lora", seed=7, phase="loading"),
+    Story("repair-dora", 3, 0, 480, method="lora", seed=7, phase="loading", device="cuda:1"),
 )  # fmt: skip
 QUEUED = "repair-all-linear"
 RICH = "support-r16"
@@ -221,22 +222,20 @@ def artifact(kind: str, story: Story) -> dict[str, Any]:
     size = 69_800_000 if kind == "adapter" else 3_440_640_000
     names = {weights: size, "tokenizer.json": 11_421_896, "README.md": 2_411}
     digest = random.Random(f"{kind} {story.seed}").randbytes(32).hex()
-    proof = {"max_logit_diff": 0.0117, "threshold": 0.0625, "agrees": True, "greedy_agreement": 1.0, "prompts": 2,
-             "tokens": 96, "dtype": "bfloat16"}  # fmt: skip
     return {
         "kind": kind,
         "folder": f"artifacts/{kind}",
         "files": [{"name": name, "bytes": count, "sha256": digest, "crc32": 1} for name, count in names.items()],
         "bytes": sum(names.values()),
         "sha256": digest,
-        "facts": proof if kind == "merged" else {},
+        "facts": PROOF if kind == "merged" else {},
     }
 
 
 def play(session: Session, run_id: UUID, story: Story) -> None:
     """The whole story of a run."""
     place = str(session.get_one(Run, run_id).place)
-    shipper = Shipper(session, worker=BOX, device="cuda:0", place=place, run_id=run_id)
+    shipper = Shipper(session, worker=BOX, device=story.device, place=place, run_id=run_id)
     shipper.ship(LineKind.PHASE, [0], lambda _: {"phase": "loading", "text": ""})
     if story.phase == "training":
         _train(shipper, story)
@@ -299,7 +298,8 @@ def add_workers(session: Session, place: str) -> None:
     session.add(Worker(name=BOX, place=place, facts=facts))
     session.add(Worker(name="attic", place=place, facts=facts, seen_at=datetime.now(UTC) - timedelta(hours=9)))
     session.flush()
-    session.add(Device(worker=BOX, name="cuda:0", title="NVIDIA RTX 4090", memory_bytes=24 * GIB))
+    for card in ("cuda:0", "cuda:1"):
+        session.add(Device(worker=BOX, name=card, title="NVIDIA RTX 4090", memory_bytes=24 * GIB))
     session.add(Device(worker="attic", name="cpu", title="CPU, 8 cores (x86_64)", memory_bytes=32 * GIB))
 
 

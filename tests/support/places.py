@@ -41,7 +41,7 @@ def run(name: str, story: str) -> Place:
     return Place(name, "/runs/{run}", f"/runs/{quote(story)}")
 
 
-NEW_RUN = f"/runs/new?dataset=bike-repair&model={gallery.MODEL}"
+NEW_RUN = f"/runs/new?dataset=bike-repair&model={gallery.MODEL}&truncation=drop"
 PLACES = (
     Place("setup", "/setup", stage=Stage.NEW, is_signed_in=False),
     Place("signin", "/signin", stage=Stage.EMPTY, is_signed_in=False),
@@ -63,7 +63,7 @@ PLACES = (
     Place("new-run-simple", "/runs/new", NEW_RUN),
     Place("new-run-advanced", "/runs/new", f"{NEW_RUN}&view=advanced"),
     Place("new-run-yaml", "/runs/new", f"{NEW_RUN}&view=yaml"),
-    Place("new-run-stop", "/runs/new", f"{NEW_RUN}&view=advanced&training.learning_rate=-1"),
+    Place("new-run-stop", "/runs/new", f"/runs/new?dataset=bike-repair&model={gallery.MODEL}&view=advanced"),
     Place("new-run-clone", "/runs/new", f"/runs/new?clone={gallery.ENDED}"),
     Place("runs", "/runs"),
     run("run-live", gallery.LIVE),

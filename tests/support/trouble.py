@@ -30,20 +30,21 @@ MISFITS = """
     if (style.textOverflow === "ellipsis" || style.overflowX === "auto" || style.display === "inline") continue;
     if (each.scrollWidth > each.clientWidth + 1) found.push(`cut off: ${name(each)}`);
   }
-  const box = (element) => {
-    let { left, top, right, bottom } = element.getBoundingClientRect();
+  const boxes = (element) => [...element.getClientRects()].map((rect) => {
+    let { left, top, right, bottom } = rect; // a link that is broken over lines has several
     for (let up = element.parentElement; up; up = up.parentElement) {
-      if (getComputedStyle(up).position === "fixed" || getComputedStyle(up).position === "sticky") return null;
-      if (getComputedStyle(up).overflow === "visible") continue;
+      const style = getComputedStyle(up);
+      if (style.position === "fixed" || style.position === "sticky") return null;
+      if (style.overflow === "visible") continue;
       const outer = up.getBoundingClientRect();
       [left, top] = [Math.max(left, outer.left), Math.max(top, outer.top)];
       [right, bottom] = [Math.min(right, outer.right), Math.min(bottom, outer.bottom)];
     }
     return right - left > 2 && bottom - top > 2 ? { left, top, right, bottom, element } : null;
-  };
+  });
   const controls = [...document.querySelectorAll("a[href], button, input, select, textarea, summary")]
     .filter((each) => seen(each) && !each.closest(".sr, dialog") && !each.matches(".sr, .skip"))
-    .map(box).filter(Boolean);
+    .flatMap(boxes).filter(Boolean);
   for (const [at, one] of controls.entries()) {
     for (const other of controls.slice(at + 1)) {
       if (one.element.contains(other.element) || other.element.contains(one.element)) continue;
@@ -62,7 +63,7 @@ UNSETTLED = """
   ...[...document.querySelectorAll("[data-chart]")].filter((chart) => chart.dataset.points === undefined),
 ].map((each) => `<${each.localName} ${each.id || each.className}> still waits`)
 """
-PATIENCE_SECONDS = 15
+PATIENCE_SECONDS = 30
 
 
 @dataclass
