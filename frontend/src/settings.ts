@@ -7,6 +7,7 @@ export function openSettings(): void {
     shown.textContent = new URL(shown.dataset.link!, location.href).href; // a link to send says where it leads
   for (const button of document.querySelectorAll<HTMLButtonElement>("[data-copies]"))
     button.addEventListener("click", () => void copy(button));
+  document.querySelector(".side > nav [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
   const themes = document.querySelector<HTMLElement>("[data-themes]");
   if (themes) offerThemes(themes);
 }

@@ -12,8 +12,8 @@ from backend.core import runs
 from backend.core.assignment import LineKind
 from backend.core.models import Run
 from backend.core.recipe import read_recipe
+from tests.support.showcase import Shipper
 from tests.web.conftest import RECIPE
-from tests.web.test_in_a_browser import Shipper
 
 
 def trained(session: Session, name: str, losses: dict[int, float], version: int = 1, **changes: Any) -> Run:
@@ -27,7 +27,9 @@ def trained(session: Session, name: str, losses: dict[int, float], version: int 
     session.commit()
     shipper = Shipper(session)
     shipper.train(range(1, 11))
-    shipper.ship(LineKind.METRICS, list(losses), lambda step: {"values": {"eval_loss": losses[step]}, "epoch": step / 5})
+    shipper.ship(
+        LineKind.METRICS, list(losses), lambda step: {"values": {"eval_loss": losses[step]}, "epoch": step / 5}
+    )
     answer = {"index": 0, "prompt": "Who?", "text": f"The owl of {name}.", "tokens": 5, "finish": "stop"}
     shipper.ship(LineKind.SAMPLE, [4, 8], lambda step: answer | {"text": f"{answer['text']} At {step}."})
     return run
@@ -44,7 +46,8 @@ def pair(session: Session) -> tuple[Run, Run]:
 PAIR = {"run": ["owl-r8", "owl-r16"]}
 
 
-async def test_the_best_run_and_its_lead_are_told(viewer: httpx.AsyncClient, pair: tuple[Run, Run]) -> None:
+@pytest.mark.usefixtures("pair")
+async def test_the_best_run_and_its_lead_are_told(viewer: httpx.AsyncClient) -> None:
     told = (await viewer.get("/api/v1/compare", params=PAIR)).json()
     assert told["verdict"] == {"best": "owl-r16", "lead": 0.125, "obstacles": [], "measured": 2}
     assert [(each["short"], each["eval_loss"], each["eval_loss_step"]) for each in told["runs"]] == [
@@ -58,8 +61,9 @@ async def test_the_best_run_and_its_lead_are_told(viewer: httpx.AsyncClient, pai
     assert "Clone it" not in page  # a viewer starts nothing
 
 
+@pytest.mark.usefixtures("pair")
 async def test_losses_on_other_data_are_not_ranked_and_the_page_says_why(
-    viewer: httpx.AsyncClient, session: Session, pair: tuple[Run, Run]
+    viewer: httpx.AsyncClient, session: Session
 ) -> None:
     trained(session, "owl-v2", {4: 0.5}, version=2)
     page = (await viewer.get("/compare", params={"run": ["owl-r8", "owl-v2"]})).text
@@ -74,14 +78,13 @@ async def test_two_to_six_runs_are_compared(admin: httpx.AsyncClient, session: S
         answer = await admin.get("/api/v1/compare", params={"run": names})
         assert answer.status_code == status, names
         assert answer.json()["error"]["message"]
-    assert (await admin.get("/compare", params={"run": many + ["owl-r8"]})).status_code == 200
+    assert (await admin.get("/compare", params={"run": [*many, "owl-r8"]})).status_code == 200
     twice = (await admin.get("/compare", params={"run": ["owl-r8", str(pair[0].id)]})).text
     assert "Compare the chosen ones" in twice  # a run is not compared with itself
 
 
-async def test_with_fewer_than_two_runs_the_page_offers_some(
-    viewer: httpx.AsyncClient, session: Session, pair: tuple[Run, Run]
-) -> None:
+@pytest.mark.usefixtures("pair")
+async def test_with_fewer_than_two_runs_the_page_offers_some(viewer: httpx.AsyncClient) -> None:
     page = (await viewer.get("/compare")).text
     assert page.count('type="checkbox"') == 2
     found = (await viewer.get("/compare", params={"q": "r16"})).text
@@ -93,9 +96,8 @@ async def test_a_studio_without_runs_says_how_to_get_one(viewer: httpx.AsyncClie
     assert "No run yet" in (await viewer.get("/compare")).text
 
 
-async def test_answers_are_those_of_the_step_that_is_asked_for(
-    viewer: httpx.AsyncClient, pair: tuple[Run, Run]
-) -> None:
+@pytest.mark.usefixtures("pair")
+async def test_answers_are_those_of_the_step_that_is_asked_for(viewer: httpx.AsyncClient) -> None:
     newest = (await viewer.get("/compare", params=PAIR)).text
     assert newest.count("At 8.</p>") == 2
     assert (await viewer.get("/compare", params=PAIR | {"at": "4"})).text.count("At 4.</p>") == 2
@@ -104,7 +106,8 @@ async def test_answers_are_those_of_the_step_that_is_asked_for(
     assert (await viewer.get("/compare", params=PAIR | {"prompt": "99", "at": "nonsense"})).status_code == 200
 
 
-async def test_all_settings_are_shown_when_asked_for(viewer: httpx.AsyncClient, pair: tuple[Run, Run]) -> None:
+@pytest.mark.usefixtures("pair")
+async def test_all_settings_are_shown_when_asked_for(viewer: httpx.AsyncClient) -> None:
     some, every = [
         (await viewer.get("/compare", params=PAIR | {"settings": which})).text.count("data-setting=")
         for which in ("", "all")

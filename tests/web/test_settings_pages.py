@@ -17,7 +17,7 @@ from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from backend.core import people, runs
-from backend.core.models import ApiToken, Audit, Device, Invitation, Role, SignIn, User, Worker
+from backend.core.models import ApiToken, Attempt, Audit, Device, Invitation, Role, SignIn, User, Worker
 from backend.core.settings import Settings
 from backend.web.administration import browser_of
 from tests.web.conftest import ADDRESS, account, client_of, queued_run
@@ -145,7 +145,7 @@ async def test_a_password_given_at_once_needs_no_link(admin: httpx.AsyncClient) 
 
 
 async def test_who_was_invited_does_not_count_as_an_administrator_before_they_came(
-    admin: httpx.AsyncClient, session: Session
+    admin: httpx.AsyncClient,
 ) -> None:
     await admin.post("/api/v1/people", json={"name": "bob", "role": "admin"})
     refused = await admin.patch("/api/v1/people/the admin", json={"role": "viewer"})
@@ -161,7 +161,7 @@ async def test_people_are_told_with_their_runs_hours_and_last_request(
     bob = account(session, Role.MEMBER, "bob")
     queued_run(session, "bobs", bob)
     runs.claim(session, worker="box", device="cpu", place="here", lease_seconds=60, limits=runs.Limits())
-    session.execute(update(runs.Attempt).values(started_at=datetime.now(UTC) - timedelta(hours=2)))
+    session.execute(update(Attempt).values(started_at=datetime.now(UTC) - timedelta(hours=2)))
     session.commit()
     async with client_of(app, bob.headers) as client:
         await client.get("/")
@@ -204,15 +204,15 @@ async def test_the_last_administrator_is_told_why_nothing_can_be_taken_from_them
     [
         (FIREFOX, ("Firefox 142", "Linux")),
         (
-            "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/139.0.0.0 Safari/537.36 Edg/139.0.0.0",
+            "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 Chrome/139.0.0.0 Safari/537.36 Edg/139.0.0.0",
             ("Edge 139", "Windows"),
         ),
         (
-            "Mozilla/5.0 (iPhone; CPU iPhone OS 18_5 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/18.5 Mobile/15E148 Safari/604.1",
+            "Mozilla/5.0 (iPhone; CPU iPhone OS 18_5 like Mac OS X) AppleWebKit/605 Version/18.5 Mobile/15E148 Safari/604",
             ("Safari 18", "iOS"),
         ),
         (
-            "Mozilla/5.0 (Linux; Android 10; K) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/138.0.0.0 Mobile Safari/537.36",
+            "Mozilla/5.0 (Linux; Android 10; K) AppleWebKit/537.36 Chrome/138.0.0.0 Mobile Safari/537.36",
             ("Chrome 138", "Android"),
         ),
         ("python-httpx/0.28.1", ("python-httpx 0.28.1", "")),
@@ -317,9 +317,7 @@ async def test_a_drained_worker_takes_no_run_until_it_is_let_go(admin: httpx.Asy
 
     def claim(worker: str) -> runs.Token | None:
         session.rollback()
-        return runs.claim(
-            session, worker=worker, device="cuda:0", place="here", lease_seconds=60, limits=runs.Limits()
-        )
+        return runs.claim(session, worker=worker, device="cuda:0", place="here", lease_seconds=60, limits=runs.Limits())
 
     assert (await admin.post("/settings/workers/gpu-box", data={"act": "drain"})).status_code == 303
     assert "Drained" in (await admin.get("/settings/workers")).text
@@ -396,7 +394,7 @@ async def test_the_whole_audit_is_downloaded_as_a_table_or_as_lines(admin: httpx
     table = await admin.get("/api/v1/audit/download", params={"action": "recipe.delete"})
     assert table.headers["content-disposition"] == 'attachment; filename="audit.csv"'
     [row] = csv.DictReader(io.StringIO(table.text))
-    assert (row["action"], row["subject"]) == ("recipe.delete", "'=1+1,\"two\"\nlines")  # no spreadsheet computes it
+    assert (row["action"], row["subject"]) == ("recipe.delete", '\'=1+1,"two"\nlines')  # no spreadsheet computes it
     lines = (await admin.get("/api/v1/audit/download?format=jsonl")).text.splitlines()
     assert len(lines) > 2
 
