@@ -88,6 +88,7 @@ class DropZone implements Home {
   private take(files: File[]): void {
     const taken = this.dataset ? files.slice(0, 1) : files;
     for (const file of taken) void this.receive(file);
+    find("[data-arrivals]", this.zone)!.scrollIntoView({ block: "nearest" });
   }
 
   private async receive(file: File): Promise<void> {

@@ -79,7 +79,7 @@ export class Mapping {
       if (looks.bad) place.append(bad(looks));
       return;
     }
-    const unknown = this.choice.format ? (looks.error?.message ?? "") : word("unknown_shape");
+    const unknown = `${looks.error?.message ?? ""} ${word("choose_roles")}`;
     place.textContent = looks.columns.length > 0 ? unknown : word("looked_at_later");
     if (looks.columns.length === 0 && looks.bad) place.replaceChildren(bad(looks));
   }

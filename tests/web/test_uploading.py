@@ -65,6 +65,13 @@ async def test_unknown_columns_are_told_with_every_shape_and_a_choice_is_shown_a
     assert chosen.json()["rows"][0]["messages"][0]["content"] == "Wer\njagt?"
 
 
+async def test_what_stands_in_the_way_is_told_in_the_readers_language(member: httpx.AsyncClient) -> None:
+    member.headers["accept-language"] = "zh"
+    told = (await looked(member, TABLE, "fragen.csv")).json()["error"]
+    assert "Frage, Antwort, Nummer" in told["message"]
+    assert "No known shape" not in told["message"]
+
+
 async def test_a_role_that_cannot_be_played_is_told_by_row(member: httpx.AsyncClient) -> None:
     nested = b'{"data": {"q": "Who?"}, "answer": "The owl."}\n' * 2
     choice = json.dumps({"prompt": "data", "completion": "answer"})

@@ -108,9 +108,11 @@ async def look(
     head = await uploads.receive(request.stream(), edge.settings.folder("uploads"), probe.HEAD_BYTES)
     glimpse = probe.Glimpse(str(head.path), filename, max(size, head.bytes), format, choice)
     try:
-        return ProbeOut.model_validate(await asyncio.to_thread(probe.probe, glimpse))
+        found = await asyncio.to_thread(probe.probe, glimpse)
     finally:
         head.path.unlink(missing_ok=True)
+    error = found["error"] and edge.studio.renderer.told(request, found["error"])
+    return ProbeOut.model_validate(edge.studio.renderer.told(request, found | {"error": error}))
 
 
 async def take_in(edge: Edge, upload: store.Upload) -> DatasetDetailOut | Response:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Path
+from fastapi import APIRouter, Path, Request
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
@@ -13,7 +13,7 @@ from backend.core.ids import as_uuid
 from backend.core.models import Operation
 from backend.web import reading
 from backend.web.deps import AnEdge, may_change
-from backend.web.shapes import OperationOut
+from backend.web.shapes import ErrorBody, OperationOut
 
 router = APIRouter(prefix="/operations", tags=["operations"])
 
@@ -36,8 +36,13 @@ async def list_operations(edge: AnEdge) -> list[OperationOut]:
 
 
 @router.get("/{operation}")
-async def get(operation: OperationId, edge: AnEdge) -> OperationOut:
-    return await edge.read(lambda session: reading.operation_out(find(session, operation)))
+async def get(operation: OperationId, request: Request, edge: AnEdge) -> OperationOut:
+    """How far it is, or why it failed, in the reader's language."""
+    found = await edge.read(lambda session: reading.operation_out(find(session, operation)))
+    if found.error is None:
+        return found
+    told = edge.studio.renderer.told(request, found.error.model_dump(exclude_none=True))
+    return found.model_copy(update={"error": ErrorBody.model_validate(told)})
 
 
 @router.post("/{operation}/cancel")
