@@ -234,7 +234,7 @@ def held_back(at: Situation) -> Iterator[Advice]:
     elif at.eval_rows < FEW_HELD_BACK and whole > FEW_HELD_BACK:
         wanted = min(0.5, math.ceil(100 * FEW_HELD_BACK / whole) / 100)
         words = f"Only {at.eval_rows:,} rows are held back: the evaluation loss will jump about."
-        remedies = (Remedy(f"Hold back {wanted:.0%}", {"evaluation.eval_share": f"{wanted:g}"}),)
+        remedies = (Remedy(f"Hold back {100 * wanted:.0f} %", {"evaluation.eval_share": f"{wanted:g}"}),)
         problem = Problem("advice.few_held_back", words, "evaluation.eval_share")
         yield Advice(problem, False, remedies if wanted > share else ())
 

@@ -221,7 +221,7 @@ class Evaluation(Strict):
         (),
         max_length=16,
         description="Answered before, during and after training, so that you see what changes.",
-        json_schema_extra={"why": "three to eight; add one that it should refuse."},
+        json_schema_extra={"why": "Three to eight are good; let one be a request that it should refuse."},
     )
     sample_steps: Steps | Auto = Field(
         "auto",

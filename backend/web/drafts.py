@@ -119,7 +119,7 @@ def form_of(draft: Draft, view: str, problems: Iterable[ProblemOut] = (), *, who
         parent=draft.parent,
         recipe=draft.recipe,
         once=secrets.token_urlsafe(16),
-        is_restored="restored" in draft.fields,
+        is_restored=bool(draft.fields.get("restored")),
     )
 
 

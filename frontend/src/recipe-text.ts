@@ -32,7 +32,7 @@ export function paint(): void {
   behind.replaceChildren(...lines.map((line, at) => lineOf(line, wrong.has(at + 1))));
   behind.parentElement?.classList.add("painted");
   text.rows = Math.max(lines.length + 1, 12);
-  text.style.minWidth = `${Math.max(...lines.map((line) => line.length)) + 8}ch`;
+  text.cols = Math.max(...lines.map((line) => line.length)) + 8;
 }
 
 function lineOf(line: string, wrong: boolean): HTMLElement {

@@ -94,14 +94,16 @@ async def test_the_first_answer_is_fast_and_the_second_says_the_same_and_more(wr
         told = await part(writer, again, "quick")
         assert "Ready to start" in told
         assert {**facts(told), "Disk": ""} == {**facts(read), "Disk": ""}
-    times = []
+    spent, waited = [], []
     for number in range(20):
-        began = time.perf_counter()
+        began, worked = time.perf_counter(), time.process_time()
         await part(writer, FORM | cases[0] | {"method.r": str(number + 1)}, "quick")
-        times.append(time.perf_counter() - began)
-    p95 = sorted(times)[18]
-    print(f"quick preflight: p95 {1000 * p95:.0f} ms, fastest {1000 * min(times):.0f} ms")
-    assert min(times) < 0.1
+        spent.append(1000 * (time.process_time() - worked))
+        waited.append(1000 * (time.perf_counter() - began))
+    print(
+        f"quick preflight: p95 {sorted(spent)[18]:.0f} ms of work, {sorted(waited)[18]:.0f} ms waited for on a shared machine"
+    )
+    assert sorted(spent)[18] < 100  # work, since what else this machine does is not the form's fault
 
 
 async def test_the_api_tells_memory_time_and_advice_too(writer: httpx.AsyncClient) -> None:

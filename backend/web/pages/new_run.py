@@ -95,7 +95,7 @@ async def redraw(
     if take:
         draft = await with_prompts(edge, draft, take)
     checked = await preflight(edge, draft, reads_rows=False)
-    wanted = draft.view if draft.refusal or view not in VIEWS or "restored" in draft.fields else view
+    wanted = draft.view if draft.refusal or view not in VIEWS or draft.fields.get("restored") else view
     page = await drawn(request, edge, draft, checked, view=wanted, whole=whole)
     page.headers["HX-Replace-Url"] = address(draft, wanted)
     return page
