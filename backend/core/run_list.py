@@ -8,10 +8,13 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, Float, Select, case, cast, func, literal, select, tuple_
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, defer
 
 from backend.core.journal import WIDTHS
 from backend.core.models import ACTIVE, Bucket, Run, State, User
+
+UNSEEN = (defer(Run.facts), defer(Run.notes))
+"""What no list shows is not read either."""
 
 
 class Sort(StrEnum):
@@ -65,7 +68,7 @@ def listing(session: Session, wanted: Wanted = Wanted(), *, limit: int, before: 
     """One page of the list. `before` is the last run of the page before it."""
     key = _key(wanted.sort)
     in_order = [column.desc() if wanted.sort.is_descending else column.asc() for column in key]
-    query = select(Run).where(*wanted.conditions()).order_by(*in_order).limit(limit)
+    query = select(Run).options(*UNSEEN).where(*wanted.conditions()).order_by(*in_order).limit(limit)
     if before:
         query = _after(session, query, key, before, wanted.sort)
     return list(session.scalars(query))
