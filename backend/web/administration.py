@@ -29,6 +29,7 @@ MEMBER_FIELDS = ("id", "name", "role", "language", "created_at", "disabled_at", 
 def members(session: Session, limit: int | None = None, offset: int = 0) -> list[MemberOut]:
     found = people.listing(session, limit, offset)
     hours, invitations = hours_this_month(session), people.open_invitations(session)
+    last_admin = people.last_admin(session)
     runs = _counts(session, Run.owner_id)
     sessions = _counts(session, SignIn.user_id, SignIn.expires_at > func.clock_timestamp())
     unexpired = ApiToken.expires_at.is_(None) | (ApiToken.expires_at > func.clock_timestamp())
@@ -38,7 +39,7 @@ def members(session: Session, limit: int | None = None, offset: int = 0) -> list
             **{field: getattr(user, field) for field in MEMBER_FIELDS},
             invited_until=invitations[user.id].expires_at if user.id in invitations else None,
             is_program=user.name == people.THIS_MACHINE,
-            is_last_admin=people.is_last_admin(session, user),
+            is_last_admin=user.id == last_admin,
             runs=runs.get(user.id, 0),
             device_hours=round(hours.get(user.id, 0.0), 2),
             sessions=sessions.get(user.id, 0),

@@ -233,4 +233,5 @@ async def restore(name: DatasetName, edge: AnEdge) -> DatasetDetailOut:
 def bring_back(session: Session, edge: Edge, name: str) -> Dataset:
     deleted = reading.deleted_dataset(session, name)
     may_change(edge.who, deleted.owner_id)
+    people.audit(session, edge.who.id, "dataset.restore", deleted.name)
     return store.restore(session, deleted.id)

@@ -34,7 +34,7 @@ async def compare_page(
             comparison=compared,
             chosen=reading.run_outs(session, chosen),
             candidates=reading.run_outs(session, offered),
-            glances=glances(session, offered),
+            glances=glances(session, offered) if compared is None else {},
             q=q,
             samples=comparing.side_by_side(session, compared.runs, prompt, at) if compared else None,
             all_settings=settings == "all",
