@@ -70,10 +70,11 @@ def advise(at: Situation) -> list[Advice]:
 
 
 def memory(at: Situation) -> Iterator[Advice]:
-    """Too big for every accelerator that is here, or tight on the best of them."""
+    """Too big for every accelerator that is here, or tight on the best of them. CPUs count where there is nothing else."""
     if not at.needs or at.shape is None:
         return
-    best = min(at.needs, key=lambda need: need.footprint.total / need.accelerator.memory_bytes)
+    cards = [need for need in at.needs if not need.accelerator.on_cpu]
+    best = min(cards or at.needs, key=lambda need: need.footprint.total / need.accelerator.memory_bytes)
     title = best.accelerator.title
     if best.verdict == "too_big":
         over = f"{best.over_bytes / GIB:.1f} GiB"

@@ -57,12 +57,12 @@ def steps_of(recipe: Recipe, *, train_rows: int, examples: int, max_length: int)
 
 
 def accelerators(devices: Iterable[tuple[str, str, str, int]]) -> tuple[Accelerator, ...]:
-    """Devices `(worker, name, title, memory_bytes)` by kind, the largest first."""
+    """Devices `(worker, name, title, memory_bytes)` by kind, the largest first, CPUs last."""
     found: dict[tuple[str, int, bool], list[str]] = {}
     for worker, name, title, memory_bytes in devices:
         found.setdefault((title, memory_bytes, name == CPU), []).append(worker)
     kinds = [Accelerator(title, memory, tuple(names), cpu) for (title, memory, cpu), names in found.items()]
-    return tuple(sorted(kinds, key=lambda each: (-each.memory_bytes, each.title)))
+    return tuple(sorted(kinds, key=lambda each: (each.on_cpu, -each.memory_bytes, each.title)))
 
 
 def needs(

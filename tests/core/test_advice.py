@@ -125,6 +125,9 @@ def test_a_card_that_holds_it_is_no_reason_to_warn_though_another_does_not() -> 
     both = situation(asked, shape=shape(), needs=needs(asked, shape(), [CARD, small]))
     assert "advice.memory" in codes(on(small, asked))
     assert "advice.memory" not in codes(both)
+    roomy = Accelerator("CPU", 512 * GIB, ("box",), on_cpu=True)
+    beside = situation(asked, shape=shape(), needs=needs(asked, shape(), [small, roomy]))
+    assert "advice.memory" in codes(beside), "nobody waits for a CPU"
 
 
 def test_a_full_disk_is_told_before_it_is_full() -> None:
@@ -155,8 +158,8 @@ def test_devices_of_a_kind_stand_together_and_the_largest_first() -> None:
     ]
     assert accelerators(devices) == (
         Accelerator("H100", 80, ("b",)),
-        Accelerator("CPU", 64, ("b",), on_cpu=True),
         Accelerator("L4", 24, ("a", "a")),
+        Accelerator("CPU", 64, ("b",), on_cpu=True),
     )
 
 

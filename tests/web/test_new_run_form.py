@@ -18,11 +18,11 @@ from pydantic import Field, create_model
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from backend.core import advice, recipe
+from backend.core import advice, lengths, recipe
 from backend.core.catalog import METHODS
 from backend.core.memory import EXPLAINED, Shape
 from backend.core.methods.base import Method
-from backend.core.models import Run
+from backend.core.models import DatasetVersion, Run
 from backend.core.recipe import Recipe, read_recipe
 from backend.core.settings import Settings
 from backend.web import drafts, forms, prospects
@@ -104,6 +104,21 @@ async def test_the_first_answer_is_fast_and_the_second_says_the_same_and_more(wr
         f"quick preflight: p95 {sorted(spent)[18]:.0f} ms of work, {sorted(waited)[18]:.0f} ms waited for on a shared machine"
     )
     assert sorted(spent)[18] < 100  # work, since what else this machine does is not the form's fault
+
+
+async def test_measured_lengths_tell_at_once_what_reading_every_row_finds(
+    writer: httpx.AsyncClient, here: Settings, session: Session
+) -> None:
+    version = session.scalars(select(DatasetVersion)).one()
+    await asyncio.to_thread(lengths.measure, here, version, lengths.Lens("tiny"))
+    for truncation in ("drop", "cut_end", "cut_start"):
+        form = FORM | {"data.max_length": "64", "data.truncation": truncation, "evaluation.eval_share": "0"}
+        told = await part(writer, form, "quick")
+        assert "data-unread" in told
+        read = await deep(writer, form)
+        assert facts(told) == facts(read), truncation
+        found = [re.findall(r"[\d,]+ rows are (?:cut|left out)", each) for each in (told, read)]
+        assert found[0] == found[1] != []
 
 
 async def test_the_api_tells_memory_time_and_advice_too(writer: httpx.AsyncClient) -> None:

@@ -42,7 +42,7 @@ def context(
     """A member's browser, in a studio with one model, a data set `a`, and one `long` with a row that does not fit."""
     shutil.copytree(tiny_base, here.root / "models" / "tiny")
     member = account(session, Role.MEMBER)
-    with httpx.Client(base_url=served, headers={**member.headers, "origin": served}) as client:
+    with httpx.Client(base_url=served, headers={**member.headers, "origin": served}, timeout=60) as client:
         for name, rows in (("a", ROWS), ("long", [*ROWS, LONG])):
             body = "\n".join(map(json.dumps, rows)).encode()
             assert client.put(f"/api/v1/datasets/{name}", content=body).status_code == 201
