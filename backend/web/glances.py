@@ -19,7 +19,7 @@ from backend.core.models import Bucket, Point, Run, State
 
 WIDTH, HEIGHT, MARGIN = 128, 36, 2
 """The box that lines are drawn in; the picture is stretched to its place."""
-MOST_POINTS = 48
+MOST_POINTS = 32
 PACED_STEPS = 50
 KEPT = 1024
 NAMES = ("loss", "eval_loss")
@@ -93,7 +93,7 @@ def _draw(lines: dict[str, Line], total: int) -> Glance:
     def place(step: int, value: float) -> str:
         x = WIDTH * min(1.0, step / max(1, total))
         y = MARGIN + (HEIGHT - 2 * MARGIN) * (high - value) / ((high - low) or 1)
-        return f"{x:.1f} {y:.1f}"
+        return f"{x:.0f} {y:.1f}"
 
     def path(line: Line) -> str:
         return "".join(f"{'L' if at else 'M'}{place(*pair)}" for at, pair in enumerate(line))

@@ -21,7 +21,7 @@ from backend.web.pages.several import did_by
 
 router = APIRouter()
 
-LISTED = 50
+LISTED = 40
 FILTERS = ("state", "owner", "model", "data", "q", "sort")
 
 
