@@ -18,10 +18,9 @@ from backend.core.datasets.store import Narrowed
 from backend.core.difference import SettingDifference
 from backend.core.fits import Load
 from backend.core.forecast import Accelerator
-from backend.core.memory import EXPLAINED
+from backend.core.memory import EXPLAINED, Footprint
 from backend.core.methods.base import Method
 from backend.core.models import Dataset
-from backend.core.memory import Footprint
 from backend.core.outlook import Outlook
 from backend.core.run_list import Wanted
 from backend.web.addresses import Address
@@ -96,6 +95,10 @@ class Here:
     @property
     def is_admin(self) -> bool:
         return self.person is not None and self.person.role == "admin"
+
+    def may_change(self, owner: str | None) -> bool:
+        """Members change what is their own or nobody's, administrators everything. What else is refused is not offered."""
+        return self.is_admin or (self.person is not None and self.may_write and owner in (None, self.person.name))
 
 
 @dataclass(frozen=True)
