@@ -1,11 +1,13 @@
 """`python -m tests.screenshots`: every page at three widths, light and dark, English and Chinese, into `screenshots/`.
 
-Whatever a page trips over, and whatever does not fit, is listed, and makes the command fail.
+Whatever a page trips over, and whatever does not fit, is listed, and makes the command fail. With `--docs` it takes the few
+pictures of the documents instead, into `docs/pictures/`.
 """
 
 from __future__ import annotations
 
 import argparse
+import base64
 import html
 import shutil
 import sys
@@ -18,10 +20,10 @@ from itertools import product
 from pathlib import Path
 from typing import Literal
 
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Error, Page, sync_playwright
 
 from tests.support.browsers import find_chromium
-from tests.support.places import PLACES, Place, Visit, visits
+from tests.support.places import PLACES, Place, Stage, Visit, visits
 from tests.support.trouble import Trouble, misfits, settle
 from tests.support.webs import SignedIn, running_web
 
@@ -31,6 +33,9 @@ WIDTHS = {1440: 900, 1024: 768, 390: 844}
 LANGUAGES = ("en", "zh")
 THEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
 BROWSERS = 3
+PICTURES = ROOT / "docs" / "pictures"
+IN_THE_DOCUMENTS = {"run": "run-rich", "dataset": "dataset", "new-run": "new-run-simple", "compare": "compare"}
+"""What a picture of the documents is called, and the place that it shows."""
 
 
 @dataclass(frozen=True)
@@ -73,9 +78,12 @@ def travel(target: Path, tour: Tour) -> tuple[list[str], list[str]]:
         pictures, complaints = [], []
         for place in tour.places:
             page, trouble = (resident, residents) if place.is_signed_in else (stranger, strangers)
-            for picture, complaint in look_at(target, page, place, tour, trouble):
-                pictures.append(picture)
-                complaints += complaint
+            try:
+                for picture, complaint in look_at(target, page, place, tour, trouble):
+                    pictures.append(picture)
+                    complaints += complaint
+            except Error as error:  # the others are looked at all the same
+                complaints.append(f"{place.name}-{tour.width}-{tour.language}: {error.message.splitlines()[0]}")
         browser.close()
     return pictures, complaints
 
@@ -110,6 +118,36 @@ def look_at(target: Path, page: Page, place: Place, tour: Tour, trouble: Trouble
         yield name, [f"{name}: {what}" for what in [*found, *waits, *misfits(page)]]
 
 
+def illustrate() -> Iterator[Path]:
+    """The pictures of the documents: a window's worth of a page, in both languages, as WebP."""
+    with tempfile.TemporaryDirectory() as folder, running_web() as web:
+        for visit in visits(web, Path(folder)):
+            if visit.stage == Stage.FULL:
+                yield from take_pictures(visit)
+
+
+def take_pictures(visit: Visit) -> Iterator[Path]:
+    places = {place.name: place for place in visit.places}
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=find_chromium(), args=["--no-sandbox"])
+        for language in LANGUAGES:
+            page = open_page(browser, Tour(visit, language, 1440, ()), visit.who, Trouble())
+            for name, place in IN_THE_DOCUMENTS.items():
+                page.goto(visit.address(places[place]))
+                settle(page)
+                path = PICTURES / f"{name}{'' if language == 'en' else '.zh'}.webp"
+                path.write_bytes(as_webp(page))
+                yield path
+        browser.close()
+
+
+def as_webp(page: Page) -> bytes:
+    """What the window shows; a quarter of the size of a PNG."""
+    session = page.context.new_cdp_session(page)
+    taken = session.send("Page.captureScreenshot", {"format": "webp", "quality": 80})
+    return base64.b64decode(taken["data"])
+
+
 def write_sheet(album: Album) -> None:
     """A page with all of them, grouped by place."""
     groups = {place.name: [one for one in album.pictures if one.rsplit("-", 3)[0] == place.name] for place in PLACES}
@@ -131,7 +169,12 @@ def main() -> int:
     parser.add_argument("names", nargs="*", metavar="PAGE", help=f"any of: {', '.join(place.name for place in PLACES)}")
     parser.add_argument("--widths", nargs="*", type=int, choices=WIDTHS, default=list(WIDTHS))
     parser.add_argument("--languages", nargs="*", choices=LANGUAGES, default=LANGUAGES)
+    parser.add_argument("--docs", action="store_true", help="take the pictures of the documents")
     chosen = parser.parse_args()
+    if chosen.docs:
+        PICTURES.mkdir(exist_ok=True)
+        print(*(f"{path.relative_to(ROOT)}: {path.stat().st_size >> 10} KiB" for path in illustrate()), sep="\n")
+        return 0
     if not chosen.names:
         shutil.rmtree(TARGET, ignore_errors=True)
     TARGET.mkdir(exist_ok=True)

@@ -198,7 +198,7 @@ def invited(browser: Browser, studio: Studio, admin: Page, name: str, role: str)
     return page
 
 
-def post(page: Page, path: str, form: dict[str, str]) -> int:
+def post(page: Page, path: str, form: dict[str, str | float | bool]) -> int:
     """The status of a form that the page does not show, sent with all that its person has."""
     token = page.locator("body").get_attribute("data-csrf") or ""
     headers = {"X-CSRF-Token": token, "Origin": page.url.split("/runs")[0]}
@@ -257,7 +257,6 @@ def fill(page: Page, setting: str, value: str) -> None:
 
 def stop_and_keep(page: Page) -> None:
     page.click("[data-menu=stop] summary")
-    page.click("[data-menu=stop] > summary")
     page.click("[data-opens=ask-stop]")
     asked = page.locator("#ask-stop")
     expect(asked).to_contain_text("keep what it has learned")
