@@ -104,6 +104,12 @@ def search(words: str) -> list[HubModel]:
 
 def look(hub_id: str, revision: str | None = None) -> HubModel:
     """One model, at a commit, with the exact size of its files. Raises `NotFound`."""
+    if not bases.HUB_ID.fullmatch(hub_id):
+        raise NotFound(
+            f"“{printable(hub_id[:TEXT_LENGTH])}” is no id of a model.",
+            hint="An id looks like org/name.",
+            code="model.unknown",
+        )
     at = f"/revision/{quote(revision, safe='')}" if revision else ""
     found = _ask(f"/api/models/{_quoted(hub_id)}{at}?blobs=true", what=hub_id)
     if not isinstance(found, dict) or not _id_of(found):
@@ -114,7 +120,7 @@ def look(hub_id: str, revision: str | None = None) -> HubModel:
 def _judged(answer: Mapping[str, Any]) -> HubModel:
     """The model as far as its configuration and the hub's own reading of its weights tell."""
     hub_id, revision = _id_of(answer), str(answer.get("sha") or "")
-    config = _config(hub_id, revision) if bases.COMMIT.fullmatch(revision) else {}
+    config = _config(hub_id, revision)
     counts = _mapping(_mapping(answer.get("safetensors")).get("parameters"))
     sizes = {name: count for name, count in counts.items() if type(count) is int and count > 0}
     parameters = sum(sizes.values()) or None
@@ -170,13 +176,18 @@ def _problem(answer: Mapping[str, Any], config: dict[str, Any], revision: str, *
 GATED_HINT = "Accept its terms on the hub and set HF_TOKEN."
 
 
-@lru_cache(maxsize=512)
 def _config(hub_id: str, revision: str) -> dict[str, Any]:
-    """The configuration at a commit, which never changes; empty where it cannot be had, as of gated models."""
+    """The model's configuration; empty where it cannot be had, as of gated models."""
     try:
-        return _mapping(_ask(f"/{_quoted(hub_id)}/resolve/{revision}/config.json", what=hub_id))
+        return _config_at(hub_id, revision) if bases.COMMIT.fullmatch(revision) else {}
     except StudioError:
         return {}
+
+
+@lru_cache(maxsize=512)
+def _config_at(hub_id: str, revision: str) -> dict[str, Any]:
+    """At a commit, where it never changes; an answer that did not come is not kept."""
+    return _mapping(_ask(f"/{_quoted(hub_id)}/resolve/{revision}/config.json", what=hub_id))
 
 
 def _ask(path: str, *, what: str = "") -> Any:

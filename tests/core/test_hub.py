@@ -32,7 +32,7 @@ def shelf(tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> I
         monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
         for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_HUB_CACHE", "HF_TOKEN"):
             monkeypatch.delenv(name, raising=False)
-        hub._config.cache_clear()
+        hub._config_at.cache_clear()
         hub._find_lately.cache_clear()
         yield shelf
 
@@ -67,6 +67,8 @@ def test_an_id_or_an_address_finds_the_one_model_with_its_exact_size(tiny_base: 
 def test_a_name_that_the_hub_does_not_know_is_told() -> None:
     with pytest.raises(NotFound, match="no model “owls/none”"):
         hub.find("owls/none")
+    with pytest.raises(NotFound, match="no id of a model"):
+        hub.look("../../etc/passwd")
     assert hub.find("nothing of that name") == []
 
 
@@ -92,6 +94,13 @@ def test_a_model_with_code_of_its_own_is_refused_before_a_download(
     shelf.models["owls/coded"] = folder
     with pytest.raises(Invalid, match="auto_map"):
         hub.refuse_unusable(hub.look("owls/coded"))
+
+
+def test_a_configuration_that_did_not_come_is_asked_for_again(shelf: Shelf) -> None:
+    shelf.gated.add("owls/tiny")
+    assert hub.look("owls/tiny").problem
+    shelf.gated.clear()
+    assert hub.look("owls/tiny").problem is None
 
 
 def test_a_disk_that_is_too_small_is_told_before_a_download() -> None:

@@ -33,7 +33,7 @@ def shelf(tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> I
         monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
         for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_HUB_CACHE", "HF_TOKEN"):
             monkeypatch.delenv(name, raising=False)
-        hub._config.cache_clear()
+        hub._config_at.cache_clear()
         hub._find_lately.cache_clear()
         yield shelf
 
