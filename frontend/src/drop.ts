@@ -237,6 +237,7 @@ async function followLine(line: HTMLElement): Promise<void> {
     setText("[data-sent]", word("read_whole"), line);
     setText("[data-pace]", "", line);
     drawRuler(line, 1);
+    find("[data-open]", line)!.hidden = false;
     refreshList();
   } catch (error) {
     setText("[data-sent]", error instanceof Refused ? error.message : word("try_again"), line);

@@ -171,7 +171,7 @@ function turnOf({ role, content, train }: Turn): HTMLElement {
   who.className = "who";
   who.textContent = role;
   const text = document.createElement(role === "assistant" || role === "text" ? "i" : "span");
-  text.textContent = shorten(content, 400);
+  text.textContent = shorten(content, 240);
   const said = document.createElement("span");
   said.className = text.tagName === "I" && train ? "ink" : "pencil";
   said.append(text);

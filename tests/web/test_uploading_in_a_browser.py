@@ -310,6 +310,15 @@ def test_reading_is_followed_after_a_reload_and_called_off(page: Page, session: 
     assert operation.state == "cancelled"
 
 
+def test_a_reading_that_ends_meanwhile_is_opened_from_its_line(page: Page, session: Session, here: Settings) -> None:
+    operation = running(session, here, 50)
+    page.reload()
+    operation.state = "succeeded"
+    session.commit()
+    page.locator(f'[data-operation="{operation.id}"]').get_by_role("link", name="Open").click()
+    page.wait_for_url("**/datasets/slow")
+
+
 def test_a_large_file_is_read_in_the_background_and_then_shown(page: Page, tmp_path: Path) -> None:
     page.set_input_files("[data-files]", large(tmp_path))
     with page.expect_request("**/api/v1/operations/*"):
