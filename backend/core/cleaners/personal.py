@@ -10,14 +10,16 @@ from backend.core.cleaners.base import Cleaner, Hit, quoted, texts_of
 from backend.core.datasets.schema import Row
 
 EMAIL = re.compile(
-    r"(?<![\w.+-])[A-Za-z0-9](?:[\w.+-]{0,62}[\w+-])?@(?:[A-Za-z0-9-]{1,63}\.){1,4}[A-Za-z]{2,24}(?![\w-])"
+    r"(?<![\w.+-])[A-Za-z0-9](?:[\w.+-]{0,62}[\w+-])?@(?:[A-Za-z0-9-]{1,63}\.){1,4}[A-Za-z]{2,24}(?![\w-])",
+    re.ASCII,  # a Chinese character may stand right beside it
 )
 PHONE = re.compile(
     r"(?<![\w.,+$€£¥/=-])(?:"
     r"\+\d{1,3}[ .-]?(?:\(\d{1,4}\)[ .-]?)?\d{2,4}(?:[ .-]?\d{2,4}){1,3}"  # with the code of a country
     r"|\(\d{3}\) ?\d{3}[ .-]\d{4}|\d{3}[-.]\d{3}[-.]\d{4}"  # North America
     r"|1[3-9]\d[ -]?\d{4}[ -]?\d{4}|0\d{2,3}-\d{7,8}"  # China, mobile and fixed
-    r")(?![\w=]|[.,/-]\d)"
+    r")(?![\w=]|[.,/-]\d)",
+    re.ASCII,
 )
 DIGITS = range(9, 16)
 """What a telephone number has. Sums and dates that look alike have fewer or more."""
