@@ -180,7 +180,8 @@ def test_the_foot_shows_passes_or_time_and_the_address_keeps_it(page: Page, sess
     expect(page.locator(f"{MAIN} tbody tr").nth(100).locator("td").first).to_have_text("4 min 50 s")
     drag(page, 0.25, 0.5)
     first, last = window_of(page)
-    assert (first, last) == (pytest.approx(33, abs=4), pytest.approx(66, abs=4))
+    assert first == pytest.approx(33, abs=4)
+    assert last == pytest.approx(66, abs=4)
     page.reload()
     expect(page.locator("button[data-axis=time]")).to_have_attribute("aria-pressed", "true")
     assert "axis=time" in page.url
@@ -191,15 +192,13 @@ def test_a_curve_goes_on_by_time_while_the_run_trains(page: Page, session: Sessi
     page.goto("/runs/rich?axis=time")
     expect(page.locator(MAIN)).to_have_attribute("data-axis", "time")
     steps_shown(page)
-    begun = COURSE.steps * 2.9
     newest = page.evaluate(
         "async () => (await (await fetch('/api/v1/runs/rich/metrics?names=loss&times=1')).json()).times.at(-1)[1]"
     )
-    shipper.ship(LineKind.METRICS, [131], lambda step: COURSE.told(step), lambda _step: newest + 60)
+    shipper.ship(LineKind.METRICS, [131], COURSE.told, lambda _step: newest + 60)
     expect(page.locator(f"{MAIN} tbody tr")).to_have_count(131, timeout=10_000)
     last = page.locator(f"{MAIN} tbody tr").last.locator("td").first
     expect(last).to_have_text(re.compile(r"^7 min 1\d s$"))
-    assert begun > 300
 
 
 def test_a_chart_takes_the_whole_width_and_a_logarithmic_scale(page: Page, session: Session) -> None:
@@ -271,7 +270,8 @@ def test_an_answer_that_repeats_itself_is_told_as_it_comes(page: Page, session: 
         (0, "In the depot, I think."),
         (10, "在仓库里。我已为您补发包裹到登记地址。我已为您补发包裹到登记地址。"),
     ):
-        shipper.ship(LineKind.SAMPLE, [step], lambda _, text=text: told | {"text": text})
+        answer = told | {"text": text}
+        shipper.ship(LineKind.SAMPLE, [step], {step: answer}.__getitem__)
     last = page.locator("[data-samples] li").last
     expect(last.locator("[data-when=loop]")).to_be_visible(timeout=10_000)
     expect(last.locator(".loop").first).to_contain_text("我已为您补发")
