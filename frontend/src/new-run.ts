@@ -20,7 +20,7 @@ export function showNewRun(): void {
   document.addEventListener("htmx:after:settle", drawn);
   addEventListener("pageshow", ({ persisted }) => persisted && location.reload()); // each drawn form starts one run
   openRecipeText();
-  restore();
+  addEventListener("load", restore); // htmx listens by then
   drawn();
 }
 

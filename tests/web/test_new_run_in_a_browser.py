@@ -20,6 +20,8 @@ from tests.web.conftest import account
 
 ROWS = [{"instruction": f"Greet {n}.", "output": "Hi! " * (1 + n % 60)} for n in range(60)]
 LONG = {"instruction": "Go on.", "output": "again " * 400}
+PATIENCE_MS, USUAL_MS = 20_000, 5_000
+"""Rows are read by a process of their own, which takes its time on a busy machine."""
 WATCH_PAGE = """
   window.violations = [];
   document.addEventListener("securitypolicyviolation", (event) => violations.push(event.violatedDirective + " " + event.sample));
@@ -31,7 +33,9 @@ def browser(chromium_path: Path) -> Iterator[Browser]:
     """One for this file: Playwright's loop must be gone before tests with a loop of their own."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium_path, args=["--no-sandbox"])
+        expect.set_options(timeout=PATIENCE_MS)
         yield browser
+        expect.set_options(timeout=USUAL_MS)
         browser.close()
 
 
@@ -77,7 +81,7 @@ def test_views_keep_what_was_set_and_stand_in_the_address(page: Page) -> None:
     page.wait_for_url("**/runs/new?view=advanced")
     expect(field(page, "training.num_train_epochs")).to_have_value("3")
     field(page, "method.r").fill("8")
-    page.get_by_role("button", name="YAML").click()
+    page.get_by_role("button", name="YAML", exact=True).click()
     page.wait_for_url("**/runs/new?view=yaml")
     text = page.locator("#yaml")
     expect(text).to_have_value(re.compile(r"r: 8 +# recommended 16"))
@@ -86,7 +90,7 @@ def test_views_keep_what_was_set_and_stand_in_the_address(page: Page) -> None:
     page.get_by_role("button", name="Simple").click()
     page.wait_for_url("**/runs/new?view=simple")
     expect(page.locator("#set-count")).to_contain_text("2 of")
-    page.get_by_role("button", name="YAML").click()
+    page.get_by_role("button", name="YAML", exact=True).click()
     expect(text).to_have_value(re.compile("^# mine\n"))
     page.get_by_role("button", name="Write out all").click()
     expect(text).to_have_value(re.compile("save_total_limit: 2"))
@@ -192,5 +196,5 @@ def test_prompts_recipes_and_clones_by_keyboard_and_click(page: Page, session: S
     assert run.recipe["evaluation"]["prompts"][0] == "Greet Ben."
     page.goto("/runs/new?clone=by%20keyboard&view=advanced")
     field(page, "method.r").fill("8")
-    page.get_by_role("button", name="YAML").click()
+    page.get_by_role("button", name="YAML", exact=True).click()
     expect(page.locator("#differences")).to_contain_text("method.r")
