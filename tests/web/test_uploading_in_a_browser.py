@@ -106,6 +106,8 @@ def test_several_files_are_dropped_anywhere_and_each_has_its_line(page: Page, se
     expect(lines).to_have_count(3)
     expect(lines.first.locator("[data-guess]")).to_have_text("Looks like Alpaca: instruction, output")
     expect(lines.first.locator(".first-row").first.locator(".ink")).to_have_text("The owl.")
+    expect(lines.nth(1).locator("[data-guess]")).to_contain_text("Alpaca")
+    expect(lines.nth(2).locator(".bad-ahead")).to_contain_text("1 of the first 1 rows cannot be used")
     page.click("[data-send-all]")
     expect(lines.nth(0).locator("[data-said]")).to_contain_text("5 rows are there as version 1. SHA-256")
     expect(lines.nth(1).locator("[data-open]")).to_have_attribute("href", "/datasets/cats")
