@@ -121,7 +121,11 @@ def known(settings: Settings, version: DatasetVersion) -> list[Finding] | None:
 
 
 def look(
-    settings: Settings, version: DatasetVersion, *, on_progress: Callable[[dict[str, Any]], None] | None = None
+    settings: Settings,
+    version: DatasetVersion,
+    *,
+    on_progress: Callable[[dict[str, Any]], None] | None = None,
+    cancelled: Callable[[], bool] | None = None,
 ) -> list[Finding]:
     """The findings, looked for where they are not known. Blocks; progress is `{"done", "of"}` in rows."""
     path = _path(settings, version.sha256)
@@ -139,6 +143,7 @@ def look(
             timeout_seconds=SCAN_SECONDS,
             file_mib=MAX_BYTES >> 20,
             on_progress=on_progress,
+            cancelled=cancelled,
         )
         publish_file(draft, path)
     finally:

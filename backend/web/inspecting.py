@@ -8,11 +8,11 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+import threading
 from bisect import bisect_left
 from collections import OrderedDict
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from backend.core import bases, lengths, quality
@@ -80,7 +80,13 @@ def known_marks(settings: Settings, version: DatasetVersion, lens: Lens, places:
     return [row for row in found if row is not None] if all(row is not None for row in found) else None
 
 
-def mark(settings: Settings, version: DatasetVersion, lens: Lens, places: Sequence[int]) -> list[Json]:
+def mark(
+    settings: Settings,
+    version: DatasetVersion,
+    lens: Lens,
+    places: Sequence[int],
+    cancelled: Callable[[], bool] | None = None,
+) -> list[Json]:
     """The rows at these places with every token marked. Blocks. Raises `StudioError`."""
     missing = [place for place in places if marks.get(_key(settings, version, lens, place)) is None]
     if missing:
@@ -92,7 +98,7 @@ def mark(settings: Settings, version: DatasetVersion, lens: Lens, places: Sequen
             "assistant_only_loss": lens.assistant_only_loss,
             "places": missing,
         }
-        for row in run_limited(MARK, payload, timeout_seconds=MARK_SECONDS)["rows"]:
+        for row in run_limited(MARK, payload, timeout_seconds=MARK_SECONDS, cancelled=cancelled)["rows"]:
             marks.put(_key(settings, version, lens, row["place"]), row)
     return known_marks(settings, version, lens, places) or []
 
@@ -348,7 +354,9 @@ async def measure(
         return found
 
     def work(standing: Work) -> Any:
-        return lengths.measure(studio.settings, version, lens, on_progress=standing.progress)
+        return lengths.measure(
+            studio.settings, version, lens, on_progress=standing.progress, cancelled=lambda: standing.is_stopped
+        )
 
     standing = await studio.works.soon((version.sha256, lens), work, seconds)
     if standing is None:
@@ -376,7 +384,9 @@ async def find(studio: Studio, version: DatasetVersion, seconds: float | None = 
         return Found(known)
 
     def work(standing: Work) -> Any:
-        return quality.look(studio.settings, version, on_progress=standing.progress)
+        return quality.look(
+            studio.settings, version, on_progress=standing.progress, cancelled=lambda: standing.is_stopped
+        )
 
     standing = await studio.works.soon((version.sha256, "quality"), work, seconds)
     if standing is None:
@@ -400,10 +410,15 @@ def ahead(studio: Studio, version: DatasetVersion, look: Look, shown: Panel) -> 
     start = shown.inked[-1].place + 1
     places = list(range(start, min(start + ROWS_SHOWN, version.rows)))
 
+    ending = threading.Event()
+
     async def work() -> None:
         try:
-            await asyncio.to_thread(partial(mark, studio.settings, version, lens, places))
+            await asyncio.to_thread(mark, studio.settings, version, lens, places, ending.is_set)
         except StudioError:
             return  # told when somebody goes there
+        except asyncio.CancelledError:
+            ending.set()
+            raise
 
     return work()

@@ -18,7 +18,12 @@ class Work:
     done: int = 0
     of: int = 0
     failure: StudioError | None = None
+    is_stopped: bool = False
+    """The process is ending: what works in a thread should give up."""
     over: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def has_stopped(self) -> bool:
+        return self.is_stopped
 
     def progress(self, told: Json) -> None:
         self.done, self.of = told["done"], told["of"]
@@ -49,5 +54,8 @@ class Works:
             await asyncio.to_thread(work, standing)
         except StudioError as failure:
             standing.failure = failure
+        except asyncio.CancelledError:
+            standing.is_stopped = True
+            raise
         finally:
             standing.over.set()

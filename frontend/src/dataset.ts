@@ -6,6 +6,7 @@ export function showDataset(): void {
   document.addEventListener("keydown", onKey);
   for (const kind of ["pointerover", "focusin"]) document.addEventListener(kind, tellToken);
   document.addEventListener("pointerdown", grab);
+  document.addEventListener("htmx:after:swap", tellCut);
   document.addEventListener("submit", ({ target }) => target instanceof HTMLFormElement && makeBusy(target));
 }
 
@@ -149,7 +150,6 @@ function moveTo(length: number): void {
   for (const bar of cut.plot.querySelectorAll<SVGRectElement>(".bar"))
     bar.classList.toggle("over", Number(bar.dataset.from) >= limit);
   cut.grip.setAttribute("aria-valuenow", String(limit));
-  document.addEventListener("htmx:after:swap", tellCut, { once: true });
   cutting();
 }
 
@@ -158,6 +158,7 @@ function tellCut(): void {
   const cut = cutPlot();
   const verdict = find("#verdict");
   if (!cut || verdict?.dataset.over === undefined) return;
+  if (verdict.dataset.limit !== cut.grip.getAttribute("aria-valuenow")) return; // of where the mark was before
   const places = { limit: count(Number(verdict.dataset.limit)), n: count(Number(verdict.dataset.over)) };
   cut.grip.setAttribute("aria-valuetext", fill(cut.plot.dataset.said!, places));
   const tag = cut.plot.querySelector("[data-cut-tag]");

@@ -40,7 +40,9 @@ LONG = (2, 6, 7)
 def browser(chromium_path: Path) -> Iterator[Browser]:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium_path, args=["--no-sandbox"])
+        expect.set_options(timeout=20_000)  # rows are read by a process that imports a tokenizer first
         yield browser
+        expect.set_options(timeout=5_000)
         browser.close()
 
 
@@ -53,6 +55,7 @@ def context(
     somebody = account(session, Role.MEMBER, "mira")
     made = browser.new_context(base_url=served, viewport={"width": 1440, "height": 1000})
     made.add_cookies([{"name": "studio", "value": somebody.cookie, "url": served}])
+    made.set_default_timeout(60_000)
     made.add_init_script(WATCH_PAGE)
     errors: list[str] = []
     made.on("weberror", lambda error: errors.append(str(error.error)))
@@ -230,6 +233,7 @@ def test_without_script_the_page_waits_and_shows_the_same(
 ) -> None:
     plain = browser.new_context(base_url=served, java_script_enabled=False)
     plain.add_cookies(context.cookies())  # type: ignore[arg-type]
+    plain.set_default_timeout(60_000)
     page = plain.new_page()
     page.goto("/datasets/animals")
     page.fill("#max_length", "70")

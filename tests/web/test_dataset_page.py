@@ -54,3 +54,48 @@ async def test_whoever_has_no_script_waits_and_sees_all(animals: httpx.AsyncClie
     assert "1 row repeats another row" in told
     assert "1 answer speaks of being an AI" in told
     assert "Personal data in 1 row" in told
+
+
+async def test_what_every_cut_costs_is_told_by_the_api(animals: httpx.AsyncClient) -> None:
+    told = (await animals.get("/api/v1/datasets/animals/lengths?model=tiny&max_length=100&truncation=cut_end")).json()
+    assert (told["over"], told["rows"], told["measured"], told["end_token"]) == (1, 6, 6, "<|im_end|>")
+    assert told["longest"] > 100
+    refused = await animals.get("/api/v1/datasets/animals/lengths?model=../etc")
+    assert refused.status_code == 403
+
+
+async def test_a_fix_is_a_new_version_that_says_whence_it_came(
+    app: FastAPI, animals: httpx.AsyncClient, session: Session
+) -> None:
+    found = {each["cleaner"]: each["rows"] for each in (await animals.get("/api/v1/datasets/animals/findings")).json()}
+    assert (found["repeats"], found["personal"], found["broken"]) == (1, 1, 0)
+    async with client_of(app, account(session, Role.MEMBER, "another").headers) as other:
+        assert (await other.post("/api/v1/datasets/animals/mend", json={"cleaner": "repeats"})).status_code == 403
+    assert (await animals.post("/api/v1/datasets/animals/mend", json={"cleaner": "no such"})).status_code == 404
+    nothing = await animals.post("/api/v1/datasets/animals/mend", json={"cleaner": "broken"})
+    assert nothing.json()["error"]["code"] == "mend.nothing"
+    made = (await animals.post("/api/v1/datasets/animals/mend", json={"cleaner": "repeats"})).json()
+    assert (made["version"]["number"], made["version"]["rows"]) == (2, 5)
+    page = texts((await animals.get("/datasets/animals")).text)
+    assert "From version 1: 1 repeated row left out." in page
+
+
+async def test_a_version_is_downloaded_as_json_lines(animals: httpx.AsyncClient) -> None:
+    answer = await animals.get("/api/v1/datasets/animals/download")
+    assert 'filename="animals-v1.jsonl"' in answer.headers["content-disposition"]
+    rows = [json.loads(line) for line in answer.text.splitlines()]
+    assert len(rows) == len(ROWS)
+    assert rows[5]["messages"][1]["content"] == "Blue."
+
+
+async def test_whatever_makes_no_sense_in_the_address_counts_as_unsaid(animals: httpx.AsyncClient) -> None:
+    strange = "version=&row=-3&max_length=many&view=x&which=%00&truncation=y&learn=z&open=q&chat_template=w"
+    assert (await animals.get(f"/datasets/animals?{strange}")).status_code == 200
+    assert (await animals.get("/datasets/animals?version=9")).status_code == 404
+
+
+async def test_without_a_model_rows_are_shown_with_the_way_to_one(member: httpx.AsyncClient) -> None:
+    assert (await member.put("/api/v1/datasets/words", content=b'{"text": "The owl."}\n')).status_code == 201
+    page = texts((await member.get("/datasets/words")).text)
+    assert "The owl." in page
+    assert "Get a model" in page
