@@ -67,7 +67,7 @@ function show(): void {
   const banner = find("#away")!;
   banner.hidden = false;
   delete banner.dataset.back;
-  setText("[data-away]", word(navigator.onLine ? "away" : "offline"), banner);
+  setText("[data-away]", navigator.onLine ? word("away") : word("offline"), banner);
   setText("[data-away-since]", word("away_since", { time: duration((performance.now() - since) / 1000) }), banner);
 }
 

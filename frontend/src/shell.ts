@@ -61,13 +61,13 @@ async function copy(from: HTMLElement, text = from.textContent.trim()): Promise<
   setTimeout(() => delete from.dataset.copied, 1500);
 }
 
-let wentAt = 0;
+let wentAt = Number.NEGATIVE_INFINITY; // a page that was just opened was not led to by a g
 
 function onKey(event: KeyboardEvent): void {
   const typing = event.target instanceof HTMLElement && event.target.closest(TYPED_INTO);
   if (typing || event.ctrlKey || event.metaKey || event.altKey || find("dialog[open]")) return;
   const goes = performance.now() - wentAt < SEQUENCE_MS ? PLACES[event.key] : undefined;
-  wentAt = event.key === "g" ? performance.now() : 0;
+  wentAt = event.key === "g" ? performance.now() : Number.NEGATIVE_INFINITY;
   if (goes) location.assign(goes);
   else if (event.key === "n") location.assign("/runs/new");
   else if (event.key === "?") find<HTMLDialogElement>("#shortcuts")?.showModal();

@@ -235,6 +235,7 @@ def test_several_runs_are_compared_or_stopped_with_one_question(page: Page, sess
     page.locator("#ask-several").get_by_role("button", name="Discard").click()
     expect(page.locator(".banner")).to_contain_text("Discarded: two, one.")
     assert {run.name for run in session.scalars(select(Run).where(Run.state == "stopped"))} == {"one", "two"}
+    session.rollback()
     page.locator(".banner").get_by_role("button", name="Undo").click()
     expect(page.locator(".banner")).to_contain_text("Brought back, paused: two, one.")
     page.get_by_label("Select one").check()
