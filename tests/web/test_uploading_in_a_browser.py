@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session
 from backend.core.datasets import store
 from backend.core.models import DatasetVersion, Operation, Role
 from backend.core.settings import Settings
+from backend.core.uploads import Received
 from tests.web.conftest import account
 
 ROW = {"instruction": "Who eats mice?", "output": "The owl."}
@@ -285,7 +286,7 @@ def running(session: Session, here: Settings, count: int) -> Operation:
     """A reading that nobody carries out yet, as a process leaves it that was killed."""
     file = here.folder("uploads") / "left.body"
     file.write_text(rows(count))
-    found = store.upload("slow", "slow.jsonl", store.Received(file, "0" * 64, file.stat().st_size))
+    found = store.upload("slow", "slow.jsonl", Received(file, "0" * 64, file.stat().st_size))
     operation = store_operation(session, found)
     session.commit()
     return operation
