@@ -59,9 +59,9 @@ async def deep(client: httpx.AsyncClient, form: dict[str, str]) -> str:
 
 
 def facts(told: str) -> dict[str, str]:
-    """What the preflight lists."""
+    """What the preflight lists, but for the disk: what is free there is not the recipe's doing."""
     pairs = re.findall(r"<dt>([^<]+)</dt><dd>(.*?)</dd>", told)
-    return {name: re.sub(r"<[^>]*>", "", value) for name, value in pairs}
+    return {name: re.sub(r"<[^>]*>", "", value) for name, value in pairs if name != "Disk"}
 
 
 async def test_with_one_model_and_one_data_set_both_are_chosen_in_every_view(writer: httpx.AsyncClient) -> None:
@@ -93,7 +93,7 @@ async def test_the_first_answer_is_fast_and_the_second_says_the_same_and_more(wr
         again = FORM | case | {"training.learning_rate": "1e-4", "method.r": "8"}  # what the rows do not depend on
         told = await part(writer, again, "quick")
         assert "Ready to start" in told
-        assert {**facts(told), "Disk": ""} == {**facts(read), "Disk": ""}
+        assert facts(told) == facts(read)
     spent, waited = [], []
     for number in range(20):
         began, worked = time.perf_counter(), time.process_time()
