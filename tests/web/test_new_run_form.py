@@ -110,6 +110,7 @@ async def test_measured_lengths_tell_at_once_what_reading_every_row_finds(
     writer: httpx.AsyncClient, here: Settings, session: Session
 ) -> None:
     version = session.scalars(select(DatasetVersion)).one()
+    session.commit()  # a transaction is not held open while rows are read
     await asyncio.to_thread(lengths.measure, here, version, lengths.Lens("tiny"))
     for truncation in ("drop", "cut_end", "cut_start"):
         form = FORM | {"data.max_length": "64", "data.truncation": truncation, "evaluation.eval_share": "0"}
