@@ -158,7 +158,8 @@ def test_each_role_does_what_it_may_and_no_more(browser: Browser, visitor: Brows
     expect(linus.locator("#run-status form, [data-menu=stop], [href^='/runs/new']")).to_have_count(0)
     assert post(linus, "/runs", {"name": "mine"}) == post(linus, f"/runs/{run}/act", {"act": "stop"}) == 403
 
-    grace.goto(f"/runs/new?clone={run}&training.max_steps={STEPS}&name=hers")
+    grace.goto(f"/runs/new?clone={run}&training.max_steps={STEPS}")
+    grace.fill("[name=name]", "hers")
     expect(grace.locator("#preflight")).to_contain_text("Ready", timeout=60_000)
     grace.click("#preflight [data-start]")
     grace.wait_for_url("**/runs/hers")
@@ -275,7 +276,7 @@ def change(page: Page, setting: str, value: int) -> None:
 def download(page: Page, kind: str, to: Path) -> Path:
     """Save and unpack what the link, reached by keyboard, gives; its files are what the page says of them."""
     shown = page.locator(f"[data-artifact={kind}]")
-    shown.locator(".files summary").focus()
+    shown.locator(".files summary").last.focus()
     page.keyboard.press("Tab")
     expect(shown.get_by_role("link", name="Download")).to_be_focused()
     with page.expect_download() as started:

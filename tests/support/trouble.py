@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from playwright.sync_api import BrowserContext, ConsoleMessage, Page, Request, Response
 
 TELL_VIOLATIONS = """
-  document.addEventListener("securitypolicyviolation", (event) => tellViolation(event.violatedDirective + " " + event.sample));
+  document.addEventListener("securitypolicyviolation", (event) =>
+    tellViolation(`${event.violatedDirective} ${event.sample} ${event.sourceFile}:${event.lineNumber}`));
 """
 
 MISFITS = """
