@@ -24,7 +24,7 @@ from tests.web.test_in_a_browser import WATCH_PAGE
 
 ANSWERS = (
     "The owl eats mice.",
-    "The cow eats grass, and the horse eats hay. " * 2,
+    "The cow eats grass, and the horse eats hay. " * 4,
     "As an AI language model, I have never seen an owl.",
     "The frog is green.\n\n1. It jumps.\n2. It swims.",
     "The owl eats mice.",
@@ -32,7 +32,7 @@ ANSWERS = (
     "你好，猫头鹰吃老鼠。",
     "Write to ana@example.org about the kite.",
 )
-LONG = (2, 6, 7)
+LONG = (2, 6)
 """The rows that are longer than 70 tokens."""
 
 
@@ -238,7 +238,7 @@ def test_without_script_the_page_waits_and_shows_the_same(
     page.goto("/datasets/animals")
     page.fill("#max_length", "70")
     page.click("#lens noscript button")
-    expect(page.locator("#verdict")).to_contain_text("3 rows are longer than 70 tokens.")
+    expect(page.locator("#verdict")).to_contain_text("2 rows are longer than 70 tokens.")
     expect(page.locator("#row-1 .stamp.inked")).to_have_text("<|im_end|>")
     page.get_by_role("link", name="Tokens", exact=True).click()
     expect(page.locator("#row-1 .box").first).to_be_visible()
