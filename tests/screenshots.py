@@ -81,11 +81,19 @@ def travel(target: Path, tour: Tour) -> tuple[list[str], list[str]]:
             try:
                 for picture, complaint in look_at(target, page, place, tour, trouble):
                     pictures.append(picture)
-                    complaints += complaint
+                    complaints += complain(complaint)
             except Error as error:  # the others are looked at all the same
-                complaints.append(f"{place.name}-{tour.width}-{tour.language}: {error.message.splitlines()[0]}")
+                what = f"{place.name}-{tour.width}-{tour.language}: {error.message.splitlines()[0]}"
+                complaints += complain([what])
         browser.close()
     return pictures, complaints
+
+
+def complain(found: list[str]) -> list[str]:
+    """At once: the whole takes minutes."""
+    for what in found:
+        print(what, flush=True)
+    return found
 
 
 def open_page(browser: Browser, tour: Tour, who: SignedIn | None, trouble: Trouble) -> Page:
@@ -181,7 +189,6 @@ def main() -> int:
     album, began = Album(TARGET), time.monotonic()
     take_all(album, chosen.names, list(product(chosen.languages, chosen.widths)))
     write_sheet(album)
-    print(*album.complaints, sep="\n")
     print(f"{len(album.pictures)} screenshots in {time.monotonic() - began:.0f} s; see {TARGET / 'index.html'}")
     return 1 if album.complaints else 0
 
