@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
@@ -19,8 +19,8 @@ from backend.core.recipe import Recipe
 from backend.core.rendering.prepare import prepare
 from backend.core.rendering.tokenizer import load_tokenizer
 from backend.core.settings import Settings
+from tests.support.trouble import signed_in
 from tests.web.conftest import account
-from tests.web.test_in_a_browser import WATCH_PAGE
 
 ANSWERS = (
     "The owl eats mice.",
@@ -36,48 +36,26 @@ LONG = (2, 6)
 """The rows that are longer than 70 tokens."""
 
 
-@pytest.fixture(scope="module")
-def browser(chromium_path: Path) -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium_path, args=["--no-sandbox"])
-        expect.set_options(timeout=20_000)  # rows are read by a process that imports a tokenizer first
-        yield browser
-        expect.set_options(timeout=5_000)
-        browser.close()
-
-
 @pytest.fixture
 def context(
     browser: Browser, served: str, session: Session, here: Settings, tiny_base: Path
 ) -> Iterator[BrowserContext]:
-    """Somebody with a data set `animals` and a model `tiny`. Whatever the pages trip over fails the test."""
+    """Somebody with a data set `animals` and a model `tiny`."""
     shutil.copytree(tiny_base, here.folder("models") / "tiny")
     somebody = account(session, Role.MEMBER, "mira")
-    made = browser.new_context(base_url=served, viewport={"width": 1440, "height": 1000})
-    made.add_cookies([{"name": "studio", "value": somebody.cookie, "url": served}])
-    made.set_default_timeout(60_000)
-    made.add_init_script(WATCH_PAGE)
-    errors: list[str] = []
-    made.on("weberror", lambda error: errors.append(str(error.error)))
     rows = [
         {"instruction": f"What do you say, {n}?" if n != 5 else "What do you say, 1?", "output": answer}
         for n, answer in enumerate(ANSWERS, 1)
     ]
-    sent = made.request.put(
-        "/api/v1/datasets/animals?filename=animals.jsonl",
-        data="".join(json.dumps(row) + "\n" for row in rows).encode(),
-        headers={"x-csrf-token": somebody.identity.csrf_token, "origin": served},
-    )
-    assert sent.status == 201
-    yield made
-    violations = [found for page in made.pages for found in page.evaluate("() => window.violations ?? []")]
-    made.close()
-    assert (errors, violations) == ([], [])
-
-
-@pytest.fixture
-def page(context: BrowserContext) -> Page:
-    return context.new_page()
+    with signed_in(browser, served, somebody.cookie) as context:
+        context.set_default_timeout(60_000)
+        sent = context.request.put(
+            "/api/v1/datasets/animals?filename=animals.jsonl",
+            data="".join(json.dumps(row) + "\n" for row in rows).encode(),
+            headers={"x-csrf-token": somebody.identity.csrf_token, "origin": served},
+        )
+        assert sent.status == 201
+        yield context
 
 
 def look(page: Page, query: str = "") -> None:
@@ -183,7 +161,7 @@ def test_the_cut_is_moved_by_keyboard_and_by_mouse_and_every_figure_is_the_serve
     page.mouse.up()
     told_as_the_server_says(page)
     limit = int(page.locator("#max_length").input_value())
-    page.wait_for_url(f"**max_length={limit}&**")
+    page.wait_for_url(f"**max_length={limit}**")
     expect(page.locator("#preview .sample .badge.warn").first).to_have_text("cut")
     page.get_by_role("link", name="Leave them out").click()
     expect(page.locator("#verdict .pill")).to_have_text("Ready to train")
