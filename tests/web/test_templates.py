@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from functools import cache
 from pathlib import Path
 from string import Formatter
 
@@ -19,6 +20,7 @@ from backend.core.strict import models_in
 FRONTEND = Path(__file__).resolve().parents[2] / "frontend"
 TEMPLATES = sorted([*(FRONTEND / "pages").glob("*.html"), *(FRONTEND / "parts").glob("*.html")])
 SCRIPTS = sorted((FRONTEND / "src").glob("*.ts"))
+STYLES = sorted((FRONTEND / "styles").glob("*.css"))
 
 BLOCKED_BY_THE_POLICY = {
     "an inline style": r"<style|\sstyle\s*=",
@@ -30,6 +32,9 @@ BLOCKED_BY_THE_POLICY = {
 }
 BY_VARIABLE = {"live", "reconnecting", "signed_out", "gone", "hours", "minutes", "seconds"}
 """Words that scripts say by a variable that holds their key."""
+CLASSES_BY_NUMBER = re.compile(r"s[1-6]|n[2-6]|dash[23]")
+"""Lines of a chart, and how many runs stand beside each other: templates write the number."""
+CLASSES_OF_LIBRARIES = re.compile(r"htmx-request|u-[\w-]+")
 NAMES = {
     "Finetune",
     "Studio",
@@ -93,6 +98,38 @@ def test_scripts_say_the_words_that_the_page_hands_them_and_no_others() -> None:
 def test_every_state_of_a_run_has_a_word() -> None:
     handed = (FRONTEND / "parts" / "words.html").read_text()
     assert [state for state in State if f'"state_{state}": _(' not in handed] == []
+
+
+@pytest.mark.parametrize("path", STYLES, ids=lambda path: path.name)
+def test_every_class_that_is_styled_stands_on_some_page(path: Path) -> None:
+    unknown = styled_classes(path.read_text()) - known_classes()
+    by_rule = {name for name in unknown if CLASSES_BY_NUMBER.fullmatch(name) or CLASSES_OF_LIBRARIES.fullmatch(name)}
+    assert unknown - by_rule == set()
+
+
+def styled_classes(style: str) -> set[str]:
+    selectors = re.findall(r"([^{};]*)\{", re.sub(r"/\*.*?\*/", "", style, flags=re.DOTALL))
+    return {name for selector in selectors for name in re.findall(r"\.([A-Za-z][\w-]*)", selector)}
+
+
+@cache
+def known_classes() -> set[str]:
+    """What stands in class attributes, and every quoted word of Jinja's expressions and of scripts: classes pass through both."""
+    known: set[str] = set()
+    for path in TEMPLATES:
+        template = re.sub(r"\{#.*?#\}", "", path.read_text(), flags=re.DOTALL)
+        known |= words_of(re.findall(r'\bclass="([^"]*)"', template))
+        for expression in re.findall(r"\{[{%](.*?)[%}]\}", template, flags=re.DOTALL):
+            known |= quoted_words(re.sub(r'\b_\("[^"]*"', "", expression))
+    return known.union(*(quoted_words(re.sub(r"//.*", "", path.read_text())) for path in SCRIPTS))
+
+
+def quoted_words(source: str) -> set[str]:
+    return words_of(text for quote in "\"'`" for text in re.findall(f"{quote}([^{quote}]*){quote}", source))
+
+
+def words_of(texts: Iterable[str]) -> set[str]:
+    return {word for text in texts for word in re.findall(r"[\w-]+", text)}
 
 
 def english_texts() -> set[str]:
