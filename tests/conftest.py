@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import psycopg
@@ -18,8 +19,13 @@ from backend.embedded.service import Service
 from backend.embedded.valkey import start_valkey
 from tests.support.browsers import find_chromium
 
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
+PATIENCE_MS = 20_000
+"""How long a browser waits for what a page shall show: a busy machine takes its time to read rows."""
 
 pytest_plugins = ["tests.support.models"]
 
@@ -117,6 +123,18 @@ def chromium_path() -> Path:
     if found is None:
         pytest.fail("No Chromium was found. Run: python -m tests.support.browsers", pytrace=False)
     return found
+
+
+@pytest.fixture(scope="module")
+def browser(chromium_path: Path) -> Iterator[Browser]:
+    """One a file: Playwright's loop must be gone before tests with a loop of their own."""
+    from playwright.sync_api import expect, sync_playwright
+
+    expect.set_options(timeout=PATIENCE_MS)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium_path, args=["--no-sandbox"])
+        yield browser
+        browser.close()
 
 
 def _create_database(server: Service, name: str, template: str) -> None:

@@ -21,19 +21,13 @@ from backend.core.memory import shape_of
 from backend.core.models import Operation, Role
 from backend.core.recipe import ModelChoice
 from backend.core.settings import Settings
-from tests.support.hub import COMMIT, Shelf, hub_of
+from tests.support.hub import COMMIT, Shelf, hub_in_place, hub_of
 
 
 @pytest.fixture
 def shelf(tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shelf]:
     shelf = Shelf({"owls/tiny-instruct": tiny_base, "owls/tiny": tiny_base}, downloads={"owls/tiny": 4321})
-    with hub_of(shelf) as address:
-        monkeypatch.setenv("HF_ENDPOINT", address)
-        monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
-        for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_HUB_CACHE", "HF_TOKEN"):
-            monkeypatch.delenv(name, raising=False)
-        hub._config_at.cache_clear()
-        hub._find_lately.cache_clear()
+    with hub_in_place(shelf, tmp_path / "hf", monkeypatch):
         yield shelf
 
 

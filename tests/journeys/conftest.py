@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, sync_playwright
 
 from tests.conftest import SHARED
 from tests.journeys.materials import Material, write_alpaca
@@ -20,15 +19,6 @@ def studio(tiny_base: Path) -> Iterator[Studio]:
     with running_studio(tiny_base, *([STORIES] if STORIES.is_dir() else [])) as running:
         yield running
         running.stop()
-
-
-@pytest.fixture(scope="module")
-def browser(chromium_path: Path) -> Iterator[Browser]:
-    """One for each file: Playwright's loop must be gone before tests with a loop of their own."""
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium_path, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(params=["own", pytest.param("shared", marks=pytest.mark.shared)])

@@ -15,7 +15,7 @@ from tests.journeys.curves import CHARTS, assert_stored, painted, points_reach, 
 from tests.journeys.materials import Material, write_alpaca
 from tests.support.proxy import Proxy, proxy_to
 from tests.support.studios import Studio, first_admin
-from tests.support.trouble import TELL_VIOLATIONS
+from tests.support.trouble import signed_in
 
 pytestmark = pytest.mark.browser
 
@@ -56,15 +56,8 @@ def proxy(studio: Studio) -> Iterator[Proxy]:
 @pytest.fixture
 def context(browser: Browser, proxy: Proxy, cookie: str) -> Iterator[BrowserContext]:
     """A browser on the far side of the network. What fails while that is down is told by the page, not by a test."""
-    made = browser.new_context(base_url=proxy.address, viewport={"width": 1440, "height": 900})
-    made.add_cookies([{"name": "studio", "value": cookie, "url": proxy.address}])
-    found: list[str] = []
-    made.expose_binding("tellViolation", lambda _source, what: found.append(what))
-    made.add_init_script(TELL_VIOLATIONS)
-    made.on("weberror", lambda error: found.append(str(error.error)))
-    yield made
-    made.close()
-    assert found == []
+    with signed_in(browser, proxy.address, cookie) as context:
+        yield context
 
 
 def complete_within(page: Page, studio: Studio, run: str, seconds: float) -> float:

@@ -14,6 +14,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
+import pytest
+
+from backend.core import hub
 from backend.core.weights import read_header
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -151,3 +154,16 @@ def hub_of(shelf: Shelf) -> Iterator[str]:
     server.shutdown()
     thread.join()
     server.server_close()
+
+
+@contextmanager
+def hub_in_place(shelf: Shelf, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shelf]:
+    """This hub stands where the real one would. What is downloaded lies in `cache`; nothing is remembered of other tests."""
+    with hub_of(shelf) as address:
+        monkeypatch.setenv("HF_ENDPOINT", address)
+        monkeypatch.setenv("HF_HOME", str(cache))
+        for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_HUB_CACHE", "HF_TOKEN"):
+            monkeypatch.delenv(name, raising=False)
+        hub._config_at.cache_clear()
+        hub._find_lately.cache_clear()
+        yield shelf

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from playwright.sync_api import BrowserContext, ConsoleMessage, Page, Request, Response
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, Response
 
 TELL_VIOLATIONS = """
   document.addEventListener("securitypolicyviolation", (event) =>
@@ -92,6 +94,25 @@ class Trouble:
     def _on_response(self, response: Response) -> None:
         if response.status >= 400:
             self.found.append(f"answer: {response.status} {response.url}")
+
+
+@contextmanager
+def signed_in(browser: Browser, address: str, cookie: str) -> Iterator[BrowserContext]:
+    """Windows of somebody who is signed in. A broken script or a breach of the content policy on their pages fails the test.
+
+    What the network and the server refuse is none of it: tests refuse on purpose.
+    """
+    context = browser.new_context(base_url=address, viewport={"width": 1440, "height": 900})
+    context.add_cookies([{"name": "studio", "value": cookie, "url": address}])
+    found: list[str] = []
+    context.expose_binding("tellViolation", lambda _source, what: found.append(what))
+    context.add_init_script(TELL_VIOLATIONS)
+    context.on("weberror", lambda error: found.append(str(error.error)))
+    yield context
+    for page in context.pages:
+        page.evaluate("0")  # what a page told last has arrived once it answers
+    context.close()
+    assert found == []
 
 
 def misfits(page: Page) -> list[str]:

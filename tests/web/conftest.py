@@ -12,7 +12,7 @@ import httpx
 import pytest
 import uvicorn
 from fastapi import FastAPI
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page
 from sqlalchemy.orm import Session
 
 from backend.core import db, people, runs
@@ -21,6 +21,7 @@ from backend.core.people import Identity
 from backend.core.recipe import read_recipe
 from backend.core.settings import Settings
 from backend.web.app import create_app
+from tests.support.trouble import signed_in
 
 ADDRESS = "http://127.0.0.1:8321"
 RECIPE = {"model": "tiny", "data": {"sets": ["letters"]}, "method": "lora"}
@@ -132,33 +133,12 @@ def served(here: Settings) -> Iterator[str]:
 
 # ---- a real browser -------------------------------------------------------------------------------------------------
 
-WATCH_PAGE = """
-  window.violations = [];
-  document.addEventListener("securitypolicyviolation", (event) => violations.push(event.violatedDirective + " " + event.sample));
-"""
-
-
-@pytest.fixture(scope="module")
-def browser(chromium_path: Path) -> Iterator[Browser]:
-    """One a file: Playwright's loop must be gone before tests with a loop of their own."""
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium_path, args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
 
 @pytest.fixture
 def context(browser: Browser, served: str, session: Session) -> Iterator[BrowserContext]:
-    """A browser in which an administrator is signed in. Whatever its pages trip over fails the test."""
-    made = browser.new_context(base_url=served, viewport={"width": 1440, "height": 900})
-    made.add_cookies([{"name": "studio", "value": account(session, Role.ADMIN).cookie, "url": served}])
-    made.add_init_script(WATCH_PAGE)
-    errors: list[str] = []
-    made.on("weberror", lambda error: errors.append(str(error.error)))
-    yield made
-    violations = [found for page in made.pages for found in page.evaluate("() => window.violations ?? []")]
-    made.close()
-    assert (errors, violations) == ([], [])
+    """A browser in which an administrator is signed in."""
+    with signed_in(browser, served, account(session, Role.ADMIN).cookie) as context:
+        yield context
 
 
 @pytest.fixture

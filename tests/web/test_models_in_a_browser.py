@@ -8,41 +8,22 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 from sqlalchemy.orm import Session
 
-from backend.core import hub
 from backend.core.models import Device, Role, Worker
 from backend.core.settings import Settings
-from tests.support.hub import COMMIT, Shelf, hub_of
+from tests.support.hub import COMMIT, Shelf, hub_in_place
+from tests.support.trouble import signed_in
 from tests.web.conftest import account
 
 GIB = 1 << 30
-WATCH_PAGE = """
-  window.violations = [];
-  document.addEventListener("securitypolicyviolation", (event) => violations.push(event.violatedDirective + " " + event.sample));
-"""
-
-
-@pytest.fixture(scope="module")
-def browser(chromium_path: Path) -> Iterator[Browser]:
-    """One for this file: Playwright's loop must be gone before tests with a loop of their own."""
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium_path, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture
 def shelf(tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shelf]:
     shelf = Shelf({"owls/tiny-instruct": tiny_base, "owls/tiny-base": tiny_base})
-    with hub_of(shelf) as address:
-        monkeypatch.setenv("HF_ENDPOINT", address)
-        monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
-        for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_HUB_CACHE", "HF_TOKEN"):
-            monkeypatch.delenv(name, raising=False)
-        hub._config_at.cache_clear()
-        hub._find_lately.cache_clear()
+    with hub_in_place(shelf, tmp_path / "hf", monkeypatch):
         yield shelf
 
 
@@ -59,16 +40,8 @@ def page(
     session.add(Device(worker="box", name="cuda:0", title="NVIDIA GeForce RTX 4090", memory_bytes=24 * GIB))
     session.commit()
     someone = account(session, Role.MEMBER)
-    context = browser.new_context(base_url=served)
-    context.add_cookies([{"name": "studio", "value": someone.cookie, "url": served}])
-    context.add_init_script(WATCH_PAGE)
-    page = context.new_page()
-    errors: list[str] = []
-    page.on("pageerror", lambda error: errors.append(str(error)))
-    yield page
-    assert page.evaluate("window.violations") == []
-    assert errors == []
-    context.close()
+    with signed_in(browser, served, someone.cookie) as context:
+        yield context.new_page()
 
 
 def test_a_model_an_accelerator_a_method_and_a_load_are_chosen_without_leaving_the_page(page: Page) -> None:

@@ -16,10 +16,9 @@ from typer.testing import CliRunner
 
 from backend.commands.access import make_token
 from backend.commands.model import app as commands
-from backend.core import hub
 from backend.core.models import Device, Operation, Worker
 from backend.core.settings import Settings
-from tests.support.hub import COMMIT, Shelf, hub_of
+from tests.support.hub import COMMIT, Shelf, hub_in_place
 from tests.web.conftest import queued_run
 
 GIB = 1 << 30
@@ -28,13 +27,7 @@ GIB = 1 << 30
 @pytest.fixture(autouse=True)
 def shelf(tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shelf]:
     shelf = Shelf({"owls/tiny-instruct": tiny_base, "owls/tiny-base": tiny_base})
-    with hub_of(shelf) as address:
-        monkeypatch.setenv("HF_ENDPOINT", address)
-        monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
-        for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_HUB_CACHE", "HF_TOKEN"):
-            monkeypatch.delenv(name, raising=False)
-        hub._config_at.cache_clear()
-        hub._find_lately.cache_clear()
+    with hub_in_place(shelf, tmp_path / "hf", monkeypatch):
         yield shelf
 
 

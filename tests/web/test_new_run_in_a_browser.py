@@ -10,33 +10,17 @@ from pathlib import Path
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from backend.core.models import Role, Run
 from backend.core.settings import Settings
+from tests.support.trouble import signed_in
 from tests.web.conftest import account
 
 ROWS = [{"instruction": f"Greet {n}.", "output": "Hi! " * (1 + n % 60)} for n in range(60)]
 LONG = {"instruction": "Go on.", "output": "again " * 400}
-PATIENCE_MS, USUAL_MS = 20_000, 5_000
-"""Rows are read by a process of their own, which takes its time on a busy machine."""
-WATCH_PAGE = """
-  window.violations = [];
-  document.addEventListener("securitypolicyviolation", (event) => violations.push(event.violatedDirective + " " + event.sample));
-"""
-
-
-@pytest.fixture(scope="module")
-def browser(chromium_path: Path) -> Iterator[Browser]:
-    """One for this file: Playwright's loop must be gone before tests with a loop of their own."""
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium_path, args=["--no-sandbox"])
-        expect.set_options(timeout=PATIENCE_MS)
-        yield browser
-        expect.set_options(timeout=USUAL_MS)
-        browser.close()
 
 
 @pytest.fixture
@@ -50,20 +34,8 @@ def context(
         for name, rows in (("a", ROWS), ("long", [*ROWS, LONG])):
             body = "\n".join(map(json.dumps, rows)).encode()
             assert client.put(f"/api/v1/datasets/{name}", content=body).status_code == 201
-    made = browser.new_context(base_url=served, viewport={"width": 1440, "height": 900})
-    made.add_cookies([{"name": "studio", "value": member.cookie, "url": served}])
-    made.add_init_script(WATCH_PAGE)
-    errors: list[str] = []
-    made.on("weberror", lambda error: errors.append(str(error.error)))
-    yield made
-    violations = [found for page in made.pages for found in page.evaluate("() => window.violations ?? []")]
-    made.close()
-    assert (errors, violations) == ([], [])
-
-
-@pytest.fixture
-def page(context: BrowserContext) -> Page:
-    return context.new_page()
+    with signed_in(browser, served, member.cookie) as context:
+        yield context
 
 
 def field(page: Page, name: str):  # type: ignore[no-untyped-def]

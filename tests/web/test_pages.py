@@ -231,7 +231,9 @@ async def test_a_member_does_not_stop_the_run_of_another(member: httpx.AsyncClie
 async def test_people_are_made_changed_and_removed(admin: httpx.AsyncClient, session: Session) -> None:
     made = await admin.post("/settings/people", data={"name": "bob", "password": "four quiet words", "role": "viewer"})
     assert made.status_code == 303
-    assert "already" in (await admin.post("/settings/people", data={"name": "bob", "password": "four quiet words"})).text
+    assert (
+        "already" in (await admin.post("/settings/people", data={"name": "bob", "password": "four quiet words"})).text
+    )
     assert (await admin.post("/settings/people/bob", data={"role": "member"})).status_code == 303
     assert people.find(session, "bob").role == Role.MEMBER
     refused = await admin.post("/settings/people/the admin", data={"act": "remove"})
@@ -252,7 +254,13 @@ async def test_a_token_is_shown_once(member: httpx.AsyncClient) -> None:
 async def test_an_empty_form_is_not_scolded_and_a_wrong_one_told_at_its_field(admin: httpx.AsyncClient) -> None:
     empty = (await admin.get("/runs/new")).text
     assert "aria-invalid" not in empty
-    wrong = {"view": "advanced", "model.path": "none", "data.sets.0.name": "none", "method.kind": "lora", "method.r": "0"}
+    wrong = {
+        "view": "advanced",
+        "model.path": "none",
+        "data.sets.0.name": "none",
+        "method.kind": "lora",
+        "method.r": "0",
+    }
     told = (await admin.post("/runs/new?view=advanced", data=wrong)).text
     assert "method.r" in told
     assert 'aria-invalid="true"' in told

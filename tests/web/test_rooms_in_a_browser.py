@@ -19,7 +19,6 @@ from backend.core.settings import Settings
 from backend.web.app import create_app
 from tests.support.showcase import Shipper
 from tests.web.conftest import RECIPE, account, queued_run
-from tests.web.test_in_a_browser import browser, context, page  # noqa: F401 -- fixtures
 
 
 @contextmanager
@@ -46,7 +45,7 @@ def named(session: Session, *names: str) -> None:
 # ---- search ---------------------------------------------------------------------------------------------------------
 
 
-def test_the_search_is_driven_by_keyboard(page: Page, session: Session) -> None:  # noqa: F811
+def test_the_search_is_driven_by_keyboard(page: Page, session: Session) -> None:
     named(session, "owl small", "owl large", "finch")
     recipes.save(session, "owl style", RECIPE, by=None)
     session.commit()
@@ -74,7 +73,7 @@ def test_the_search_is_driven_by_keyboard(page: Page, session: Session) -> None:
     page.wait_for_url("**/runs/owl%20small")
 
 
-def test_what_a_search_finds_is_a_page_too(page: Page, session: Session) -> None:  # noqa: F811
+def test_what_a_search_finds_is_a_page_too(page: Page, session: Session) -> None:
     named(session, "owl small", "finch")
     page.goto("/")
     page.locator("#search").fill("owl")
@@ -92,7 +91,7 @@ def test_what_a_search_finds_is_a_page_too(page: Page, session: Session) -> None
 
 
 def test_a_banner_tells_that_the_studio_is_away_and_that_it_is_back(
-    browser: Browser,  # noqa: F811
+    browser: Browser,
     here: Settings,
     session: Session,
 ) -> None:
@@ -121,8 +120,8 @@ def test_a_banner_tells_that_the_studio_is_away_and_that_it_is_back(
 
 
 def test_who_is_signed_out_meanwhile_is_led_back_to_the_same_page(
-    context: BrowserContext,  # noqa: F811
-    page: Page,  # noqa: F811
+    context: BrowserContext,
+    page: Page,
     session: Session,
 ) -> None:
     queued_run(session)
@@ -136,7 +135,7 @@ def test_who_is_signed_out_meanwhile_is_led_back_to_the_same_page(
     expect(page.locator("[data-sign-in]")).to_have_attribute("href", "/signin?next=%2Fruns%3Fstate%3Dqueued")
 
 
-def test_keys_lead_to_every_place_and_through_the_rows(page: Page, session: Session) -> None:  # noqa: F811
+def test_keys_lead_to_every_place_and_through_the_rows(page: Page, session: Session) -> None:
     named(session, "older", "newer")
     page.goto("/runs")
     page.keyboard.press("?")
@@ -161,7 +160,7 @@ def test_keys_lead_to_every_place_and_through_the_rows(page: Page, session: Sess
 # ---- home -----------------------------------------------------------------------------------------------------------
 
 
-def test_home_moves_by_itself(page: Page, session: Session) -> None:  # noqa: F811
+def test_home_moves_by_itself(page: Page, session: Session) -> None:
     page.goto("/")
     expect(page.locator("h1")).to_have_text("Teach a model from your own rows")
     queued_run(session)
@@ -177,7 +176,7 @@ def test_home_moves_by_itself(page: Page, session: Session) -> None:  # noqa: F8
     expect(page.locator("h1")).to_have_text("One run is training, one waits", timeout=10_000)
 
 
-def test_what_waits_can_be_cancelled_and_brought_back(page: Page, session: Session) -> None:  # noqa: F811
+def test_what_waits_can_be_cancelled_and_brought_back(page: Page, session: Session) -> None:
     named(session, "first", "second")
     page.goto("/")
     page.locator("li", has_text="first").get_by_role("button", name="Cancel").click()
@@ -192,11 +191,11 @@ def test_what_waits_can_be_cancelled_and_brought_back(page: Page, session: Sessi
 # ---- the list of runs -----------------------------------------------------------------------------------------------
 
 
-def names(page: Page) -> list[str]:  # noqa: F811
+def names(page: Page) -> list[str]:
     return page.locator("tbody th a").all_inner_texts()
 
 
-def test_the_list_is_narrowed_sorted_and_paged_by_its_address(page: Page, session: Session) -> None:  # noqa: F811
+def test_the_list_is_narrowed_sorted_and_paged_by_its_address(page: Page, session: Session) -> None:
     owner = account(session, Role.MEMBER, "bob")
     named(session, "beta", "alpha")
     queued_run(session, "gamma", owner)
@@ -220,7 +219,7 @@ def test_the_list_is_narrowed_sorted_and_paged_by_its_address(page: Page, sessio
     expect(page.locator("main")).to_contain_text("No run has “nothing like it” in its name.")
 
 
-def test_several_runs_are_compared_or_stopped_with_one_question(page: Page, session: Session) -> None:  # noqa: F811
+def test_several_runs_are_compared_or_stopped_with_one_question(page: Page, session: Session) -> None:
     named(session, "one", "two", "three")
     page.goto("/runs")
     expect(page.locator(".action-bar")).to_be_hidden()

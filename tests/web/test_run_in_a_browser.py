@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import BrowserContext, Page, expect
 from sqlalchemy.orm import Session
 
 from backend.core.assignment import LineKind, Outcome
-from backend.core.models import Role
 from tests.support.showcase import Course, Shipper, rich_run
-from tests.web.conftest import account, queued_run
+from tests.web.conftest import queued_run
 
 MAIN = '[data-chart="loss eval_loss"]'
 NORM = '[data-chart="grad_norm"]'
 COURSE = Course(steps=130, total=200, steps_a_pass=100)
 LONG = Course(steps=420, total=966)
-WATCH = """
-  window.violations = [];
-  document.addEventListener("securitypolicyviolation", (event) => violations.push(event.violatedDirective + " " + event.sample));
+NOTIFICATIONS = """
   window.told = [];
   window.Notification = class {
     static permission = "default";
@@ -31,32 +27,11 @@ WATCH = """
 """
 
 
-@pytest.fixture(scope="module")
-def browser(chromium_path: Path) -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium_path, args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
 @pytest.fixture
-def context(browser: Browser, served: str, session: Session) -> Iterator[BrowserContext]:
-    """An administrator is signed in. Whatever the pages trip over fails the test. A browser without a head shows nobody a
-    notification, so that one part of it stands in for the real one."""
-    made = browser.new_context(base_url=served, viewport={"width": 1440, "height": 900})
-    made.add_cookies([{"name": "studio", "value": account(session, Role.ADMIN).cookie, "url": served}])
-    made.add_init_script(WATCH)
-    errors: list[str] = []
-    made.on("weberror", lambda error: errors.append(str(error.error)))
-    yield made
-    violations = [found for page in made.pages for found in page.evaluate("() => window.violations ?? []")]
-    made.close()
-    assert (errors, violations) == ([], [])
-
-
-@pytest.fixture
-def page(context: BrowserContext) -> Page:
-    return context.new_page()
+def context(context: BrowserContext) -> BrowserContext:
+    """A browser without a head shows nobody a notification, so that one part of it stands in for the real one."""
+    context.add_init_script(NOTIFICATIONS)
+    return context
 
 
 def steps_shown(page: Page, chart: str = MAIN) -> list[int]:

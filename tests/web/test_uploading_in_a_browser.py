@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Locator, Page, Route, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Locator, Page, Route, expect
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
@@ -18,13 +18,10 @@ from backend.core.datasets import store
 from backend.core.models import DatasetVersion, Operation, Role
 from backend.core.settings import Settings
 from backend.core.uploads import Received
+from tests.support.trouble import signed_in
 from tests.web.conftest import account
 
 ROW = {"instruction": "Who eats mice?", "output": "The owl."}
-WATCH_PAGE = """
-  window.violations = [];
-  document.addEventListener("securitypolicyviolation", (event) => violations.push(event.violatedDirective + " " + event.sample));
-"""
 DROP = """
   ([files]) => {
     const data = new DataTransfer();
@@ -39,15 +36,6 @@ DROP = """
 """
 
 
-@pytest.fixture(scope="module")
-def browser(chromium_path: Path) -> Iterator[Browser]:
-    expect.set_options(timeout=20_000)  # of a machine that does other things too
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium_path, args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
 @pytest.fixture
 def here(studio_home: Path, database_url: str, valkey_url: str) -> Settings:
     """Files above a megabyte are read in the background."""
@@ -56,16 +44,9 @@ def here(studio_home: Path, database_url: str, valkey_url: str) -> Settings:
 
 @pytest.fixture
 def context(browser: Browser, served: str, session: Session) -> Iterator[BrowserContext]:
-    """Somebody who may write is signed in. Whatever the pages trip over fails the test."""
-    made = browser.new_context(base_url=served, viewport={"width": 1440, "height": 900})
-    made.add_cookies([{"name": "studio", "value": account(session, Role.MEMBER).cookie, "url": served}])
-    made.add_init_script(WATCH_PAGE)
-    errors: list[str] = []
-    made.on("weberror", lambda error: errors.append(str(error.error)))
-    yield made
-    violations = [found for page in made.pages for found in page.evaluate("() => window.violations ?? []")]
-    made.close()
-    assert (errors, violations) == ([], [])
+    """Somebody who may write is signed in."""
+    with signed_in(browser, served, account(session, Role.MEMBER).cookie) as context:
+        yield context
 
 
 @pytest.fixture
