@@ -25,7 +25,7 @@ class EventKind(StrEnum):
     PROGRESS = "progress"  # what, done, total
     LOG = "log"  # level, text
     NOTE = "note"  # text: what people write beside the run
-    REWOUND = "rewound"  # everything after `step` is taken back
+    REWOUND = "rewound"  # everything after `step` is taken back: `lost` steps, often none
 
 
 def emit(session: Session, run: Run, kind: EventKind, data: Json, *, step: int | None = None) -> None:

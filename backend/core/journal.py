@@ -135,6 +135,7 @@ def _store_line(session: Session, run: Run, line: Line, origin: Origin, own: boo
         case LineKind.METRICS:
             run.step = max(run.step, line.step)
             run.latest = run.latest | data["values"]
+            run.progress = {} if own else run.progress  # what was told between two steps is over
             emit(session, run, EventKind.METRICS, data | {"t": line.t}, step=line.step)
         case LineKind.SAMPLE:
             _store_sample(session, run, line)
@@ -164,6 +165,7 @@ def _enter_phase(session: Session, run: Run, line: Line) -> None:
     wanted = {runs.enter_preparing: State.PREPARING, runs.enter_training: State.TRAINING}.get(enter, State.FINISHING)
     if run.state != wanted:
         enter(session, run)
+    run.progress = {}  # that of the phase before
     emit(session, run, EventKind.PHASE, line.data, step=line.step)
 
 
@@ -300,9 +302,9 @@ def rewind(session: Session, run: Run, step: int) -> None:
     session.execute(delete(Bucket).where(Bucket.run_id == run.id, (Bucket.bucket + 1) * Bucket.width > step))
     for width in WIDTHS:
         _rebuild_bucket(session, run.id, width, step // width)
-    run.step = step
+    lost, run.step = max(0, run.step - step), step
     run.latest = _latest(session, run.id)
-    emit(session, run, EventKind.REWOUND, {"step": step}, step=step)
+    emit(session, run, EventKind.REWOUND, {"step": step, "lost": lost}, step=step)
 
 
 def _rebuild_bucket(session: Session, run_id: UUID, width: int, bucket: int) -> None:

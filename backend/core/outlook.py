@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Float, Select, and_, cast, func, or_, select
+from sqlalchemy import Float, Select, and_, cast, func, or_, select, true
 from sqlalchemy.orm import Session
 
 from backend.core.events import EventKind
 from backend.core.journal import WIDTHS
-from backend.core.models import ACTIVE, Attempt, Bucket, Device, Point, Run, RunEvent, State, Worker
+from backend.core.models import ACTIVE, Attempt, Bucket, Device, Intent, Point, Run, RunEvent, State, Worker
 
 PACE_STEPS = 100
 """The pace is that of so many newest steps: what has just changed shows, and a single slow step does not."""
@@ -66,14 +67,13 @@ class Outlook:
 
 
 def outlook(session: Session, run: Run) -> Outlook:
-    pace = _step_seconds(session, run.id)
-    is_moving = run.state == State.TRAINING and run.total_steps and pace is not None
+    pace = step_seconds(session, [run]).get(run.id)
     title, size = _device(session, run)
     return Outlook(
         steps_a_pass=steps_a_pass(session, run.id),
         busy_seconds=_busy_seconds(session, run.id),
         step_seconds=pace,
-        left_seconds=pace * max(0, (run.total_steps or 0) - run.step) if is_moving and pace else None,
+        left_seconds=left_seconds(run, pace),
         best=(best := _best(session, run.id)),
         worse_since_best=_worse_since(session, run.id, best),
         first_loss=_first(session, run.id, "loss"),
@@ -101,14 +101,36 @@ def _busy_seconds(session: Session, run_id: UUID) -> float:
     return float(session.scalar(query) or 0.0)
 
 
-def _step_seconds(session: Session, run_id: UUID) -> float | None:
-    """Measuring, sampling and saving between two steps count: they will come again."""
-    newest = _points(run_id, "loss", Point.step, Point.at).order_by(Point.step.desc()).limit(PACE_STEPS)
-    rows = session.execute(newest).all()
-    if len(rows) < 2:
+def step_seconds(session: Session, runs: Sequence[Run]) -> dict[UUID, float]:
+    """The pace of each run's newest steps, of its newest attempt alone: what lies between two attempts was a pause.
+
+    Measuring, sampling and saving between two steps count: they will come again.
+    """
+    newest = (
+        select(Point.step, Point.at)
+        .where(Point.run_id == Attempt.run_id, Point.name == "loss", Point.step > Attempt.base_step)
+        .order_by(Point.step.desc())
+        .limit(PACE_STEPS)
+        .lateral()
+    )
+    steps = func.max(newest.c.step) - func.min(newest.c.step)
+    lasted = func.max(newest.c.at) - func.min(newest.c.at)
+    query = (
+        select(Run.id, lasted / steps)
+        .join(Attempt, and_(Attempt.run_id == Run.id, Attempt.number == Run.attempt))
+        .join(newest, true())
+        .where(Run.id.in_([run.id for run in runs]))
+        .group_by(Run.id)
+        .having(steps > 0, lasted > 0)
+    )
+    return {run_id: float(pace) for run_id, pace in session.execute(query)}
+
+
+def left_seconds(run: Run, pace: float | None) -> float | None:
+    """How long the rest of the steps takes; None where they will not be made, for who told the run to end sooner."""
+    if pace is None or run.state != State.TRAINING or run.intent != Intent.RUN or not run.total_steps:
         return None
-    (last, ended), (first, begun) = rows[0], rows[-1]
-    return (ended - begun) / (last - first) if ended > begun else None
+    return pace * max(0, run.total_steps - run.step)
 
 
 def _best(session: Session, run_id: UUID) -> Best | None:

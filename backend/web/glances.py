@@ -6,21 +6,19 @@ import math
 from collections import OrderedDict, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
-from statistics import median
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import select, true
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from backend.core.journal import WIDTHS
 from backend.core.models import Bucket, Point, Run, State
+from backend.core.outlook import left_seconds, step_seconds
 
 WIDTH, HEIGHT, MARGIN = 128, 36, 2
 """The box that lines are drawn in; the picture is stretched to its place."""
 MOST_POINTS = 32
-PACED_STEPS = 50
 KEPT = 1024
 NAMES = ("loss", "eval_loss")
 
@@ -103,27 +101,6 @@ def _draw(lines: dict[str, Line], total: int) -> Glance:
 
 
 def _seconds_left(session: Session, runs: Sequence[Run]) -> dict[UUID, float]:
-    """From the pace of the last steps. A median, so that a pause or a measurement in between does not count."""
-    open_ended = {run.id: run.total_steps - run.step for run in runs if run.total_steps}
-    if not open_ended:
-        return {}
-    newest = (
-        select(Point.step, Point.at)
-        .where(Point.run_id == Run.id, Point.name == "loss")
-        .order_by(Point.step.desc())
-        .limit(PACED_STEPS)
-        .lateral()
-    )
-    times: defaultdict[UUID, list[tuple[int, float]]] = defaultdict(list)
-    for run_id, step, at in session.execute(
-        select(Run.id, newest.c.step, newest.c.at).join(newest, true()).where(Run.id.in_(open_ended))
-    ):
-        times[run_id].append((step, at))
-    paces = {run_id: _pace(each) for run_id, each in times.items()}
-    return {run_id: pace * open_ended[run_id] for run_id, pace in paces.items() if pace}
-
-
-def _pace(times: list[tuple[int, float]]) -> float:
-    """Seconds a step; 0 where nothing can be said."""
-    each = [(later[1] - earlier[1]) / (later[0] - earlier[0]) for earlier, later in pairwise(sorted(times))]
-    return max(0.0, median(each)) if each else 0.0
+    paces = step_seconds(session, runs) if runs else {}
+    left = {run.id: left_seconds(run, paces.get(run.id)) for run in runs}
+    return {run_id: seconds for run_id, seconds in left.items() if seconds is not None}

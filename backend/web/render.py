@@ -16,10 +16,11 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
 from backend.core.people import Identity
-from backend.web.contexts import Here, Page
+from backend.web.contexts.page import Here, Page
 from backend.web.phrases import Phrases
 from backend.web.security import host_name, is_loopback
-from backend.web.shapes import Json, PersonOut
+from backend.web.shapes.common import Json
+from backend.web.shapes.people import PersonOut
 
 WEB = Path(__file__).resolve().parent
 STATIC = WEB / "static"
@@ -69,6 +70,7 @@ class Renderer:
             "rate": rate,
             "metric": metric,
             "said": self.said,
+            "placed": self.placed,
             "when": when,
             "duration": partial(duration, self.gettext),
             "roughly": lambda seconds: duration(self.gettext, roughly(seconds)),
@@ -86,6 +88,10 @@ class Renderer:
     def said(self, message: str) -> str:
         """What the server says of a problem, in the reader's language."""
         return message if _language.get() == "en" else self.phrases.said(message)
+
+    def placed(self, where: str) -> str:
+        """Where a problem is, in the reader's language."""
+        return where if _language.get() == "en" else self.phrases.placed(where)
 
     def told(self, request: Request, body: Json) -> Json:
         """An error of the API in the reader's language. Its codes are the same in all."""
@@ -182,17 +188,21 @@ def rate(value: float | None) -> str:
     """`2e-4`: ready-made formats round a learning rate to 0."""
     if value is None:
         return "–"
-    if value == 0 or value >= 0.01:
-        return f"{value:g}"
+    return f"{value:g}" if value == 0 or value >= 0.01 else _exponential(value)
+
+
+def _exponential(value: float) -> str:
     mantissa, _, exponent = f"{value:.2e}".partition("e")
     return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
 
 
 def metric(value: float | str | None) -> str:
-    """A metric's value to four digits; what is not finite comes as text."""
+    """A metric's value to four digits, as `metric` of src/words.ts says it; what is not finite comes as text."""
     if value is None or isinstance(value, str):
         return value or "–"
-    return rate(value) if value != 0 and abs(value) < 0.001 else f"{value:.4g}"
+    if value != 0 and not 0.001 <= abs(value) < 1e6:
+        return _exponential(value)
+    return f"{value:.4g}" if abs(value) < 1000 else f"{float(f'{value:.4g}'):,.0f}"
 
 
 def when(moment: datetime | None) -> Markup:

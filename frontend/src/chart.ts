@@ -124,10 +124,9 @@ export class Chart {
 
   /** Takes other points for the lines that `series` names; a chart that is zoomed fetches its own stretch again. */
   replace(series: Series): void {
-    for (const strand of this.strands) {
-      const pairs = series[strand.line.key];
-      if (pairs || !strand.line.ahead) strand.curve = new Curve(pairs);
-    }
+    const named = this.strands.filter(({ line }) => series[line.key]);
+    for (const strand of named) strand.curve = new Curve(series[strand.line.key]);
+    if (named.length === 0) return;
     if (this.window) void this.zoom(this.window);
     this.touch();
   }
@@ -267,7 +266,7 @@ export class Chart {
       stroke: colour(`--series-${line.colour}`),
       width: 1.75,
       dash: DASHES[line.dash ?? 0]!,
-      points: { show: Boolean(line.dots), size: 6, fill: colour("--sheet") },
+      points: { show: (plot) => Boolean(line.dots) || plot.data[0].length === 1, size: 6, fill: colour("--sheet") },
     };
     if (!this.isSmoothed(line)) return [own];
     return [

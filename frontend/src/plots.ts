@@ -1,7 +1,7 @@
 /** The charts of one run: their lines as the page says them, their axes by the run's own passes and times. */
 import { type AxisKind, passes, type Scale, Times } from "./axes";
 import { Chart, type Line, type Mark, type Series, type Span, type View } from "./chart";
-import type { Value } from "./curves";
+import type { Pair, Value } from "./curves";
 import { find, getJson } from "./dom";
 
 const KEPT_POINTS = 6000; // above this the curves are fetched again, thinned so that no extreme is lost
@@ -14,6 +14,8 @@ export class Plots {
   private charts: Chart[];
   private times = new Times();
   private knowsTimes = false;
+  private passed: (() => void)[] | undefined; // what came while all of it is being fetched
+  private ahead = "";
 
   constructor(
     private run: string,
@@ -29,12 +31,24 @@ export class Plots {
   put(step: number, values: Values, at: number, epoch: number): void {
     if (epoch > 0) this.stepsAPass = step / epoch;
     if (this.knowsTimes) this.times.put(step, at);
-    for (const [key, value] of Object.entries(values)) for (const chart of this.charts) chart.put(key, step, value);
+    this.now(() => {
+      for (const [key, value] of Object.entries(values)) for (const chart of this.charts) chart.put(key, step, value);
+    });
     if (this.charts.some((chart) => chart.size > KEPT_POINTS)) void this.reload();
   }
 
   cutAfter(step: number): void {
-    for (const chart of this.charts) chart.cutAfter(step);
+    this.now(() => {
+      for (const chart of this.charts) chart.cutAfter(step);
+    });
+  }
+
+  /** The learning rate as it is to go on. */
+  foretell(pairs: Pair[]): void {
+    const ahead = JSON.stringify(pairs);
+    if (ahead === this.ahead) return;
+    this.ahead = ahead;
+    for (const chart of this.charts) chart.replace({ learning_rate_ahead: pairs });
   }
 
   mark(marks: Mark[]): void {
@@ -43,8 +57,21 @@ export class Plots {
 
   /** All of it again: events passed while this tab did not listen, or the curves have grown too long. */
   async reload(): Promise<void> {
-    const { curves } = await this.ask({ points: String(POINTS) });
-    for (const chart of this.charts) chart.replace(curves);
+    if (this.passed) return;
+    this.passed = [];
+    try {
+      const { curves } = await this.ask({ points: String(POINTS) });
+      for (const chart of this.charts)
+        chart.replace(Object.fromEntries(chart.keys.map((key) => [key, curves[key] ?? []])));
+      for (const happen of this.passed) happen(); // the answer may be older than these
+    } finally {
+      this.passed = undefined;
+    }
+  }
+
+  private now(happen: () => void): void {
+    this.passed?.push(happen);
+    happen();
   }
 
   /** Lines are drawn by an axis once it is known; the first look at time asks for it. */

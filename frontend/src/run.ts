@@ -2,16 +2,17 @@
  *  what the server draws in words (the head, the artifacts, what happened beside the training) is fetched again when it changes. */
 import htmx from "htmx.org/dist/htmx.esm.js";
 import type { Series } from "./chart";
+import type { Pair } from "./curves";
 import { clock, find, getJson, setText, settle } from "./dom";
 import { follow, type RunEvent, type State } from "./live";
 import { Bell, showInTitle } from "./notify";
 import { Plots, type Values } from "./plots";
-import { logLine } from "./runlog";
 import { type Sample, Samples } from "./samples";
 import { announce, count, doing, duration, metric, roughly, word } from "./words";
 
 const ENDED = ["succeeded", "failed", "stopped"];
-const LOOK_MS = 15_000; // a host that falls silent tells nobody, so the status is looked at now and then
+const LOOK_MS = 5000; // what is said of the newest figures, and a host that falls silent, is told by no event
+const QUIET = ["metrics", "sample", "progress", "facts"]; // no line of the log
 const HISTORY = ["state", "checkpoint", "amendment", "amended", "rewound"];
 
 export function showRun(body: HTMLElement): void {
@@ -29,6 +30,7 @@ class RunPage {
   private refreshArtifacts = this.part("artifacts");
   private refreshHistory = this.part("history");
   private refreshNote = this.part("note");
+  private refreshMemory = this.part("memory");
   private refreshLog = settle(() => find("[data-log-search]")?.dispatchEvent(new Event("change")), 300, 1000);
 
   constructor(
@@ -64,19 +66,22 @@ class RunPage {
     else if (kind === "progress") showDoing(data);
     else if (kind === "note") this.refreshNote();
     else this.refreshStatus();
+    if (kind === "phase") endDoing();
     if (kind === "artifact") this.refreshArtifacts();
     if (kind === "state") this.hear(String(data.state));
     if (HISTORY.includes(kind)) this.refreshHistory();
-    if (!logLine(event)) this.refreshLog();
+    if (!QUIET.includes(kind)) this.refreshLog();
   }
 
   private applyMetrics({ step, at, data }: RunEvent): void {
     const values = data.values as Values;
-    this.plots.put(step, values, Number(data.t ?? Date.parse(at) / 1000), Number(data.epoch ?? 0));
+    const when = Number(data.t ?? Date.parse(at) / 1000);
+    this.plots.put(step, values, when, Number(data.epoch ?? 0));
+    endDoing();
     for (const [name, value] of Object.entries(values)) setText(`[data-latest="${name}"]`, metric(value));
     if ("loss" in values) announce(word("summary", { step: count(step), loss: metric(values.loss) }));
     if ("eval_loss" in values) this.refreshStatus(); // the best, and what is said of it
-    this.showProgress(step);
+    this.showProgress(step, when);
   }
 
   private rewind(step: number): void {
@@ -88,11 +93,11 @@ class RunPage {
   }
 
   private hear(state: string): void {
-    if (ENDED.includes(state)) this.bell.ring(state);
     if (state === "finishing") this.refreshArtifacts();
+    if (state === "training") this.refreshMemory();
   }
 
-  private showProgress(step: number): void {
+  private showProgress(step: number, when: number): void {
     if (step <= this.step) return;
     this.step = step;
     const total = Number(this.status.total);
@@ -107,15 +112,16 @@ class RunPage {
     const all = Number((total / aPass).toFixed(2));
     if (aPass) setText("[data-pass]", word("pass_of", { n: (step / aPass).toFixed(2), all }));
     showInTitle(this.status.state ?? "", step, total);
-    this.showTimeLeft(step, total);
+    this.showTimeLeft(step, total, when);
   }
 
-  private showTimeLeft(step: number, total: number): void {
-    this.pace = [...this.pace.slice(-49), { step, at: performance.now() }];
+  /** By when the steps were made: after a lost connection many of them arrive at once. */
+  private showTimeLeft(step: number, total: number, when: number): void {
+    this.pace = [...this.pace.slice(-49), { step, at: when }];
     const [first, last] = [this.pace[0]!, this.pace.at(-1)!];
-    const seen = last.step > first.step ? (last.at - first.at) / (last.step - first.step) / 1000 : 0;
+    const seen = last.step > first.step ? (last.at - first.at) / (last.step - first.step) : 0;
     const perStep = this.pace.length > 20 ? seen : Number(this.status.pace) || seen;
-    if (!perStep) return;
+    if (!perStep || this.status.intent !== "run") return;
     const left = perStep * (total - step);
     const at = clock(new Date(Date.now() + 1000 * left).toISOString(), "short");
     setText("[data-left]", step < total ? ` · ${word("left", { time: duration(roughly(left)), at })}` : "");
@@ -123,7 +129,12 @@ class RunPage {
 
   /** Events passed while this tab did not listen: what they changed is read again. */
   private async catchUp(): Promise<void> {
-    for (const refresh of [this.refreshStatus, this.refreshArtifacts, this.refreshHistory, this.refreshNote]) refresh();
+    this.pace = [];
+    this.refreshStatus();
+    this.refreshArtifacts();
+    this.refreshHistory();
+    this.refreshMemory();
+    this.refreshNote();
     this.refreshLog();
     const [samples] = await Promise.all([
       getJson<(Sample & { step: number })[]>(`/api/v1/runs/${this.run}/samples`),
@@ -152,9 +163,11 @@ class RunPage {
       time.textContent = clock(time.dateTime, time.dataset.clock);
     const items = [...document.querySelectorAll<HTMLElement>("#run-history [data-mark][data-step]")];
     this.plots.mark(items.map((item) => ({ step: Number(item.dataset.step), text: item.dataset.mark ?? "" })));
+    this.plots.foretell(JSON.parse(find("#run-history")?.dataset.ahead ?? "[]") as Pair[]);
     const { state = "", total, best, now } = this.status;
     this.samples.markBest(Number(best || -1));
     this.step = Math.max(this.step, Number(now));
+    if (this.hasEnded) this.bell.ring(state);
     this.bell.show();
     showInTitle(state, this.step, Number(total));
     for (const button of document.querySelectorAll<HTMLElement>("[data-no-script]")) button.hidden = true;
@@ -175,6 +188,12 @@ class RunPage {
     badge.hidden = state === "live" || (state === "reconnecting" && this.hasEnded);
     badge.textContent = word(state);
   }
+}
+
+/** The next step was made, or another phase begun: whatever was told in between is over. */
+function endDoing(): void {
+  const at = find("[data-at]");
+  if (at) at.hidden = true;
 }
 
 /** What the trainer is at beside its steps, with how far that is. */

@@ -27,11 +27,12 @@ export const count = (number: number) => number.toLocaleString("en");
 export function metric(value: number | string | null | undefined): string {
   if (value === null || value === undefined) return "–";
   if (typeof value === "string") return value;
-  if (value !== 0 && Math.abs(value) < 0.001) return exponential(value);
-  return String(Number(value.toPrecision(4)));
+  if (value !== 0 && (Math.abs(value) < 0.001 || Math.abs(value) >= 1e6)) return exponential(value);
+  return plain.format(Number(value.toPrecision(4)));
 }
 
-const exponential = (value: number) => value.toExponential(2).replace(/\.?0+e/, "e");
+const plain = new Intl.NumberFormat("en", { maximumFractionDigits: 6 });
+const exponential = (value: number) => value.toExponential(2).replace(/\.?0+e/, "e").replace("e+", "e");
 
 /** `1.2 MiB`. */
 export function size(bytes: number): string {
@@ -66,4 +67,11 @@ export function announce(text: string, atOnce = false): void {
   if (!region || (now - said < 10_000 && !atOnce)) return;
   said = now;
   region.textContent = text;
+}
+
+/** `row 41` in the reader's language. */
+export function placeWord(where: string): string {
+  const [, unit, n] = /^(row|line) (\d+)$/.exec(where) ?? [];
+  if (!unit || !n) return where;
+  return unit === "row" ? word("row_n", { n: count(Number(n)) }) : word("line_n", { n: count(Number(n)) });
 }

@@ -9,7 +9,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 MAKERS = re.compile(
-    r"Problem|BadRow|Invalid|BadRequest|Unauthenticated|Forbidden|NotFound|NotAllowed|Conflict|TooLarge|TooMany|Unavailable"
+    r"Problem|Failed|BadRow|Invalid|BadRequest|Unauthenticated|Forbidden|NotFound|NotAllowed|Conflict|TooLarge|TooMany|Unavailable"
 )
 SPOKEN = ("message", "hint", "words")
 """What such sentences are called where they are made."""
@@ -30,6 +30,8 @@ def _phrases(node: ast.AST) -> Iterator[str]:
             texts = [*node.args[place : place + 1], *node.args[place + 1 + (maker == "Problem") :]]
             named = [keyword.value for keyword in node.keywords if keyword.arg in SPOKEN]
             yield from _texts([*texts, *named])
+        case ast.Call(func=ast.Attribute(attr="log" | "phase"), args=[_, text]):  # a line of a run's log
+            yield from _texts([text])
         case ast.Assign(targets=[ast.Name(id=name)], value=value) if name in SPOKEN:
             yield from _texts([value])
 

@@ -14,7 +14,8 @@ from sqlalchemy import event, update
 from sqlalchemy.orm import Session
 
 from backend.core import journal, recipes, run_list, runs
-from backend.core.models import Bucket, Point, Role, Run
+from backend.core.models import Attempt, Bucket, Point, Role, Run
+from backend.core.outlook import outlook
 from backend.core.run_list import Sort, Wanted
 from backend.web import glances
 from tests.web.conftest import RECIPE, account, queued_run
@@ -180,8 +181,14 @@ def test_the_time_left_is_the_pace_of_the_last_steps(session: Session) -> None:
     measured(session, run, [1.0] * 10)
     late = Point.run_id == run.id, Point.step > 5
     session.execute(update(Point).where(*late).values(at=Point.at + 9000))  # it was paused for hours
-    run.state, run.holder, run.lease_until = "training", "box", datetime.now(UTC)
+    run.state, run.holder, run.lease_until, run.attempt = "training", "box", datetime.now(UTC), 2
+    session.add_all(Attempt(run_id=run.id, number=n, worker="box", device="cpu", base_step=5 * (n - 1)) for n in (1, 2))
+    session.flush()
     assert glances.glances(session, [run])[run.id].seconds_left == 10.0
+    assert outlook(session, run).left_seconds == 10.0, "the run's own page says the same"
+    run.intent = "keep"
+    session.flush()
+    assert glances.glances(session, [run])[run.id].seconds_left is None, "its other steps will not be made"
 
 
 # ---- several at once ------------------------------------------------------------------------------------------------

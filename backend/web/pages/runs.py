@@ -21,11 +21,12 @@ from backend.core.recipe import read_recipe
 from backend.core.yaml12 import as_yaml
 from backend.web import amending, reading
 from backend.web.api.runs import own
-from backend.web.contexts import (
+from backend.web.contexts.runs import (
     AmendPart,
     ArtifactsPart,
     RunHistoryPart,
     RunLogPart,
+    RunMemoryPart,
     RunNotePart,
     RunPage,
     RunStatusPart,
@@ -35,7 +36,7 @@ from backend.web.deps import AnEdge, Edge
 from backend.web.forms import Pairs as FormPairs
 from backend.web.pages.common import Form, Pairs, draw, go, path_to
 from backend.web.remedies import remedies
-from backend.web.shapes import AmendmentOut
+from backend.web.shapes.runs import AmendmentOut
 
 router = APIRouter()
 
@@ -82,6 +83,16 @@ async def run_log(request: Request, run: str, edge: AnEdge, q: Words = "", level
     return draw(request, await edge.read(work))
 
 
+@router.get("/runs/{run}/memory")
+async def run_memory(request: Request, run: str, edge: AnEdge) -> Response:
+    def work(session: Session) -> RunMemoryPart:
+        found = runs.find(session, run)
+        known = outlook(session, found)
+        return RunMemoryPart(known, footprint_of(found, known))
+
+    return draw(request, await edge.read(work))
+
+
 @router.get("/runs/{run}/note")
 async def run_note(request: Request, run: str, edge: AnEdge) -> Response:
     return draw(request, await edge.read(lambda session: note_part(session, runs.find(session, run))))
@@ -110,6 +121,7 @@ def history_part(session: Session, run: Run) -> RunHistoryPart:
     return RunHistoryPart(
         run=reading.run_detail(session, run),
         amendments=amendments,
+        rates_ahead=rates_ahead(run, amendments),
         controls=amending.controls(amending.amended_recipe(run, amendments)),
         outlook=outlook(session, run),
         checkpoints=checkpoints,
@@ -136,7 +148,7 @@ def described(session: Session, run: Run, q: str = "", level: str = "") -> RunPa
         **log_of(session, run, q, level),
         remedies=remedies(history.run, history.outlook),
         footprint=footprint_of(run, history.outlook),
-        curves=dict(journal.curves(session, run.id)) | {"learning_rate_ahead": rates_ahead(run, history.amendments)},
+        curves=dict(journal.curves(session, run.id)),
         samples=reading.samples(session, run.id),
         artifacts=reading.artifacts(session, run),
         settings=settings_of_run(session, run),
