@@ -32,7 +32,7 @@ export function metric(value: number | string | null | undefined): string {
 }
 
 const plain = new Intl.NumberFormat("en", { maximumFractionDigits: 6 });
-const exponential = (value: number) => value.toExponential(2).replace(/\.?0+e/, "e").replace("e+", "e");
+const exponential = (value: number) => value.toExponential(2).replace(/\.?0*e\+?/, "e");
 
 /** `1.2 MiB`. */
 export function size(bytes: number): string {
