@@ -16,7 +16,7 @@ from backend.commands.client import Client, OnBytes, Refused, connect
 from backend.commands.output import AsJson, Columns, bytes_bar, print_list
 from backend.core.archives import ArchivedFile, files_sha256
 from backend.core.errors import NotFound, StudioError
-from backend.web.shapes import ArtifactOut
+from backend.web.shapes.runs import ArtifactOut
 
 app = typer.Typer(no_args_is_help=True, help="What runs give out: adapters and merged models.")
 

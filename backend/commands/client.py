@@ -15,20 +15,10 @@ from pydantic import TypeAdapter
 from backend.commands.access import Access, find_access
 from backend.core.errors import Problem, StudioError, Unavailable
 from backend.core.settings import settings
-from backend.web.shapes import (
-    ArtifactOut,
-    BaseOut,
-    CurvesOut,
-    DatasetDetailOut,
-    DatasetOut,
-    EventOut,
-    HubModelOut,
-    Listing,
-    OperationOut,
-    RunDetailOut,
-    RunOut,
-    SampleOut,
-)
+from backend.web.shapes.common import Listing
+from backend.web.shapes.datasets import DatasetDetailOut, DatasetOut, OperationOut
+from backend.web.shapes.models import BaseOut, HubModelOut
+from backend.web.shapes.runs import ArtifactOut, CurvesOut, EventOut, RunDetailOut, RunOut, SampleOut
 
 T = TypeVar("T")
 Json = dict[str, Any]

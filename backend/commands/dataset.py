@@ -12,7 +12,7 @@ from rich.markup import escape
 
 from backend.commands.client import Client, Refused, connect
 from backend.commands.output import AsJson, Columns, bytes_bar, print_list, when
-from backend.web.shapes import DatasetDetailOut, OperationOut
+from backend.web.shapes.datasets import DatasetDetailOut, OperationOut
 
 app = typer.Typer(no_args_is_help=True, help="Data sets: send files, list what is there.")
 

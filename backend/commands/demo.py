@@ -34,7 +34,7 @@ from backend.embedded.home import prepare_home, private_folder, rotated_log
 from backend.embedded.service import last_words, stop_process
 from backend.embedded.spawn import spawn
 from backend.embedded.studio import answers, listen
-from backend.web.shapes import RunDetailOut, SampleOut
+from backend.web.shapes.runs import RunDetailOut, SampleOut
 from worker.demo_base import demo_recipe, demo_rows
 
 MODEL, DATASET = "demo-base", "pirate-demo"

@@ -14,7 +14,7 @@ from rich.text import Text
 from backend.commands.client import Client
 from backend.core.events import EventKind
 from backend.core.models import ENDED, State
-from backend.web.shapes import EventOut, RunDetailOut
+from backend.web.shapes.runs import EventOut, RunDetailOut
 
 STILL = (State.PAUSED, *ENDED)
 """States that nothing but a person's word changes."""

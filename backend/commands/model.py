@@ -10,7 +10,7 @@ from rich.markup import escape
 
 from backend.commands.client import Refused, connect
 from backend.commands.output import AsJson, Columns, bytes_bar, print_list
-from backend.web.shapes import BaseOut, HubModelOut
+from backend.web.shapes.models import BaseOut, HubModelOut
 
 app = typer.Typer(no_args_is_help=True, help="Base models.")
 

@@ -13,7 +13,7 @@ from backend.commands.client import Client, Refused, connect
 from backend.commands.output import AsJson, Columns, console, errors, print_list, when
 from backend.core.errors import BadRequest, Problem
 from backend.core.yaml12 import read_yaml
-from backend.web.shapes import RunDetailOut
+from backend.web.shapes.runs import RunDetailOut
 
 app = typer.Typer(no_args_is_help=True, help="Runs: launch, follow, stop, pause, resume, list.")
 

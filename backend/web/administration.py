@@ -15,7 +15,9 @@ from sqlalchemy.orm import Session
 from backend.core import audit, people, usage
 from backend.core.models import ApiToken, Attempt, Audit, Run, SignIn, User
 from backend.core.people import Identity
-from backend.web.shapes import AuditOut, Json, MemberOut, RunBytesOut, SessionOut, StorageOut, WasteOut
+from backend.web.shapes.common import Json
+from backend.web.shapes.people import AuditOut, MemberOut, SessionOut
+from backend.web.shapes.studio import RunBytesOut, StorageOut, WasteOut
 
 if TYPE_CHECKING:
     from backend.web.studio import Studio

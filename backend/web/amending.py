@@ -13,7 +13,8 @@ from backend.core.errors import Problem
 from backend.core.models import Run
 from backend.core.recipe import read_recipe
 from backend.web.forms import Control, Pairs, recipe_controls, recipe_from_form, text_of
-from backend.web.shapes import AmendmentOut, Json
+from backend.web.shapes.common import Json
+from backend.web.shapes.runs import AmendmentOut
 
 FIELDS: tuple[str, ...] = get_args(Amendment.model_fields["field"].annotation)
 

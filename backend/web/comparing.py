@@ -16,17 +16,10 @@ from backend.core.errors import Invalid
 from backend.core.models import Point, Run
 from backend.core.outlook import Outlook, outlook
 from backend.web import reading
-from backend.web.contexts import SideBySide, Told
-from backend.web.shapes import (
-    ArtifactOut,
-    ComparedOut,
-    ComparedSettingOut,
-    ComparisonOut,
-    Json,
-    RunOut,
-    SampleOut,
-    VerdictOut,
-)
+from backend.web.contexts.compare import SideBySide, Told
+from backend.web.shapes.common import Json
+from backend.web.shapes.compare import ComparedOut, ComparedSettingOut, ComparisonOut, VerdictOut
+from backend.web.shapes.runs import ArtifactOut, RunOut, SampleOut
 
 OFFERED = 30
 

@@ -15,7 +15,7 @@ from backend.core.errors import Problem, StudioError
 from backend.core.recipe import translate_old_names
 from backend.core.strict import Path
 from backend.core.yaml12 import BadYaml, read_yaml
-from backend.web.contexts import Form
+from backend.web.contexts.new_run import Form
 from backend.web.forms import (
     Control,
     Pairs,
@@ -27,7 +27,7 @@ from backend.web.forms import (
     without,
 )
 from backend.web.security import MAX_FORM_FIELDS
-from backend.web.shapes import ProblemOut
+from backend.web.shapes.common import ProblemOut
 
 VIEWS = ("simple", "advanced", "yaml")
 HEAD = "# What is left out takes the recommended value.\n"

@@ -26,9 +26,9 @@ from backend.core.errors import (
     Unauthenticated,
     Unavailable,
 )
-from backend.web.contexts import ErrorPage
+from backend.web.contexts.door import ErrorPage
 from backend.web.render import Renderer
-from backend.web.shapes import ProblemOut
+from backend.web.shapes.common import ProblemOut
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,8 @@ from backend.core.fits import Load
 from backend.core.forecast import Accelerator
 from backend.core.hub import HubModel
 from backend.web import reading
-from backend.web.shapes import BaseOut, FitOut, HubModelOut, Json, ProblemOut
+from backend.web.shapes.common import Json, ProblemOut
+from backend.web.shapes.models import BaseOut, FitOut, HubModelOut
 
 
 def accelerators(session: Session) -> list[Accelerator]:

@@ -28,7 +28,7 @@ from backend.web import reading
 from backend.web.checks import Check
 from backend.web.deps import Edge
 from backend.web.prospects import AtHand, Prospect, Queue, prospect
-from backend.web.shapes import WorkerOut
+from backend.web.shapes.studio import WorkerOut
 
 SHORTLY = 0.25
 """How long the second answer is waited for before its progress is told instead."""
@@ -39,8 +39,10 @@ async def foresee(edge: Edge, raw: object, *, reads_rows: bool, patience: float 
 
     Raises `StudioError` with everything that keeps the recipe from being understood.
     """
-    at_hand = await edge.read(lambda session: gather(session, raw, edge.settings))
-    pinned = await asyncio.to_thread(located, at_hand.pinned, edge.settings, may_download=reads_rows)
+    at_hand, versions = await edge.read(lambda session: gather(session, raw, edge.settings))
+    measured = await asyncio.to_thread(_measured, versions, at_hand.pinned, edge.settings)
+    at_hand = replace(at_hand, measured=measured)
+    pinned = await asyncio.to_thread(located, at_hand.pinned, edge.settings, is_needed=reads_rows)
     if pinned is None:
         return prospect(at_hand, None)
     at_hand = replace(at_hand, pinned=pinned)
@@ -57,37 +59,40 @@ async def _in_a_moment(check: Check, patience: float) -> None:
     await asyncio.wait([asyncio.ensure_future(check.over.wait())], timeout=patience)
 
 
-def located(pinned: Pinned, settings: Settings, *, may_download: bool) -> Pinned | None:
-    """With the model looked at. None where only a download could tell."""
+def located(pinned: Pinned, settings: Settings, *, is_needed: bool) -> Pinned | None:
+    """With the model looked at, as it lies here. Where it does not: None, or `NotFound` where it `is_needed`."""
     choice = pinned.recipe.model
-    if not may_download and bases.here(choice.path, choice.revision, settings) is None:
+    if not is_needed and bases.here(choice.path, choice.revision, settings) is None:
         return None
-    return launch.found(pinned, settings)
+    return launch.found_here(pinned, settings)
 
 
-def gather(session: Session, raw: object, settings: Settings) -> AtHand:
-    """Raises `Invalid` as `launch.pin` does."""
+def gather(session: Session, raw: object, settings: Settings) -> tuple[AtHand, list[DatasetVersion]]:
+    """What the database knows, and the versions whose lengths are still to be looked up. Raises `Invalid` as `launch.pin`
+    does."""
     pinned = launch.pin(session, raw)
     workers = [worker for worker in reading.workers(session) if worker.is_alive]
     devices = [(w.name, d.name, d.title, d.memory_bytes) for w in workers for d in w.devices]
     kinds = accelerators(devices)
-    return AtHand(
+    found = (session.get(DatasetVersion, UUID(each["version_id"])) for each in pinned.data)
+    at_hand = AtHand(
         pinned=pinned,
-        measured=_measured(session, pinned, settings),
+        measured=(),
         kinds=kinds,
         rates=_rates(session, pinned.recipe, kinds),
         queue=_queue(session, workers),
         disk_free=shutil.disk_usage(settings.root).free,
     )
+    return at_hand, [version for version in found if version is not None]
 
 
-def _measured(session: Session, pinned: Pinned, settings: Settings) -> tuple[Lengths, ...]:
+def _measured(versions: Sequence[DatasetVersion], pinned: Pinned, settings: Settings) -> tuple[Lengths, ...]:
+    """The lengths of all rows, where they are known of every data set. Reads the disk, and may look into the model."""
     recipe = pinned.recipe
     lens = lengths.Lens(recipe.model.path, recipe.model.chat_template, recipe.data.assistant_only_loss)
     found = []
-    for each in pinned.data:
-        version = session.get(DatasetVersion, UUID(each["version_id"]))
-        known = lengths.known(settings, version, lens) if version else None
+    for version in versions:
+        known = lengths.known(settings, version, lens)
         if known is None or known.rows < known.rows_in_all or known.refused:
             return ()
         found.append(known)

@@ -13,6 +13,8 @@ from bisect import bisect_left
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from backend.core import bases, lengths, quality
@@ -29,17 +31,17 @@ from backend.core.storage import storage
 from backend.web.failures import problem_out
 from backend.web.inking import Cut, InkedRow, Rule, ink
 from backend.web.looking import Look
-from backend.web.shapes import ProblemOut
+from backend.web.shapes.common import ProblemOut
 from backend.web.weighing import Histogram, Verdict, costs_of, histogram_of, verdict_of
 from backend.web.works import Work
 
 if TYPE_CHECKING:
-    from backend.web.studio import Studio
+    from backend.web.deps import Edge
 
 MARK = "backend.core.rendering.marking:mark"
 MARK_SECONDS = 60
 ROWS_SHOWN = 5
-REMEMBERED_TOKENS, REMEMBERED_SEARCHES = 400_000, 50
+REMEMBERED_TOKENS, REMEMBERED_SEARCHES, ROW_WEIGHT = 400_000, 50, 40
 FLAGS = {"refused": REFUSED, "endless": ENDLESS, "control": CONTROL}
 SOON_SECONDS = 0.4
 """What is done by then is shown at once; what is not, with its progress."""
@@ -50,28 +52,36 @@ SOON_SECONDS = 0.4
 
 class Marks:
     """Marked rows of late, so that paging, moving the cut and changing the view cost nothing. The texts of tokens are few
-    and shared."""
+    and shared. Several threads use it."""
 
     def __init__(self) -> None:
         self._rows: OrderedDict[tuple[Any, ...], Json] = OrderedDict()
-        self._tokens = 0
+        self._weight = 0
+        self._lock = threading.Lock()
 
     def get(self, key: tuple[Any, ...]) -> Json | None:
-        found = self._rows.get(key)
-        if found is not None:
-            self._rows.move_to_end(key)
-        return found
+        with self._lock:
+            found = self._rows.get(key)
+            if found is not None:
+                self._rows.move_to_end(key)
+            return found
 
     def put(self, key: tuple[Any, ...], row: Json) -> None:
         row["texts"] = [sys.intern(text) for text in row.get("texts", [])]
-        self._tokens += len(row["texts"]) - len(self._rows.pop(key, {}).get("texts", []))
-        self._rows[key] = row
-        while self._tokens > REMEMBERED_TOKENS and len(self._rows) > ROWS_SHOWN:
-            self._tokens -= len(self._rows.popitem(last=False)[1]["texts"])
+        with self._lock:
+            before = self._rows.pop(key, None)
+            self._weight += _weight(row) - (_weight(before) if before else 0)
+            self._rows[key] = row
+            while self._weight > REMEMBERED_TOKENS and len(self._rows) > ROWS_SHOWN:
+                self._weight -= _weight(self._rows.popitem(last=False)[1])
+
+
+def _weight(row: Json) -> int:
+    """In tokens. A row that was refused has none, and takes room too."""
+    return ROW_WEIGHT + len(row["texts"])
 
 
 marks = Marks()
-_searches: OrderedDict[tuple[str, str], list[int]] = OrderedDict()
 
 
 def known_marks(settings: Settings, version: DatasetVersion, lens: Lens, places: Sequence[int]) -> list[Json] | None:
@@ -93,7 +103,7 @@ def mark(
         choice = ModelChoice.model_validate({"path": lens.model, "chat_template": lens.chat_template})
         payload = {
             "file": str(storage(settings).fetch(version.key)),
-            "model_folder": str(bases.find(choice, settings).folder),
+            "model_folder": str(bases.find_here(choice, settings).folder),
             "chat_template": lens.chat_template,
             "assistant_only_loss": lens.assistant_only_loss,
             "places": missing,
@@ -148,7 +158,7 @@ def select_rows(
     """The rows that the look asks for. Blocks: words are searched for in every row."""
     places = filtered(look, whole, findings)
     if look.q:
-        found = _searched(settings, version, look.q)
+        found = _searched(storage(settings).fetch(version.key), look.q.casefold())
         places = found if places is None else sorted({*places} & {*found})
     return Selection(version.rows, places)
 
@@ -168,13 +178,10 @@ def filtered(look: Look, whole: Lengths | None, findings: list[Finding] | None) 
     return next((each.involved for each in findings or [] if each.name == look.which), None)
 
 
-def _searched(settings: Settings, version: DatasetVersion, words: str) -> list[int]:
-    key = (version.sha256, words.casefold())
-    if key not in _searches:
-        _searches[key] = picking.search(storage(settings).fetch(version.key), words)
-        while len(_searches) > REMEMBERED_SEARCHES:
-            _searches.popitem(last=False)
-    return _searches[key]
+@lru_cache(maxsize=REMEMBERED_SEARCHES)
+def _searched(path: Path, words: str) -> list[int]:
+    """A version's file never changes."""
+    return picking.search(path, words)
 
 
 @dataclass(frozen=True)
@@ -344,27 +351,38 @@ def measured(settings: Settings, version: DatasetVersion, look: Look) -> Measure
     return Measured(whole, look.cut_at(whole.context_length) if whole else 0, of=version.rows)
 
 
-async def measure(
-    studio: Studio, version: DatasetVersion, look: Look, seconds: float | None = SOON_SECONDS
-) -> Measured:
+async def measure(edge: Edge, version: DatasetVersion, look: Look, seconds: float | None = SOON_SECONDS) -> Measured:
     """The same; what is not known is begun, and waited for a while."""
-    found = await asyncio.to_thread(measured, studio.settings, version, look)
-    lens = look.lens
-    if found.whole or lens is None:
+    found = await asyncio.to_thread(measured, edge.settings, version, look)
+    if found.whole or look.lens is None:
         return found
-
-    def work(standing: Work) -> Any:
-        return lengths.measure(
-            studio.settings, version, lens, on_progress=standing.progress, cancelled=lambda: standing.is_stopped
-        )
-
-    standing = await studio.works.soon((version.sha256, lens), work, seconds)
+    standing = await _measuring(edge, version, look.lens, seconds)
     if standing is None:
-        return await asyncio.to_thread(measured, studio.settings, version, look)
+        return await asyncio.to_thread(measured, edge.settings, version, look)
     failure = standing.failure
     return replace(
         found, done=standing.done, of=standing.of or version.rows, error=problem_out(failure) if failure else None
     )
+
+
+async def _measuring(edge: Edge, version: DatasetVersion, lens: Lens, seconds: float | None) -> Work | None:
+    def work(standing: Work) -> Any:
+        return lengths.measure(
+            edge.settings, version, lens, on_progress=standing.progress, cancelled=lambda: standing.is_stopped
+        )
+
+    return await edge.studio.works.soon((version.sha256, lens), work, seconds, edge.who.id)
+
+
+async def lengths_of(edge: Edge, version: DatasetVersion, lens: Lens) -> Lengths:
+    """The lengths, however long they take. Raises `StudioError` where they are not to be had."""
+    known = await asyncio.to_thread(lengths.known, edge.settings, version, lens)
+    if known is not None:
+        return known
+    standing = await _measuring(edge, version, lens, None)
+    if standing and standing.failure:
+        raise standing.failure
+    return await asyncio.to_thread(lengths.measure, edge.settings, version, lens)
 
 
 @dataclass(frozen=True)
@@ -377,25 +395,39 @@ class Found:
     error: ProblemOut | None = None
 
 
-async def find(studio: Studio, version: DatasetVersion, seconds: float | None = SOON_SECONDS) -> Found:
+async def find(edge: Edge, version: DatasetVersion, seconds: float | None = SOON_SECONDS) -> Found:
     """The findings; what has not been looked for is begun, and waited for a while."""
-    known = await asyncio.to_thread(quality.known, studio.settings, version)
+    known = await asyncio.to_thread(quality.known, edge.settings, version)
     if known is not None:
         return Found(known)
-
-    def work(standing: Work) -> Any:
-        return quality.look(
-            studio.settings, version, on_progress=standing.progress, cancelled=lambda: standing.is_stopped
-        )
-
-    standing = await studio.works.soon((version.sha256, "quality"), work, seconds)
+    standing = await _looking(edge, version, seconds)
     if standing is None:
-        return Found(await asyncio.to_thread(quality.known, studio.settings, version))
+        return Found(await asyncio.to_thread(quality.known, edge.settings, version))
     failure = standing.failure
     return Found(None, standing.done, standing.of or version.rows, problem_out(failure) if failure else None)
 
 
-def ahead(studio: Studio, version: DatasetVersion, look: Look, shown: Panel) -> Coroutine[Any, Any, None] | None:
+async def _looking(edge: Edge, version: DatasetVersion, seconds: float | None) -> Work | None:
+    def work(standing: Work) -> Any:
+        return quality.look(
+            edge.settings, version, on_progress=standing.progress, cancelled=lambda: standing.is_stopped
+        )
+
+    return await edge.studio.works.soon((version.sha256, "quality"), work, seconds, edge.who.id)
+
+
+async def findings_of(edge: Edge, version: DatasetVersion) -> list[Finding]:
+    """The findings, however long they take. Raises `StudioError` where they are not to be had."""
+    known = await asyncio.to_thread(quality.known, edge.settings, version)
+    if known is not None:
+        return known
+    standing = await _looking(edge, version, None)
+    if standing and standing.failure:
+        raise standing.failure
+    return await asyncio.to_thread(quality.look, edge.settings, version)
+
+
+def ahead(edge: Edge, version: DatasetVersion, look: Look, shown: Panel) -> Coroutine[Any, Any, None] | None:
     """Work that marks the page behind this one before anybody asks, so that going on is instant."""
     lens = look.lens
     if (
@@ -414,7 +446,7 @@ def ahead(studio: Studio, version: DatasetVersion, look: Look, shown: Panel) -> 
 
     async def work() -> None:
         try:
-            await asyncio.to_thread(mark, studio.settings, version, lens, places, ending.is_set)
+            await edge.apart(mark, edge.settings, version, lens, places, ending.is_set)
         except StudioError:
             return  # told when somebody goes there
         except asyncio.CancelledError:

@@ -17,7 +17,7 @@ from backend.core.launch import Plan
 from backend.core.yaml12 import read_yaml
 from backend.web import reading
 from backend.web.deps import Edge
-from backend.web.shapes import RunDetailOut
+from backend.web.shapes.runs import RunDetailOut
 
 EXAMPLE = {
     "model": "stories260k",
@@ -62,18 +62,20 @@ def _refuse(word: str) -> float:
     raise BadRequest(f"{word} is not a number that JSON knows.")
 
 
-async def plan(edge: Edge, raw: Any) -> Plan:
+async def plan(edge: Edge, raw: Any, *, may_download: bool = False) -> Plan:
     """Pin the data, find the model, and have every row read in a limited process, unless that was done before."""
     pinned = await edge.read(lambda session: launches.pin(session, raw))
-    pinned = await asyncio.to_thread(launches.found, pinned, edge.settings)
-    return launches.planned(pinned, await edge.studio.checks.answer(pinned))
+    async with edge.studio.launching.of(edge.who.id):
+        find = launches.found if may_download else launches.found_here
+        pinned = await asyncio.to_thread(find, pinned, edge.settings)
+        return launches.planned(pinned, await edge.studio.checks.answer(pinned))
 
 
 async def launch(
     edge: Edge, raw: Any, *, parent_id: UUID | None = None, recipe_version_id: UUID | None = None
 ) -> RunDetailOut:
     """The run, queued. Raises `Invalid` with everything that stands in its way."""
-    planned = await plan(edge, raw)
+    planned = await plan(edge, raw, may_download=True)
 
     def work(session: Session) -> RunDetailOut:
         run = launches.launch(session, planned, edge.settings, owner_id=edge.who.id, parent_id=parent_id)

@@ -6,14 +6,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from backend.core import bases
-from backend.core.errors import NotFound, StudioError
+from backend.core.errors import StudioError
 from backend.core.fits import kind_of
 from backend.core.limited import run_limited
 from backend.core.models import DatasetVersion, Json
 from backend.core.recipe import ModelChoice
 from backend.core.settings import Settings
 from backend.core.storage import storage
-from backend.web.shapes import BaseOut, ProblemOut
+from backend.web.shapes.common import ProblemOut
+from backend.web.shapes.models import BaseOut
 
 PREVIEW = "backend.core.rendering.preview:preview"
 PREVIEW_SECONDS = 60
@@ -31,7 +32,7 @@ class Lens:
 def preview(settings: Settings, version: DatasetVersion, name: str, lens: Lens, offset: int, limit: int) -> Json:
     """Rows with each token marked. Raises `StudioError` where the model, its template or a row cannot be used."""
     choice = ModelChoice.model_validate({"path": lens.model, "chat_template": lens.chat_template})
-    base = bases.find(choice, settings)
+    base = bases.find_here(choice, settings)
     file = {"name": name, "version": version.number, "path": str(storage(settings).fetch(version.key))}
     payload: dict[str, Any] = {
         "model_folder": str(base.folder),
@@ -72,15 +73,8 @@ def in_one(refusal: StudioError) -> ProblemOut:
     return ProblemOut(code=refusal.code, message=" ".join(words), where=refusal.where or None, hint=hint)
 
 
-def inspected(settings: Settings, path: str, revision: str | None) -> BaseOut:
-    """One model, downloaded where it must be. Raises `StudioError` where it is not to be had or cannot be used."""
-    found = bases.find(ModelChoice(path=path, revision=revision), settings)
+def inspected(settings: Settings, path: str, revision: str | None = None) -> BaseOut:
+    """One model that lies here: nothing is downloaded. Raises `StudioError` where it does not, or cannot be used."""
+    found = bases.find_here(ModelChoice(path=path, revision=revision), settings)
     kind = kind_of(path, chat_template=found.facts.chat_template)
     return BaseOut(path=path, revision=found.revision, kind=kind, facts=found.facts.as_json())
-
-
-def inspected_here(settings: Settings, path: str) -> BaseOut:
-    """One model that lies here: nothing is downloaded. Raises `NotFound` where it does not."""
-    if bases.here(path, None, settings) is None:
-        raise NotFound(f"There is no model “{path}” here.", hint="Download it, or put its folder under a model root.")
-    return inspected(settings, path, None)

@@ -41,29 +41,22 @@ from backend.core.models import (
     Worker,
 )
 from backend.core.search import search
-from backend.web.shapes import (
+from backend.web.shapes.common import ErrorBody, Json
+from backend.web.shapes.datasets import DatasetDetailOut, DatasetOut, OperationOut
+from backend.web.shapes.launch import RecipeOut, RecipeVersionOut
+from backend.web.shapes.people import PersonOut, TokenOut
+from backend.web.shapes.runs import (
     AmendmentOut,
     ArtifactOut,
     AttemptOut,
     CheckpointOut,
     Choices,
-    DatasetDetailOut,
-    DatasetOut,
-    DeviceOut,
-    ErrorBody,
-    HitOut,
-    Json,
-    OperationOut,
-    PersonOut,
-    RecipeOut,
-    RecipeVersionOut,
     RunDetailOut,
     RunOut,
     SampleOut,
-    TokenOut,
     WaitOut,
-    WorkerOut,
 )
+from backend.web.shapes.studio import DeviceOut, HitOut, WorkerOut
 
 MOST_CHOICES = 200
 WORKER_SILENCE = timedelta(seconds=30)

@@ -8,8 +8,8 @@ from fastapi import APIRouter, FastAPI, Request
 from fastapi.openapi.utils import get_openapi
 from starlette.responses import JSONResponse, Response
 
-from backend.web.contexts import DocsPage
-from backend.web.shapes import ErrorOut
+from backend.web.contexts.rooms import DocsPage
+from backend.web.shapes.common import ErrorOut
 from backend.web.studio import studio_of
 
 router = APIRouter(include_in_schema=False)

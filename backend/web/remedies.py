@@ -8,8 +8,8 @@ from typing import Any
 from urllib.parse import urlencode
 
 from backend.core.outlook import Outlook
-from backend.web.contexts import Remedy
-from backend.web.shapes import RunDetailOut
+from backend.web.contexts.runs import Remedy
+from backend.web.shapes.runs import RunDetailOut
 
 BATCH, ACCUMULATION = "training.per_device_train_batch_size", "training.gradient_accumulation_steps"
 RISES = 2

@@ -39,7 +39,7 @@ def frontend_folder() -> Path:
 
 
 class Renderer:
-    """Draws what `contexts.py` describes."""
+    """Draws what `contexts` describes."""
 
     def __init__(self, folder: Path | None = None, static: Path = STATIC) -> None:
         folder = folder or frontend_folder()

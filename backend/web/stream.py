@@ -30,7 +30,7 @@ from backend.core import journal
 from backend.core.ids import as_uuid
 from backend.core.models import ENDED, Run, RunEvent
 from backend.web import reading
-from backend.web.shapes import EventOut, RunOut
+from backend.web.shapes.runs import EventOut, RunOut
 
 log = logging.getLogger(__name__)
 

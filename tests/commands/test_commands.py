@@ -16,7 +16,7 @@ import yaml
 
 from backend.commands.artifact import Damaged, extract, fetch, receive
 from backend.commands.client import Client
-from backend.web.shapes import ArtifactOut
+from backend.web.shapes.runs import ArtifactOut
 from tests.journeys.materials import Material, write_alpaca
 from tests.support.processes import wait_until
 from tests.support.studios import ROOT, Studio

@@ -10,7 +10,7 @@ from uuid import UUID
 from rich.console import Console
 
 from backend.commands.following import Bar, Lines, Picture, display
-from backend.web.shapes import EventOut
+from backend.web.shapes.runs import EventOut
 
 RUN = UUID(int=1)
 

@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from backend.commands.client import Client
-from backend.web.shapes import EventOut
+from backend.web.shapes.runs import EventOut
 from tests.journeys.materials import Material, write_alpaca
 from tests.support.processes import is_alive
 from tests.support.studios import Studio, running_studio

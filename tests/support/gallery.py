@@ -25,7 +25,7 @@ from backend.core import people, runs
 from backend.core.assignment import LineKind, Outcome
 from backend.core.errors import Problem
 from backend.core.models import Device, Role, Run, Worker
-from backend.web.shapes import RecipeOut
+from backend.web.shapes.launch import RecipeOut
 from tests.support.models import save_base
 from tests.support.showcase import PROOF, WORKER, Shipper, rich_run
 from tests.support.webs import SignedIn, Web

@@ -14,7 +14,7 @@ from backend.core.models import Artifact, Run
 from backend.web import reading
 from backend.web.deps import AnEdge
 from backend.web.downloads import send_archive
-from backend.web.shapes import ArtifactOut
+from backend.web.shapes.runs import ArtifactOut
 
 router = APIRouter(prefix="/artifacts", tags=["artifacts"])
 

@@ -17,7 +17,8 @@ from backend.core import audit
 from backend.core.audit import Wanted
 from backend.web import administration
 from backend.web.deps import Admin, AnEdge
-from backend.web.shapes import AuditOut, Listing
+from backend.web.shapes.common import Listing
+from backend.web.shapes.people import AuditOut
 
 router = APIRouter(prefix="/audit", tags=["audit"])
 

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query
 from backend.core.comparison import MOST
 from backend.web import comparing
 from backend.web.deps import AnEdge
-from backend.web.shapes import ComparisonOut
+from backend.web.shapes.compare import ComparisonOut
 
 router = APIRouter(prefix="/compare", tags=["runs"])
 

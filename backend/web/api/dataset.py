@@ -11,19 +11,19 @@ from fastapi import APIRouter, Query
 from sqlalchemy.orm import Session
 from starlette.responses import Response, StreamingResponse
 
-from backend.core import lengths, people, quality
+from backend.core import lengths, people
 from backend.core.datasets import store
 from backend.core.datasets.mending import commit_mended, mend
 from backend.core.datasets.picking import all_rows
 from backend.core.lengths import Lens
 from backend.core.models import Dataset, DatasetVersion
 from backend.core.storage import storage
-from backend.web import reading
+from backend.web import inspecting, reading
 from backend.web.api.datasets import DatasetName, ModelPath, Template, Version
 from backend.web.deps import AnEdge, Edge, may_change
 from backend.web.downloads import attachment
 from backend.web.looking import USUAL_LENGTH
-from backend.web.shapes import CutOut, DatasetDetailOut, FindingOut, MendIn
+from backend.web.shapes.datasets import CutOut, DatasetDetailOut, FindingOut, MendIn
 
 router = APIRouter(prefix="/datasets", tags=["data sets"])
 
@@ -46,7 +46,7 @@ async def cut_lengths(
     first time, which takes a while for many; from then on any cut is answered at once."""
     found = await edge.read(lambda session: store.version(session, name, version))
     lens = Lens(model, chat_template, assistant_only_loss)
-    measured = await asyncio.to_thread(lengths.measure, edge.settings, found, lens)
+    measured = await inspecting.lengths_of(edge, found, lens)
     limit = max_length or min(USUAL_LENGTH, measured.context_length or USUAL_LENGTH)
     return CutOut(
         **measured.at(limit, truncation).as_json(),
@@ -74,7 +74,7 @@ async def findings(name: DatasetName, edge: AnEdge, version: Version = None) -> 
             places=each.involved[:NUMBERS_TOLD].tolist(),
             examples=[example.before + example.words + example.behind for example in each.examples],
         )
-        for each in await asyncio.to_thread(quality.look, edge.settings, found)
+        for each in await inspecting.findings_of(edge, found)
     ]
 
 
@@ -92,7 +92,7 @@ async def mend_version(edge: Edge, name: str, number: int | None, cleaner: str) 
         return found
 
     parent = await edge.read(check)
-    prepared = await asyncio.to_thread(mend, edge.settings, parent, cleaner)
+    prepared = await edge.apart(mend, edge.settings, parent, cleaner)
 
     def work(session: Session) -> DatasetVersion:
         check(session)

@@ -18,7 +18,7 @@ from backend.core.models import Dataset
 from backend.core.storage import storage
 from backend.web import previews, reading
 from backend.web.deps import AnEdge, Edge, may_change
-from backend.web.shapes import DatasetDetailOut, DatasetOut, OperationOut, PreviewOut, ProbeOut, RowsOut
+from backend.web.shapes.datasets import DatasetDetailOut, DatasetOut, OperationOut, PreviewOut, ProbeOut, RowsOut
 
 router = APIRouter(prefix="/datasets", tags=["data sets"])
 
@@ -108,7 +108,7 @@ async def look(
     head = await uploads.receive(request.stream(), edge.settings.folder("uploads"), probe.HEAD_BYTES)
     glimpse = probe.Glimpse(str(head.path), filename, max(size, head.bytes), format, choice)
     try:
-        found = await asyncio.to_thread(probe.probe, glimpse)
+        found = await edge.apart(probe.probe, glimpse)
     finally:
         head.path.unlink(missing_ok=True)
     error = found["error"] and edge.studio.renderer.told(request, found["error"])
@@ -121,7 +121,7 @@ async def take_in(edge: Edge, upload: store.Upload) -> DatasetDetailOut | Respon
         return await in_background(edge, upload)
     try:
         await edge.read(lambda session: check_owner(session, edge, upload.name))
-        prepared = await asyncio.to_thread(store.prepare, upload, edge.settings)
+        prepared = await edge.apart(store.prepare, upload, edge.settings)
     finally:
         upload.path.unlink(missing_ok=True)
 
@@ -207,7 +207,7 @@ async def preview(
     found = await edge.read(lambda session: store.version(session, name, version))
     data = {"assistant_only_loss": assistant_only_loss} | ({"max_length": max_length} if max_length else {})
     lens = previews.Lens(model, chat_template, data)
-    marked = await asyncio.to_thread(previews.preview, edge.settings, found, name, lens, offset, limit)
+    marked = await edge.apart(previews.preview, edge.settings, found, name, lens, offset, limit)
     return PreviewOut.model_validate(marked)
 
 

@@ -15,7 +15,7 @@ from backend.web import administration, reading
 from backend.web.deps import AnEdge
 from backend.web.door import change_password
 from backend.web.render import person_of
-from backend.web.shapes import PersonOut, SessionOut
+from backend.web.shapes.people import PersonOut, SessionOut
 
 router = APIRouter(prefix="/me", tags=["people"])
 

@@ -17,7 +17,8 @@ from backend.core.forecast import Accelerator
 from backend.core.strict import Strict
 from backend.web import fitting, previews, reading
 from backend.web.deps import AnEdge, Edge
-from backend.web.shapes import BaseOut, FitOut, HubModelOut, OperationOut
+from backend.web.shapes.datasets import OperationOut
+from backend.web.shapes.models import BaseOut, FitOut, HubModelOut
 
 router = APIRouter(prefix="/models", tags=["models"])
 
@@ -46,10 +47,10 @@ async def list_models(edge: AnEdge) -> list[BaseOut]:
 async def inspect(
     edge: AnEdge,
     path: ModelPath,
-    revision: Annotated[str | None, Query(max_length=100, description="Commit, branch or tag on the hub.")] = None,
+    revision: Annotated[str | None, Query(max_length=100, description="The commit, of a model of the hub.")] = None,
 ) -> BaseOut:
-    """Look at one model. A hub id is downloaded where it is not in the cache yet."""
-    return await asyncio.to_thread(previews.inspected, edge.settings, path, revision)
+    """Look at one model that lies here, under a model root or in the hub's cache. Looking downloads nothing."""
+    return await edge.apart(previews.inspected, edge.settings, path, revision)
 
 
 @router.get("/fit")
@@ -58,7 +59,7 @@ async def fit(edge: AnEdge, model: ModelPath, rows: Rows = 1, length: Length = 2
 
     Empty where the model's shape is not known. The preflight of a run reckons with its own settings and data.
     """
-    base = await asyncio.to_thread(previews.inspected_here, edge.settings, model)
+    base = await edge.apart(previews.inspected, edge.settings, model)
     among = [*await edge.read(fitting.accelerators), *fits.what_ifs()]
     return fitting.fit_outs(base.facts, among, Load(rows, length))
 
@@ -70,7 +71,7 @@ async def search(
 ) -> list[HubModelOut]:
     """What the hub has under these words, the most downloaded first: size, licence and fit before any download."""
     among: list[Accelerator] = await edge.read(fitting.accelerators)
-    found = await asyncio.to_thread(hub.find, q)
+    found = await edge.asked(hub.find, q)
     return [fitting.hub_out(each, among, Load()) for each in found]
 
 
@@ -84,7 +85,7 @@ async def download(wanted: ToDownload, edge: AnEdge, response: Response) -> Oper
 
 async def begin(edge: Edge, hub_id: str, revision: str | None = None) -> OperationOut:
     """Look at the model, refuse what cannot be used, and begin its download. Raises `StudioError`."""
-    model = await asyncio.to_thread(hub.look, hub.named_in(hub_id) or hub_id, revision)
+    model = await edge.asked(hub.look, hub.named_in(hub_id) or hub_id, revision)
 
     def work(session: Session) -> OperationOut:
         row = operations.begin_download(session, model, edge.who.id)

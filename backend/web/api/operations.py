@@ -13,7 +13,8 @@ from backend.core.ids import as_uuid
 from backend.core.models import Operation
 from backend.web import reading
 from backend.web.deps import AnEdge, may_change
-from backend.web.shapes import ErrorBody, OperationOut
+from backend.web.shapes.common import ErrorBody
+from backend.web.shapes.datasets import OperationOut
 
 router = APIRouter(prefix="/operations", tags=["operations"])
 

@@ -14,7 +14,7 @@ from backend.core.people import Identity
 from backend.core.strict import Strict
 from backend.web import administration
 from backend.web.deps import Admin, AnEdge
-from backend.web.shapes import InvitationOut, MemberOut, NewMemberOut, PersonOut, RoleName
+from backend.web.shapes.people import InvitationOut, MemberOut, NewMemberOut, PersonOut, RoleName
 
 router = APIRouter(prefix="/people", tags=["people"])
 

@@ -9,7 +9,8 @@ from backend.core.forecast import Need
 from backend.web import launching
 from backend.web.deps import AnEdge
 from backend.web.foresight import foresee
-from backend.web.shapes import AdviceOut, NeedOut, PreflightOut, ProblemOut, RemedyOut
+from backend.web.shapes.common import ProblemOut
+from backend.web.shapes.launch import AdviceOut, NeedOut, PreflightOut, RemedyOut
 
 router = APIRouter(prefix="/preflight", tags=["runs"])
 
@@ -17,7 +18,8 @@ router = APIRouter(prefix="/preflight", tags=["runs"])
 @router.post("", openapi_extra=launching.RECIPE_BODY)
 async def preflight(request: Request, edge: AnEdge) -> PreflightOut:
     """Check a recipe, in JSON or YAML, against its model and data: what would be read and learned, how many steps that
-    makes, what it takes in memory and time, and everything that stands in the way."""
+    makes, what it takes in memory and time, and everything that stands in the way. Its model must lie here: a preflight
+    downloads nothing."""
     raw = await launching.raw_recipe(request)
     plan = await launching.plan(edge, raw)
     prospect = await foresee(edge, raw, reads_rows=False)

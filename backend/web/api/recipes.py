@@ -13,7 +13,8 @@ from backend.core.errors import NotFound
 from backend.core.strict import Strict
 from backend.web import launching, reading
 from backend.web.deps import AnEdge, Edge, may_change
-from backend.web.shapes import RecipeOut, RecipeVersionOut, RunDetailOut
+from backend.web.shapes.launch import RecipeOut, RecipeVersionOut
+from backend.web.shapes.runs import RunDetailOut
 
 router = APIRouter(prefix="/recipes", tags=["recipes"])
 

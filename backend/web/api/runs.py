@@ -21,14 +21,14 @@ from backend.core.yaml12 import as_yaml
 from backend.web import launching, reading
 from backend.web.deps import AnEdge, Edge, may_change
 from backend.web.downloads import attachment
-from backend.web.shapes import (
+from backend.web.shapes.common import Listing
+from backend.web.shapes.runs import (
     AmendmentOut,
     ArtifactOut,
     AttemptOut,
     CheckpointOut,
     CurvesOut,
     EventOut,
-    Listing,
     RunDetailOut,
     RunOut,
     SampleOut,

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query
 from backend.core.search import MAX_WORDS
 from backend.web import reading
 from backend.web.deps import AnEdge
-from backend.web.shapes import HitOut
+from backend.web.shapes.studio import HitOut
 
 router = APIRouter(prefix="/search", tags=["search"])
 

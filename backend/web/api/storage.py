@@ -6,7 +6,7 @@ from fastapi import APIRouter
 
 from backend.web import administration
 from backend.web.deps import Admin, AnEdge
-from backend.web.shapes import StorageOut, WasteOut
+from backend.web.shapes.studio import StorageOut, WasteOut
 
 router = APIRouter(prefix="/storage", tags=["storage"])
 

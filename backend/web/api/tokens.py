@@ -15,7 +15,7 @@ from backend.core.models import Role
 from backend.core.strict import Strict
 from backend.web import reading
 from backend.web.deps import AnEdge, Edge
-from backend.web.shapes import NewTokenOut, RoleName, TokenOut
+from backend.web.shapes.people import NewTokenOut, RoleName, TokenOut
 
 router = APIRouter(prefix="/tokens", tags=["tokens"])
 

@@ -22,7 +22,7 @@ from backend.core.errors import BadRequest, NotFound
 from backend.core.tallies import Tallies
 from backend.web.api.datasets import GIB, check_owner, columns_of, take_in
 from backend.web.deps import AnEdge, Edge
-from backend.web.shapes import UploadOut
+from backend.web.shapes.datasets import UploadOut
 
 router = APIRouter(prefix="/uploads", tags=["uploads"])
 

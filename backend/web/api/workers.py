@@ -13,7 +13,7 @@ from backend.core.people import Identity
 from backend.core.strict import Strict
 from backend.web import reading
 from backend.web.deps import Admin, AnEdge
-from backend.web.shapes import WorkerOut
+from backend.web.shapes.studio import WorkerOut
 
 router = APIRouter(prefix="/workers", tags=["workers"])
 

@@ -1,4 +1,4 @@
-"""The pages, one file a place. Each route reads what its page shows, and hands it to the template in `contexts.py`."""
+"""The pages, one file a place. Each route reads what its page shows, and hands it to the template in `contexts`."""
 
 from __future__ import annotations
 

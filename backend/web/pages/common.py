@@ -9,7 +9,7 @@ from urllib.parse import quote
 from fastapi import Depends, Request
 from starlette.responses import RedirectResponse, Response
 
-from backend.web.contexts import Page
+from backend.web.contexts.page import Page
 from backend.web.security import form_fields
 from backend.web.studio import studio_of
 

@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from backend.core.comparison import LEAST, MOST
 from backend.web import comparing, reading
-from backend.web.contexts import ComparePage
+from backend.web.contexts.compare import ComparePage
 from backend.web.deps import AnEdge
 from backend.web.glances import glances
 from backend.web.pages.common import draw

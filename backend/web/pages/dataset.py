@@ -14,13 +14,13 @@ from backend.core.datasets.differing import differ
 from backend.core.models import DatasetVersion, Json
 from backend.web import inspecting, previews, reading
 from backend.web.api.dataset import mend_version
-from backend.web.contexts import DatasetPage, MeasuredPart, PreviewPart, QualityPart, VerdictPart, VersionsPage
+from backend.web.contexts.datasets import DatasetPage, MeasuredPart, PreviewPart, QualityPart, VerdictPart, VersionsPage
 from backend.web.deps import AnEdge, Edge
 from backend.web.inspecting import Found, Measured, Panel
 from backend.web.lineages import VersionLine, version_lines
 from backend.web.looking import ALook, Look, whole
 from backend.web.pages.common import Form, draw, go
-from backend.web.shapes import DatasetDetailOut
+from backend.web.shapes.datasets import DatasetDetailOut
 
 router = APIRouter()
 
@@ -76,10 +76,10 @@ async def parts(edge: Edge, version: DatasetVersion, look: Look, *, wait: bool) 
     """What the page shows of the rows. With `wait` all of it; without, what is known by now."""
     seconds = None if wait else 0.0
     if wait:
-        measured = await inspecting.measure(edge.studio, version, look, None)
+        measured = await inspecting.measure(edge, version, look, None)
     else:
         measured = await asyncio.to_thread(inspecting.measured, edge.settings, version, look)
-    found = await inspecting.find(edge.studio, version, seconds)
+    found = await inspecting.find(edge, version, seconds)
     return await rows_panel(edge, version, look, measured, found, wait=wait), measured, found
 
 
@@ -89,8 +89,8 @@ async def rows_panel(
     def work() -> Panel:
         return inspecting.panel(edge.settings, version, look, measured.whole, found.findings, wait=wait)
 
-    panel = await asyncio.to_thread(work)
-    if coming := inspecting.ahead(edge.studio, version, look, panel):
+    panel = await (edge.apart(work) if wait or look.q else asyncio.to_thread(work))
+    if coming := inspecting.ahead(edge, version, look, panel):
         edge.studio.spawn(coming)
     return panel
 
@@ -104,7 +104,7 @@ async def preview_part(request: Request, edge: AnEdge, look: ALook) -> Response:
     """What stands in the way of a preview is told in its place, so the answer is a part with status 200."""
     version = await edge.read(lambda session: store.version(session, look.name, look.version))
     measured = await asyncio.to_thread(inspecting.measured, edge.settings, version, look)
-    found = await inspecting.find(edge.studio, version, 0.0)
+    found = await inspecting.find(edge, version, 0.0)
     panel = await rows_panel(edge, version, look, measured, found, wait=True)
     if measured.is_waiting:  # lengths may have become known while the rows were read
         measured = await asyncio.to_thread(inspecting.measured, edge.settings, version, look)
@@ -115,7 +115,7 @@ async def preview_part(request: Request, edge: AnEdge, look: ALook) -> Response:
 @router.get("/datasets/{name}/measured")
 async def measured_part(request: Request, edge: AnEdge, look: ALook) -> Response:
     version = await edge.read(lambda session: store.version(session, look.name, look.version))
-    return draw(request, MeasuredPart(look, await inspecting.measure(edge.studio, version, look)))
+    return draw(request, MeasuredPart(look, await inspecting.measure(edge, version, look)))
 
 
 @router.get("/datasets/{name}/verdict")
@@ -128,7 +128,7 @@ async def verdict_part(request: Request, edge: AnEdge, look: ALook) -> Response:
 @router.get("/datasets/{name}/quality")
 async def quality_part(request: Request, edge: AnEdge, look: ALook) -> Response:
     version = await edge.read(lambda session: store.version(session, look.name, look.version))
-    found = await inspecting.find(edge.studio, version)
+    found = await inspecting.find(edge, version)
     skipped = int(version.facts.get("skipped", 0))
     return draw(request, QualityPart(look, found, skipped_rows(version), skipped))
 
@@ -152,7 +152,7 @@ async def versions_page(request: Request, edge: AnEdge, look: ALook, before: int
         )
 
     old, new = await edge.read(work)
-    difference = await asyncio.to_thread(differ, edge.settings, old, new)
+    difference = await edge.apart(differ, edge.settings, old, new)
     lines = {each.number: each for each in given.history}
     page = VersionsPage(given.detail, lines[old.number], lines[new.number], given.history, difference)
     return draw(request, page)

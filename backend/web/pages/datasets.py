@@ -18,10 +18,10 @@ from backend.core.models import Operation
 from backend.web import reading
 from backend.web.api.datasets import GIB, bring_back, check_owner, remove, take_in
 from backend.web.api.uploads import unfinished
-from backend.web.contexts import DatasetsPage
+from backend.web.contexts.datasets import DatasetsPage
 from backend.web.deps import AnEdge, Edge
 from backend.web.pages.common import Form, draw, go, path_to
-from backend.web.shapes import OperationOut
+from backend.web.shapes.datasets import OperationOut
 
 router = APIRouter()
 

@@ -8,7 +8,7 @@ from starlette.responses import JSONResponse, Response
 from backend.core import people
 from backend.core.errors import Invalid
 from backend.web import door
-from backend.web.contexts import InvitationPage, SetupPage, SignInPage
+from backend.web.contexts.door import InvitationPage, SetupPage, SignInPage
 from backend.web.deps import AnEdge
 from backend.web.failures import problem_out
 from backend.web.pages.common import Form, draw, go

@@ -9,7 +9,8 @@ from starlette.responses import Response
 from backend.core import run_list
 from backend.core.models import State
 from backend.web import reading
-from backend.web.contexts import Did, HelpPage, HomePage
+from backend.web.contexts.page import Did
+from backend.web.contexts.rooms import HelpPage, HomePage
 from backend.web.deps import AnEdge
 from backend.web.glances import glances
 from backend.web.pages.common import draw

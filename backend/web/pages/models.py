@@ -25,10 +25,10 @@ from backend.core.models import Operation, Run
 from backend.web import fitting, previews, reading
 from backend.web.api.models import begin
 from backend.web.api.operations import cancel
-from backend.web.contexts import ChosenModel, Download, HubSearch, ModelsPage, Place
+from backend.web.contexts.models import ChosenModel, Download, HubSearch, ModelsPage, Place
 from backend.web.deps import AnEdge, Edge
 from backend.web.pages.common import Form, draw, go
-from backend.web.shapes import BaseOut, HubModelOut
+from backend.web.shapes.models import BaseOut, HubModelOut
 
 router = APIRouter()
 
@@ -72,7 +72,7 @@ class Choices:
 async def models_page(request: Request, edge: AnEdge) -> Response:
     choices = Choices.of(request.query_params)
     found, searched = await asyncio.gather(
-        asyncio.to_thread(previews.base_outs, edge.settings), asyncio.to_thread(_asked, choices.q)
+        asyncio.to_thread(previews.base_outs, edge.settings), _asked(edge, choices.q)
     )
     return draw(request, await edge.read(lambda session: _page(session, edge, choices, found, searched)))
 
@@ -94,9 +94,9 @@ def _back(form: Mapping[str, str]) -> str:
     return Choices.of(form).link(q="")
 
 
-def _asked(words: str) -> tuple[list[hub.HubModel], StudioError | None]:
+async def _asked(edge: Edge, words: str) -> tuple[list[hub.HubModel], StudioError | None]:
     try:
-        return (hub.find(words) if words.strip() else []), None
+        return (await edge.asked(hub.find, words) if words.strip() else []), None
     except StudioError as error:
         return [], error
 

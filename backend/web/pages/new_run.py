@@ -21,7 +21,7 @@ from backend.core.launch import held_back_prompts, pin
 from backend.core.recipe import read_recipe
 from backend.web import drafts, launching, previews, reading, repeats
 from backend.web.api.recipes import keep, one
-from backend.web.contexts import FirstRowPart, NewRunPage, Preflight, PreflightPart
+from backend.web.contexts.new_run import FirstRowPart, NewRunPage, Preflight, PreflightPart
 from backend.web.deps import AnEdge, Edge
 from backend.web.drafts import VIEWS, Draft, draft_from, form_of
 from backend.web.failures import problem_out
@@ -30,7 +30,10 @@ from backend.web.forms import recipe_from_form
 from backend.web.pages.common import Pairs, draw, go, path_to
 from backend.web.prospects import Prospect
 from backend.web.repeats import Repeated
-from backend.web.shapes import BaseOut, DatasetOut, ProblemOut, RecipeOut
+from backend.web.shapes.common import ProblemOut
+from backend.web.shapes.datasets import DatasetOut
+from backend.web.shapes.launch import RecipeOut
+from backend.web.shapes.models import BaseOut
 
 router = APIRouter()
 
@@ -105,7 +108,7 @@ async def with_prompts(edge: Edge, draft: Draft, count: int) -> Draft:
     """The draft with questions of held-back rows behind its own prompts. Where there are none it stays as it is."""
     try:
         pinned = await edge.read(lambda session: pin(session, draft.raw))
-        asked = await asyncio.to_thread(held_back_prompts, pinned, edge.settings, count)
+        asked = await edge.apart(held_back_prompts, pinned, edge.settings, count)
     except StudioError:
         return draft
     own = draft.raw.get("evaluation", {})
@@ -137,7 +140,7 @@ async def first_row(
     lens = previews.Lens(model, chat_template, {})
     try:
         found = await edge.read(lambda session: store.version(session, dataset, version))
-        answer = await asyncio.to_thread(previews.preview, edge.settings, found, dataset, lens, 0, 1)
+        answer = await edge.apart(previews.preview, edge.settings, found, dataset, lens, 0, 1)
     except StudioError as error:
         return draw(request, FirstRowPart(None, problem_out(error)))
     return draw(request, FirstRowPart(next(iter(answer["rows"]), None)))

@@ -13,11 +13,11 @@ from backend.core.models import User
 from backend.core.people import Identity
 from backend.web import administration
 from backend.web.api.people import ChangePerson, NewPerson, apply, end_all, invite_out, make
-from backend.web.contexts import PeoplePage
+from backend.web.contexts.settings import PeoplePage
 from backend.web.deps import Admin, AnEdge, Edge
 from backend.web.pages.common import Form, draw, go
 from backend.web.pages.settings import shared, status_of
-from backend.web.shapes import InvitationOut
+from backend.web.shapes.people import InvitationOut
 
 router = APIRouter()
 

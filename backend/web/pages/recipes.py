@@ -13,10 +13,11 @@ from backend.core.recipe import read_recipe
 from backend.core.yaml12 import as_yaml
 from backend.web import reading
 from backend.web.api.recipes import one
-from backend.web.contexts import RecipePage, RecipesPage
+from backend.web.contexts.rooms import RecipePage, RecipesPage
 from backend.web.deps import AnEdge, may_change
 from backend.web.pages.common import draw, go
-from backend.web.shapes import Json, RecipeVersionOut
+from backend.web.shapes.common import Json
+from backend.web.shapes.launch import RecipeVersionOut
 
 router = APIRouter()
 

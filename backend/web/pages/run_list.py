@@ -13,7 +13,8 @@ from backend.core.models import State
 from backend.core.run_list import Sort, Wanted
 from backend.web import reading
 from backend.web.addresses import Address
-from backend.web.contexts import Did, RunsPage
+from backend.web.contexts.page import Did
+from backend.web.contexts.rooms import RunsPage
 from backend.web.deps import AnEdge
 from backend.web.glances import glances
 from backend.web.pages.common import draw

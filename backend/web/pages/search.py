@@ -7,7 +7,7 @@ from starlette.responses import Response
 
 from backend.core.search import MAX_WORDS
 from backend.web import reading
-from backend.web.contexts import SearchPage
+from backend.web.contexts.rooms import SearchPage
 from backend.web.deps import AnEdge
 from backend.web.pages.common import draw
 

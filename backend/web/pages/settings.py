@@ -17,13 +17,14 @@ from backend.core.errors import Invalid, StudioError
 from backend.web import administration, reading
 from backend.web.api.me import end_others
 from backend.web.api.tokens import NewToken, make, owner_of
-from backend.web.contexts import SessionsPage, TokensPage, YouPage
+from backend.web.contexts.settings import SessionsPage, TokensPage, YouPage
 from backend.web.deps import AnEdge, Edge
 from backend.web.door import change_password
 from backend.web.failures import problem_out
 from backend.web.pages.common import Form, draw, go
 from backend.web.render import LANGUAGE_COOKIE, LANGUAGES, YEAR_SECONDS
-from backend.web.shapes import NewTokenOut, ProblemOut
+from backend.web.shapes.common import ProblemOut
+from backend.web.shapes.people import NewTokenOut
 from backend.web.studio import is_https
 
 router = APIRouter()

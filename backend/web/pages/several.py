@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from backend.core.errors import Conflict, Forbidden, Invalid
 from backend.web.api.runs import own
-from backend.web.contexts import Did
+from backend.web.contexts.page import Did
 from backend.web.deps import AnEdge, Edge
 from backend.web.pages.common import Pairs, go
 from backend.web.pages.runs import acts

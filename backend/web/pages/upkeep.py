@@ -13,11 +13,11 @@ from backend.core.audit import Wanted
 from backend.core.errors import Invalid
 from backend.web import administration, reading
 from backend.web.api.workers import drain
-from backend.web.contexts import AuditPage, StoragePage, WorkersPage
+from backend.web.contexts.settings import AuditPage, StoragePage, WorkersPage
 from backend.web.deps import Admin, AnEdge, Edge
 from backend.web.pages.common import Form, draw, go
 from backend.web.pages.settings import shared
-from backend.web.shapes import WasteOut
+from backend.web.shapes.studio import WasteOut
 
 router = APIRouter()
 
