@@ -142,18 +142,18 @@ class Story:
 
 STORIES = (
     Story("repair-first", 3000, 480, 480, end=Outcome.DONE),
-    Story("repair-rank-32", 1500, 480, 480, end=Outcome.DONE, seed=2, rate=1e-4, parent="repair-first"),
+    Story("repair-1e-4", 1500, 480, 480, end=Outcome.DONE, seed=2, rate=1e-4, parent="repair-first"),
     Story("chats-full", 1380, 131, 300, method="full", dataset="workshop-chats", rate=1e-5, seed=3, end=Outcome.FAILED,
           cause=Problem("memory", "Out of memory at step 131: 2 rows of up to 1,024 tokens.",
                         hint="Halve the batch and double the accumulation, or turn gradient checkpointing on.")),
     Story("维修-lora", 700, 300, 300, method="lora", dataset="自行车维修", seed=4, end=Outcome.DONE),
     Story("chats-lora", 320, 210, 400, method="lora", dataset="workshop-chats", seed=5, end=Outcome.PAUSED),
-    Story("repair-cosine", 42, 318, 640, seed=6, rate=3e-4, parent="repair-rank-32"),
-    Story("repair-dora", 3, 0, 480, method="lora", seed=7, phase="loading", device="cuda:1"),
+    Story("repair-3e-4", 42, 318, 640, seed=6, rate=3e-4, parent="repair-1e-4"),
+    Story("repair-lora", 3, 0, 480, method="lora", seed=7, phase="loading", device="cuda:1"),
 )  # fmt: skip
 QUEUED = "repair-all-linear"
 RICH = "support-r16"
-FIRST, LIVE, ENDED, FAILED, PAUSED = "repair-first", "repair-cosine", "repair-rank-32", "chats-full", "chats-lora"
+FIRST, LIVE, ENDED, FAILED, PAUSED = "repair-first", "repair-3e-4", "repair-1e-4", "chats-full", "chats-lora"
 
 
 def recipe(story: Story) -> dict[str, Any]:

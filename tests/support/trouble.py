@@ -62,7 +62,7 @@ MISFITS = """
 
 UNSETTLED = """
 () => [
-  ...document.querySelectorAll(".htmx-request, [aria-busy=true]"),
+  ...document.querySelectorAll(".htmx-request, [aria-busy=true], [data-unread]"),
   ...[...document.querySelectorAll("[data-chart]")].filter((chart) => chart.dataset.points === undefined),
 ].map((each) => `<${each.localName} ${each.id || each.className}> still waits`)
 """
