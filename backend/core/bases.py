@@ -91,7 +91,24 @@ class Listed:
 
 def find(choice: ModelChoice, settings: Settings) -> Found:
     """The base model that was chosen, looked at. May download. Raises `StudioError` in words."""
-    folder = locate(choice, settings)
+    return _found(locate(choice, settings))
+
+
+def find_here(choice: ModelChoice, settings: Settings) -> Found:
+    """The same, of what lies here: looking at something downloads nothing. Raises `NotFound` where only the hub has it."""
+    folder = here(choice.path, choice.revision, settings)
+    if folder is None:
+        _check_hub_id(choice.path)
+        raise NotFound(
+            f"There is no model “{printable(choice.path)}” here.",
+            hint="Download it, or put its folder under a model root.",
+            where="model.path",
+            code="model.not_here",
+        )
+    return _found(folder)
+
+
+def _found(folder: Path) -> Found:
     is_of_hub = hub_folder() in folder.parents
     revision = folder.name if is_of_hub and COMMIT.fullmatch(folder.name) else None
     return Found(folder, revision, inspect(folder))
@@ -102,9 +119,13 @@ def locate(choice: ModelChoice, settings: Settings) -> Path:
     local = local_folder(choice.path, settings)
     if local is not None:
         return local
-    if choice.path.startswith(("/", "~", ".")) or not HUB_ID.fullmatch(choice.path):
-        raise _outside(choice.path)
+    _check_hub_id(choice.path)
     return download(choice.path, choice.revision)
+
+
+def _check_hub_id(path: str) -> None:
+    if path.startswith(("/", "~", ".")) or not HUB_ID.fullmatch(path):
+        raise _outside(path)
 
 
 def here(path: str, revision: str | None, settings: Settings) -> Path | None:
@@ -191,9 +212,11 @@ def _newest_snapshot(repository: Path) -> Path | None:
 
 def _whole_in_cache(hub_id: str, revision: str | None) -> Path | None:
     """A model that was downloaded before and can be used: it is taken as it lies, and nobody is asked for a newer one."""
+    if revision is not None and not COMMIT.fullmatch(revision):
+        return None  # a branch moves on, and a path leads elsewhere
     repository = hub_folder() / f"models--{hub_id.replace('/', '--')}"
     folder = repository / "snapshots" / revision if revision else _newest_snapshot(repository)
-    if folder is None or not COMMIT.fullmatch(folder.name) or not folder.is_dir():
+    if folder is None or not folder.is_dir():
         return None
     try:
         inspect(folder)

@@ -11,7 +11,7 @@ from uuid import UUID
 
 from sqlalchemy.orm import Session
 
-from backend.core import bases, runs
+from backend.core import bases, hub, runs
 from backend.core.catalog import STAGES
 from backend.core.datasets import store
 from backend.core.errors import Invalid, Problem
@@ -108,8 +108,18 @@ def plan(pinned: Pinned, settings: Settings) -> Plan:
 
 
 def found(pinned: Pinned, settings: Settings) -> Pinned:
-    """With the model's folder, commit and facts. May download. Raises `StudioError` where the model is not to be had."""
-    return _with_model(pinned, bases.find(pinned.recipe.model, settings))
+    """With the model's folder, commit and facts. May download, once the hub's own word speaks against nothing. Raises
+    `StudioError` where the model is not to be had."""
+    choice = pinned.recipe.model
+    is_of_hub = bases.here(choice.path, choice.revision, settings) is None and bases.HUB_ID.fullmatch(choice.path)
+    if is_of_hub and not bases.is_offline():
+        hub.refuse_unusable(hub.look(choice.path, choice.revision))
+    return _with_model(pinned, bases.find(choice, settings))
+
+
+def found_here(pinned: Pinned, settings: Settings) -> Pinned:
+    """The same of a model that lies here: a preflight downloads nothing. Raises `NotFound` where only the hub has it."""
+    return _with_model(pinned, bases.find_here(pinned.recipe.model, settings))
 
 
 def examination(pinned: Pinned) -> str:

@@ -258,7 +258,7 @@ def measure(
     Raises `StudioError` where the model, its tokenizer or its template cannot be used.
     """
     choice = ModelChoice.model_validate({"path": lens.model, "chat_template": lens.chat_template})
-    folder = _folders[lens.model] = bases.find(choice, settings).folder
+    folder = bases.find_here(choice, settings).folder
     path = _path(settings, version.sha256, folder, lens)
     with _locks[path.name]:  # who asks second waits for what the first one finds
         found = load(path)
@@ -281,8 +281,6 @@ def address(settings: Settings, version: DatasetVersion, lens: Lens) -> str:
     return _path(settings, version.sha256, folder, lens).name if folder else ""
 
 
-_folders: dict[str, Path] = {}
-"""Where models lie that are found outside the model roots."""
 _locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
 
 
@@ -309,7 +307,7 @@ def _measured(order: dict[str, Any], draft: Path, path: Path, on_progress: Any, 
 
 def _folder(settings: Settings, model: str) -> Path | None:
     try:
-        return bases.here(model, None, settings) or _folders.get(model)
+        return bases.here(model, None, settings)
     except StudioError:
         return None
 

@@ -17,6 +17,7 @@ from backend.core.catalog import CLEANERS
 from backend.core.cleaners.base import Cleaner, Hit
 from backend.core.datasets.picking import all_rows
 from backend.core.datasets.schema import Row
+from backend.core.errors import StudioError
 from backend.core.lengths import prune
 from backend.core.limited import run_limited
 from backend.core.models import DatasetVersion
@@ -149,7 +150,10 @@ def look(
     finally:
         draft.unlink(missing_ok=True)
     prune(path.parent, CACHE_BYTES)
-    return load(path) or []
+    found = load(path)
+    if found is None:
+        raise StudioError("What was found could not be kept.", hint="Is the disk full?")
+    return found
 
 
 def _path(settings: Settings, sha256: str) -> Path:

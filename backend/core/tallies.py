@@ -32,6 +32,8 @@ TELLING_BYTES = 4096
 """So much is looked at before the kind of file is told."""
 RECOUNT_BYTES = 256 * MIB
 CARRIED_BYTES = MIB
+JOINED = 200
+"""Archives that end within one block: each of them copies the rest of the block."""
 KEPT = 64
 
 
@@ -105,7 +107,7 @@ class Unpacked:
     def blocks(self, packed: bytes) -> Iterator[bytes]:
         """Raises `zlib.error` for damage, `OverflowError` for a bomb."""
         self.taken += len(packed)
-        block = b""
+        block, joined = b"", 0
         while packed or len(block) == MIB:  # a full block may have left more inside
             block = self.stream.decompress(packed, MIB)
             self.given += len(block)
@@ -114,6 +116,9 @@ class Unpacked:
             yield block
             packed = self.stream.unconsumed_tail
             if self.stream.eof:  # archives may be joined
+                joined += 1
+                if joined > JOINED:
+                    raise OverflowError
                 packed, block, self.stream = self.stream.unused_data, b"", zlib.decompressobj(31)
 
 

@@ -36,11 +36,13 @@ class Check:
     of: int = 0
     answer: Json | None = None
     failure: StudioError | None = None
+    is_stopped: bool = False
+    """The process is ending."""
     over: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
     def is_wanted(self) -> bool:
-        return bool(self.watchers or self.waiting)
+        return bool(self.watchers or self.waiting) and not self.is_stopped
 
     def progress(self, told: Json) -> None:
         self.rows, self.of = told["rows"], told["of"]
@@ -101,6 +103,9 @@ class Checks:
                 )
         except StudioError as error:
             check.failure = error
+        except asyncio.CancelledError:
+            check.is_stopped = True
+            raise
         finally:
             self._forget(word, check)
             check.over.set()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, ParamSpec, TypeVar
 
 from fastapi import Depends, Header
 from fastapi.encoders import jsonable_encoder
@@ -17,8 +18,10 @@ from backend.core.models import Role
 from backend.core.people import Identity
 from backend.core.settings import Settings
 from backend.web import repeats
+from backend.web.security import STREAMED
 from backend.web.studio import Studio, studio_of
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -42,6 +45,16 @@ class Edge:
     async def write(self, work: Callable[[Session], T]) -> T:
         """What `work` returns is the route's answer; with an `Idempotency-Key` it is kept for the next time."""
         return await self.studio.write(self._once(work) if self.key else work)
+
+    async def apart(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run what has rows or files read in a limited process: in a thread, in one's turn."""
+        async with self.studio.reading.of(self.who.id):
+            return await asyncio.to_thread(work, *args, **kwargs)
+
+    async def asked(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run what waits for the hub: in a thread, in one's turn."""
+        async with self.studio.asking.of(self.who.id):
+            return await asyncio.to_thread(work, *args, **kwargs)
 
     def _once(self, work: Callable[[Session], T]) -> Callable[[Session], T]:
         def once(session: Session) -> T:
@@ -73,11 +86,12 @@ async def edge(
 ) -> Edge:
     studio, route = studio_of(request), request.scope["route"]
     status = (isinstance(route, APIRoute) and route.status_code) or 200
-    is_repeatable = request.method == "POST" and request.url.path.startswith("/api/")
+    path = request.url.path
+    is_repeatable = request.method == "POST" and path.startswith("/api/") and not STREAMED.fullmatch(path)
     if not idempotency_key or not is_repeatable:
         return Edge(studio, who, status, "", "")
     key = repeats.check_key(idempotency_key)
-    target = request.url.path + "?" + request.url.query
+    target = path + "?" + request.url.query
     print_ = repeats.fingerprint(key, request.method, target, await request.body())
     known = repeats.stored(key)
     await studio.read(lambda session: repeats.look_up(session, who.id, known, print_))

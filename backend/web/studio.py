@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, TypeVar, cast
@@ -28,6 +29,7 @@ from backend.web.render import Renderer
 from backend.web.repeats import Repeated
 from backend.web.security import Throttle, own_names
 from backend.web.stream import Hub, stopped_by_signals
+from backend.web.turns import Turns
 from backend.web.works import Works
 
 log = logging.getLogger(__name__)
@@ -35,6 +37,11 @@ T = TypeVar("T")
 
 HASHES_AT_ONCE = 2
 """Each takes 64 MiB and 0.2 s of a core."""
+READ_AT_ONCE, ASK_AT_ONCE = 4, 8
+"""Limited processes that pages wait for: some take a GiB. Requests that wait for the hub or for a whole reading take
+little but a thread."""
+THREADS = 40
+"""More than all that may take a thread for long, so that a password or a piece of an upload never waits for them."""
 FAILURES_AN_ADDRESS, FAILURES_AN_ACCOUNT, FAILURE_SECONDS = 30, 10, 300.0
 
 
@@ -56,12 +63,14 @@ class Studio:
         self.by_account = Throttle(FAILURES_AN_ACCOUNT, FAILURE_SECONDS)
         self.tasks: set[asyncio.Task[Any]] = set()
         self.works = Works(self.spawn)
+        self.reading, self.asking, self.launching = Turns(READ_AT_ONCE, 3), Turns(ASK_AT_ONCE, 2), Turns(ASK_AT_ONCE, 2)
         self.gauge = Gauge(self)
         self.started_at = datetime.now(UTC)
         self.checks = Checks(settings, self.spawn)
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS, thread_name_prefix="web"))
         await self.write(self._prepare)
         await self.read(lambda session: store.clean_up(session, self.settings))
         await asyncio.to_thread(self.operations.resume)

@@ -1,0 +1,239 @@
+"""What nobody can make the studio do by looking: download, take the whole machine, or fall over strange addresses."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import threading
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import httpx
+import pytest
+
+from backend.core.errors import Conflict, TooMany
+from backend.core.settings import Settings
+from backend.web.turns import MOST_WAITING, Turns
+from backend.web.works import A_PERSON, Work, Works
+from tests.support.hub import Shelf, hub_in_place
+
+ROWS = b'{"instruction": "What eats mice?", "output": "The owl."}\n' * 3
+
+
+@pytest.fixture
+def shelf(tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shelf]:
+    with hub_in_place(Shelf({"owls/far": tiny_base}), tmp_path / "hf", monkeypatch) as shelf:
+        yield shelf
+
+
+@pytest.fixture
+async def animals(here: Settings, member: httpx.AsyncClient, tiny_base: Path) -> httpx.AsyncClient:
+    """Somebody with a data set `animals` and a model `tiny`."""
+    shutil.copytree(tiny_base, here.folder("models") / "tiny")
+    assert (await member.put("/api/v1/datasets/animals?filename=a.jsonl", content=ROWS)).status_code == 201
+    return member
+
+
+# ---- looking downloads nothing --------------------------------------------------------------------------------------
+
+
+async def test_a_model_that_is_not_here_is_fetched_neither_by_looking_nor_by_a_preflight(
+    shelf: Shelf, animals: httpx.AsyncClient, viewer: httpx.AsyncClient
+) -> None:
+    for path in (
+        "/api/v1/models/inspect?path=owls/far",
+        "/api/v1/models/fit?model=owls/far",
+        "/api/v1/datasets/animals/preview?model=owls/far",
+        "/api/v1/datasets/animals/lengths?model=owls/far",
+    ):
+        answer = await viewer.get(path)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (404, "model.not_here"), path
+    for path in (
+        "/datasets/animals?model=owls/far&wait=1",
+        "/datasets/animals/preview?model=owls/far",
+        "/datasets/animals/measured?model=owls/far",
+        "/runs/new?dataset=animals&model=owls/far",
+        "/runs/new/row?dataset=animals&model=owls/far",
+    ):
+        assert (await viewer.get(path)).status_code == 200, path
+    form = {"view": "advanced", "model.path": "owls/far", "data.sets.0.name": "animals", "method.kind": "lora"}
+    deep = await animals.post("/runs/preflight?part=deep", data=form)
+    assert "There is no model “owls/far” here." in deep.text
+    recipe = {"model": "owls/far", "data": {"sets": ["animals"]}, "method": "lora"}
+    assert (await animals.post("/api/v1/preflight", json=recipe)).status_code == 404
+    assert shelf.asked == []
+
+
+async def test_a_launch_asks_the_hub_before_it_fetches(shelf: Shelf, animals: httpx.AsyncClient) -> None:
+    shelf.gated.add("owls/far")
+    recipe = {"model": "owls/far", "data": {"sets": ["animals"]}, "method": "lora"}
+    refused = await animals.post("/api/v1/runs", json=recipe)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (403, "model.gated")
+    shelf.gated.clear()
+    assert (await animals.post("/api/v1/runs", json=recipe)).status_code == 201
+
+
+# ---- nobody takes the whole machine ---------------------------------------------------------------------------------
+
+
+async def test_a_head_to_look_at_is_bounded_whatever_the_headers_say(member: httpx.AsyncClient) -> None:
+    sent = 0
+
+    async def endless() -> AsyncIterator[bytes]:
+        nonlocal sent
+        for _ in range(64):
+            sent += 1 << 20
+            yield b"x" * (1 << 20)
+
+    answer = await member.post(
+        "/api/v1/datasets/probe?filename=a.jsonl&size=1", content=endless(), headers={"idempotency-key": "once"}
+    )
+    assert answer.status_code == 413
+    assert sent <= 4 << 20
+
+
+async def test_one_person_has_a_few_turns_and_leaves_the_others_theirs() -> None:
+    turns, ada, bob, going = Turns(at_once=3, each=2), uuid4(), uuid4(), []
+    leave = asyncio.Event()
+
+    async def take(person: object, name: str) -> None:
+        async with turns.of(person):  # type: ignore[arg-type]
+            going.append(name)
+            await leave.wait()
+
+    tasks = [asyncio.create_task(take(ada, f"ada {n}")) for n in range(MOST_WAITING)]
+    await asyncio.sleep(0.01)
+    tasks.append(asyncio.create_task(take(bob, "bob")))
+    await asyncio.sleep(0.01)
+    assert going == ["ada 0", "ada 1", "bob"]
+    with pytest.raises(TooMany):
+        await take(ada, "one too many")
+    leave.set()
+    await asyncio.gather(*tasks)
+    assert len(going) == MOST_WAITING + 1
+    assert turns._own == {}, "nobody is remembered who waits for nothing"
+
+
+async def test_work_that_a_person_has_left_behind_gives_way_to_what_they_ask_for_now() -> None:
+    tasks: list[asyncio.Task[None]] = []
+    works = Works(lambda work: tasks.append(asyncio.create_task(work)))
+    ada, bob, ended = uuid4(), uuid4(), threading.Event()
+
+    def work(standing: Work) -> None:
+        while not (standing.is_stopped or ended.is_set()):
+            time.sleep(0.005)
+        if standing.is_stopped:
+            raise Conflict("It was cancelled.", code="cancelled")
+
+    await works.soon("shared", work, 0.01, ada)
+    await works.soon("shared", work, 0.01, bob)
+    asked = [await works.soon(n, work, 0.01, ada) for n in range(A_PERSON + 3)]
+    assert [bool(each and each.is_stopped) for each in asked] == [True] * 3 + [False] * A_PERSON
+    shared = works.running["shared"]
+    assert shared.watchers == {bob}
+    assert not shared.is_stopped
+    ended.set()
+    await asyncio.gather(*tasks)
+    assert works.running == {}, "what is over and told is forgotten"
+
+
+async def test_failures_that_nobody_comes_back_for_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("backend.web.works.FAILURES_KEPT", 3)
+    tasks: list[asyncio.Task[None]] = []
+    works = Works(lambda work: tasks.append(asyncio.create_task(work)))
+
+    def fail(_: Work) -> None:
+        time.sleep(0.02)
+        raise Conflict("No.")
+
+    for n in range(10):
+        await works.soon(n, fail, 0.0, uuid4())
+    await asyncio.gather(*tasks)
+    assert len(works.running) == 3
+
+
+# ---- strange addresses and forms ------------------------------------------------------------------------------------
+
+DEEP, LONG = "a." * 5000 + "b", "9" * 5000
+
+
+SETTINGS = (
+    {DEEP: "1"},
+    {f"data.{DEEP}": "1"},
+    {f"data.sets.{LONG}.name": "animals"},
+    {"data.sets": "animals", "data.sets.0.name": "animals"},
+    {"method.kind.x": "1"},
+    {"stage.kind.x": "1"},
+    {"training.max_steps": LONG},
+    {"training.learning_rate": "1e999"},
+    {"model.path.x": "tiny"},
+    {"evaluation.prompts.0.1": "x"},
+    {"name.x": "1"},
+    {"model": "a\0b"},
+    {"dataset": "a\0b"},
+    {"clone": "a\0b"},
+    {"recipe": "a\0b"},
+)
+YAMLS = (
+    "model: tiny\ndata: {sets: [animals]}\nmethod: {kind: [1]}\n",
+    "model: tiny\ndata: {sets: [animals]}\nmethod: {kind: {a: 1}}\n",
+    f"model: tiny\ndata: {{sets: [animals], {LONG}: 1}}\n",
+    "model: tiny\ndata: {sets: [animals]}\n" + "".join(f"{' ' * n}a:\n" for n in range(900)),
+    "model: tiny\ndata: {sets: animals}\nevaluation: {prompts: 3}\n",
+    "model: tiny\ndata: [1]\nevaluation: 7\n",
+    "- 1\n",
+    '{"\\ud800": 1}',
+    'model: "\\ud800"\ndata: {sets: [animals]}\n',
+)
+PATHS = (
+    f"/compare?run=a&run=b&at={LONG}",
+    f"/compare?prompt={LONG}",
+    f"/runs?before={LONG}",
+    f"/runs?did=restore&run=x&refused={LONG}",
+    f"/datasets/animals/compare?before={LONG}&after=-1",
+    f"/datasets/animals?row={LONG}&open={LONG}&version={LONG}",
+    f"/recipes/none?version={LONG}",
+    f"/settings/audit?person={LONG}&action=%00",
+    "/api/v1/search?q=%00",
+    "/search?q=%00",
+    "/runs?q=%00&owner=%00&model=%00",
+    "/models?q=%00&model=%00&on=%00",
+    f"/runs/{'x' * 9000}",
+    f"/api/v1/runs/none/metrics?names={'x' * 1900}&from={LONG}",
+)
+
+
+async def test_no_address_form_or_yaml_breaks_a_page(animals: httpx.AsyncClient, admin: httpx.AsyncClient) -> None:
+    """Whatever is sent is refused in words, or taken for unsaid; it is never our own fault."""
+    broken = [path for path in PATHS if (await admin.get(path)).status_code >= 500]
+    for settings in SETTINGS:
+        query = {"dataset": "animals", "model": "tiny"} | settings
+        if (await animals.get("/runs/new", params=query)).status_code >= 500:
+            broken.append(f"/runs/new?{settings}")
+        form = {"view": "advanced", "data.sets.0.name": "animals", "model.path": "tiny"} | query
+        for path in ("/runs/new?view=yaml", "/runs/preflight", "/runs/recipe", "/runs"):
+            if (await animals.post(path, data=form)).status_code >= 500:
+                broken.append(f"{path} {settings}")
+    for yaml in YAMLS:
+        form = {"view": "yaml", "yaml": yaml, "save_as": "strange"}
+        for path in ("/runs/new?view=advanced", "/runs/new?take=4", "/runs/preflight", "/runs/recipe", "/runs"):
+            if (await animals.post(path, data=form)).status_code >= 500:
+                broken.append(f"{path} {yaml}")
+    assert [each[:150] for each in broken] == []
+
+
+async def test_texts_that_are_no_unicode_are_refused_in_words(admin: httpx.AsyncClient) -> None:
+    half = json.dumps("\ud800")
+    for path, body in (
+        ("/api/v1/recipes", f'{{"name": {half}, "recipe": {{}}}}'),
+        ("/api/v1/recipes", f'{{"name": "fine", "recipe": {{"name": {half}}}}}'),
+        ("/api/v1/people", f'{{"name": {half}}}'),
+        ("/api/v1/tokens", f'{{"name": {half}}}'),
+        ("/api/v1/models/download", f'{{"id": {half}}}'),
+        ("/api/v1/preflight", f'{{"model": {half}, "data": {{"sets": [{half}]}}}}'),
+    ):
+        answer = await admin.post(path, content=body, headers={"content-type": "application/json"})
+        assert 400 <= answer.status_code < 500, path
