@@ -12,7 +12,7 @@ from uuid import UUID
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from backend.core import audit, people, usage
+from backend.core import audit, disk, people
 from backend.core.models import ApiToken, Attempt, Audit, Run, SignIn, User
 from backend.core.people import Identity
 from backend.web.shapes.common import Json
@@ -136,8 +136,8 @@ class Gauge:
 
     def __init__(self, studio: Studio) -> None:
         self.studio = studio
-        self.usage: usage.Usage | None = None
-        self.waste: usage.Waste | None = None
+        self.usage: disk.Usage | None = None
+        self.waste: disk.Waste | None = None
         self.measured_at = -self.FRESH_SECONDS
         self.is_measuring = False
 
@@ -149,33 +149,33 @@ class Gauge:
 
     async def measure(self) -> None:
         try:
-            self.usage = await asyncio.to_thread(usage.measure, self.studio.settings.root)
+            self.usage = await asyncio.to_thread(disk.measure, self.studio.settings.root)
             self.waste = await asyncio.to_thread(self._look_for_waste)
         finally:
             self.measured_at, self.is_measuring = time.monotonic(), False
 
-    def _look_for_waste(self) -> usage.Waste:
+    def _look_for_waste(self) -> disk.Waste:
         with self.studio.sync_sessions() as session:
-            return usage.waste(session, self.studio.settings)
+            return disk.waste(session, self.studio.settings)
 
-    async def clean_up(self, by: Identity) -> usage.Waste:
+    async def clean_up(self, by: Identity) -> disk.Waste:
         """Free what can be freed, and measure anew."""
         freed = await asyncio.to_thread(self._clean_up, by)
         await self.measure()
         return freed
 
-    def _clean_up(self, by: Identity) -> usage.Waste:
+    def _clean_up(self, by: Identity) -> disk.Waste:
         with self.studio.sync_sessions.begin() as session:
-            freed = usage.clean_up(session, self.studio.settings)
+            freed = disk.clean_up(session, self.studio.settings)
             people.audit(session, by.id, "storage.clean_up", "", **_waste_fields(freed))
         return freed
 
 
-def waste_out(waste: usage.Waste) -> WasteOut:
+def waste_out(waste: disk.Waste) -> WasteOut:
     return WasteOut.model_validate(_waste_fields(waste))
 
 
-def _waste_fields(waste: usage.Waste) -> Json:
+def _waste_fields(waste: disk.Waste) -> Json:
     return vars(waste) | {"total_bytes": waste.total_bytes}
 
 

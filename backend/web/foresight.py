@@ -22,12 +22,12 @@ from backend.core.forecast import Accelerator, accelerators
 from backend.core.launch import Pinned
 from backend.core.lengths import Lengths
 from backend.core.models import DatasetVersion, Run, State
+from backend.core.prospects import AtHand, Prospect, Queue, prospect
 from backend.core.recipe import Recipe
 from backend.core.settings import Settings
 from backend.web import reading
 from backend.web.checks import Check
 from backend.web.deps import Edge
-from backend.web.prospects import AtHand, Prospect, Queue, prospect
 from backend.web.shapes.studio import WorkerOut
 
 SHORTLY = 0.25
@@ -44,7 +44,7 @@ async def foresee(edge: Edge, raw: object, *, reads_rows: bool, patience: float 
     at_hand = replace(at_hand, measured=measured)
     pinned = await asyncio.to_thread(located, at_hand.pinned, edge.settings, is_needed=reads_rows)
     if pinned is None:
-        return prospect(at_hand, None)
+        return prospect(at_hand)
     at_hand = replace(at_hand, pinned=pinned)
     checks = edge.studio.checks
     check = checks.watch(pinned, edge.who.id) if reads_rows else checks.known(pinned)
@@ -52,7 +52,7 @@ async def foresee(edge: Edge, raw: object, *, reads_rows: bool, patience: float 
         await _in_a_moment(check, patience)
     if check and check.failure and check.failure.code != "cancelled":
         raise check.failure
-    return prospect(at_hand, check)
+    return prospect(at_hand, check.answer, (check.rows, check.of)) if check else prospect(at_hand)
 
 
 async def _in_a_moment(check: Check, patience: float) -> None:

@@ -18,14 +18,14 @@ from pydantic import Field, create_model
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from backend.core import advice, lengths, recipe
+from backend.core import advice, lengths, prospects, recipe
 from backend.core.catalog import METHODS
 from backend.core.memory import EXPLAINED, Shape
 from backend.core.methods.base import Method
 from backend.core.models import DatasetVersion, Run
 from backend.core.recipe import Recipe, read_recipe
 from backend.core.settings import Settings
-from backend.web import drafts, forms, prospects
+from backend.web import drafts, forms
 from backend.web.drafts import Draft, draft_from, form_of
 from backend.web.forms import leaves, recipe_controls
 from backend.web.pages import new_run

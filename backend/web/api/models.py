@@ -15,7 +15,7 @@ from backend.core.datasets.operations import DOWNLOAD
 from backend.core.fits import Load
 from backend.core.forecast import Accelerator
 from backend.core.strict import Strict
-from backend.web import fitting, previews, reading
+from backend.web import base_models, reading
 from backend.web.deps import AnEdge, Edge
 from backend.web.shapes.datasets import OperationOut
 from backend.web.shapes.models import BaseOut, FitOut, HubModelOut
@@ -39,8 +39,8 @@ class ToDownload(Strict):
 @router.get("")
 async def list_models(edge: AnEdge) -> list[BaseOut]:
     """Every model folder under the model roots, and what was downloaded; those that cannot be used say why."""
-    found = await asyncio.to_thread(previews.base_outs, edge.settings)
-    return fitting.with_fits(found, await edge.read(fitting.accelerators), Load())
+    found = await asyncio.to_thread(base_models.base_outs, edge.settings)
+    return base_models.with_fits(found, await edge.read(base_models.accelerators), Load())
 
 
 @router.get("/inspect")
@@ -50,7 +50,7 @@ async def inspect(
     revision: Annotated[str | None, Query(max_length=100, description="The commit, of a model of the hub.")] = None,
 ) -> BaseOut:
     """Look at one model that lies here, under a model root or in the hub's cache. Looking downloads nothing."""
-    return await edge.apart(previews.inspected, edge.settings, path, revision)
+    return await edge.apart(base_models.inspected, edge.settings, path, revision)
 
 
 @router.get("/fit")
@@ -59,9 +59,9 @@ async def fit(edge: AnEdge, model: ModelPath, rows: Rows = 1, length: Length = 2
 
     Empty where the model's shape is not known. The preflight of a run reckons with its own settings and data.
     """
-    base = await edge.apart(previews.inspected, edge.settings, model)
-    among = [*await edge.read(fitting.accelerators), *fits.what_ifs()]
-    return fitting.fit_outs(base.facts, among, Load(rows, length))
+    base = await edge.apart(base_models.inspected, edge.settings, model)
+    among = [*await edge.read(base_models.accelerators), *fits.what_ifs()]
+    return base_models.fit_outs(base.facts, among, Load(rows, length))
 
 
 @router.get("/search")
@@ -70,9 +70,9 @@ async def search(
     q: Annotated[str, Query(min_length=1, max_length=200, description="Words, an id, or a model's address.")],
 ) -> list[HubModelOut]:
     """What the hub has under these words, the most downloaded first: size, licence and fit before any download."""
-    among: list[Accelerator] = await edge.read(fitting.accelerators)
+    among: list[Accelerator] = await edge.read(base_models.accelerators)
     found = await edge.asked(hub.find, q)
-    return [fitting.hub_out(each, among, Load()) for each in found]
+    return [base_models.hub_out(each, among, Load()) for each in found]
 
 
 @router.post("/download", status_code=202)

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from backend.core.difference import SettingDifference
 from backend.core.memory import EXPLAINED
 from backend.core.methods.base import Method
+from backend.core.prospects import Prospect
 from backend.web.contexts.page import Page
 from backend.web.forms import Control
-from backend.web.prospects import Prospect
 from backend.web.shapes.common import Json, ProblemOut
 from backend.web.shapes.datasets import DatasetOut
 from backend.web.shapes.launch import RecipeOut

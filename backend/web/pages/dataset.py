@@ -12,7 +12,7 @@ from starlette.responses import Response
 from backend.core.datasets import store
 from backend.core.datasets.differing import differ
 from backend.core.models import DatasetVersion, Json
-from backend.web import inspecting, previews, reading
+from backend.web import base_models, inspecting, reading
 from backend.web.api.dataset import mend_version
 from backend.web.contexts.datasets import DatasetPage, MeasuredPart, PreviewPart, QualityPart, VerdictPart, VersionsPage
 from backend.web.deps import AnEdge, Edge
@@ -53,7 +53,7 @@ async def standing(edge: Edge, look: Look) -> Standing:
 @router.get("/datasets/{name}")
 async def dataset_page(request: Request, edge: AnEdge, look: ALook, made: bool = False) -> Response:
     given = await standing(edge, look)
-    models = await asyncio.to_thread(previews.base_outs, edge.settings)
+    models = await asyncio.to_thread(base_models.base_outs, edge.settings)
     usable = [base.path for base in models if base.problem is None]
     look = replace(look, name=given.detail.name, model=look.model or next(iter(usable), ""))
     panel, measured, found = await parts(edge, given.version, look, wait=look.wait)

@@ -22,7 +22,7 @@ from backend.core.fits import LENGTHS, ROWS, Load, key_of, short_title
 from backend.core.forecast import Accelerator
 from backend.core.memory import EXPLAINED
 from backend.core.models import Operation, Run
-from backend.web import fitting, previews, reading
+from backend.web import base_models, reading
 from backend.web.api.models import begin
 from backend.web.api.operations import cancel
 from backend.web.contexts.models import ChosenModel, Download, HubSearch, ModelsPage, Place
@@ -72,7 +72,7 @@ class Choices:
 async def models_page(request: Request, edge: AnEdge) -> Response:
     choices = Choices.of(request.query_params)
     found, searched = await asyncio.gather(
-        asyncio.to_thread(previews.base_outs, edge.settings), _asked(edge, choices.q)
+        asyncio.to_thread(base_models.base_outs, edge.settings), _asked(edge, choices.q)
     )
     return draw(request, await edge.read(lambda session: _page(session, edge, choices, found, searched)))
 
@@ -108,10 +108,10 @@ def _page(
     found: Sequence[BaseOut],
     searched: tuple[list[hub.HubModel], StudioError | None],
 ) -> ModelsPage:
-    real = sorted(fitting.accelerators(session), key=lambda each: each.on_cpu)
+    real = sorted(base_models.accelerators(session), key=lambda each: each.on_cpu)
     places = [_place(each) for each in (*real, *fits.what_ifs())]
     on, load = _chosen_place(choices.on, places), choices.load
-    models = fitting.with_fits(found, [on.accelerator], load)
+    models = base_models.with_fits(found, [on.accelerator], load)
     method = choices.method if choices.method in METHOD_TITLES else next(iter(METHOD_TITLES))
     return ModelsPage(
         models=models,
@@ -125,7 +125,9 @@ def _page(
         chosen=_chosen_model(session, choices, models, places, method),
         explained=EXPLAINED,
         downloads=_downloads(session, models),
-        hub=_narrowed(choices, [fitting.hub_out(each, [on.accelerator], load) for each in searched[0]], searched[1]),
+        hub=_narrowed(
+            choices, [base_models.hub_out(each, [on.accelerator], load) for each in searched[0]], searched[1]
+        ),
         link=choices.link,
     )
 
@@ -149,7 +151,7 @@ def _chosen_model(
     base = next((each for each in models if each.path == choices.model), usable[0] if usable else None)
     if base is None:
         return None
-    rows = [(each, fitting.fit_outs(base.facts, [each.accelerator], choices.load)) for each in places]
+    rows = [(each, base_models.fit_outs(base.facts, [each.accelerator], choices.load)) for each in places]
     fit = next((each for each in base.fits if each.method == method), None)
     used = session.scalar(select(func.count()).select_from(Run).where(Run.model["path"].astext == base.path))
     return ChosenModel(base, rows, fit, used or 0)
@@ -172,7 +174,7 @@ def _downloads(session: Session, models: Sequence[BaseOut]) -> list[Download]:
 
 def _narrowed(choices: Choices, results: Sequence[HubModelOut], error: StudioError | None) -> HubSearch:
     kept = [each for each in results if _is_wanted(each, choices)]
-    problem = previews.in_one(error) if error else None
+    problem = base_models.in_one(error) if error else None
     return HubSearch(choices.q, choices.kind, choices.fits, kept, len(results) - len(kept), problem)
 
 

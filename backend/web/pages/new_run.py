@@ -18,8 +18,9 @@ from backend.core.datasets import store
 from backend.core.difference import SettingDifference, setting_differences
 from backend.core.errors import StudioError
 from backend.core.launch import held_back_prompts, pin
+from backend.core.prospects import Prospect
 from backend.core.recipe import read_recipe
-from backend.web import drafts, launching, previews, reading, repeats
+from backend.web import base_models, drafts, launching, previews, reading, repeats
 from backend.web.api.recipes import keep, one
 from backend.web.contexts.new_run import FirstRowPart, NewRunPage, Preflight, PreflightPart
 from backend.web.deps import AnEdge, Edge
@@ -28,7 +29,6 @@ from backend.web.failures import problem_out
 from backend.web.foresight import foresee, refusal
 from backend.web.forms import recipe_from_form
 from backend.web.pages.common import Pairs, draw, go, path_to
-from backend.web.prospects import Prospect
 from backend.web.repeats import Repeated
 from backend.web.shapes.common import ProblemOut
 from backend.web.shapes.datasets import DatasetOut
@@ -50,7 +50,7 @@ async def new_run_page(
     """An empty form, or one that is filled from a run, a saved recipe, a data set or a model. Any setting may stand in the
     address under its name: `/runs/new?clone=first&training.learning_rate=1e-4`."""
     changes = from_address(request.query_params.multi_items(), dataset)
-    models = await asyncio.to_thread(previews.base_outs, edge.settings)
+    models = await asyncio.to_thread(base_models.base_outs, edge.settings)
 
     def work(session: Session) -> Draft:
         if clone:
@@ -205,7 +205,7 @@ async def drawn(
     models: list[BaseOut] | None = None,
     saved: RecipeOut | None = None,
 ) -> Response:
-    models = await asyncio.to_thread(previews.base_outs, edge.settings) if models is None else models
+    models = await asyncio.to_thread(base_models.base_outs, edge.settings) if models is None else models
     form = form_of(draft, view if view in VIEWS else draft.view, checked.problems, whole=whole)
     if form.view == "yaml":
         checked = replace(checked, lines=drafts.lines_of(checked.places, drafts.read(replace(draft, yaml=form.yaml))))

@@ -1,4 +1,7 @@
-"""All that can be said of a recipe before it is launched, from figures that are at hand. Pure; `foresight` gathers them."""
+"""All that can be said of a recipe before it is launched: what it takes, how long, and what a colleague would warn of. Pure.
+
+`forecast`, `memory`, `pace` and `advice` reckon; here their answers come together. `web/foresight.py` gathers what they need.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,6 @@ from backend.core.launch import Pinned
 from backend.core.lengths import Lengths
 from backend.core.models import Json
 from backend.core.recipe import Recipe, resolve
-from backend.web.checks import Check
 
 
 @dataclass(frozen=True)
@@ -101,9 +103,9 @@ class AtHand:
     disk_free: int | None = None
 
 
-def prospect(at_hand: AtHand, check: Check | None) -> Prospect:
-    """All figures together. Pure."""
-    pinned, answer = at_hand.pinned, check.answer if check else None
+def prospect(at_hand: AtHand, answer: Json | None = None, progress: tuple[int, int] | None = None) -> Prospect:
+    """All figures together. `answer` is that of `launch.examine`, once every row was read; until then there may be progress."""
+    pinned = at_hand.pinned
     facts = pinned.model.get("facts") or {}
     shape = memory.shape_of(facts)
     counted = _counted(pinned, answer, at_hand.measured, facts.get("context_length"))
@@ -144,7 +146,7 @@ def prospect(at_hand: AtHand, check: Check | None) -> Prospect:
         disk_free=at_hand.disk_free,
         names=tuple(each.name for each in shape.linears) if shape else (),
         is_over=answer is not None,
-        progress=(check.rows, check.of) if check and answer is None else None,
+        progress=None if answer else progress,
     )
 
 

@@ -114,10 +114,6 @@ class Waste:
     def total_bytes(self) -> int:
         return self.upload_bytes + self.artifact_bytes + self.run_bytes
 
-    @property
-    def is_nothing(self) -> bool:
-        return not (self.uploads or self.artifacts or self.runs)
-
 
 def waste(session: Session, settings: Settings) -> Waste:
     """Uploads that were given up, artifacts that a later end of their run replaced, discarded runs whose day is over.

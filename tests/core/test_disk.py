@@ -12,7 +12,7 @@ from uuid import uuid4
 import pytest
 from sqlalchemy.orm import Session
 
-from backend.core import db, runs, usage
+from backend.core import db, disk, runs
 from backend.core.models import Artifact, Run
 from backend.core.recipe import read_recipe
 from backend.core.settings import Settings
@@ -66,7 +66,7 @@ def test_the_disk_is_told_by_kind_and_by_run(here: Settings) -> None:
     (shared.parent / "again").hardlink_to(shared)
     a_file(here.root / "runs" / str(large) / "attempt-1" / "events.jsonl")
     a_file(here.root / "stray")
-    found = usage.measure(here.root)
+    found = disk.measure(here.root)
     assert found.kinds == {
         "models": 5 * BLOCK,
         "checkpoints": 2 * BLOCK,
@@ -93,17 +93,17 @@ def test_a_clean_up_takes_what_nobody_needs_and_leaves_the_rest(session: Session
         session.add(an_artifact(kept, f"runs/{kept.id}/{name}", withdrawn=withdrawn))
         a_file(here.root / "runs" / str(kept.id) / name / "model.safetensors", 3)
     session.flush()
-    expected = usage.waste(session, here)
+    expected = disk.waste(session, here)
     assert (expected.uploads, expected.artifacts, expected.runs) == (1, 1, 1)
     assert expected.total_bytes == (1 + 3 + 1) * BLOCK
-    assert usage.clean_up(session, here) == expected
+    assert disk.clean_up(session, here) == expected
     assert [path.exists() for path in (given_up, going_on, words)] == [False, True, True]
     assert [files[name].exists() for name in ("kept", "over", "fresh")] == [True, False, True]
     left = here.root / "runs" / str(kept.id)
     assert [path.name for path in left.rglob("*.safetensors")] == ["model.safetensors"]
     assert (left / "attempt-2/artifacts/new/model.safetensors").exists()
     assert over.facts["purged"]
-    assert usage.waste(session, here) == usage.Waste()
+    assert disk.waste(session, here) == disk.Waste()
 
 
 def test_files_of_a_withdrawn_artifact_stay_where_a_standing_one_has_the_same_folder(
@@ -114,5 +114,5 @@ def test_files_of_a_withdrawn_artifact_stay_where_a_standing_one_has_the_same_fo
     file = a_file(here.root / folder / "model.safetensors")
     session.add_all([an_artifact(run, folder, withdrawn=True), an_artifact(run, folder, withdrawn=False)])
     session.flush()
-    usage.clean_up(session, here)
+    disk.clean_up(session, here)
     assert file.exists()
