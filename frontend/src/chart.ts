@@ -47,6 +47,7 @@ type Strand = { line: Line; curve: Curve; fine?: Curve };
 
 const TWIN_ROWS = 500;
 const ROOM = 180; // pixels of height below which words would lie on the curves
+const DOT_ROOM = 12; // pixels
 const LOG_FLOOR = 1e-12;
 const DASHES = [[], [6, 3], [2, 3]];
 const calm = matchMedia("(prefers-reduced-motion: reduce)");
@@ -266,7 +267,7 @@ export class Chart {
       stroke: colour(`--series-${line.colour}`),
       width: 1.75,
       dash: DASHES[line.dash ?? 0]!,
-      points: { show: (plot) => Boolean(line.dots) || plot.data[0].length === 1, size: 6, fill: colour("--sheet") },
+      points: { show: (plot, at) => isSparse(plot, at, Boolean(line.dots)), size: 6, fill: colour("--sheet") },
     };
     if (!this.isSmoothed(line)) return [own];
     return [
@@ -494,6 +495,12 @@ const isMove = (type: string): boolean => type === "mousemove" || type === "mous
 function wideEnough(_: uPlot, low: number | null, high: number | null): [number, number] {
   if (low === null || high === null) return [0, 10];
   return low === high ? [low - 1, high + 1] : [low, high];
+}
+
+/** Dots stand where they do not touch each other; a line of a single point is nothing but one. */
+function isSparse(plot: uPlot, at: number, dots: boolean): boolean {
+  const known = Array.from(plot.data[at]!).filter((value) => typeof value === "number").length;
+  return known === 1 || (dots && known * DOT_ROOM <= plot.over.clientWidth);
 }
 
 /** A stretch of that width that lies inside the whole. */
