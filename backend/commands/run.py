@@ -131,7 +131,7 @@ def stop(
         bool | None, typer.Option("--keep/--discard", help="Export what was learned so far, or give it up.")
     ] = None,
 ) -> None:
-    """Stop a run for good: --keep exports what was learned so far, --discard can be undone for a day."""
+    """End a run: --keep exports what was learned so far, and it can be resumed; --discard makes nothing, and can be undone."""
     if keep is None:
         raise typer.BadParameter("say --keep or --discard")
     _tell(name, "stop", keep=keep)
