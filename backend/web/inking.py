@@ -107,13 +107,6 @@ class InkedRow:
     control_text: list[str] = field(default_factory=list)
     problem: Json | None = None
 
-    @property
-    def all_tokens(self) -> Iterator[Token]:
-        for turn in self.turns:
-            yield from turn.header
-            for part in turn.parts:
-                yield from part.tokens
-
 
 def ink(rows: Sequence[Json], cut: Cut, *, opened: int | None = None, whole: bool = False) -> list[InkedRow]:
     """Rows as `rendering/marking.py` tells them, drawn. `opened` is the place of one that is shown whole."""

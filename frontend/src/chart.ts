@@ -37,7 +37,7 @@ export type Line = {
 export type Series = Record<string, readonly Pair[]>;
 export type Span = { key: string; from: number; to: number };
 /** Fetches the points of lines between two steps of each, about so many a line. */
-export type Finer = (spans: Span[], points: number, signal: AbortSignal) => Promise<Series>;
+type Finer = (spans: Span[], points: number, signal: AbortSignal) => Promise<Series>;
 /** Something that happened at a step: a change that holds from it on, or a return to it. */
 export type Mark = { step: number; text: string };
 /** How all charts of the page are looked at. */

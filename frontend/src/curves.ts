@@ -62,9 +62,9 @@ export function smoothed(curve: Curve, weight: number, before?: Curve): number[]
 }
 
 /** What a chart paints: an ascending x, and at each the value. */
-export type Column = { xs: readonly number[]; values: readonly number[] };
+type Column = { xs: readonly number[]; values: readonly number[] };
 /** Columns for uPlot: all x, then each line; `undefined` where it has no point (the line goes on), `null` for a gap. */
-export type Aligned = [number[], ...(number | null | undefined)[][]];
+type Aligned = [number[], ...(number | null | undefined)[][]];
 
 export function align(columns: readonly Column[]): Aligned {
   const every = [...new Set(columns.flatMap(({ xs }) => xs))].sort((a, b) => a - b);

@@ -253,7 +253,7 @@ function refreshList(): void {
 }
 
 /** `My data (v2).jsonl.gz` → `My data v2`: what a data set may be called. */
-export function nameFrom(filename: string): string {
+function nameFrom(filename: string): string {
   const stem = filename.replace(/(\.(jsonl?|ndjson|csv|tsv|tab|parquet|txt|text|md|gz))+$/i, "");
   return stem
     .replace(/[^\p{L}\p{N}_ .+-]+/gu, " ")

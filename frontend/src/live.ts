@@ -6,7 +6,7 @@
 export type Cursors = Record<string, number>;
 export type State = "live" | "reconnecting" | "signed_out" | "gone";
 /** `gap`: events passed before this tab listened, so what is shown may be old and should be fetched again. */
-export type Listener<T> = { item(item: T): void; gap(run: string): void; state(state: State): void };
+type Listener<T> = { item(item: T): void; gap(run: string): void; state(state: State): void };
 /** One event of a run's log, as the API tells it. */
 export type RunEvent = {
   run: string;

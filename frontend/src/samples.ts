@@ -133,7 +133,7 @@ function show(inside: HTMLElement, selector: string, is: boolean): void {
 }
 
 /** The stretch in which an answer repeats itself. */
-export function loopIn(text: string): string {
+function loopIn(text: string): string {
   for (const pattern of LOOPS) {
     const found = pattern.exec(text.slice(0, 4000));
     if (found) return found[0];

@@ -14,9 +14,9 @@ export type Problem = { where?: string; message: string; hint?: string };
 export type Choice = { format?: string; columns?: Record<string, string> };
 
 /** What a data set is to be called, and how its file is to be read. */
-export type Plan = { dataset: string; skips: boolean } & Choice;
+type Plan = { dataset: string; skips: boolean } & Choice;
 
-export type Watcher = {
+type Watcher = {
   /** So many bytes have come, and so many rows in them, where they can be counted. */
   moved(sent: number, rows: number | undefined): void;
   /** The line is lost; it is tried again until it holds. */

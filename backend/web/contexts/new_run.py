@@ -95,8 +95,6 @@ class NewRunPage(Page):
     methods: Sequence[type[Method]]
     saved: RecipeOut | None = None
     """The recipe that was saved just now."""
-    source_version: int = 0
-    """The newest version of the recipe that it started from."""
 
 
 @dataclass(frozen=True)

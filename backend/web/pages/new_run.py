@@ -223,7 +223,6 @@ async def drawn(
             differences=differences(session, draft, source),
             methods=METHODS,
             saved=saved,
-            source_version=source.version.number if source else 0,
         )
 
     return draw(request, await edge.read(work), status=status)
