@@ -18,7 +18,8 @@ from backend.core.outlook import left_seconds, step_seconds
 
 WIDTH, HEIGHT, MARGIN = 128, 36, 2
 """The box that lines are drawn in; the picture is stretched to its place."""
-MOST_POINTS = 32
+READ_POINTS, DRAWN_POINTS = 128, 32
+"""How many points of a curve are read at most, and to about how many it is thinned. The best is looked for in all."""
 KEPT = 1024
 NAMES = ("loss", "eval_loss")
 
@@ -56,11 +57,11 @@ def glances(session: Session, runs: Sequence[Run]) -> dict[UUID, Glance]:
 
 
 def _lines(session: Session, runs: Sequence[Run]) -> dict[UUID, dict[str, Line]]:
-    """Each run's curves in at most about `MOST_POINTS` points, read from the level of buckets that fits its length."""
+    """Each run's curves in at most about `READ_POINTS` points, from the level of buckets that fits its length."""
     levels: defaultdict[int, list[UUID]] = defaultdict(list)
     for run in runs:
-        fitting = (width for width in WIDTHS if run.step <= width * MOST_POINTS)
-        levels[0 if run.step <= MOST_POINTS else next(fitting, WIDTHS[-1])].append(run.id)
+        fitting = (width for width in WIDTHS if run.step <= width * READ_POINTS)
+        levels[0 if run.step <= READ_POINTS else next(fitting, WIDTHS[-1])].append(run.id)
     lines: dict[UUID, dict[str, Line]] = {run.id: {name: [] for name in NAMES} for run in runs}
     for width, ids in levels.items():
         query = _buckets(width, ids) if width else _points(ids)
@@ -94,10 +95,16 @@ def _draw(lines: dict[str, Line], total: int) -> Glance:
         return f"{x:.0f} {y:.1f}"
 
     def path(line: Line) -> str:
-        return "".join(f"{'L' if at else 'M'}{place(*pair)}" for at, pair in enumerate(line))
+        return "".join(f"{'L' if at else 'M'}{place(*pair)}" for at, pair in enumerate(_thinned(line)))
 
     dot = f"M{place(*best)}h0" if best else ""
     return Glance(path(finite["loss"]), path(finite["eval_loss"]), best, dot)
+
+
+def _thinned(line: Line) -> Line:
+    """The lowest of every few points."""
+    few = math.ceil(len(line) / DRAWN_POINTS) or 1
+    return [min(line[at : at + few], key=lambda pair: pair[1]) for at in range(0, len(line), few)]
 
 
 def _seconds_left(session: Session, runs: Sequence[Run]) -> dict[UUID, float]:

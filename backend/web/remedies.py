@@ -32,7 +32,7 @@ def found_for(run: RunDetailOut, outlook: Outlook) -> Iterator[Found]:
         rate = run.recipe["training"]["learning_rate"] / 10
         yield "rate", rate, {"training.learning_rate": rate}
     elif run.state != "failed":
-        yield from overfitting(outlook)
+        yield from overfitting(run.recipe, outlook)
 
 
 def out_of_memory(recipe: dict[str, Any]) -> Iterator[Found]:
@@ -48,11 +48,12 @@ def out_of_memory(recipe: dict[str, Any]) -> Iterator[Found]:
         yield "qlora", "qlora", {"method.kind": "qlora"}
 
 
-def overfitting(outlook: Outlook) -> Iterator[Found]:
-    """As many passes as it took to the best measurement, to a tenth."""
+def overfitting(recipe: dict[str, Any], outlook: Outlook) -> Iterator[Found]:
+    """As many passes as it took to the best measurement, to a tenth. A number of steps would come before passes."""
     if outlook.best and outlook.worse_since_best >= RISES and outlook.steps_a_pass:
         passes = max(0.1, math.ceil(10 * outlook.best.step / outlook.steps_a_pass) / 10)
-        yield "passes", passes, {"training.num_train_epochs": passes}
+        by_passes = {"training.max_steps": -1} if recipe["training"]["max_steps"] > 0 else {}
+        yield "passes", passes, {"training.num_train_epochs": passes} | by_passes
 
 
 def clone_address(run: str, changes: dict[str, Any]) -> str:

@@ -221,11 +221,11 @@ export class Chart {
   }
 
   private sketch(): void {
-    const strand = this.strands[0];
-    if (!this.overview || !strand) return;
-    const { steps, values } = strand.curve;
-    const scale = this.scale(view.axis, strand.line);
-    this.overview.draw(steps.map(scale.of, scale), values, this.window);
+    const lines = this.strands.map(({ line, curve }) => {
+      const scale = this.scale(view.axis, line);
+      return { xs: curve.steps.map(scale.of, scale), values: curve.values, colour: line.colour };
+    });
+    this.overview?.draw(lines, this.window);
   }
 
   private options(): uPlot.Options {

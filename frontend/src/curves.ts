@@ -62,7 +62,7 @@ export function smoothed(curve: Curve, weight: number, before?: Curve): number[]
 }
 
 /** What a chart paints: an ascending x, and at each the value. */
-type Column = { xs: readonly number[]; values: readonly number[] };
+export type Column = { xs: readonly number[]; values: readonly number[] };
 /** Columns for uPlot: all x, then each line; `undefined` where it has no point (the line goes on), `null` for a gap. */
 type Aligned = [number[], ...(number | null | undefined)[][]];
 

@@ -1,6 +1,9 @@
 /** The strip under a chart: the whole run in small, and the stretch that is looked at. It is moved by its body, narrowed by its
  *  edges, and drawn anew elsewhere. The chart's keys do the same, so the strip itself takes no focus. */
+import type { Column } from "./curves";
+
 type Window = [number, number];
+export type Outline = Column & { colour: number };
 
 const EDGE_PX = 8;
 const SVG = "http://www.w3.org/2000/svg";
@@ -8,7 +11,7 @@ const SVG = "http://www.w3.org/2000/svg";
 export class Overview {
   private extent: Window = [0, 1];
   private window: Window | undefined;
-  private path = svg("path", { class: "line s1" });
+  private inner = svg("svg", { viewBox: "0 0 1000 1000", preserveAspectRatio: "none", width: "100%", height: "100%" });
   private frame = svg("rect", { class: "frame", width: "100%", height: "100%" });
   private rect = svg("rect", { class: "window", y: "0.5", height: "27" });
   private grips = [svg("line", gripLook), svg("line", gripLook)];
@@ -17,18 +20,20 @@ export class Overview {
     private strip: SVGSVGElement,
     private ask: (window: Window | undefined) => void,
   ) {
-    const inner = svg("svg", { viewBox: "0 0 1000 1000", preserveAspectRatio: "none", width: "100%", height: "100%" });
-    inner.append(this.path);
-    strip.append(this.frame, this.rect, inner, ...this.grips);
+    strip.append(this.frame, this.rect, this.inner, ...this.grips);
     strip.addEventListener("pointerdown", (event) => this.grab(event));
     strip.addEventListener("mousedown", (event) => event.preventDefault()); // else it selects text, and then drags that
     strip.addEventListener("dblclick", () => ask(undefined));
   }
 
-  draw(xs: readonly number[], values: readonly number[], window: Window | undefined): void {
+  draw(lines: readonly Outline[], window: Window | undefined): void {
     this.window = window;
-    if (xs.length > 1) this.extent = [xs[0]!, xs.at(-1)!];
-    this.path.setAttribute("d", outline(xs, values, this.extent));
+    const ends = lines.flatMap(({ xs }) => (xs.length > 0 ? [xs[0]!, xs.at(-1)!] : []));
+    const extent: Window = [Math.min(...ends), Math.max(...ends)];
+    if (extent[1] > extent[0]) this.extent = extent;
+    const height = heightOf(lines);
+    const outlines = lines.map((line) => ({ class: `line s${line.colour}`, d: outline(line, this.extent, height) }));
+    this.inner.replaceChildren(...outlines.map((look) => svg("path", look)));
     const [left, right] = (window ?? this.extent).map((x) => Math.min(100, Math.max(0, 100 * this.share(x)))) as Window;
     set(this.rect, { x: `${left}%`, width: `${right - left}%` });
     this.grips.forEach((grip, at) => {
@@ -73,10 +78,15 @@ export class Overview {
 
 const gripLook = { class: "grip", y1: "9", y2: "19" };
 
+function heightOf(lines: readonly Outline[]): Window {
+  let [low, high] = [Infinity, -Infinity];
+  for (const { values } of lines)
+    for (const value of values) if (Number.isFinite(value)) [low, high] = [Math.min(low, value), Math.max(high, value)];
+  return [low, high];
+}
+
 /** The curve in a square of a thousand units. */
-function outline(xs: readonly number[], values: readonly number[], [first, last]: Window): string {
-  const finite = values.filter(Number.isFinite);
-  const [low, high] = [Math.min(...finite), Math.max(...finite)];
+function outline({ xs, values }: Column, [first, last]: Window, [low, high]: Window): string {
   const points = xs.flatMap((x, at) => {
     if (!Number.isFinite(values[at])) return [];
     const [right, down] = [(x - first) / (last - first || 1), (high - values[at]!) / (high - low || 1)];

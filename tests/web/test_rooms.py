@@ -165,6 +165,17 @@ def test_a_glance_keeps_the_best_and_draws_within_its_box(session: Session) -> N
     assert all(glances.MARGIN <= float(y) <= glances.HEIGHT - glances.MARGIN for _, y in places)
 
 
+def test_a_long_run_is_drawn_with_few_points_and_keeps_its_best(session: Session) -> None:
+    run = queued_run(session)
+    losses = [2.0 + math.sin(step / 50) for step in range(3000)]
+    losses[1234] = 0.25
+    measured(session, run, losses)
+    measured(session, run, losses, "eval_loss")
+    glance = glances.glances(session, [run])[run.id]
+    assert glance.best == (1235, 0.25)
+    assert 16 <= glance.loss.count("L") <= 32
+
+
 def test_a_line_is_drawn_anew_after_each_event(session: Session) -> None:
     run = queued_run(session)
     measured(session, run, [3.0, 2.0])
