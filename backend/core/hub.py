@@ -24,12 +24,14 @@ from backend.core.errors import Forbidden, Invalid, NotFound, Problem, StudioErr
 from backend.core.weights import BITS, DTYPES
 
 DEFAULT_ENDPOINT = "https://huggingface.co"
-ANSWER_BYTES = 4 << 20
+ANSWER_BYTES, CONFIG_BYTES = 4 << 20, 1 << 20
 TIMEOUT_SECONDS = 6.0
 ANSWER_SECONDS = 120
 RESULTS = 12
 REDIRECTS = 3
 TEXT_LENGTH = 200
+MOST = 1 << 53
+"""No model has so many bytes: whoever says so is not believed."""
 SPARE_BYTES = 1 << 30
 """Left free on the disk beside a download."""
 PASSED_ON = ("HF_HOME", "HF_HUB_CACHE", "XDG_CACHE_HOME", "HOME", "HF_TOKEN", "HF_ENDPOINT", "HTTP_PROXY", "HTTPS_PROXY",
@@ -122,7 +124,7 @@ def _judged(answer: Mapping[str, Any]) -> HubModel:
     hub_id, revision = _id_of(answer), str(answer.get("sha") or "")
     config = _config(hub_id, revision)
     counts = _mapping(_mapping(answer.get("safetensors")).get("parameters"))
-    sizes = {name: count for name, count in counts.items() if type(count) is int and count > 0}
+    sizes = {name[:20]: _count(count) for name, count in counts.items() if _count(count)}
     parameters = sum(sizes.values()) or None
     stored = sum(count * BITS.get(name, 16) // 8 for name, count in sizes.items()) or None
     gated = bool(answer.get("gated"))
@@ -179,25 +181,42 @@ GATED_HINT = "Accept its terms on the hub and set HF_TOKEN."
 def _config(hub_id: str, revision: str) -> dict[str, Any]:
     """The model's configuration; empty where it cannot be had, as of gated models."""
     try:
-        return _config_at(hub_id, revision) if bases.COMMIT.fullmatch(revision) else {}
+        return _config_of(hub_id, revision) if bases.COMMIT.fullmatch(revision) else {}
     except StudioError:
         return {}
 
 
-@lru_cache(maxsize=512)
-def _config_at(hub_id: str, revision: str) -> dict[str, Any]:
-    """At a commit, where it never changes; an answer that did not come is not kept."""
-    return _mapping(_ask(f"/{_quoted(hub_id)}/resolve/{revision}/config.json", what=hub_id))
+def _config_of(hub_id: str, revision: str) -> dict[str, Any]:
+    return _mapping(_json(_config_at(hub_id, revision)))
+
+
+@lru_cache(maxsize=128)
+def _config_at(hub_id: str, revision: str) -> bytes:
+    """At a commit, where it never changes; an answer that did not come is not kept. Kept as it came: read, a stranger's
+    JSON may take many times its size."""
+    return _ask_bytes(f"/{_quoted(hub_id)}/resolve/{revision}/config.json", what=hub_id, most=CONFIG_BYTES)
 
 
 def _ask(path: str, *, what: str = "") -> Any:
     """The hub's JSON answer. Raises `StudioError` in words."""
+    return _json(_ask_bytes(path, what=what, most=ANSWER_BYTES))
+
+
+def _json(body: bytes) -> Any:
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        raise _odd() from None
+
+
+def _ask_bytes(path: str, *, what: str, most: int) -> bytes:
+    """The hub's answer. Raises `StudioError` in words."""
     from http.client import HTTPException
 
     deadline = time.monotonic() + 2 * TIMEOUT_SECONDS
     home = endpoint()
     try:
-        status, body = _get(home, home + path, deadline)
+        status, body = _get(home, home + path, deadline, most)
     except (OSError, HTTPException, ValueError) as error:
         raise Unavailable(
             "The hub cannot be reached.",
@@ -212,13 +231,10 @@ def _ask(path: str, *, what: str = "") -> Any:
         )
     if status != 200:
         raise Unavailable(f"The hub answered with status {status}.", hint="Try again later.", code="hub.status")
-    try:
-        return json.loads(body)
-    except (ValueError, RecursionError):
-        raise _odd() from None
+    return body
 
 
-def _get(home: str, address: str, deadline: float) -> tuple[int, bytes]:
+def _get(home: str, address: str, deadline: float, most: int) -> tuple[int, bytes]:
     """One request and the redirects that stay with the hub. Raises `OSError` or `HTTPException`."""
     from urllib.request import Request, build_opener
 
@@ -230,7 +246,7 @@ def _get(home: str, address: str, deadline: float) -> tuple[int, bytes]:
         with opener.open(Request(address, headers=headers), timeout=TIMEOUT_SECONDS) as answer:
             target = answer.headers.get("Location") if answer.status in (301, 302, 303, 307, 308) else None
             if target is None:
-                return answer.status, _bounded(answer, deadline)
+                return answer.status, _bounded(answer, deadline, most)
         address = urljoin(address, target)
         if urlsplit(address)[:2] != urlsplit(home)[:2]:
             raise OSError("the hub redirects to another host")
@@ -250,12 +266,12 @@ def _no_redirects() -> Any:
     return AsItIs
 
 
-def _bounded(answer: Any, deadline: float) -> bytes:
+def _bounded(answer: Any, deadline: float, most: int) -> bytes:
     """The body, up to a size and a time: each read has a time limit of its own, but a trickle could go on for ever."""
     body = bytearray()
     while block := answer.read1(65536):
         body += block
-        if len(body) > ANSWER_BYTES or time.monotonic() > deadline:
+        if len(body) > most or time.monotonic() > deadline:
             raise OSError("the hub's answer is too long")
     return bytes(body)
 
@@ -272,7 +288,8 @@ def _mapping(value: Any) -> dict[str, Any]:
 
 
 def _count(value: Any) -> int:
-    return value if type(value) is int and value >= 0 else 0
+    """A number of things or bytes; 0 for what can be none."""
+    return value if type(value) is int and 0 <= value < MOST else 0
 
 
 def _id_of(answer: Mapping[str, Any]) -> str:
@@ -312,12 +329,13 @@ def _licence(answer: Mapping[str, Any]) -> str | None:
 # ---- downloading ----------------------------------------------------------------------------------------------------
 
 
-def refuse_unusable(model: HubModel) -> None:
-    """Raise before a byte is downloaded: pickles, foreign code, terms that were not accepted, a disk that is too small."""
+def refuse_unusable(model: HubModel, promised: int = 0) -> None:
+    """Raise before a byte is downloaded: pickles, foreign code, terms that were not accepted, a disk that is too small
+    beside the bytes that are `promised` to downloads that go on."""
     if model.problem is not None:
         kind = Forbidden if model.problem.code == "model.gated" else Invalid
         raise kind(f"{model.id}: {model.problem.message}", hint=model.problem.hint, code=model.problem.code)
-    free = shutil.disk_usage(_standing(bases.hub_folder())).free
+    free = max(0, shutil.disk_usage(_standing(bases.hub_folder())).free - promised)
     needed = (model.bytes or 0) + SPARE_BYTES
     if free < needed:
         raise Invalid(

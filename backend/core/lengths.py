@@ -40,7 +40,8 @@ REVISION = 1
 """Of what is measured and how it is kept: a change makes files of before useless."""
 MAX_ROWS = 1_000_000
 """A larger data set is measured by its first rows, and `Lengths.rows_in_all` says so."""
-MAX_BYTES, CACHE_BYTES = 256 << 20, 1 << 30
+MAX_BYTES, CACHE_BYTES = 32 << 20, 1 << 30
+"""A million rows take 13 MiB; what a hostile file makes larger stays out of the web process that would read it."""
 MEASURE_SECONDS = 3600
 BARS = 32
 TOKENIZER_FILES = ("*.json", "*.jinja", "*.model", "*.txt")
@@ -339,7 +340,7 @@ def load(path: Path) -> Lengths | None:
         return None
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=6)
 def _loaded(path: Path, _changed: int, _size: int) -> Lengths:
     """Raises `ValueError` and its like for a damaged file."""
     unpacking = zlib.decompressobj()

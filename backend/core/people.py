@@ -214,12 +214,21 @@ def set_role(session: Session, user: User, role: Role, *, by: Identity) -> None:
 def set_password(
     session: Session, user: User, password_hash: str, *, by: Identity, revoke_tokens: bool = False
 ) -> None:
-    """Every other sign-in of that person ends; their tokens too, where that is asked for."""
+    """Every other sign-in of that person ends, and a link that would set the password again no longer holds; their tokens
+    end too, where that is asked for."""
+    _check_is_person(user)
     user.password_hash = password_hash
+    _withdraw_invitations(session, user)
     end_sessions(session, user, but=by.credential)
     audit(session, by.id, "person.password", user.name)
     if revoke_tokens:
         revoke_all_tokens(session, user, by=by.id)
+
+
+def _check_is_person(user: User) -> None:
+    """Raises `Conflict` for the account of commands on this machine: nobody signs in as it."""
+    if user.name == THIS_MACHINE:
+        raise Conflict("The account of this machine has no password.", hint="Invite a person by a name of their own.")
 
 
 def set_language(session: Session, user_id: UUID, language: str) -> None:
@@ -230,6 +239,7 @@ def disable(session: Session, user: User, *, by: Identity) -> None:
     """That person cannot sign in and their tokens are refused, until enabled again."""
     _another_admin(session, user)
     user.disabled_at = datetime.now(UTC)
+    _withdraw_invitations(session, user)
     session.execute(delete(SignIn).where(SignIn.user_id == user.id))
     audit(session, by.id, "person.disable", user.name)
 
@@ -261,8 +271,9 @@ def remove(session: Session, user: User, *, by: Identity) -> None:
 
 def invite(session: Session, user: User, *, by: Identity) -> str:
     """The secret of a link by which `user` sets their password, once; a link before it no longer holds."""
+    _check_is_person(user)
     secret = secrets.token_urlsafe(32)
-    session.execute(delete(Invitation).where(Invitation.user_id == user.id))
+    _withdraw_invitations(session, user)
     expires_at = datetime.now(UTC) + timedelta(days=INVITATION_DAYS)
     session.add(Invitation(token_hash=hashed(secret), user_id=user.id, expires_at=expires_at))
     audit(session, by.id, "person.invite", user.name)
@@ -287,9 +298,13 @@ def accept(session: Session, secret: str, password_hash: str) -> User:
     user = invited(session, secret)
     user.password_hash = password_hash
     end_sessions(session, user)
-    session.execute(delete(Invitation).where(Invitation.user_id == user.id))
+    _withdraw_invitations(session, user)
     audit(session, user.id, "person.accept", user.name)
     return user
+
+
+def _withdraw_invitations(session: Session, user: User) -> None:
+    session.execute(delete(Invitation).where(Invitation.user_id == user.id))
 
 
 def open_invitations(session: Session) -> dict[UUID, Invitation]:

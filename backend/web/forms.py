@@ -28,6 +28,8 @@ TEXTS = ("name", "path", "revision", "prompts")
 """Settings that stay text even where they look like numbers."""
 LARGE = 1e5
 """An upper bound from here on only guards against slips, and is not worth a person's attention."""
+DEPTH = 5
+"""No setting lies deeper."""
 NUMBER = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?")
 
 
@@ -159,7 +161,8 @@ def _group(
     if not by_kind:
         return replace(control, kind="group", inside=_controls(members[0], value, errors, control.name + "."))
     usual = default["kind"] if isinstance(default, Mapping) else next(iter(by_kind))
-    chosen = value.get("kind") if value.get("kind") in by_kind else usual
+    said = value.get("kind")
+    chosen = said if isinstance(said, str) and said in by_kind else usual
     inside = [c for c in _controls(by_kind[chosen], value, errors, control.name + ".") if c.label != "kind"]
     choice = Control(
         f"{control.name}.kind", control.label, kind="choice", value=chosen, recommended=chosen, options=tuple(by_kind)
@@ -236,7 +239,7 @@ def recipe_from_form(pairs: Pairs) -> dict[str, Any]:
     """
     data: dict[str, Any] = {}
     for name, value in pairs:
-        if "." in name or name == "name":
+        if ("." in name or name == "name") and name.count(".") < DEPTH:
             _put(data, name.split("."), value.strip())
     if isinstance(chosen := data.get("data", {}).get("sets"), dict):
         data["data"]["sets"] = [each for _, each in sorted(chosen.items(), key=_by_number) if each.get("name")]
@@ -278,7 +281,7 @@ def _names(value: Any, info: FieldInfo) -> Any:
 
 
 def _by_number(item: tuple[str, Any]) -> int:
-    return int(item[0]) if item[0].isdecimal() else 0
+    return int(item[0]) if item[0].isdecimal() and len(item[0]) < 10 else 0
 
 
 def _put(data: dict[str, Any], path: list[str], value: str) -> None:

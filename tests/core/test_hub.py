@@ -7,6 +7,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID
 
@@ -127,6 +128,20 @@ def test_an_answer_that_is_too_long_is_not_read_to_its_end(monkeypatch: pytest.M
         hub.find("tiny")
 
 
+def test_a_configuration_that_is_far_too_long_keeps_its_model_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub, "CONFIG_BYTES", 100)
+    [found] = hub.find("owls/tiny")
+    assert found.problem
+    assert found.problem.code == "model.no_config"
+
+
+def test_figures_that_no_model_has_are_not_believed() -> None:
+    told = {"parameters": {"F32": 10**400, "BF16": 7, "F16": True}}
+    siblings = [{"rfilename": "model.safetensors", "size": 10**400}, {"rfilename": "config.json", "size": 12}]
+    judged = hub._judged({"id": "owls/tiny", "sha": COMMIT, "safetensors": told, "siblings": siblings, "downloads": -1})
+    assert (judged.parameters, judged.bytes, judged.downloads) == (7, 12, 0)
+
+
 def test_an_answer_that_is_no_list_of_models_is_told(shelf: Shelf) -> None:
     shelf.redirects["/api/models"] = "/owls/tiny/resolve/main/config.json"
     with pytest.raises(Unavailable, match="cannot be read"):
@@ -162,6 +177,27 @@ def test_a_download_ends_with_a_model_that_can_be_trained(shelf: Shelf, engine: 
 def test_a_second_download_of_the_same_model_joins_the_first(engine: Engine) -> None:
     assert begun(engine, "owls/tiny") == begun(engine, "owls/tiny")
     assert begun(engine, "owls/tiny") != begun(engine, "owls/tiny-instruct")
+
+
+def test_the_disk_is_promised_to_one_download_only(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    needed = hub.look("owls/tiny").bytes
+    assert needed
+    room = Room(free=hub.SPARE_BYTES + needed * 3 // 2)
+    monkeypatch.setattr(hub.shutil, "disk_usage", lambda _: room)  # type: ignore[attr-defined]
+    first = begun(engine, "owls/tiny")
+    with pytest.raises(Invalid, match="The disk is too small"):
+        begun(engine, "owls/tiny-instruct")
+    assert begun(engine, "owls/tiny") == first
+    with Session(engine) as session, session.begin():
+        session.get_one(Operation, first).state = "cancelled"
+    assert begun(engine, "owls/tiny-instruct") != first
+
+
+@dataclass(frozen=True)
+class Room:
+    """What `shutil.disk_usage` tells."""
+
+    free: int
 
 
 def test_a_download_tells_how_far_it_is_can_be_called_off_and_goes_on_later(

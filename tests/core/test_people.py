@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from backend.core import db, people
 from backend.core.errors import Conflict, Forbidden, Invalid, NotFound, Unauthenticated
-from backend.core.models import ApiToken, Audit, Role, SignIn, User
+from backend.core.models import ApiToken, Audit, Invitation, Role, SignIn, User
 from backend.core.people import Identity
 
 
@@ -207,3 +207,38 @@ def test_the_machines_own_account_is_no_second_administrator(session: Session) -
     ada = person(session, "ada", Role.ADMIN)
     with pytest.raises(Conflict, match="last administrator"):
         people.set_role(session, ada, Role.VIEWER, by=signed_in(session, ada))
+
+
+# ---- invitations ----------------------------------------------------------------------------------------------------
+
+
+def test_an_invitation_works_once_and_a_fresh_one_replaces_it(session: Session) -> None:
+    admin, bob = signed_in(session, person(session, "ada", Role.ADMIN)), person(session, "bob")
+    old, new = people.invite(session, bob, by=admin), people.invite(session, bob, by=admin)
+    assert new not in session.scalars(select(Invitation.token_hash))
+    with pytest.raises(Forbidden, match="not the newest"):
+        people.invited(session, old)
+    assert people.accept(session, new, "fresh").role == Role.MEMBER
+    with pytest.raises(Forbidden, match="used already"):
+        people.accept(session, new, "again")
+
+
+def test_a_link_holds_no_more_once_the_password_is_set_or_the_account_disabled(session: Session) -> None:
+    admin, bob = signed_in(session, person(session, "ada", Role.ADMIN)), person(session, "bob")
+    forgotten = people.invite(session, bob, by=admin)
+    people.set_password(session, bob, "his own", by=signed_in(session, bob))
+    with pytest.raises(Forbidden):
+        people.invited(session, forgotten)
+    kept = people.invite(session, bob, by=admin)
+    people.disable(session, bob, by=admin)
+    people.enable(session, bob, by=admin)
+    with pytest.raises(Forbidden):
+        people.invited(session, kept)
+
+
+def test_nobody_gets_a_password_for_the_account_of_this_machine(session: Session) -> None:
+    admin, machine = signed_in(session, person(session, "ada", Role.ADMIN)), people.this_machine(session)
+    with pytest.raises(Conflict, match="no password"):
+        people.invite(session, machine, by=admin)
+    with pytest.raises(Conflict, match="no password"):
+        people.set_password(session, machine, "a hash", by=admin)

@@ -51,11 +51,14 @@ def begin(session: Session, upload: Upload) -> Operation:
 
 def begin_download(session: Session, model: hub.HubModel, owner_id: UUID) -> Operation:
     """The operation that will fetch this model at its commit, or the one that is fetching it already."""
-    hub.refuse_unusable(model)
-    session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(f"download {model.id}", 0))))
-    same = (Operation.kind == DOWNLOAD, Operation.state == "running", Operation.input["id"].astext == model.id)
-    if going_on := session.scalar(select(Operation).where(*same)):
-        return going_on
+    session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended("download", 0))))
+    going_on = (Operation.kind == DOWNLOAD, Operation.state == "running")
+    if same := session.scalar(select(Operation).where(*going_on, Operation.input["id"].astext == model.id)):
+        return same
+    left = func.greatest(func.coalesce(Operation.total, 0) - Operation.done, 0)
+    hub.refuse_unusable(
+        model, promised=int(session.scalar(select(func.coalesce(func.sum(left), 0)).where(*going_on)) or 0)
+    )
     wanted: Json = {"id": model.id, "revision": model.revision, "total": model.bytes or 0}
     operation = Operation(kind=DOWNLOAD, state="running", input=wanted, total=model.bytes, owner_id=owner_id)
     session.add(operation)

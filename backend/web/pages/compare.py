@@ -20,11 +20,12 @@ router = APIRouter()
 
 Runs = Annotated[list[str], Query(max_length=4 * MOST)]
 NO_RUNS: list[str] = []
+Step = Annotated[str, Query(max_length=20)]
 
 
 @router.get("/compare")
 async def compare_page(
-    request: Request, edge: AnEdge, run: Runs = NO_RUNS, q: str = "", prompt: int = 0, at: str = "", settings: str = ""
+    request: Request, edge: AnEdge, run: Runs = NO_RUNS, q: str = "", prompt: int = 0, at: Step = "", settings: str = ""
 ) -> Response:
     def work(session: Session) -> ComparePage:
         chosen = comparing.find_all(session, run)
