@@ -18,6 +18,7 @@ from backend.core.launch import Pinned
 from backend.core.lengths import Lengths
 from backend.core.models import Json
 from backend.core.recipe import Recipe, resolve
+from backend.core.rendering.refusals import TooLong
 
 
 @dataclass(frozen=True)
@@ -139,7 +140,7 @@ def prospect(at_hand: AtHand, answer: Json | None = None, progress: tuple[int, i
         meanings=advice.meanings(situation),
         queue=at_hand.queue,
         report=answer and answer["report"],
-        problems=tuple(Problem(**each) for each in answer["problems"]) if answer else (),
+        problems=tuple(Problem(**each) for each in answer["problems"]) if answer else _foreseen(at_hand, counted),
         notes=pinned.notes,
         tokens=tokens,
         disk_needed=disk,
@@ -179,6 +180,28 @@ def _counted(pinned: Pinned, answer: Json | None, measured: Sequence[Lengths], c
         dropped=sum(each.dropped for each in outcomes),
         over=sum(each.over for each in outcomes),
     )
+
+
+def _foreseen(at_hand: AtHand, counted: Counted) -> tuple[Problem, ...]:
+    """What reading the rows will stop at, where their lengths tell it already."""
+    if not counted.over or at_hand.pinned.recipe.data.truncation != "refuse":
+        return ()
+    kept, dropped, behind, before = (
+        [each.at(counted.max_length, way) for each in at_hand.measured]
+        for way in ("refuse", "drop", "cut_end", "cut_start")
+    )
+    learned = sum(each.trained_tokens for each in kept) or 1
+    found = TooLong(
+        rows=counted.over,
+        of=sum(each.rows for each in at_hand.measured),
+        limit=counted.max_length,
+        longest=max(each.longest for each in at_hand.measured),
+        context_length=at_hand.measured[0].context_length,
+        dropped=sum(each.lost_tokens for each in dropped) / learned,
+        behind=sum(each.lost_tokens for each in behind) / learned,
+        before=sum(each.lost_tokens for each in before) / learned,
+    )
+    return (found.problem(),)
 
 
 def _packed(rows: int, tokens: int, limit: int) -> int:

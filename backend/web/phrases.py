@@ -12,6 +12,7 @@ from collections.abc import Mapping
 
 PLACE = "{}"
 SENTENCE_END = re.compile(r"(?<=[.?])\s+")
+ROWS = re.compile(r"\b(?:row|line) \d+(?:,\d{3})*|and [\d,]+ more$")
 
 
 class Phrases:
@@ -29,6 +30,10 @@ class Phrases:
             return whole
         sentences = [self._known(sentence) or f"{sentence} " for sentence in SENTENCE_END.split(message)]
         return "".join(sentences).rstrip()
+
+    def placed(self, where: str) -> str:
+        """Where something is: `row 3, row 8 and 40 more`. The name of a setting or of a data set stays as it is."""
+        return ROWS.sub(lambda found: self._known(found[0]) or found[0], where)
 
     def _known(self, message: str) -> str | None:
         if message in self._exact:

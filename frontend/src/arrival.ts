@@ -3,7 +3,7 @@ import { find, setText, settle } from "./dom";
 import { type Looks, look, Mapping } from "./mapping";
 import { callOff, follow } from "./reading";
 import { markOf, Refused, Transfer, Unreadable } from "./upload";
-import { announce, count, duration, size, word } from "./words";
+import { announce, count, duration, placeWord, size, word } from "./words";
 
 type State =
   | "looking"
@@ -355,13 +355,6 @@ function problemLine({ where, message, hint }: { where?: string; message: string
   place.textContent = placeWord(where ?? "");
   line.append(place, ` ${message} ${hint ?? ""}`);
   return line;
-}
-
-/** `row 41` in the reader's language. */
-function placeWord(where: string): string {
-  const [, unit, n] = /^(row|line) (\d+)$/.exec(where) ?? [];
-  if (!unit || !n) return where;
-  return unit === "row" ? word("row_n", { n: count(Number(n)) }) : word("line_n", { n: count(Number(n)) });
 }
 
 /** Fill the ruler of a line. */

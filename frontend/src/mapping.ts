@@ -2,13 +2,13 @@
  *  column plays which role. */
 import { find } from "./dom";
 import { bytes, type Choice, chosen, type Problem, request } from "./upload";
-import { count, word } from "./words";
+import { count, placeWord, word } from "./words";
 
 const HEAD = 256 * 1024;
 
 type Part = { name: string; required: boolean; column: string | null };
 type Format = { name: string; title: string; kind: string; parts: Part[] };
-type Turn = { role: string; content: string; train: boolean };
+type Turn = { role: string; content: string; train: boolean; tool_calls?: string };
 type Row = { number: number; messages?: Turn[]; text?: string };
 
 /** The answer of POST /api/v1/datasets/probe. */
@@ -148,7 +148,7 @@ function bad(looks: Looks): HTMLElement {
   const said = document.createElement("span");
   said.className = "bad-ahead";
   const first = looks.problems[0];
-  const example = first ? ` ${first.where ?? ""} ${first.message}` : "";
+  const example = first ? ` ${placeWord(first.where ?? "")} ${first.message}` : "";
   said.textContent = word("bad_ahead", { bad: count(looks.bad), rows: count(looks.looked_at) }) + example;
   return said;
 }
@@ -165,13 +165,13 @@ function rowOf(row: Row): HTMLElement {
   return article;
 }
 
-function turnOf({ role, content, train }: Turn): HTMLElement {
+function turnOf({ role, content, train, tool_calls = "" }: Turn): HTMLElement {
   const line = document.createElement("p");
   const who = document.createElement("span");
   who.className = "who";
   who.textContent = role;
   const text = document.createElement(role === "assistant" || role === "text" ? "i" : "span");
-  text.textContent = shorten(content, 240);
+  text.textContent = shorten([content, tool_calls].filter(Boolean).join("\n"), 240);
   const said = document.createElement("span");
   said.className = text.tagName === "I" && train ? "ink" : "pencil";
   said.append(text);

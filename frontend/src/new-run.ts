@@ -27,6 +27,8 @@ export function showNewRun(): void {
 function drawn(): void {
   paint();
   if (touched) keep();
+  for (const bar of all<HTMLButtonElement>(".start-bar [data-start]"))
+    bar.disabled = find("#preflight [data-start]:disabled") !== null;
   readSoon(Number(find("#preflight")?.dataset.unread ?? -1) >= 0 ? READING_MS : SETTLED_MS);
 }
 

@@ -64,6 +64,16 @@ async def test_what_every_cut_costs_is_told_by_the_api(animals: httpx.AsyncClien
     assert refused.status_code == 403
 
 
+async def test_no_cut_is_listed_twice_where_rows_are_longer_than_the_context(animals: httpx.AsyncClient) -> None:
+    longer = json.dumps({"instruction": "What eats mice?", "output": "The owl eats mice. " * 300}) + "\n"
+    await animals.put("/api/v1/datasets/owls?filename=owls.jsonl", content=longer.encode() * 2)
+    page = (await animals.get("/datasets/owls?model=tiny&wait=1")).text
+    table = page.split('class="table costs"')[1].split("</table>")[0]
+    cuts = re.findall(r"<td><[ab][^>]*>([\d,]+)<", table)
+    assert len(cuts) == len(set(cuts)) > 1
+    assert table.count("aria-selected") == 1
+
+
 async def test_a_fix_is_a_new_version_that_says_whence_it_came(
     app: FastAPI, animals: httpx.AsyncClient, session: Session
 ) -> None:

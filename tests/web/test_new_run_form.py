@@ -122,6 +122,25 @@ async def test_measured_lengths_tell_at_once_what_reading_every_row_finds(
         assert found[0] == found[1] != []
 
 
+async def test_rows_that_are_too_long_stop_the_run_at_once_where_their_lengths_are_known(
+    writer: httpx.AsyncClient, here: Settings, session: Session
+) -> None:
+    version = session.scalars(select(DatasetVersion)).one()
+    session.commit()
+    await asyncio.to_thread(lengths.measure, here, version, lengths.Lens("tiny"))
+    form = FORM | {"data.max_length": "64"}
+    read = [await part(writer, form, "quick"), await deep(writer, form)]
+    assert "data-unread" in read[0]
+    told = [re.search(r"[\d,]+ of [\d,]+ rows are longer than 64 tokens.*?</span>", each) for each in read]
+    assert told[0]
+    assert told[1]
+    assert told[0][0] == told[1][0]
+    assert all("One thing stops this run" in each and "data-start disabled" in each for each in read)
+    form_in_chinese = await writer.post("/runs/preflight?part=deep", data=form, headers={"accept-language": "zh"})
+    assert re.search(r"第 \d+ 行, 第 \d+ 行", form_in_chinese.text)
+    assert "row " not in re.sub(r"<[^>]*>", "", form_in_chinese.text)
+
+
 async def test_the_api_tells_memory_time_and_advice_too(writer: httpx.AsyncClient) -> None:
     body = {"model": "tiny", "data": {"sets": ["a"], "truncation": "drop"}, "method": {"kind": "lora", "r": 64}}
     told = (await writer.post("/api/v1/preflight", json=body)).json()

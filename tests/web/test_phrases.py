@@ -36,6 +36,13 @@ def test_several_sentences_are_said_one_by_one_and_unknown_ones_stay() -> None:
     assert phrases.said("Strange thing. Stranger.") == "Strange thing. Stranger."
 
 
+def test_places_are_told_too_and_names_stay() -> None:
+    phrases = Phrases(CATALOGUE)
+    assert phrases.placed("row 3, owls row 1,208 and 40 more") == "第 3 行, owls 第 1,208 行 等，另有 40 行"
+    assert phrases.placed("line 7") == "第 7 行"
+    assert phrases.placed("data.sets.0") == "data.sets.0"
+
+
 async def test_pages_and_answers_speak_the_readers_language(admin: httpx.AsyncClient) -> None:
     chinese = {"accept-language": "zh-CN,zh;q=0.9"}
     assert "没有训练“none”。" in (await admin.get("/runs/none", headers=chinese)).text

@@ -84,6 +84,24 @@ async def test_a_role_that_cannot_be_played_is_told_by_row(member: httpx.AsyncCl
     assert (await looked(member, nested, "a.jsonl", columns="[1]")).status_code == 422
 
 
+async def test_a_file_without_a_single_row_that_can_be_read_is_refused_before_it_is_sent(
+    member: httpx.AsyncClient,
+) -> None:
+    blank = (await looked(member, b"\n \n", "blank.jsonl")).json()["error"]
+    assert blank["code"] == "file.no_rows"
+    broken = (await looked(member, b"a,b\n1,2\n", "table.jsonl")).json()["error"]
+    assert (broken["code"], len(broken["problems"])) == ("file.bad_rows", 2)
+    assert "leave them out" not in broken["hint"]  # nothing would be left
+    sent = await member.put("/api/v1/datasets/table?filename=table.jsonl", content=b"a,b\n1,2\n")
+    assert sent.json()["error"]["code"] == "file.bad_rows"
+
+
+async def test_a_header_that_is_cut_off_by_the_look_is_no_fault_of_the_file(member: httpx.AsyncClient) -> None:
+    header = ",".join(f"column_{at}" for at in range(40_000)).encode()
+    told = await looked(member, header[: 200 << 10], "wide.csv", size=len(header) * 2)
+    assert (told.status_code, told.json()["columns"]) == (200, [])
+
+
 HOSTILE: Mapping[str, tuple[str, bytes, int]] = {
     "a bomb": ("bomb.jsonl.gz", gzip.compress(b'{"a": "' + b"a" * 50_000_000), 0),
     "a line of ten megabytes": ("long.jsonl.gz", gzip.compress(b'{"text": "' + b"a" * 10_000_000 + b'"}\n'), 0),

@@ -133,9 +133,7 @@ def _nothing(items: list[Item], end: Invalid | None) -> Invalid:
     for item in items:
         if isinstance(item, Problem):
             problems.add(item)
-    if end is not None:
-        return problems.joined(end)
-    return problems.refusal(0) if problems.total else Invalid("The file has no rows.", code="file.no_rows")
+    return problems.joined(end) if end is not None else problems.nothing()
 
 
 def _normalise(items: Iterator[Item], match: Match, writer: Writer, problems: Problems) -> list[dict[str, Any]]:

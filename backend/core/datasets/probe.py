@@ -81,6 +81,10 @@ class Head(Source):
     def open(self) -> Iterator[BinaryIO]:
         yield cast(BinaryIO, io.BytesIO(self.content))
 
+    @property
+    def has_whole_line(self) -> bool:
+        return b"\n" in self.content
+
     def shape(self) -> Shape:
         return shape_of(self.content, self.suffix, gzipped=self.gzipped)
 
@@ -133,6 +137,8 @@ CUT_OFF = ("file.incomplete", "csv.syntax", "json.syntax")
 def _first_items(source: Source, shape: Shape) -> Iterator[Item]:
     """What can be read of the first rows."""
     is_cut = isinstance(source, Head)
+    if isinstance(source, Head) and shape in (Shape.CSV, Shape.TSV) and not source.has_whole_line:
+        return  # half a header names columns that there are not
     count = 0
     try:
         for item in READERS[shape](source):
@@ -164,6 +170,8 @@ def _answer(shape: Shape, items: list[Item], glimpse: Glimpse, *, is_whole: bool
         "rows": [],
         "error": None,
     }
+    if not records and is_whole:
+        raise problems.nothing()
     if records:
         answer |= _matched(records, glimpse, problems)
     told = [problem.as_json() for problem in problems.first[:PROBLEMS_SHOWN]]

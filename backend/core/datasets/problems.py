@@ -49,6 +49,13 @@ class Problems:
             problems=tuple(self.first),
         )
 
+    def nothing(self) -> Invalid:
+        """The answer where not one row could be read: there is nothing to go on with without the bad ones."""
+        if not self.total:
+            return Invalid("The file has no rows.", code="file.no_rows")
+        hint = "Mend them and send the file again."
+        return Invalid(self.refusal(0).message, hint=hint, code="file.bad_rows", problems=tuple(self.first))
+
     def joined(self, end: Invalid) -> Invalid:
         """What ended the reading, with the rows that were found bad before it."""
         return Invalid(

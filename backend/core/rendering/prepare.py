@@ -14,6 +14,7 @@ from backend.core.recipe import Data, Recipe, resolve
 from backend.core.rendering.masks import cut, encode_prompt, encode_rows
 from backend.core.rendering.mixture import draw, hold_back, lot
 from backend.core.rendering.packing import best_fit, join
+from backend.core.rendering.refusals import TooLong
 from backend.core.rendering.types import (
     IGNORE_INDEX,
     Capped,
@@ -242,22 +243,18 @@ def _endless(rows: Sequence[str]) -> Problem:
 
 
 def _too_long(over: Sequence[_Row], pool: _Pool, limit: int, prepared: Prepared) -> Problem:
-    """How many rows, and what each way out costs."""
     learned = sum(row.whole_trained_tokens for row in pool.rows) or 1
-    longest = max(row.whole_length for row in over)
-    share = sum(row.whole_trained_tokens for row in over) / learned
-    behind = sum(int(row.trained[limit:].sum()) for row in over) / learned
-    before = sum(int(row.trained[: row.whole_length - limit].sum()) for row in over) / learned
-    fits = prepared.context_length is None or longest <= prepared.context_length
-    ways = [
-        f"max_length {longest:,} keeps them whole." if fits else "",
-        f"truncation drop leaves them out: {share:.0%} of the tokens to learn.",
-        f"cut_end takes {behind:.0%} of the tokens to learn, and with them the ends of answers.",
-        f"cut_start takes {before:.0%}, and the beginnings of what was asked.",
-    ]
-    context = "" if fits else f", and the model's context is {prepared.context_length:,}"
-    words = f"{len(over):,} of {len(pool.rows):,} rows are longer than {limit:,} tokens (the longest is {longest:,}{context})."
-    return Problem("rows.too_long", words, _named([row.where for row in over]), " ".join(filter(None, ways)))
+    found = TooLong(
+        rows=len(over),
+        of=len(pool.rows),
+        limit=limit,
+        longest=max(row.whole_length for row in over),
+        context_length=prepared.context_length,
+        dropped=sum(row.whole_trained_tokens for row in over) / learned,
+        behind=sum(int(row.trained[limit:].sum()) for row in over) / learned,
+        before=sum(int(row.trained[: row.whole_length - limit].sum()) for row in over) / learned,
+    )
+    return found.problem(_named([row.where for row in over]))
 
 
 def _refuse_nothing(pool: _Pool) -> NoReturn:
