@@ -134,6 +134,14 @@ async def test_a_run_that_learns_by_heart_says_since_when(member: httpx.AsyncCli
     text = (await member.get("/runs/long/status")).text
     assert f"Evaluation loss has risen since step {BEST_STEP}" in text
     assert "Clone with 1.4 passes" in text
+    assert "max_steps" not in text
+
+
+async def test_fewer_passes_come_instead_of_a_number_of_steps(member: httpx.AsyncClient, session: Session) -> None:
+    run = rich_run(session, "long")[0]
+    run.recipe = run.recipe | {"training": run.recipe["training"] | {"max_steps": 5000}}
+    session.commit()
+    assert "training.num_train_epochs=1.4&amp;training.max_steps=-1" in (await member.get("/runs/long/status")).text
 
 
 @pytest.mark.usefixtures("rich")
