@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
@@ -21,11 +21,14 @@ from urllib.parse import quote, urlencode, urljoin, urlsplit
 from backend.core import bases
 from backend.core.datasets.problems import printable
 from backend.core.errors import Forbidden, Invalid, NotFound, Problem, StudioError, Unavailable
+from backend.core.limited import report, run_limited
 from backend.core.weights import BITS, DTYPES
 
 DEFAULT_ENDPOINT = "https://huggingface.co"
 ANSWER_BYTES, CONFIG_BYTES = 4 << 20, 1 << 20
 TIMEOUT_SECONDS = 6.0
+DOWNLOAD_MIB, MIB_A_FILE = 8192, 1 << 20
+DOWNLOAD_SECONDS = 7 * 24 * 3600
 ANSWER_SECONDS = 120
 RESULTS = 12
 REDIRECTS = 3
@@ -353,7 +356,27 @@ def _gib(count: int) -> str:
     return f"{count / (1 << 30):.1f}"
 
 
-def environment() -> dict[str, str]:
+def obtain(
+    wanted: dict[str, Any],
+    *,
+    on_progress: Callable[[dict[str, Any]], None] | None = None,
+    cancelled: Callable[[], bool] | None = None,
+) -> None:
+    """Fetch a model (`id`, `revision`, `total` bytes) by a process of its own: what it has of it stays when it is called off.
+    Blocks. Raises `StudioError` in words."""
+    run_limited(
+        "backend.core.hub:fetch",
+        wanted,
+        memory_mib=DOWNLOAD_MIB,
+        timeout_seconds=DOWNLOAD_SECONDS,
+        file_mib=MIB_A_FILE,
+        environment=_environment(),
+        on_progress=on_progress,
+        cancelled=cancelled,
+    )
+
+
+def _environment() -> dict[str, str]:
     """What the downloading process is told beside the usual: where the hub and its cache are, and who asks."""
     return {name: os.environ[name] for name in PASSED_ON if name in os.environ} | {
         "HF_HUB_OFFLINE": "0",
@@ -365,8 +388,6 @@ def environment() -> dict[str, str]:
 def fetch(payload: dict[str, Any]) -> dict[str, Any]:
     """Download a model into the hub's cache; a broken-off download goes on where it was. Runs in a process of its own."""
     from threading import Event, Thread
-
-    from backend.core.limited import report
 
     blobs = bases.hub_folder() / f"models--{payload['id'].replace('/', '--')}" / "blobs"
     over = Event()

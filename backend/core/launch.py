@@ -107,13 +107,17 @@ def plan(pinned: Pinned, settings: Settings) -> Plan:
     return planned(pinned, examine(pinned, settings))
 
 
-def found(pinned: Pinned, settings: Settings) -> Pinned:
-    """With the model's folder, commit and facts. May download, once the hub's own word speaks against nothing. Raises
-    `StudioError` where the model is not to be had."""
+def found(pinned: Pinned, settings: Settings, *, cancelled: Callable[[], bool] | None = None) -> Pinned:
+    """With the model's folder, commit and facts. What lies only on the hub is downloaded, once the hub's own word speaks
+    against nothing. Raises `StudioError` where the model is not to be had."""
     choice = pinned.recipe.model
     is_of_hub = bases.here(choice.path, choice.revision, settings) is None and bases.HUB_ID.fullmatch(choice.path)
     if is_of_hub and not bases.is_offline():
-        hub.refuse_unusable(hub.look(choice.path, choice.revision))
+        model = hub.look(choice.path, choice.revision)
+        hub.refuse_unusable(model)
+        wanted = {"id": choice.path, "revision": model.revision, "total": model.bytes or 0}
+        hub.obtain(wanted, cancelled=cancelled)
+        choice = choice.model_copy(update={"revision": model.revision})
     return _with_model(pinned, bases.find(choice, settings))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -66,8 +67,9 @@ async def plan(edge: Edge, raw: Any, *, may_download: bool = False) -> Plan:
     """Pin the data, find the model, and have every row read in a limited process, unless that was done before."""
     pinned = await edge.read(lambda session: launches.pin(session, raw))
     async with edge.studio.launching.of(edge.who.id):
-        find = launches.found if may_download else launches.found_here
-        pinned = await asyncio.to_thread(find, pinned, edge.settings)
+        ending = edge.studio.operations.closing.is_set
+        found = partial(launches.found, cancelled=ending) if may_download else launches.found_here
+        pinned = await asyncio.to_thread(found, pinned, edge.settings)
         return launches.planned(pinned, await edge.studio.checks.answer(pinned))
 
 

@@ -24,7 +24,6 @@ from sqlalchemy.orm import Session
 from backend.core import hub
 from backend.core.datasets.store import Prepared, Upload, commit_version, prepare
 from backend.core.errors import Conflict, StudioError
-from backend.core.limited import run_limited
 from backend.core.models import Json, Operation
 from backend.core.settings import Settings
 
@@ -34,9 +33,6 @@ KIND, DOWNLOAD = "ingest", "download"
 TELL_SECONDS = 0.5
 RETRY_SECONDS = 5
 THREADS = 2
-DOWNLOAD_MIB = 8192
-DOWNLOAD_SECONDS = 7 * 24 * 3600
-MIB_A_FILE = 1 << 20
 
 
 def begin(session: Session, upload: Upload) -> Operation:
@@ -142,17 +138,7 @@ def _publish(session: Session, upload: Upload, prepared: Prepared) -> Json:
 
 
 def _download(wanted: Json, watch: _Watch) -> None:
-    """The model's files, fetched by a process of its own: what it has of them stays when it is called off."""
-    run_limited(
-        "backend.core.hub:fetch",
-        wanted,
-        memory_mib=DOWNLOAD_MIB,
-        timeout_seconds=DOWNLOAD_SECONDS,
-        file_mib=MIB_A_FILE,
-        environment=hub.environment(),
-        on_progress=watch.tell,
-        cancelled=watch.is_over,
-    )
+    hub.obtain(wanted, on_progress=watch.tell, cancelled=watch.is_over)
     result = {"model": wanted["id"], "revision": wanted["revision"]}
     _succeed(watch.engine, watch.operation_id, lambda _: result)
 
