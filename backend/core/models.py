@@ -211,21 +211,6 @@ class Operation(Base):
     ended_at: Mapped[datetime | None]
 
 
-class BaseModel(Base):
-    """A base model that was looked at. `path` is a folder's name or a hub id; `revision` a commit."""
-
-    __tablename__ = "models"
-    __table_args__ = (
-        Index("uq_models_path_revision", "path", "revision", unique=True, postgresql_nulls_not_distinct=True),
-    )
-
-    id: Mapped[UUID] = _id()
-    path: Mapped[str]
-    revision: Mapped[str | None]
-    facts: Mapped[Json] = _empty()
-    seen_at: Mapped[datetime] = _now()
-
-
 class SavedRecipe(Base):
     __tablename__ = "recipes"
 

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from urllib.parse import quote
 from uuid import UUID
 
 from sqlalchemy import func, literal, select, union_all
@@ -25,7 +24,6 @@ from backend.core.models import (
     ApiToken,
     Artifact,
     Attempt,
-    BaseModel,
     CheckpointRow,
     Dataset,
     DatasetVersion,
@@ -40,7 +38,6 @@ from backend.core.models import (
     User,
     Worker,
 )
-from backend.core.search import search
 from backend.web.shapes.common import ErrorBody, Json
 from backend.web.shapes.datasets import DatasetDetailOut, DatasetOut, OperationOut
 from backend.web.shapes.launch import RecipeOut, RecipeVersionOut
@@ -56,7 +53,7 @@ from backend.web.shapes.runs import (
     SampleOut,
     WaitOut,
 )
-from backend.web.shapes.studio import DeviceOut, HitOut, WorkerOut
+from backend.web.shapes.studio import DeviceOut, WorkerOut
 
 MOST_CHOICES = 200
 WORKER_SILENCE = timedelta(seconds=30)
@@ -72,9 +69,9 @@ def run_outs(session: Session, found: Sequence[Run]) -> list[RunOut]:
 
 
 def choices(session: Session) -> Choices:
-    """What lists of runs can be narrowed by: everything of each kind that there is, by name."""
+    """What lists of runs can be narrowed by: data sets and people that there are, and models of runs, by name."""
     kinds = (
-        select(literal("models"), BaseModel.path).distinct(),
+        select(literal("models"), Run.model["path"].astext).distinct(),
         select(literal("datasets"), Dataset.name).where(Dataset.deleted_at.is_(None)),
         select(literal("people"), User.name),
     )
@@ -82,15 +79,6 @@ def choices(session: Session) -> Choices:
     for kind, name in session.execute(union_all(*kinds)):
         found[kind].append(name)
     return Choices(**{kind: sorted(found[kind], key=str.lower)[:MOST_CHOICES] for kind in Choices.model_fields})
-
-
-def hits(session: Session, words: str, limit: int) -> list[HitOut]:
-    """What a search finds, each with its page."""
-    place = {"run": "/runs/", "dataset": "/datasets/", "model": "/models?q=", "recipe": "/recipes/"}
-    return [
-        HitOut(kind=hit.kind, name=hit.name, note=hit.note, address=place[hit.kind] + quote(hit.name, safe=""))
-        for hit in search(session, words, limit)
-    ]
 
 
 def runs_by_id(session: Session, run_ids: Iterable[UUID]) -> list[RunOut]:

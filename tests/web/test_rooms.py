@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 
 import httpx
 import pytest
@@ -17,6 +19,7 @@ from backend.core import journal, recipes, run_list, runs
 from backend.core.models import Attempt, Bucket, Point, Role, Run
 from backend.core.outlook import outlook
 from backend.core.run_list import Sort, Wanted
+from backend.core.settings import Settings
 from backend.web import glances
 from tests.web.conftest import RECIPE, account, queued_run
 
@@ -121,6 +124,8 @@ async def test_a_list_is_narrowed_by_state_owner_model_data_and_words(
     assert await found("q=L_1") == {"owl_1"}
     assert await found("q=%25") == await found("q=o_l") == set(), "no character stands for others"
     assert (await admin.get("/runs?state=nonsense&sort=nonsense")).status_code == 200
+    offered = (await admin.get("/runs")).text
+    assert all(f'<option value="{name}"' in offered for name in ("tiny", "bob")), "what there is can be chosen"
 
 
 async def test_links_of_a_list_change_one_thing_and_keep_the_rest(admin: httpx.AsyncClient, session: Session) -> None:
@@ -228,7 +233,10 @@ async def test_an_act_on_several_does_what_can_be_done_and_says_so(member: httpx
 # ---- search ---------------------------------------------------------------------------------------------------------
 
 
-async def test_a_search_goes_over_everything_with_a_name(viewer: httpx.AsyncClient, session: Session) -> None:
+async def test_a_search_goes_over_everything_with_a_name(
+    viewer: httpx.AsyncClient, session: Session, here: Settings, tiny_base: Path
+) -> None:
+    shutil.copytree(tiny_base, here.folder("models") / "snow-owl")
     for name in ("big owl", "owl 1", "finch"):
         queued_run(session, name)
     recipes.save(session, "Owl style", RECIPE, by=None)
@@ -237,12 +245,13 @@ async def test_a_search_goes_over_everything_with_a_name(viewer: httpx.AsyncClie
     assert [(hit["kind"], hit["name"], hit["address"]) for hit in found] == [
         ("run", "owl 1", "/runs/owl%201"),
         ("run", "big owl", "/runs/big%20owl"),
+        ("model", "snow-owl", "/models?model=snow-owl"),
         ("recipe", "Owl style", "/recipes/Owl%20style"),
     ]
     assert found[0]["note"] == "queued"
     assert (await viewer.get("/api/v1/search", params={"q": "%"})).json() == []
     assert (await viewer.get("/api/v1/search", params={"q": "  "})).json() == []
-    assert len((await viewer.get("/api/v1/search", params={"q": "owl", "limit": "1"})).json()) == 2
+    assert len((await viewer.get("/api/v1/search", params={"q": "owl", "limit": "1"})).json()) == 3
     assert (await viewer.get("/api/v1/search", params={"q": "x" * 101})).status_code == 422
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 
 from backend.core.search import MAX_WORDS
-from backend.web import reading
+from backend.web import searching
 from backend.web.deps import AnEdge
 from backend.web.shapes.studio import HitOut
 
@@ -21,4 +21,4 @@ async def search(
     limit: Annotated[int, Query(ge=1, le=50, description="At most so many of each kind.")] = 5,
 ) -> list[HitOut]:
     """Whatever has these words in its name. Names that begin with them come first, then the newest."""
-    return await edge.read(lambda session: reading.hits(session, q, limit))
+    return await searching.hits(edge, q, limit)

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from backend.core.search import MAX_WORDS
-from backend.web import reading
+from backend.web import searching
 from backend.web.contexts.rooms import SearchPage
 from backend.web.deps import AnEdge
 from backend.web.pages.common import draw
@@ -19,4 +19,4 @@ LISTED = 50
 @router.get("/search")
 async def search_page(request: Request, edge: AnEdge, q: str = "") -> Response:
     words = q.strip()[:MAX_WORDS]
-    return draw(request, SearchPage(words, await edge.read(lambda session: reading.hits(session, words, LISTED))))
+    return draw(request, SearchPage(words, await searching.hits(edge, words, LISTED)))
