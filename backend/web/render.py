@@ -217,6 +217,7 @@ def when(moment: datetime | None) -> Markup:
 
 def _ago(seconds: int, language: str) -> str:
     """A list shows fifty of these, and most are alike: whole minutes from two on are worked out once."""
+    seconds = seconds or -1  # nothing is 0 seconds ago
     return _in_words(seconds if abs(seconds) < 120 else seconds // 60 * 60, "zh_Hans" if language == "zh" else "en")
 
 

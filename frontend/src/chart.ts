@@ -237,6 +237,7 @@ export class Chart {
       ticks: { show: false },
     };
     const values = (_: uPlot, ticks: number[]) => ticks.map((tick) => (tick === null ? "" : metric(tick)));
+    const foot: Partial<uPlot.Axis> = view.axis === "time" ? { space: 96, incrs: TIME_TICKS } : { space: 56 };
     const y: uPlot.Scale = view.log && this.overview ? { distr: 3 } : {};
     return {
       width: this.canvas.clientWidth || 600,
@@ -244,7 +245,7 @@ export class Chart {
       legend: { show: false }, // its colours are set once and would not follow the theme
       scales: { x: { time: false, range: wideEnough }, y },
       axes: [
-        { ...axis, size: 28, space: 56, values: tickWords, ...(view.axis === "time" ? { incrs: TIME_TICKS } : {}) },
+        { ...axis, ...foot, size: 28, values: tickWords },
         { ...axis, size: 52, values },
       ],
       series: [{}, ...this.strands.flatMap(({ line }) => this.strokes(line))],

@@ -28,5 +28,5 @@ export function keepTimes(): void {
 
 function ago(relative: Intl.RelativeTimeFormat, seconds: number): string {
   const [unit, size] = UNITS.find(([, size]) => Math.abs(seconds) >= size) ?? ["second", 1];
-  return relative.format(Math.round(seconds / size), unit);
+  return relative.format(Math.round(seconds / size) || -1, unit); // nothing is 0 seconds ago
 }
