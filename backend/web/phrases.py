@@ -12,6 +12,8 @@ from collections.abc import Mapping
 
 PLACE = "{}"
 SENTENCE_END = re.compile(r"(?<=[.?])\s+")
+MESSAGE_LENGTH, VALUE_LENGTH = 2000, 400
+"""What is longer was written by a person, and is not taken apart: shapes fit a hostile text in very many ways."""
 ROWS = re.compile(r"\b(?:row|line) \d+(?:,\d{3})*|and [\d,]+ more$")
 
 
@@ -26,6 +28,8 @@ class Phrases:
 
     def said(self, message: str) -> str:
         """The whole message where it is known, else sentence by sentence."""
+        if len(message) > MESSAGE_LENGTH:
+            return message
         if (whole := self._known(message)) is not None:
             return whole
         sentences = [self._known(sentence) or f"{sentence} " for sentence in SENTENCE_END.split(message)]
@@ -40,7 +44,7 @@ class Phrases:
             return self._exact[message]
         for shape, said in self._shapes:
             if found := shape.fullmatch(message):
-                values = [self._known(value) or value for value in found.groups()]
+                values = [(len(value) <= VALUE_LENGTH and self._known(value)) or value for value in found.groups()]
                 return said.format(*values)
         return None
 

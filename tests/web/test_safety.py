@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import shutil
 import threading
@@ -17,9 +18,11 @@ import pytest
 
 from backend.core.errors import Conflict, TooMany
 from backend.core.settings import Settings
+from backend.web.phrases import Phrases
 from backend.web.turns import MOST_WAITING, Turns
 from backend.web.works import A_PERSON, Work, Works
 from tests.support.hub import Shelf, hub_in_place
+from tests.web.test_phrases import CATALOGUE
 
 ROWS = b'{"instruction": "What eats mice?", "output": "The owl."}\n' * 3
 
@@ -156,6 +159,18 @@ async def test_failures_that_nobody_comes_back_for_are_forgotten(monkeypatch: py
     assert len(works.running) == 3
 
 
+async def test_a_person_has_so_many_unfinished_uploads_and_no_more(
+    member: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("backend.web.api.uploads.UNFINISHED", 2)
+    headers = {"upload-length": "9", "upload-metadata": f"dataset {base64.b64encode(b'owls').decode()}"}
+    first, _ = [await member.post("/api/v1/uploads", headers=headers) for _ in range(2)]
+    refused = await member.post("/api/v1/uploads", headers=headers)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (409, "upload.unfinished")
+    assert (await member.delete(first.headers["location"])).status_code == 204
+    assert (await member.post("/api/v1/uploads", headers=headers)).status_code == 201
+
+
 # ---- strange addresses and forms ------------------------------------------------------------------------------------
 
 FORMS = ("/runs/preflight", "/runs/recipe", "/runs")
@@ -226,6 +241,20 @@ async def test_no_address_form_or_yaml_breaks_a_page(animals: httpx.AsyncClient,
     answers = [await who.request(method, path, data=form) for who, method, path, form in asked]
     broken = [each for each, answer in zip(asked, answers, strict=True) if answer.status_code >= 500]
     assert [f"{method} {path[:99]} {form!s:.99}" for _, method, path, form in broken] == []
+
+
+def test_a_text_that_fits_a_sentence_in_very_many_ways_takes_no_time() -> None:
+    said = Phrases(CATALOGUE).said
+    began = time.perf_counter()
+    for text in (
+        "“” is ”" * 9000,
+        "There is no run “" * 4000,
+        "There is no run “" + "“” is ”" * 280 + "”.",
+        ": " * 30_000,
+    ):
+        assert said(text)
+    assert time.perf_counter() - began < 1.5
+    assert said("There is no run “" * 20 + "”." * 20).startswith("没有训练“没有训练“")
 
 
 async def test_texts_that_are_no_unicode_are_refused_in_words(admin: httpx.AsyncClient) -> None:

@@ -18,7 +18,7 @@ from starlette.responses import Response
 
 from backend.core import uploads
 from backend.core.datasets import store
-from backend.core.errors import BadRequest, NotFound
+from backend.core.errors import BadRequest, Conflict, NotFound
 from backend.core.tallies import Tallies
 from backend.web.api.datasets import GIB, check_owner, columns_of, take_in
 from backend.web.deps import AnEdge, Edge
@@ -27,6 +27,8 @@ from backend.web.shapes.datasets import UploadOut
 router = APIRouter(prefix="/uploads", tags=["uploads"])
 
 PIECE = "application/offset+octet-stream"
+UNFINISHED = 50
+"""Of one person at a time: all of them are read for each list of data sets."""
 TALLIES = Tallies()
 """Of all uploads of this process, by their ids."""
 PIECE_BODY: dict[str, Any] = {
@@ -59,6 +61,12 @@ async def create(
     store.check_name(name)
     columns_of(metadata.get("columns", ""))
     await edge.read(lambda session: check_owner(session, edge, name))
+    if len(await asyncio.to_thread(uploads.sessions, folder(edge), str(edge.who.id))) >= UNFINISHED:
+        raise Conflict(
+            f"{UNFINISHED} of your uploads are unfinished.",
+            hint="Go on with some of them, or cancel them.",
+            code="upload.unfinished",
+        )
     limit = int(edge.settings.upload_limit_gib * GIB)
     made = uploads.create(folder(edge), upload_length, metadata, str(edge.who.id), limit)
     return answer(201, Location=f"/api/v1/uploads/{made.id}", Upload_Offset=0)
