@@ -118,7 +118,7 @@ def _run_fields(run: Run, names: dict[UUID, str]) -> Json:
         "worker": run.holder,
         "model": str(run.model.get("path", "")),
         "method": run.recipe["method"]["kind"],
-        "data": [f"{each['name']} {each['version']}" for each in run.data],
+        "data": [f"{each['name']} v{each['version']}" for each in run.data],
     }
 
 

@@ -32,7 +32,7 @@ class RunOut(Out):
     cause: ProblemOut | None = Field(None, description="Why it failed or waits.")
     model: str = Field(examples=["stories260k"])
     method: str = Field(examples=["qlora"])
-    data: list[str] = Field(examples=[["support-answers 1"]])
+    data: list[str] = Field(examples=[["support-answers v1"]])
     created_at: datetime
     queued_at: datetime
     started_at: datetime | None = None
