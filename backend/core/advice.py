@@ -20,7 +20,7 @@ from backend.core.recipe import Recipe, every, figure
 GIB = 1 << 30
 ROWS_A_RANK = 300
 """Rows for each rank beyond the recommended one: fewer cannot fill the matrices."""
-MANY_PASSES, FEW_STEPS, FEW_HELD_BACK, PACKED_STEPS = 3, 30, 20, 100
+MANY_PASSES, FEW_STEPS, FEW_HELD_BACK, PACKED_STEPS = 3, 60, 20, 100
 RATE_TOO_HIGH, RATE_TOO_LOW = 5.0, 0.1
 SCALES_TOO_FAR = 8
 WAYS = 3
@@ -193,12 +193,13 @@ def passes(at: Situation) -> Iterator[Advice]:
 
 
 def few_steps(at: Situation) -> Iterator[Advice]:
-    """Fewer steps than a learning rate needs to rise and fall."""
+    """Fewer steps than it takes to learn much, at the rates that are recommended."""
     if at.steps.total >= FEW_STEPS or at.train_rows == 0:
         return
-    words = f"It would make {at.steps.total:,} steps: too few for the learning rate to rise and fall."
+    words = f"It would make {at.steps.total:,} steps: too few to learn much in."
     batch = at.recipe.training.per_device_train_batch_size
-    smaller = max(1, min(batch, at.steps.rows * at.steps.total // FEW_STEPS))
+    full_steps = at.steps.total - at.steps.total // max(1, at.steps.per_epoch)  # the last of each pass may be short
+    smaller = max(1, min(batch, at.steps.rows * full_steps // FEW_STEPS))
     settings = {"training.per_device_train_batch_size": str(smaller), "training.gradient_accumulation_steps": "1"}
     one_size = Remedy(f"{smaller} rows a step", settings)
     remedies = (one_size,) if at.recipe.training.max_steps < 0 and smaller < at.steps.rows else ()

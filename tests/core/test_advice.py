@@ -105,6 +105,17 @@ def test_few_steps_few_rows_and_many_passes_are_told_from_what_was_counted() -> 
     ]
 
 
+def test_fewer_rows_a_step_are_offered_where_steps_are_few_and_make_them_enough() -> None:
+    asked = recipe(training={"per_device_train_batch_size": 8, "gradient_accumulation_steps": 1})
+    steps = steps_of(asked, train_rows=114, examples=114, max_length=64)
+    assert steps.total == 30
+    found = only(situation(asked, train_rows=114, eval_rows=20, steps=steps))
+    assert found.problem.code == "advice.few_steps"
+    smaller = {name.split(".")[1]: int(value) for name, value in found.remedies[0].settings.items()}
+    again = steps_of(recipe(training=smaller), train_rows=114, examples=114, max_length=64)
+    assert codes(situation(recipe(training=smaller), train_rows=114, eval_rows=20, steps=again)) == []
+
+
 def test_what_does_not_fit_is_serious_and_each_way_out_fits() -> None:
     asked = recipe(method="lora", training={"per_device_train_batch_size": 16, "gradient_checkpointing": False})
     at = on(CARD, asked)
