@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -33,13 +32,6 @@ def entries(session: Session, wanted: Wanted, limit: int) -> list[tuple[Audit, s
         query = query.where((Audit.action == wanted.action) | group)
     query = query.where(Audit.id < wanted.before) if wanted.before else query
     return [(row, name) for row, name in session.execute(query)]
-
-
-def everything(session: Session, wanted: Wanted) -> Iterator[tuple[Audit, str | None]]:
-    """All entries, read a page at a time."""
-    while page := entries(session, wanted, PAGE):
-        yield from page
-        wanted = Wanted(wanted.person, wanted.action, page[-1][0].id)
 
 
 def actions(session: Session) -> list[str]:

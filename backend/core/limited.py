@@ -23,6 +23,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping
+from contextvars import ContextVar
 from pathlib import Path
 from typing import IO, Any
 
@@ -51,6 +52,9 @@ SMALL = {
 }
 
 Report = Callable[[dict[str, Any]], None]
+
+is_ending: ContextVar[Callable[[], bool]] = ContextVar("is_ending", default=lambda: False)
+"""Whether the caller's own process is ending: it would wait for its threads, and they for what they read."""
 
 
 def run_limited(
@@ -111,6 +115,7 @@ class _Conversation:
     ) -> None:
         self.process, self.memory_mib, self.timeout_seconds = process, memory_mib, timeout_seconds
         self.output_mib, self.on_progress, self.cancelled = output_mib, on_progress, cancelled
+        self.is_ending = is_ending.get()
         self.received, self.complaint = bytearray(), bytearray()
         self.final: dict[str, Any] | None = None
 
@@ -144,7 +149,7 @@ class _Conversation:
                 hint="Split the file into smaller ones.",
                 code="limited.time",
             )
-        if self.cancelled is not None and self.cancelled():
+        if self.is_ending() or (self.cancelled is not None and self.cancelled()):
             raise Conflict("It was cancelled.", code="cancelled")
         if resident_mib(self.process.pid) > self.memory_mib:
             raise _too_much_memory(self.memory_mib)

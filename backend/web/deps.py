@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 from starlette.requests import Request
 
 from backend.core.errors import Forbidden, Unauthenticated
+from backend.core.limited import is_ending
 from backend.core.models import Role
 from backend.core.people import Identity
 from backend.core.settings import Settings
@@ -49,6 +50,7 @@ class Edge:
     async def apart(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run what has rows or files read in a limited process: in a thread, in one's turn."""
         async with self.studio.reading.of(self.who.id):
+            is_ending.set(self.studio.operations.closing.is_set)  # threads are given this request's context
             return await asyncio.to_thread(work, *args, **kwargs)
 
     async def asked(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

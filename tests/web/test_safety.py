@@ -15,15 +15,22 @@ from uuid import uuid4
 
 import httpx
 import pytest
+from fastapi import FastAPI
+from sqlalchemy.orm import Session
 
+from backend.core import limited
 from backend.core.errors import Conflict, TooMany
+from backend.core.models import Role
 from backend.core.settings import Settings
+from backend.web.deps import Edge
 from backend.web.phrases import Phrases
 from backend.web.turns import MOST_WAITING, Turns
 from backend.web.works import A_PERSON, Work, Works
 from tests.support.hub import Shelf, hub_in_place
+from tests.web.conftest import account
 from tests.web.test_phrases import CATALOGUE
 
+SLEEPER = "tests.core.limited_functions:sleeps_with_a_child"
 ROWS = b'{"instruction": "What eats mice?", "output": "The owl."}\n' * 3
 
 
@@ -97,6 +104,19 @@ async def test_a_head_to_look_at_is_bounded_whatever_the_headers_say(member: htt
     )
     assert answer.status_code == 413
     assert sent <= 4 << 20
+
+
+async def test_what_is_read_for_a_page_ends_with_the_studio(
+    app: FastAPI, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limited, "PACKAGES", ("tests.",))
+    studio = app.state.studio
+    edge = Edge(studio, account(session, Role.VIEWER).identity, 200, "", "")
+    reading = asyncio.create_task(edge.apart(limited.run_limited, SLEEPER, {}))
+    await asyncio.sleep(0.5)
+    studio.operations.closing.set()
+    with pytest.raises(Conflict, match="cancelled"):
+        await asyncio.wait_for(reading, 10)
 
 
 async def test_one_person_has_a_few_turns_and_leaves_the_others_theirs() -> None:
