@@ -10,7 +10,8 @@ from playwright.sync_api import BrowserContext, Page, expect
 from sqlalchemy.orm import Session
 
 from backend.core.assignment import LineKind, Outcome
-from tests.support.showcase import Course, Shipper, rich_run
+from backend.core.errors import Problem
+from tests.support.showcase import DEVICE, PLACE, WORKER, Course, Shipper, rich_run
 from tests.web.conftest import queued_run
 
 MAIN = '[data-chart="loss eval_loss"]'
@@ -371,8 +372,36 @@ def test_the_title_and_the_ruler_follow_the_run_to_its_end(page: Page, session: 
     expect(page.locator("[data-left]")).to_contain_text("left, done near")
     shipper.ship(LineKind.PROGRESS, [150], lambda _: {"what": "evaluating", "done": 40, "total": 272})
     expect(page.locator("[data-doing]")).to_have_text("measuring 40 / 272", timeout=10_000)
+    shipper.ship(LineKind.METRICS, [151], COURSE.told)
+    expect(page.locator("[data-at]")).to_be_hidden(timeout=10_000)
+    page.reload()
+    expect(page.locator("[data-at]")).to_be_hidden()
     shipper.end(Outcome.DONE)
     expect(page).to_have_title(re.compile("^✓ rich"), timeout=10_000)
+
+
+def test_the_page_of_a_run_that_waits_fills_up_as_it_begins(page: Page, session: Session) -> None:
+    before, _ = rich_run(session, "rich", course=COURSE, ends=Outcome.DONE)
+    waiting = queued_run(session)
+    waiting.model = before.model
+    session.commit()
+    page.goto("/runs/first?lang=zh")
+    expect(page.locator("#run-memory")).to_be_hidden()
+    shipper = Shipper(session, worker=WORKER, device=DEVICE, place=PLACE, run_id=waiting.id)
+    shipper.ship(LineKind.FACTS, [0], lambda _: {"total_steps": 40})
+    shipper.ship(LineKind.PHASE, [0], lambda _: {"phase": "training"})
+    expect(page.locator("#run-memory")).to_be_visible(timeout=10_000)
+    shipper.ship(LineKind.METRICS, [1], COURSE.told)
+    expect(page.locator("[data-read=learning_rate_ahead]")).not_to_have_text("–", timeout=10_000)
+    log = page.locator("[data-log]")
+    shipper.ship(
+        LineKind.LOG, [1], lambda _: {"level": "warning", "text": "Step 1 was not saved: weights are not finite."}
+    )
+    expect(log).to_contain_text("第 1 步没有保存：权重不是有限值。", timeout=10_000)
+    message = "The loss or its gradients were not finite in 3 steps in a row (steps 24 to 26)."
+    shipper.end(Outcome.FAILED, Problem("nan", message))
+    expect(log).to_contain_text("失败：损失或梯度连续 3 步不是有限值（第 24 至 26 步）。", timeout=10_000)
+    expect(page.locator("#run-status .finding.bad h2")).to_have_text("损失或梯度连续 3 步不是有限值（第 24 至 26 步）。")
 
 
 def test_the_browser_tells_when_the_run_ends(page: Page, session: Session) -> None:
