@@ -94,6 +94,7 @@ function onClick({ target }: Event): void {
   if (!button?.closest("#new-run")) return;
   touched ||= button.hasAttribute("formaction");
   const { remedies } = button.dataset;
+  if (remedies) button.closest<HTMLElement>("#preflight")?.focus({ preventScroll: true }); // the button goes with its problem
   if (remedies) apply(JSON.parse(remedies) as Record<string, string>);
   else if ("resets" in button.dataset) resetAll();
   else if ("only" in button.dataset) showOnly(button);
