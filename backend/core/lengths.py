@@ -7,42 +7,33 @@ sorted values with running sums (`Steps`), so that any cut of any number of rows
 
 from __future__ import annotations
 
-import hashlib
 import json
-import threading
 import zlib
 from array import array
 from bisect import bisect_left, bisect_right
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, Literal
-from uuid import uuid4
 
 from backend.core import bases
 from backend.core.errors import StudioError
-from backend.core.limited import run_limited
+from backend.core.kept import Kept
 from backend.core.models import DatasetVersion
 from backend.core.recipe import ModelChoice
 from backend.core.settings import Settings
-from backend.core.storage import publish_file, storage
+from backend.core.storage import storage
 
 Truncation = Literal["refuse", "drop", "cut_end", "cut_start"]
-TRUNCATIONS: tuple[Truncation, ...] = ("refuse", "drop", "cut_end", "cut_start")
 Tally = Mapping[int, int]
 """Value → how often, or how much in all."""
 
-MEASURE = "backend.core.rendering.measure:measure_here"
 REVISION = 1
 """Of what is measured and how it is kept: a change makes files of before useless."""
 MAX_ROWS = 1_000_000
 """A larger data set is measured by its first rows, and `Lengths.rows_in_all` says so."""
-MAX_BYTES, CACHE_BYTES = 32 << 20, 1 << 30
-"""A million rows take 13 MiB; what a hostile file makes larger stays out of the web process that would read it."""
-MEASURE_SECONDS = 3600
 BARS = 32
 TOKENIZER_FILES = ("*.json", "*.jinja", "*.model", "*.txt")
 
@@ -243,7 +234,7 @@ class Lengths:
 def known(settings: Settings, version: DatasetVersion, lens: Lens) -> Lengths | None:
     """The lengths where they have been measured. Looks at the disk alone."""
     folder = _folder(settings, lens.model)
-    return load(_path(settings, version.sha256, folder, lens)) if folder else None
+    return KEPT.load(_path(settings, version.sha256, folder, lens)) if folder else None
 
 
 def measure(
@@ -260,50 +251,20 @@ def measure(
     """
     choice = ModelChoice.model_validate({"path": lens.model, "chat_template": lens.chat_template})
     folder = bases.find_here(choice, settings).folder
+    order = {
+        "file": str(storage(settings).fetch(version.key)),
+        "model_folder": str(folder),
+        "chat_template": lens.chat_template,
+        "assistant_only_loss": lens.assistant_only_loss,
+    }
     path = _path(settings, version.sha256, folder, lens)
-    with _locks[path.name]:  # who asks second waits for what the first one finds
-        found = load(path)
-        if found is None:
-            draft = path.with_name(f".{path.name}.{uuid4().hex}")
-            order = {
-                "file": str(storage(settings).fetch(version.key)),
-                "target": str(draft),
-                "model_folder": str(folder),
-                "chat_template": lens.chat_template,
-                "assistant_only_loss": lens.assistant_only_loss,
-            }
-            found = _measured(order, draft, path, on_progress, cancelled)
-    return found
+    return KEPT.find(path, order, on_progress=on_progress, cancelled=cancelled)
 
 
 def address(settings: Settings, version: DatasetVersion, lens: Lens) -> str:
     """Names what is measured: changes when the rows, the tokenizer's files or the lens do. Empty for an unknown model."""
     folder = _folder(settings, lens.model)
     return _path(settings, version.sha256, folder, lens).name if folder else ""
-
-
-_locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
-
-
-def _measured(order: dict[str, Any], draft: Path, path: Path, on_progress: Any, cancelled: Any) -> Lengths:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        run_limited(
-            MEASURE,
-            order,
-            timeout_seconds=MEASURE_SECONDS,
-            file_mib=MAX_BYTES >> 20,
-            on_progress=on_progress,
-            cancelled=cancelled,
-        )
-        publish_file(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
-    prune(path.parent, CACHE_BYTES)
-    found = load(path)
-    if found is None:
-        raise StudioError("The measured lengths could not be kept.", hint="Is the disk full?")
-    return found
 
 
 def _folder(settings: Settings, model: str) -> Path | None:
@@ -316,9 +277,7 @@ def _folder(settings: Settings, model: str) -> Path | None:
 def _path(settings: Settings, sha256: str, folder: Path, lens: Lens) -> Path:
     files = sorted({path for pattern in TOKENIZER_FILES for path in folder.glob(pattern)})
     signature = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
-    parts = [REVISION, sha256, str(folder), signature, lens.chat_template, lens.assistant_only_loss]
-    name = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
-    return settings.root / "cache" / "lengths" / f"{name[:40]}.z"
+    return KEPT.path(settings, REVISION, sha256, str(folder), signature, lens.chat_template, lens.assistant_only_loss)
 
 
 def save(lengths: Lengths, path: Path) -> None:
@@ -330,23 +289,8 @@ def save(lengths: Lengths, path: Path) -> None:
     path.write_bytes(zlib.compress(json.dumps(head).encode() + b"\n" + arrays, level=6))
 
 
-def load(path: Path) -> Lengths | None:
-    """What was saved; None where there is nothing, or nothing whole."""
-    try:
-        status = path.stat()
-        return _loaded(path, status.st_mtime_ns, status.st_size)
-    except (OSError, ValueError, KeyError, TypeError, zlib.error):
-        path.unlink(missing_ok=True)
-        return None
-
-
-@lru_cache(maxsize=6)
-def _loaded(path: Path, _changed: int, _size: int) -> Lengths:
-    """Raises `ValueError` and its like for a damaged file."""
-    unpacking = zlib.decompressobj()
-    content = unpacking.decompress(path.read_bytes(), MAX_BYTES)
-    if unpacking.unconsumed_tail or not unpacking.eof:
-        raise ValueError("cut off, or far too long")
+def _read(content: bytes) -> Lengths:
+    """Raises `ValueError` and its like for what is damaged."""
     line, _, rest = content.partition(b"\n")
     head = json.loads(line)
     rows, start = head.pop("rows"), 0
@@ -362,12 +306,11 @@ def _loaded(path: Path, _changed: int, _size: int) -> Lengths:
     return Lengths(**{**head, "notes": tuple(head["notes"]), "problems": tuple(head["problems"])}, **arrays)
 
 
-def prune(folder: Path, most_bytes: int) -> None:
-    """Remove the oldest files of a cache until the rest fits."""
-    files = sorted((path.stat().st_mtime, path.stat().st_size, path) for path in folder.iterdir() if path.is_file())
-    excess = sum(size for _, size, _ in files) - most_bytes
-    for _, size, path in files[:-1]:
-        if excess <= 0:
-            return
-        path.unlink(missing_ok=True)
-        excess -= size
+KEPT = Kept(
+    "lengths",
+    "backend.core.rendering.measure:measure_here",
+    _read,
+    most_bytes=32 << 20,  # a million rows take 13 MiB
+    room_bytes=1 << 30,
+    timeout_seconds=3600,
+)

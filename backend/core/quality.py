@@ -2,32 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import zlib
 from array import array
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 from backend.core.catalog import CLEANERS
 from backend.core.cleaners.base import Cleaner, Hit
 from backend.core.datasets.picking import all_rows
 from backend.core.datasets.schema import Row
-from backend.core.errors import StudioError
-from backend.core.lengths import prune
-from backend.core.limited import run_limited
+from backend.core.kept import Kept
 from backend.core.models import DatasetVersion
 from backend.core.settings import Settings
-from backend.core.storage import publish_file, storage
+from backend.core.storage import storage
 
-SCAN = "backend.core.quality:scan_here"
-SCAN_SECONDS = 1800
-MEMORY_MIB = 1536
-MAX_BYTES, CACHE_BYTES = 64 << 20, 256 << 20
 EXAMPLES = 4
 TWINS = 6
 
@@ -118,7 +109,7 @@ def scan_here(payload: dict[str, Any]) -> dict[str, int]:
 
 def known(settings: Settings, version: DatasetVersion) -> list[Finding] | None:
     """The findings where they have been looked for. Looks at the disk alone."""
-    return load(_path(settings, version.sha256))
+    return KEPT.load(_path(settings, version.sha256))
 
 
 def look(
@@ -129,56 +120,16 @@ def look(
     cancelled: Callable[[], bool] | None = None,
 ) -> list[Finding]:
     """The findings, looked for where they are not known. Blocks; progress is `{"done", "of"}` in rows."""
-    path = _path(settings, version.sha256)
-    found = load(path)
-    if found is not None:
-        return found
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{uuid4().hex}")
-    payload = {"file": str(storage(settings).fetch(version.key)), "target": str(draft)}
-    try:
-        run_limited(
-            SCAN,
-            payload,
-            memory_mib=MEMORY_MIB,
-            timeout_seconds=SCAN_SECONDS,
-            file_mib=MAX_BYTES >> 20,
-            on_progress=on_progress,
-            cancelled=cancelled,
-        )
-        publish_file(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
-    prune(path.parent, CACHE_BYTES)
-    found = load(path)
-    if found is None:
-        raise StudioError("What was found could not be kept.", hint="Is the disk full?")
-    return found
+    order = {"file": str(storage(settings).fetch(version.key))}
+    return KEPT.find(_path(settings, version.sha256), order, on_progress=on_progress, cancelled=cancelled)
 
 
 def _path(settings: Settings, sha256: str) -> Path:
-    parts = [sha256, [(each.name, each.revision) for each in CLEANERS]]
-    name = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
-    return settings.root / "cache" / "quality" / f"{name[:40]}.z"
+    return KEPT.path(settings, sha256, [(each.name, each.revision) for each in CLEANERS])
 
 
-def load(path: Path) -> list[Finding] | None:
-    """What was found; None where there is nothing, or nothing whole."""
-    try:
-        status = path.stat()
-        return _loaded(path, status.st_mtime_ns, status.st_size)
-    except (OSError, ValueError, KeyError, TypeError, zlib.error):
-        path.unlink(missing_ok=True)
-        return None
-
-
-@lru_cache(maxsize=8)
-def _loaded(path: Path, _changed: int, _size: int) -> list[Finding]:
-    """Raises `ValueError` and its like for a damaged file."""
-    unpacking = zlib.decompressobj()
-    content = unpacking.decompress(path.read_bytes(), MAX_BYTES)
-    if not unpacking.eof:
-        raise ValueError("cut off, or far too long")
+def _read(content: bytes) -> list[Finding]:
+    """Raises `ValueError` and its like for what is damaged."""
     return [_finding(each) for each in json.loads(content)]
 
 
@@ -189,3 +140,14 @@ def _finding(told: dict[str, Any]) -> Finding:
     ]
     arrays = {name: array("I", told[name]) for name in ("places", "involved")}
     return Finding(told["name"], told["fix"], told["tone"], **arrays, groups=told["groups"], examples=tuple(examples))
+
+
+KEPT = Kept(
+    "quality",
+    "backend.core.quality:scan_here",
+    _read,
+    most_bytes=64 << 20,
+    room_bytes=256 << 20,
+    timeout_seconds=1800,
+    memory_mib=1536,
+)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import shutil
 import time
@@ -10,6 +9,7 @@ from array import array
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
@@ -17,7 +17,7 @@ from backend.core import lengths
 from backend.core.assignment import DataFile
 from backend.core.datasets.schema import Message, Row
 from backend.core.errors import Invalid, StudioError
-from backend.core.lengths import BARS, TALLIES, Lengths, Lens, Outcome, Steps, Truncation, load, save
+from backend.core.lengths import BARS, TALLIES, Lengths, Lens, Outcome, Steps, Truncation, save
 from backend.core.models import DatasetVersion
 from backend.core.recipe import Recipe
 from backend.core.rendering.measure import Ruler
@@ -69,7 +69,7 @@ def measured(tmp_path: Path, base: Path, rows: list[Row], *, answers_only: bool 
             "assistant_only_loss": answers_only,
         }
     )
-    found = load(target)
+    found = lengths.KEPT.load(target)
     assert found
     prepared = load_tokenizer(base, "auto", conversations=rows[0].text is None)
     return Measured(DataFile(name="rows", version=1, path=path), prepared, found)
@@ -154,7 +154,7 @@ def test_a_hundred_thousand_rows_are_cut_in_far_less_than_thirty_milliseconds() 
     whole.at(512, "cut_end")  # the running sums are made once
     started = time.perf_counter()
     for limit in range(64, 4096, 64):
-        for truncation in lengths.TRUNCATIONS:
+        for truncation in get_args(Truncation):
             whole.at(limit, truncation)
     assert (time.perf_counter() - started) / 252 < 0.03
 
@@ -244,17 +244,9 @@ def test_rows_that_the_template_refuses_are_counted_with_the_reason(tmp_path: Pa
 def test_a_saved_file_holds_all_that_was_measured(tmp_path: Path) -> None:
     whole = of_lengths([30, 40, 50])
     save(whole, tmp_path / "x.z")
-    again = load(tmp_path / "x.z")
+    again = lengths.KEPT.load(tmp_path / "x.z")
     assert again
     assert again.tokens == array("I", [30, 40, 50])
     assert {name: dict(again.tallies[name]) for name in TALLIES} == {
         name: dict(whole.tallies[name]) for name in TALLIES
     }
-
-
-def test_a_cache_forgets_the_oldest(tmp_path: Path) -> None:
-    for age, name in enumerate("abc"):
-        (tmp_path / name).write_bytes(b"x" * 10)
-        os.utime(tmp_path / name, (age, age))
-    lengths.prune(tmp_path, 20)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["b", "c"]
