@@ -40,7 +40,8 @@ def read_yaml(text: str) -> tuple[Any, dict[Path, int]]:
         data = None if isinstance(first, yaml.StreamEndEvent) else _value(first, events, (), lines)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
-        raise BadYaml(error.problem or "This is not YAML.", mark.line + 1 if mark else 1) from None
+        last = text.rstrip().count("\n") + 1  # what breaks off is found missing behind the last line
+        raise BadYaml(error.problem or "This is not YAML.", min(mark.line + 1, last) if mark else 1) from None
     except yaml.YAMLError:
         raise BadYaml("This is not YAML.", 1) from None
     return data, lines

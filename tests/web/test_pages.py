@@ -166,7 +166,7 @@ async def test_a_search_without_a_hit_says_what_was_searched(admin: httpx.AsyncC
 async def test_a_setting_is_changed_in_mid_run_by_a_form(admin: httpx.AsyncClient, session: Session) -> None:
     run = queued_run(session)
     page = (await admin.get("/runs/first")).text
-    assert 'name="training.learning_rate" value="0.0002"' in page
+    assert 'name="training.learning_rate" value="2e-4"' in page
     form = {"training.learning_rate": "5e-4", "evaluation.sample_steps": "auto", "evaluation.prompts": "Who?\nWhy?"}
     asked = await admin.post("/runs/first/amend", data=form)
     assert (asked.status_code, asked.headers["location"]) == (303, "/runs/first")
