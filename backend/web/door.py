@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from sqlalchemy.orm import Session
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
@@ -57,15 +59,8 @@ async def sign_in(studio: Studio, request: Request, user: User, target: str) -> 
 
 async def first_visit(studio: Studio, request: Request, token: str, name: str, password: str, again: str) -> User:
     """Make the first administrator. Raises `Forbidden` for a link that does not hold, `Invalid` for the rest."""
-    studio.by_address.check(address_of(request))
-    try:
-        await studio.read(lambda session: people.check_setup_token(session, token))
-    except Forbidden:
-        studio.by_address.fail(address_of(request))
-        raise
-    if password != again:
-        raise Invalid("The two passwords differ.", where="again")
-    password_hash = await studio.hash_password(password)
+    await _check_link(studio, request, lambda session: people.check_setup_token(session, token))
+    password_hash = await _chosen_password(studio, password, again)
     user = await studio.write(lambda session: people.create_first_admin(session, token, name, password_hash))
     (studio.settings.folder("run") / "setup-link").unlink(missing_ok=True)
     return user
@@ -73,16 +68,26 @@ async def first_visit(studio: Studio, request: Request, token: str, name: str, p
 
 async def accept_invitation(studio: Studio, request: Request, token: str, password: str, again: str) -> User:
     """Set the password of whom the link is for. Raises `Forbidden` for a link that does not hold, `Invalid` for the rest."""
+    await _check_link(studio, request, lambda session: people.invited(session, token))
+    password_hash = await _chosen_password(studio, password, again)
+    return await studio.write(lambda session: people.accept(session, token, password_hash))
+
+
+async def _check_link(studio: Studio, request: Request, check: Callable[[Session], object]) -> None:
+    """Whoever tries many links that do not hold is made to wait, as with passwords."""
     studio.by_address.check(address_of(request))
     try:
-        await studio.read(lambda session: people.invited(session, token))
+        await studio.read(check)
     except Forbidden:
         studio.by_address.fail(address_of(request))
         raise
+
+
+async def _chosen_password(studio: Studio, password: str, again: str) -> str:
+    """Its hash. Raises `Invalid`."""
     if password != again:
         raise Invalid("The two passwords differ.", where="again")
-    password_hash = await studio.hash_password(password)
-    return await studio.write(lambda session: people.accept(session, token, password_hash))
+    return await studio.hash_password(password)
 
 
 async def change_password(edge: Edge, old: str, new: str, *, revoke_tokens: bool = False) -> None:

@@ -18,8 +18,8 @@ from starlette.responses import JSONResponse, Response
 
 from backend.core import db, people, queue
 from backend.core.datasets import store
-from backend.core.datasets.operations import Operations
 from backend.core.events import take_rings
+from backend.core.operations import Operations
 from backend.core.people import Identity
 from backend.core.settings import Settings
 from backend.web import failures, repeats

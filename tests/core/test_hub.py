@@ -15,8 +15,7 @@ import pytest
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
-from backend.core import bases, hub, people
-from backend.core.datasets import operations
+from backend.core import bases, hub, operations, people
 from backend.core.errors import Forbidden, Invalid, NotFound, Unavailable
 from backend.core.memory import shape_of
 from backend.core.models import Operation, Role

@@ -11,8 +11,8 @@ from pydantic import Field, TypeAdapter, ValidationError
 from sqlalchemy.orm import Session
 from starlette.responses import JSONResponse, Response
 
-from backend.core import people, uploads
-from backend.core.datasets import operations, probe, store
+from backend.core import operations, people, uploads
+from backend.core.datasets import probe, store
 from backend.core.errors import Invalid, StudioError
 from backend.core.models import Dataset
 from backend.core.storage import storage

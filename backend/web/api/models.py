@@ -9,11 +9,10 @@ from fastapi import APIRouter, Query, Response
 from pydantic import Field
 from sqlalchemy.orm import Session
 
-from backend.core import fits, hub
-from backend.core.datasets import operations
-from backend.core.datasets.operations import DOWNLOAD
+from backend.core import fits, hub, operations
 from backend.core.fits import Load
 from backend.core.forecast import Accelerator
+from backend.core.operations import DOWNLOAD
 from backend.core.strict import Strict
 from backend.web import base_models, reading
 from backend.web.deps import AnEdge, Edge

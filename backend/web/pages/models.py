@@ -16,12 +16,12 @@ from starlette.responses import Response
 
 from backend.core import fits, hub
 from backend.core.catalog import METHODS
-from backend.core.datasets.operations import DOWNLOAD
 from backend.core.errors import StudioError
 from backend.core.fits import LENGTHS, ROWS, Load, key_of, short_title
 from backend.core.forecast import Accelerator
 from backend.core.memory import EXPLAINED
 from backend.core.models import Operation, Run
+from backend.core.operations import DOWNLOAD
 from backend.web import base_models, reading
 from backend.web.api.models import begin
 from backend.web.api.operations import cancel

@@ -9,10 +9,11 @@ import pytest
 from sqlalchemy import Engine, func, select, update
 from sqlalchemy.orm import Session
 
-from backend.core.datasets import operations, store
-from backend.core.datasets.operations import Operations, run_operation
+from backend.core import operations
+from backend.core.datasets import store
 from backend.core.db import engine as make_engine
 from backend.core.models import DatasetVersion, Operation
+from backend.core.operations import Operations, run_operation
 from backend.core.settings import settings
 from tests.core.datasets.files import alpaca, jsonl
 from tests.core.datasets.test_store import received

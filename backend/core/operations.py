@@ -29,7 +29,7 @@ from backend.core.settings import Settings
 
 log = logging.getLogger(__name__)
 
-KIND, DOWNLOAD = "ingest", "download"
+INGEST, DOWNLOAD = "ingest", "download"
 TELL_SECONDS = 0.5
 RETRY_SECONDS = 5
 THREADS = 2
@@ -38,7 +38,7 @@ THREADS = 2
 def begin(session: Session, upload: Upload) -> Operation:
     """The operation that will read this upload. After the commit, give its id to `Operations.submit`."""
     operation = Operation(
-        kind=KIND, state="running", input=upload.as_json(), total=upload.bytes, owner_id=upload.owner_id
+        kind=INGEST, state="running", input=upload.as_json(), total=upload.bytes, owner_id=upload.owner_id
     )
     session.add(operation)
     session.flush()
@@ -68,7 +68,7 @@ class Operations:
     def __init__(self, engine: Engine, settings: Settings) -> None:
         self.engine, self.settings = engine, settings
         self.threads = {
-            kind: ThreadPoolExecutor(THREADS, thread_name_prefix=f"operation-{kind}") for kind in (KIND, DOWNLOAD)
+            kind: ThreadPoolExecutor(THREADS, thread_name_prefix=f"operation-{kind}") for kind in (INGEST, DOWNLOAD)
         }
         self.closing = Event()
 
@@ -79,7 +79,7 @@ class Operations:
             for operation_id, kind in session.execute(query.order_by(Operation.id)).all():
                 self.submit(operation_id, kind)
 
-    def submit(self, operation_id: UUID, kind: str = KIND) -> None:
+    def submit(self, operation_id: UUID, kind: str = INGEST) -> None:
         self.threads[kind].submit(self._run, operation_id)
 
     def close(self) -> None:
@@ -116,12 +116,12 @@ def run_operation(
         watch = _Watch(engine, operation_id, stopping)
         try:
             watch.check()
-            _ingest(wanted, settings, watch) if kind == KIND else _download(wanted, watch)
+            _ingest(wanted, settings, watch) if kind == INGEST else _download(wanted, watch)
         except StudioError as error:
             if stopping():
                 return
             _fail(engine, operation_id, error)
-        if kind == KIND:
+        if kind == INGEST:
             Upload.from_json(wanted).path.unlink(missing_ok=True)
 
 
