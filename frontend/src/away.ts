@@ -13,6 +13,9 @@ const GATEWAY_FAILED = [502, 503, 504]; // a proxy answers for a studio that doe
 let since = 0; // 0: it answers, as far as is known
 let probing = false;
 
+/** The studio has not answered the newest request. */
+export const isAway = (): boolean => since > 0;
+
 export function watchServer(): void {
   const send = window.fetch.bind(window);
   window.fetch = async (...asked) => {

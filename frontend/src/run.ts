@@ -1,6 +1,7 @@
 /** The page of one run: everything on it moves without a reload. Curves, samples and log come from the events themselves;
  *  what the server draws in words (the head, the artifacts, what happened beside the training) is fetched again when it changes. */
 import htmx from "htmx.org/dist/htmx.esm.js";
+import { isAway } from "./away";
 import type { Series } from "./chart";
 import type { Pair } from "./curves";
 import { clock, find, getJson, setText, settle } from "./dom";
@@ -47,7 +48,7 @@ class RunPage {
     document.addEventListener("click", onClick);
     document.addEventListener("keydown", onKey);
     openNote();
-    setInterval(() => this.hasEnded || document.hidden || this.refreshStatus(), LOOK_MS);
+    setInterval(() => this.hasEnded || document.hidden || isAway() || this.refreshStatus(), LOOK_MS);
     follow(
       { [run]: seq },
       {
