@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import gzip
 import json
 import shutil
 import threading
@@ -22,7 +23,9 @@ from backend.core import limited
 from backend.core.errors import Conflict, TooMany
 from backend.core.models import Role
 from backend.core.settings import Settings
+from backend.core.tallies import Tally
 from backend.web.deps import Edge
+from backend.web.inspecting import REMEMBERED_TOKENS, ROW_WEIGHT, Marks
 from backend.web.phrases import Phrases
 from backend.web.turns import MOST_WAITING, Turns
 from backend.web.works import A_PERSON, Work, Works
@@ -177,6 +180,22 @@ async def test_failures_that_nobody_comes_back_for_are_forgotten(monkeypatch: py
         await works.soon(n, fail, 0.0, uuid4())
     await asyncio.gather(*tasks)
     assert len(works.running) == 3
+
+
+def test_an_archive_of_very_many_archives_is_not_counted_for_long() -> None:
+    tally = Tally("a.jsonl.gz")
+    began = time.perf_counter()
+    tally.add(gzip.compress(b"{}\n") + gzip.compress(b"") * 40_000)
+    assert time.perf_counter() - began < 1
+    assert tally.rows is None, "it is left to the reading"
+
+
+def test_rows_that_are_refused_are_forgotten_like_others() -> None:
+    marks = Marks()
+    for place in range(REMEMBERED_TOKENS // ROW_WEIGHT + 500):
+        marks.put(("data", place), {"problem": {"message": "no answer"}})
+    assert marks.get(("data", 0)) is None
+    assert marks.get(("data", place)) is not None
 
 
 async def test_a_person_has_so_many_unfinished_uploads_and_no_more(
