@@ -10,6 +10,8 @@ import json
 import os
 import re
 import stat
+import threading
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -281,21 +283,33 @@ def is_offline() -> bool:
 
 def inspect(folder: Path) -> BaseFacts:
     """What the model in this folder is. Raises `Invalid` with everything that keeps it from being used."""
-    return _inspected(str(folder), _signature(folder))
+    with _locks[str(folder)]:  # who asks second waits for what the first one finds
+        found = _inspected(str(folder), _signature(folder))
+    if isinstance(found, StudioError):
+        raise found.with_traceback(None)
+    return found
+
+
+_locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
 
 
 @lru_cache(maxsize=256)
-def _inspected(folder: str, signature: frozenset[tuple[str, int, int]]) -> BaseFacts:  # noqa: ARG001 -- part of the key
-    facts = run_limited("backend.core.bases:inspect_here", {"folder": folder}, memory_mib=1024, timeout_seconds=60)
+def _inspected(folder: str, signature: frozenset[tuple[str, int, int]]) -> BaseFacts | StudioError:  # noqa: ARG001 -- part of the key
+    """A refusal is remembered like facts are: pages list what is broken too."""
+    try:
+        facts = run_limited("backend.core.bases:inspect_here", {"folder": folder}, memory_mib=1024, timeout_seconds=60)
+    except StudioError as refusal:
+        if refusal.code == "cancelled" or refusal.code.startswith("limited."):
+            raise  # it may be the machine's fault
+        return refusal
     return BaseFacts(**facts)
 
 
 def _signature(folder: Path) -> frozenset[tuple[str, int, int]]:
     """Changes whenever a file of the folder does."""
     found = (
-        (entry.name, entry.stat())
+        (entry.name, entry.stat(follow_symlinks=not entry.is_symlink() or Path(entry.path).exists()))
         for entry in os.scandir(folder)
-        if not entry.is_symlink() or Path(entry.path).exists()
     )
     return frozenset((name, status.st_size, status.st_mtime_ns) for name, status in found)
 

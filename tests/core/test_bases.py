@@ -5,6 +5,7 @@ import os
 import shutil
 import struct
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 
 from backend.core import bases
 from backend.core.errors import Forbidden, Invalid, NotFound, StudioError, Unavailable
+from backend.core.limited import run_limited
 from backend.core.recipe import ModelChoice
 from backend.core.settings import Settings
 
@@ -224,6 +226,28 @@ def test_a_link_out_of_the_root_is_refused(model: Path, chosen: Settings, tmp_pa
     (model.parent / "linked").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(Forbidden):
         bases.locate(ModelChoice(path="linked"), chosen)
+
+
+def test_a_folder_is_looked_at_once_until_it_changes_whatever_was_found(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[str] = []
+
+    def counted(function: str, payload: dict[str, Any], **limits: Any) -> Any:
+        looks.append(function)
+        return run_limited(function, payload, **limits)
+
+    monkeypatch.setattr(bases, "run_limited", counted)
+    link = model / "extra.json"
+    link.symlink_to("nowhere")
+    for _ in range(2):
+        with pytest.raises(Invalid, match="not safe"):
+            bases.inspect(model)
+    link.unlink()
+    with ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(bases.inspect, [model] * 4))
+    assert [each.parameters for each in found] == [40] * 4
+    assert len(looks) == 2
 
 
 def test_the_list_shows_what_can_be_used_and_why_the_rest_cannot(model: Path, chosen: Settings) -> None:
