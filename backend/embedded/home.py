@@ -34,7 +34,7 @@ class Locked(HomeError):
 
 
 def prepare_home(home: Path) -> Path:
-    """Make `home` where it is missing, private to us, and return its absolute path.
+    """Make `home` where it is missing, private to us, with the folder for base models, and return its absolute path.
 
     Raises `HomeError` where the folder belongs to somebody else, with the line that repairs it.
     """
@@ -50,6 +50,8 @@ def prepare_home(home: Path) -> Path:
             f"{home} belongs to user {owner}, and this is user {os.geteuid()}.",
             hint=f"Run: sudo chown -R {os.geteuid()}:{os.getegid()} {home}  (or set STUDIO_HOME to another folder).",
         )
+    if not (home / "models").is_symlink():
+        (home / "models").mkdir(exist_ok=True)  # a model's folder copied to where none is would become that folder
     return home
 
 

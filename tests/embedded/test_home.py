@@ -24,6 +24,13 @@ def test_a_new_home_is_private(home: Path) -> None:
     assert made.stat().st_mode & 0o777 == 0o700
 
 
+def test_a_new_home_has_a_folder_for_models_and_a_link_in_its_place_is_left_alone(home: Path) -> None:
+    assert (prepare_home(home / "new") / "models").is_dir()
+    (home / "old").mkdir()
+    (home / "old" / "models").symlink_to(home / "not mounted")
+    assert (prepare_home(home / "old") / "models").is_symlink()
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
 def test_a_home_of_another_user_is_refused_with_the_line_that_repairs_it(home: Path) -> None:
     other = home / "other"
