@@ -18,7 +18,7 @@ from backend.core.datasets.picking import all_rows
 from backend.core.lengths import Lens
 from backend.core.models import Dataset, DatasetVersion
 from backend.core.storage import storage
-from backend.web import inspecting, reading
+from backend.web import measuring, reading
 from backend.web.api.datasets import DatasetName, ModelPath, Template, Version
 from backend.web.deps import AnEdge, Edge, may_change
 from backend.web.downloads import attachment
@@ -46,7 +46,7 @@ async def cut_lengths(
     first time, which takes a while for many; from then on any cut is answered at once."""
     found = await edge.read(lambda session: store.version(session, name, version))
     lens = Lens(model, chat_template, assistant_only_loss)
-    measured = await inspecting.lengths_of(edge, found, lens)
+    measured = await measuring.lengths_of(edge, found, lens)
     limit = max_length or min(USUAL_LENGTH, measured.context_length or USUAL_LENGTH)
     return CutOut(
         **measured.at(limit, truncation).as_json(),
@@ -74,7 +74,7 @@ async def findings(name: DatasetName, edge: AnEdge, version: Version = None) -> 
             places=each.involved[:NUMBERS_TOLD].tolist(),
             examples=[example.before + example.words + example.behind for example in each.examples],
         )
-        for each in await inspecting.findings_of(edge, found)
+        for each in await measuring.findings_of(edge, found)
     ]
 
 

@@ -16,9 +16,10 @@ from backend.web.shapes.models import BaseOut
 
 if TYPE_CHECKING:
     from backend.core.datasets.differing import Difference
-    from backend.web.inspecting import Found, Measured, Panel
+    from backend.web.inspecting import Panel
     from backend.web.lineages import VersionLine
     from backend.web.looking import Look
+    from backend.web.measuring import Found, Measured
 
 
 @dataclass(frozen=True)

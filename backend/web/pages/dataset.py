@@ -12,13 +12,14 @@ from starlette.responses import Response
 from backend.core.datasets import store
 from backend.core.datasets.differing import differ
 from backend.core.models import DatasetVersion, Json
-from backend.web import base_models, inspecting, reading
+from backend.web import base_models, inspecting, measuring, reading
 from backend.web.api.dataset import mend_version
 from backend.web.contexts.datasets import DatasetPage, MeasuredPart, PreviewPart, QualityPart, VerdictPart, VersionsPage
 from backend.web.deps import AnEdge, Edge
-from backend.web.inspecting import Found, Measured, Panel
+from backend.web.inspecting import Panel
 from backend.web.lineages import VersionLine, version_lines
 from backend.web.looking import ALook, Look, whole
+from backend.web.measuring import Found, Measured
 from backend.web.pages.common import Form, draw, go
 from backend.web.shapes.datasets import DatasetDetailOut
 
@@ -76,10 +77,10 @@ async def parts(edge: Edge, version: DatasetVersion, look: Look, *, wait: bool) 
     """What the page shows of the rows. With `wait` all of it; without, what is known by now."""
     seconds = None if wait else 0.0
     if wait:
-        measured = await inspecting.measure(edge, version, look, None)
+        measured = await measuring.measure(edge, version, look, None)
     else:
-        measured = await asyncio.to_thread(inspecting.measured, edge.settings, version, look)
-    found = await inspecting.find(edge, version, seconds)
+        measured = await asyncio.to_thread(measuring.measured, edge.settings, version, look)
+    found = await measuring.find(edge, version, seconds)
     return await rows_panel(edge, version, look, measured, found, wait=wait), measured, found
 
 
@@ -103,11 +104,11 @@ def skipped_rows(version: DatasetVersion) -> list[Json]:
 async def preview_part(request: Request, edge: AnEdge, look: ALook) -> Response:
     """What stands in the way of a preview is told in its place, so the answer is a part with status 200."""
     version = await edge.read(lambda session: store.version(session, look.name, look.version))
-    measured = await asyncio.to_thread(inspecting.measured, edge.settings, version, look)
-    found = await inspecting.find(edge, version, 0.0)
+    measured = await asyncio.to_thread(measuring.measured, edge.settings, version, look)
+    found = await measuring.find(edge, version, 0.0)
     panel = await rows_panel(edge, version, look, measured, found, wait=True)
     if measured.is_waiting:  # lengths may have become known while the rows were read
-        measured = await asyncio.to_thread(inspecting.measured, edge.settings, version, look)
+        measured = await asyncio.to_thread(measuring.measured, edge.settings, version, look)
         panel = await rows_panel(edge, version, look, measured, found, wait=True)
     return draw(request, PreviewPart(look, panel, measured, found))
 
@@ -115,20 +116,20 @@ async def preview_part(request: Request, edge: AnEdge, look: ALook) -> Response:
 @router.get("/datasets/{name}/measured")
 async def measured_part(request: Request, edge: AnEdge, look: ALook) -> Response:
     version = await edge.read(lambda session: store.version(session, look.name, look.version))
-    return draw(request, MeasuredPart(look, await inspecting.measure(edge, version, look)))
+    return draw(request, MeasuredPart(look, await measuring.measure(edge, version, look)))
 
 
 @router.get("/datasets/{name}/verdict")
 async def verdict_part(request: Request, edge: AnEdge, look: ALook) -> Response:
     version = await edge.read(lambda session: store.version(session, look.name, look.version))
-    measured = await asyncio.to_thread(inspecting.measured, edge.settings, version, look)
+    measured = await asyncio.to_thread(measuring.measured, edge.settings, version, look)
     return draw(request, VerdictPart(look, measured))
 
 
 @router.get("/datasets/{name}/quality")
 async def quality_part(request: Request, edge: AnEdge, look: ALook) -> Response:
     version = await edge.read(lambda session: store.version(session, look.name, look.version))
-    found = await inspecting.find(edge, version)
+    found = await measuring.find(edge, version)
     skipped = int(version.facts.get("skipped", 0))
     return draw(request, QualityPart(look, found, skipped_rows(version), skipped))
 
