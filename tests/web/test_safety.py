@@ -12,7 +12,7 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from urllib.parse import urlencode
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import httpx
 import pytest
@@ -28,7 +28,7 @@ from backend.web.deps import Edge
 from backend.web.inspecting import REMEMBERED_TOKENS, ROW_WEIGHT, Marks
 from backend.web.phrases import Phrases
 from backend.web.turns import MOST_WAITING, Turns
-from backend.web.works import A_PERSON, Work, Works
+from backend.web.works import EACH, Work, Works
 from tests.support.hub import Shelf, hub_in_place
 from tests.web.conftest import account
 from tests.web.test_phrases import CATALOGUE
@@ -144,27 +144,26 @@ async def test_one_person_has_a_few_turns_and_leaves_the_others_theirs() -> None
     assert turns._own == {}, "nobody is remembered who waits for nothing"
 
 
-async def test_work_that_a_person_has_left_behind_gives_way_to_what_they_ask_for_now() -> None:
+async def test_work_for_one_person_waits_its_turn_and_keeps_nobody_else_waiting() -> None:
     tasks: list[asyncio.Task[None]] = []
     works = Works(lambda work: tasks.append(asyncio.create_task(work)))
-    ada, bob, ended = uuid4(), uuid4(), threading.Event()
+    ada, bob, ended, begun = uuid4(), uuid4(), threading.Event(), []
 
-    def work(standing: Work) -> None:
-        while not (standing.is_stopped or ended.is_set()):
-            time.sleep(0.005)
-        if standing.is_stopped:
-            raise Conflict("It was cancelled.", code="cancelled")
+    async def ask(name: str, person: UUID) -> Work | None:
+        def work(_: Work) -> None:
+            begun.append(name)
+            ended.wait(10)
 
-    await works.soon("shared", work, 0.01, ada)
-    await works.soon("shared", work, 0.01, bob)
-    asked = [await works.soon(n, work, 0.01, ada) for n in range(A_PERSON + 3)]
-    assert [bool(each and each.is_stopped) for each in asked] == [True] * 3 + [False] * A_PERSON
-    shared = works.running["shared"]
-    assert shared.watchers == {bob}
-    assert not shared.is_stopped
+        return await works.soon(name, work, 0.01, person)
+
+    for _ in range(2):  # a page asks again and again, and begins nothing twice
+        assert all([await ask(f"ada {n}", ada) for n in range(EACH + 3)])
+    assert await ask("bob", bob)
+    assert begun == [*(f"ada {n}" for n in range(EACH)), "bob"]
     ended.set()
     await asyncio.gather(*tasks)
-    assert works.running == {}, "what is over and told is forgotten"
+    assert len(begun) == EACH + 4
+    assert works.running == {}, "what is over is forgotten"
 
 
 async def test_failures_that_nobody_comes_back_for_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
