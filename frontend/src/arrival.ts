@@ -1,6 +1,6 @@
 /** One file and its line on the page: looked at, named, sent, read; each state with what can be done then. */
 import { find, setText, settle } from "./dom";
-import { type Looks, look, Mapping } from "./mapping";
+import { type Looks, look, Mapping, type Named } from "./mapping";
 import { callOff, follow } from "./reading";
 import { markOf, Refused, Transfer, Unreadable } from "./upload";
 import { announce, count, duration, placeWord, size, word } from "./words";
@@ -22,7 +22,7 @@ export type Home = {
   /** The data set that gets a version, where the zone belongs to one; its number of versions. */
   dataset: string;
   versions: number;
-  named(kind: "shape" | "role", name: string): string;
+  named(kind: Named, name: string): string;
   /** Waits for its turn; `done` gives the turn to the next. */
   turn(signal: AbortSignal): Promise<() => void>;
   changed(arrival: Arrival): void;

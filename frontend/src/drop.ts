@@ -2,12 +2,18 @@
 import htmx from "htmx.org/dist/htmx.esm.js";
 import { Arrival, drawRuler, type Home } from "./arrival";
 import { find, guarded, setText } from "./dom";
+import type { Named } from "./mapping";
 import { callOff, follow } from "./reading";
 import { markOf, Refused } from "./upload";
 import { size, word } from "./words";
 
 const AT_ONCE = 2;
 const UPLOADS = "/api/v1/uploads";
+const MARKS: Record<Named, string> = {
+  shape: "data-shape-name",
+  role: "data-role-name",
+  speaker: "data-speaker-name",
+};
 
 type Unfinished = {
   id: string;
@@ -162,8 +168,8 @@ class DropZone implements Home {
 
   // ---- what lines ask of their zone
 
-  named(kind: "shape" | "role", name: string): string {
-    return find(`[data-${kind}-name="${name}"]`, this.zone)?.textContent ?? name;
+  named(kind: Named, name: string): string {
+    return find(`[${MARKS[kind]}="${CSS.escape(name)}"]`, this.zone)?.textContent ?? name;
   }
 
   /** A few are sent at once; the others wait. */

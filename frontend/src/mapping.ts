@@ -6,6 +6,9 @@ import { count, placeWord, word } from "./words";
 
 const HEAD = 256 * 1024;
 
+/** What is told by a name in the reader's language. */
+export type Named = "shape" | "role" | "speaker";
+
 type Part = { name: string; required: boolean; column: string | null };
 type Format = { name: string; title: string; kind: string; parts: Part[] };
 type Turn = { role: string; content: string; train: boolean; tool_calls?: string };
@@ -39,7 +42,7 @@ export class Mapping {
 
   constructor(
     private place: HTMLElement,
-    private names: (kind: "shape" | "role", name: string) => string,
+    private names: (kind: Named, name: string) => string,
     private changed: (choice: Choice) => void,
   ) {}
 
@@ -87,7 +90,9 @@ export class Mapping {
   /** The first rows as turns, what is learned in ink. */
   private rows(rows: Row[]): void {
     find("[data-rows-figure]", this.place)!.hidden = rows.length === 0;
-    find("[data-rows]", this.place)!.replaceChildren(...rows.map((row) => rowOf(row)));
+    find("[data-rows]", this.place)!.replaceChildren(
+      ...rows.map((row) => rowOf(row, (role) => this.names("speaker", role))),
+    );
   }
 
   private draw(looks: Looks, fields: HTMLElement): void {
@@ -157,19 +162,19 @@ const label = (name: string, examples: string[]) => (examples[0] ? `${name} (${s
 
 const shorten = (text: string, length: number) => (text.length > length ? `${text.slice(0, length - 1)}…` : text);
 
-function rowOf(row: Row): HTMLElement {
+function rowOf(row: Row, speaker: (role: string) => string): HTMLElement {
   const article = document.createElement("div");
   article.className = "first-row";
   const turns = row.messages ?? [{ role: "text", content: row.text ?? "", train: true }];
-  article.append(...turns.map(turnOf));
+  article.append(...turns.map((turn) => turnOf(turn, speaker(turn.role))));
   return article;
 }
 
-function turnOf({ role, content, train, tool_calls = "" }: Turn): HTMLElement {
+function turnOf({ role, content, train, tool_calls = "" }: Turn, speaker: string): HTMLElement {
   const line = document.createElement("p");
   const who = document.createElement("span");
   who.className = "who";
-  who.textContent = role;
+  who.textContent = speaker;
   const text = document.createElement(role === "assistant" || role === "text" ? "i" : "span");
   text.textContent = shorten([content, tool_calls].filter(Boolean).join("\n"), 240);
   const said = document.createElement("span");

@@ -36,6 +36,16 @@ def test_several_sentences_are_said_one_by_one_and_unknown_ones_stay() -> None:
     assert phrases.said("Strange thing. Stranger.") == "Strange thing. Stranger."
 
 
+def test_reasons_within_a_sentence_are_said_too() -> None:
+    phrases = Phrases(CATALOGUE)
+    refused = "The chat template refuses it: it cannot show the tools of this row."
+    assert phrases.said(refused) == "对话模板拒绝了它：它无法写出这一行的工具。"
+    assert (
+        phrases.said("is not valid JSON: Expecting value at character 33.")
+        == "不是有效的 JSON：第 33 个字符处应有一个值。"
+    )
+
+
 def test_places_are_told_too_and_names_stay() -> None:
     phrases = Phrases(CATALOGUE)
     assert phrases.placed("row 3, owls row 1,208 and 40 more") == "第 3 行, owls 第 1,208 行 等，另有 40 行"

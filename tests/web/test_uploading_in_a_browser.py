@@ -89,12 +89,14 @@ def test_several_files_are_dropped_anywhere_and_each_has_its_line(page: Page, se
     expect(lines.first.locator("[data-guess]")).to_have_text("Looks like Alpaca: instruction, output")
     expect(lines.first.locator(".first-row").first.locator(".ink")).to_have_text("The owl.")
     expect(lines.nth(1).locator("[data-guess]")).to_contain_text("Alpaca")
-    expect(lines.nth(2).locator(".bad-ahead")).to_contain_text("1 of the first 1 rows cannot be used")
+    expect(lines.nth(2).locator("[role=alert]")).to_contain_text(
+        "1 of 1 row cannot be used."
+    )  # so it is not sent at all
+    expect(lines.nth(2).locator("[data-skip]")).to_be_hidden()
     page.click("[data-send-all]")
     expect(lines.nth(0).locator("[data-said]")).to_contain_text("5 rows are there as version 1. SHA-256")
     expect(lines.nth(1).locator("[data-open]")).to_have_attribute("href", "/datasets/cats")
     assert sorted(stored(session)) == [("cats", 7), ("owls", 5)]
-    expect(lines.nth(2).locator("[role=alert]")).to_contain_text("1 of 1 row cannot be used.")
     lines.nth(2).locator("[data-cancel]").click()
     expect(lines).to_have_count(2)
 
@@ -156,12 +158,25 @@ def test_what_is_no_data_at_all_is_refused_before_it_is_sent(page: Page) -> None
     expect(line.locator("[data-send]")).to_be_hidden()
 
 
+def test_calls_of_tools_and_speakers_are_shown_before_the_upload_in_the_readers_language(page: Page) -> None:
+    page.goto("/datasets?lang=zh")
+    call = {"name": "look_up", "arguments": {"word": "owl"}}
+    turns = [{"from": "human", "value": "Who?"}, {"from": "function_call", "value": json.dumps(call)}]
+    turns += [{"from": "observation", "value": "The owl."}, {"from": "gpt", "value": "The owl does."}]
+    line = choose(page, "calls.jsonl", json.dumps({"conversations": turns}) + "\n")
+    row = line.locator(".first-row")
+    expect(row.locator(".who")).to_have_text(["用户", "助手", "工具", "助手"])
+    expect(row.locator(".ink").first).to_contain_text("look_up")
+
+
 def test_pasted_rows_are_looked_at_like_a_file(page: Page, session: Session) -> None:
     page.click("[data-opens=paste-rows]")
     page.fill("#pasted", "question,answer\nWho?,The owl.\nWhere?,Here.\n")
     page.get_by_role("button", name="Look at them").click()
     line = page.locator("[data-arrival]")
-    expect(line.locator("[data-guess]")).to_contain_text("question")
+    expect(line.locator("[data-guess]")).to_have_text(
+        "Looks like Prompt and completion: prompt = question, completion = answer"
+    )
     line.locator("[data-send]").click()
     page.wait_for_url("**/datasets/pasted%20rows")
     assert stored(session) == [("pasted rows", 2)]
