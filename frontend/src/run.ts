@@ -197,13 +197,13 @@ function endDoing(): void {
   if (at) at.hidden = true;
 }
 
-/** What the trainer is at beside its steps, with how far that is. */
+/** What the trainer is at beside its steps, with how far that is: it counts rows, files or bytes. */
 function showDoing(data: Record<string, unknown>): void {
   const [what, done, total] = [doing(String(data.what ?? "")), Number(data.done), Number(data.total)];
   const isGoing = total > 0 && done < total;
   const at = find("[data-at]");
   if (at) at.hidden = data.what === "training";
-  setText("[data-doing]", isGoing ? `${what} ${count(done)} / ${count(total)}` : what);
+  setText("[data-doing]", isGoing ? `${what} ${Math.floor((100 * done) / total)} %` : what);
   for (const bar of document.querySelectorAll<HTMLProgressElement>("[data-doing-bar], [data-making-bar]")) {
     bar.hidden = !isGoing && "doingBar" in bar.dataset;
     bar.max = total || 1;
