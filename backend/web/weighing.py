@@ -106,4 +106,6 @@ def costs_of(whole: Lengths, limit: int) -> list[Outcome]:
     below = [each for each in USUAL_CUTS if each < whole.longest and whole.at(each, "cut_end").trained_tokens]
     near = sorted(below, key=lambda each: abs(each - limit))[:3]
     most = whole.limit(whole.longest)
-    return [whole.at(each, "cut_end") for each in sorted({whole.limit(each) for each in (*near, min(limit, most), most)})]
+    return [
+        whole.at(each, "cut_end") for each in sorted({whole.limit(each) for each in (*near, min(limit, most), most)})
+    ]

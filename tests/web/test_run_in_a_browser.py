@@ -401,7 +401,9 @@ def test_the_page_of_a_run_that_waits_fills_up_as_it_begins(page: Page, session:
     message = "The loss or its gradients were not finite in 3 steps in a row (steps 24 to 26)."
     shipper.end(Outcome.FAILED, Problem("nan", message))
     expect(log).to_contain_text("失败：损失或梯度连续 3 步不是有限值（第 24 至 26 步）。", timeout=10_000)
-    expect(page.locator("#run-status .finding.bad h2")).to_have_text("损失或梯度连续 3 步不是有限值（第 24 至 26 步）。")
+    expect(page.locator("#run-status .finding.bad h2")).to_have_text(
+        "损失或梯度连续 3 步不是有限值（第 24 至 26 步）。"
+    )
 
 
 def test_the_browser_tells_when_the_run_ends(page: Page, session: Session) -> None:
