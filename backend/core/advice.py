@@ -201,7 +201,7 @@ def few_steps(at: Situation) -> Iterator[Advice]:
     full_steps = at.steps.total - at.steps.total // max(1, at.steps.per_epoch)  # the last of each pass may be short
     smaller = max(1, min(batch, at.steps.rows * full_steps // FEW_STEPS))
     settings = {"training.per_device_train_batch_size": str(smaller), "training.gradient_accumulation_steps": "1"}
-    one_size = Remedy(f"{smaller} rows a step", settings)
+    one_size = Remedy(f"{smaller} rows a step" if smaller > 1 else "1 row a step", settings)
     remedies = (one_size,) if at.recipe.training.max_steps < 0 and smaller < at.steps.rows else ()
     yield Advice(Problem("advice.few_steps", words, "training.num_train_epochs"), False, remedies)
 

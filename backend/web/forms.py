@@ -244,7 +244,8 @@ def recipe_from_form(pairs: Pairs) -> dict[str, Any]:
     if isinstance(chosen := data.get("data", {}).get("sets"), dict):
         data["data"]["sets"] = [each for _, each in sorted(chosen.items(), key=_by_number) if each.get("name")]
     if "evaluation" in data and "prompts" in data["evaluation"]:
-        data["evaluation"]["prompts"] = _texts(data["evaluation"]["prompts"])
+        said = _texts(data["evaluation"].pop("prompts"))
+        data["evaluation"] |= {"prompts": said} if said else {}  # blank means unset, as everywhere
     if isinstance(method := data.get("method"), dict):
         known = chosen_method(data).model_fields
         own = {name: value for name, value in method.items() if name in known}  # the others are of the method before

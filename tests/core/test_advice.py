@@ -185,3 +185,9 @@ def test_steps_stop_where_they_are_told_to() -> None:
 def test_figures_are_spelled_as_people_write_them(value: float, words: str) -> None:
     assert figure(value) == words
     assert float(words) == value
+
+
+def test_one_row_a_step_is_told_as_one() -> None:
+    asked = recipe(training={"per_device_train_batch_size": 8, "gradient_accumulation_steps": 1})
+    at = situation(asked, train_rows=20, eval_rows=20, steps=steps_of(asked, train_rows=20, examples=20, max_length=64))
+    assert advise(at)[0].remedies[0].words == "1 row a step"

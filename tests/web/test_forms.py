@@ -80,3 +80,8 @@ def test_a_problem_stands_at_its_field() -> None:
     assert controls["method.r"].error == "is wrong."
     assert controls["data.sets"].error == "is missing."
     assert not controls["method.lora_alpha"].error
+
+
+def test_prompts_that_are_all_blank_are_not_set() -> None:
+    blank = [("evaluation.prompts.0", " "), ("evaluation.eval_share", "0.1")]
+    assert recipe_from_form(blank)["evaluation"] == {"eval_share": 0.1}
