@@ -241,3 +241,13 @@ def test_several_runs_are_compared_or_stopped_with_one_question(page: Page, sess
     page.get_by_label("Select three").check()
     page.keyboard.press("c")
     page.wait_for_url("**/compare?run=three&run=one")
+
+
+def test_the_longest_name_widens_no_page(page: Page, session: Session) -> None:
+    name = "w" * 80
+    named(session, name, "finch")
+    page.set_viewport_size({"width": 390, "height": 844})
+    for path in ("/", "/runs", f"/runs/{name}", f"/compare?run={name}&run=finch", "/search?q=w"):
+        page.goto(path)
+        expect(page.get_by_text(name).first).to_be_attached()
+        assert page.evaluate("() => document.documentElement.scrollWidth") <= 390, path
