@@ -20,7 +20,7 @@ export function showNewRun(): void {
   document.addEventListener("htmx:after:settle", drawn);
   addEventListener("pageshow", ({ persisted }) => persisted && location.reload()); // each drawn form starts one run
   openRecipeText();
-  addEventListener("load", restore); // htmx listens by then
+  setTimeout(restore); // htmx begins to listen in a task that was queued before, be that ahead of the load event or not
   drawn();
 }
 
