@@ -103,6 +103,7 @@ NO_PAGES = {
     "/runs/{run}/history": "a part of the run's page",
     "/runs/{run}/log": "a part of the run's page",
     "/runs/{run}/note": "a part of the run's page",
+    "/runs/{run}/memory": "a part of the run's page",
 }
 """What else answers to GET outside of the API, and why nobody looks at it."""
 

@@ -121,7 +121,7 @@ async def test_from_a_file_to_a_run_in_the_queue(member: httpx.AsyncClient, tiny
     assert (checked["problems"], checked["steps"]["total"]) == ([], 2)
     made = await member.post("/api/v1/runs", content=recipe, headers=yaml | {"idempotency-key": "one"})
     assert made.status_code == 201, made.text
-    assert (made.json()["state"], made.json()["data"]) == ("queued", ["numbers 1"])
+    assert (made.json()["state"], made.json()["data"]) == ("queued", ["numbers v1"])
     again = await member.post("/api/v1/runs", content=recipe, headers=yaml | {"idempotency-key": "one"})
     assert (again.status_code, again.json()["id"]) == (201, made.json()["id"])
     other = await member.post("/api/v1/runs", content=recipe + " ", headers=yaml | {"idempotency-key": "one"})
