@@ -49,7 +49,7 @@ class LoraSettings(Method):
     )
     target_modules: str | tuple[str, ...] = Field(
         "all-linear",
-        description="Layers that get an update: `all-linear`, or names such as q_proj, v_proj.",
+        description="Layers that get an update: all-linear, or names such as q_proj, v_proj.",
         json_schema_extra={"why": "learns more than attention alone at the same rank."},
     )
     use_rslora: bool = Field(
@@ -136,7 +136,7 @@ def refuse_unknown_layers(model: PreTrainedModel, targets: list[str]) -> None:
         raise Invalid(
             f"The model has no layer called {', '.join(missing)}.",
             where="method.target_modules",
-            hint=f"It has {', '.join(sorted(known))}. `all-linear` takes all but the head.",
+            hint=f"It has {', '.join(sorted(known))}. all-linear takes all but the head.",
         )
 
 
