@@ -1,5 +1,5 @@
 /** One file and its line on the page: looked at, named, sent, read; each state with what can be done then. */
-import { find, setText, settle } from "./dom";
+import { find, moveRuler, setText, settle } from "./dom";
 import { type Looks, look, Mapping, type Named } from "./mapping";
 import { callOff, follow } from "./reading";
 import { markOf, Refused, Transfer, Unreadable } from "./upload";
@@ -359,10 +359,7 @@ function problemLine({ where, message, hint }: { where?: string; message: string
 
 /** Fill the ruler of a line. */
 export function drawRuler(line: HTMLElement, share: number): void {
-  const percent = `${(100 * share).toFixed(2)}%`;
-  line.querySelector("[data-stroke]")?.setAttribute("width", percent);
-  for (const name of ["x1", "x2"]) line.querySelector("[data-needle]")?.setAttribute(name, percent);
-  line.querySelector("[data-head]")?.setAttribute("x", percent);
+  moveRuler(line, share);
   line.querySelector("[role=progressbar]")?.setAttribute("aria-valuenow", String(Math.round(100 * share)));
 }
 

@@ -4,10 +4,9 @@ import { type AxisKind, passes, type Scale, Times } from "./axes";
 import { Chart, type Line, type Series, type Span } from "./chart";
 import type { Pair } from "./curves";
 import { differences } from "./diff";
-import { getJson, settle } from "./dom";
+import { copyText, getJson, settle } from "./dom";
 import { type Cursors, follow, type RunEvent } from "./live";
 import { openTools, type Values } from "./plots";
-import { copyText } from "./settings";
 
 const NAMES = ["eval_loss", "loss", "learning_rate", "grad_norm", "tokens_per_second", "memory_gib"];
 const POINTS = 1200;

@@ -1,4 +1,5 @@
 /** Small helpers for pages drawn by the server. */
+import { word } from "./words";
 
 export const find = <T extends HTMLElement = HTMLElement>(selector: string, inside: ParentNode = document) =>
   inside.querySelector<T>(selector);
@@ -46,4 +47,20 @@ export function clock(at: string, length = ""): string {
   const form: Intl.DateTimeFormatOptions = { hour: "2-digit", minute: "2-digit", hour12: false };
   if (length !== "short") form.second = "2-digit";
   return new Date(at).toLocaleTimeString(document.documentElement.lang, form);
+}
+
+/** Says so where it was asked. Over plain HTTP in a network the browser offers no clipboard, and nothing is said. */
+export async function copyText(text: string, asked: HTMLElement): Promise<void> {
+  if (!navigator.clipboard) return;
+  await navigator.clipboard.writeText(text);
+  asked.dataset.copied = word("copied");
+  setTimeout(() => delete asked.dataset.copied, 1500);
+}
+
+/** Fill the ruler that stands inside up to this share of its length. */
+export function moveRuler(inside: ParentNode, share: number): void {
+  const x = `${(100 * Math.min(1, share)).toFixed(2)}%`;
+  inside.querySelector("[data-stroke]")?.setAttribute("width", x);
+  for (const end of ["x1", "x2"]) inside.querySelector("[data-needle]")?.setAttribute(end, x);
+  inside.querySelector("[data-head]")?.setAttribute("x", x);
 }

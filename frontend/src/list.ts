@@ -1,6 +1,6 @@
 /** Lists of runs that move by themselves: numbers at once; a new run or a new state is drawn by the server. */
 import htmx from "htmx.org/dist/htmx.esm.js";
-import { find, setText, settle } from "./dom";
+import { find, moveRuler, setText, settle } from "./dom";
 import { type RunState, watch } from "./live";
 import { count, metric, word } from "./words";
 
@@ -28,18 +28,16 @@ function update(run: RunState): void {
   for (const name of ["loss", "eval_loss"]) setText(`[data-cell="${name}"]`, metric(run.latest[name]), row);
   setText('[data-cell="share"]', `${share.toFixed(0)} %`, row);
   find('[data-cell="bar"]', row)?.setAttribute("width", `${share}%`);
-  moveRuler(row, run, share);
+  showSteps(row, run, share);
   redrawCurves();
 }
 
-function moveRuler(row: HTMLElement, run: RunState, share: number): void {
+function showSteps(row: HTMLElement, run: RunState, share: number): void {
   const ruler = row.querySelector<SVGElement>("[data-ruler]");
   if (!ruler || ruler.dataset.ruler !== String(run.total_steps)) return;
   ruler.setAttribute("aria-valuenow", String(run.step));
   ruler.setAttribute("aria-label", word("step_of", { step: count(run.step), total: count(run.total_steps!) }));
-  ruler.querySelector(".stroke")?.setAttribute("width", `${share}%`);
-  for (const end of ["x1", "x2"]) ruler.querySelector(".needle")?.setAttribute(end, `${share}%`);
-  ruler.querySelector(".pointer")?.setAttribute("x", `${share}%`);
+  moveRuler(ruler, share / 100);
 }
 
 /** While somebody decides in a dialog or looks elsewhere, nothing moves under their hands. */

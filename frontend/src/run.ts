@@ -4,7 +4,7 @@ import htmx from "htmx.org/dist/htmx.esm.js";
 import { isAway } from "./away";
 import type { Series } from "./chart";
 import type { Pair } from "./curves";
-import { clock, find, getJson, setText, settle } from "./dom";
+import { clock, find, getJson, moveRuler, setText, settle } from "./dom";
 import { follow, type RunEvent, type State } from "./live";
 import { Bell, showInTitle } from "./notify";
 import { Plots, type Values } from "./plots";
@@ -106,7 +106,7 @@ class RunPage {
       setText("[data-steps]", word("step", { step }));
       return;
     }
-    moveRuler(step / total);
+    moveRuler(document, step / total);
     find("[data-progress]")?.setAttribute("aria-valuenow", String(step));
     setText("[data-steps]", word("step_of", { step: count(step), total: count(total) }));
     const aPass = Number(this.status.aPass);
@@ -210,14 +210,6 @@ function showDoing(data: Record<string, unknown>): void {
     bar.value = done;
   }
   if (total) setText("[data-making-share]", `${Math.round((100 * done) / total)} %`);
-}
-
-function moveRuler(share: number): void {
-  const x = `${(100 * Math.min(1, share)).toFixed(2)}%`;
-  const needle = document.querySelector("[data-needle]");
-  document.querySelector("[data-stroke]")?.setAttribute("width", x);
-  document.querySelector("[data-needle-head]")?.setAttribute("x", x);
-  for (const end of ["x1", "x2"]) needle?.setAttribute(end, x);
 }
 
 function onClick({ target }: Event): void {

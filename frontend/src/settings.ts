@@ -1,5 +1,5 @@
 /** What the settings do beside their forms: a button that shows once there is something to save, the theme, copying. */
-import { word } from "./words";
+import { copyText } from "./dom";
 
 export function openSettings(): void {
   for (const form of document.querySelectorAll<HTMLFormElement>("form[data-changes]")) showWhenChanged(form);
@@ -26,14 +26,6 @@ async function copy(button: HTMLButtonElement): Promise<void> {
   const from = document.getElementById(button.dataset.copies!)!;
   await copyText(from.textContent.trim(), button);
   if (!navigator.clipboard) getSelection()?.selectAllChildren(from);
-}
-
-/** Says so at the button. Over plain HTTP in a network the browser offers no clipboard, and nothing is said. */
-export async function copyText(text: string, button: HTMLElement): Promise<void> {
-  if (!navigator.clipboard) return;
-  await navigator.clipboard.writeText(text);
-  button.dataset.copied = word("copied");
-  setTimeout(() => delete button.dataset.copied, 1500);
 }
 
 function offerThemes(group: HTMLElement): void {

@@ -1,6 +1,5 @@
 /** What every page has: theme, dialogs that ask once, keyboard, copying, forms that send themselves. */
-import { find } from "./dom";
-import { word } from "./words";
+import { copyText, find } from "./dom";
 
 const PLACES: Record<string, string> = {
   h: "/",
@@ -34,9 +33,9 @@ function onClick(event: MouseEvent): void {
   const remedy = target?.closest<HTMLButtonElement>("[data-sets]");
   if (remedy) set(remedy.dataset.sets!, remedy.value);
   const linked = target?.closest<HTMLElement>("[data-copy-link]");
-  if (linked) void copy(linked, location.href);
+  if (linked) void copyText(location.href, linked);
   const copied = target?.closest<HTMLElement>("[data-copy-text]");
-  if (copied && getSelection()?.isCollapsed) void copy(copied);
+  if (copied && getSelection()?.isCollapsed) void copyText(copied.textContent.trim(), copied);
 }
 
 /** A remedy changes the setting as a person would, so the form is checked again. */
@@ -52,13 +51,6 @@ function toggleTheme(): void {
   const dark = root.dataset.theme ? root.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
   root.dataset.theme = dark ? "light" : "dark";
   localStorage.setItem("theme", root.dataset.theme);
-}
-
-async function copy(from: HTMLElement, text = from.textContent.trim()): Promise<void> {
-  if (!navigator.clipboard) return; // plain HTTP in a network: the browser offers none, selecting still works
-  await navigator.clipboard.writeText(text);
-  from.dataset.copied = word("copied");
-  setTimeout(() => delete from.dataset.copied, 1500);
 }
 
 let wentAt = Number.NEGATIVE_INFINITY; // a page that was just opened was not led to by a g
