@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 from uuid import UUID
@@ -447,6 +447,10 @@ class Artifact(Base):
 
 
 # ---- workers --------------------------------------------------------------------------------------------------------
+
+
+WORKER_SILENCE = timedelta(seconds=30)
+"""A worker that was not heard of for this long counts as gone, for people; runs go by their leases."""
 
 
 class Worker(Base):

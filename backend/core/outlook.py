@@ -14,11 +14,22 @@ from sqlalchemy.orm import Session
 
 from backend.core.events import EventKind
 from backend.core.journal import WIDTHS
-from backend.core.models import ACTIVE, Attempt, Bucket, Device, Intent, Point, Run, RunEvent, State, Worker
+from backend.core.models import (
+    ACTIVE,
+    WORKER_SILENCE,
+    Attempt,
+    Bucket,
+    Device,
+    Intent,
+    Point,
+    Run,
+    RunEvent,
+    State,
+    Worker,
+)
 
 PACE_STEPS = 100
 """The pace is that of so many newest steps: what has just changed shows, and a single slow step does not."""
-SILENCE = timedelta(seconds=30)
 
 
 @dataclass(frozen=True)
@@ -188,7 +199,7 @@ def _device(session: Session, run: Run) -> tuple[str, int | None]:
 def _queue(session: Session, run: Run) -> Queue:
     earlier = or_(Run.queued_at < run.queued_at, and_(Run.queued_at == run.queued_at, Run.id < run.id))
     before = session.scalar(select(func.count()).where(Run.state == State.QUEUED, earlier)) or 0
-    heard = Worker.seen_at > datetime.now(UTC) - SILENCE
+    heard = Worker.seen_at > datetime.now(UTC) - WORKER_SILENCE
     workers = session.scalar(select(func.count()).select_from(Worker).where(heard, Worker.drained_at.is_(None))) or 0
     busy = session.scalars(select(Run.name).where(Run.state.in_(ACTIVE)).order_by(Run.queued_at).limit(5))
     return Queue(before, workers, tuple(busy))

@@ -91,6 +91,6 @@ def _scalar(text: str, line: int) -> Any:
     return number
 
 
-def as_yaml(data: Any) -> str:
-    """YAML that `read_yaml` reads back to the same data."""
-    return yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=100)
+def as_yaml(data: Any, *, width: int = 100) -> str:
+    """YAML that `read_yaml` reads back to the same data; texts longer than `width` are folded."""
+    return yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=width)

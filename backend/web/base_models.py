@@ -16,6 +16,7 @@ from backend.core.settings import Settings
 from backend.web import reading
 from backend.web.shapes.common import Json, ProblemOut
 from backend.web.shapes.models import BaseOut, FitOut, HubModelOut
+from backend.web.shapes.studio import WorkerOut
 
 
 def base_outs(settings: Settings) -> list[BaseOut]:
@@ -53,10 +54,14 @@ def inspected(settings: Settings, path: str, revision: str | None = None) -> Bas
 
 
 def accelerators(session: Session) -> list[Accelerator]:
+    return list(accelerators_of(reading.workers(session)))
+
+
+def accelerators_of(workers: Iterable[WorkerOut]) -> tuple[Accelerator, ...]:
     """Those of workers that are heard of, the largest first."""
-    alive = (worker for worker in reading.workers(session) if worker.is_alive)
+    alive = (worker for worker in workers if worker.is_alive)
     devices = ((worker.name, each.name, each.title, each.memory_bytes) for worker in alive for each in worker.devices)
-    return list(forecast.accelerators(devices))
+    return forecast.accelerators(devices)
 
 
 def fit_outs(facts: Json, among: Iterable[Accelerator], load: Load) -> list[FitOut]:

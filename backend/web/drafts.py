@@ -9,12 +9,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import parse_qsl
 
-import yaml
-
 from backend.core.errors import Problem, StudioError
 from backend.core.recipe import translate_old_names
 from backend.core.strict import Path
-from backend.core.yaml12 import BadYaml, read_yaml
+from backend.core.yaml12 import BadYaml, as_yaml, read_yaml
 from backend.web.contexts.new_run import Form
 from backend.web.forms import (
     Control,
@@ -32,6 +30,8 @@ from backend.web.shapes.common import ProblemOut
 VIEWS = ("simple", "advanced", "yaml")
 HEAD = "# What is left out takes the recommended value.\n"
 COMMENT_COLUMN = 40
+UNFOLDED = 1000
+"""A setting stays on its line, behind which its recommendation stands."""
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ def yaml_of(draft: Draft, controls: Sequence[Control], *, whole: bool = False) -
     if draft.yaml and not whole and _says(draft.yaml, draft.raw):
         return draft.yaml
     body = _whole(controls, draft.raw) if whole else draft.raw
-    return HEAD + with_recommendations(dumped(body), controls) if body else HEAD
+    return HEAD + with_recommendations(as_yaml(dict(body), width=UNFOLDED), controls) if body else HEAD
 
 
 def _says(text: str, raw: Mapping[str, Any]) -> bool:
@@ -147,10 +147,6 @@ def _says(text: str, raw: Mapping[str, Any]) -> bool:
         return bool(read_yaml(text)[0] == raw)
     except StudioError:
         return False
-
-
-def dumped(body: Mapping[str, Any]) -> str:
-    return yaml.safe_dump(dict(body), sort_keys=False, allow_unicode=True, width=1000)
 
 
 def with_recommendations(text: str, controls: Sequence[Control]) -> str:

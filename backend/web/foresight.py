@@ -18,14 +18,14 @@ from sqlalchemy.orm import Session
 from backend.core import bases, launch, lengths, pace
 from backend.core.catalog import METHODS
 from backend.core.errors import Problem, StudioError
-from backend.core.forecast import Accelerator, accelerators
+from backend.core.forecast import Accelerator
 from backend.core.launch import Pinned
 from backend.core.lengths import Lengths
 from backend.core.models import DatasetVersion, Run, State
 from backend.core.prospects import AtHand, Prospect, Queue, prospect
 from backend.core.recipe import Recipe
 from backend.core.settings import Settings
-from backend.web import reading
+from backend.web import base_models, reading
 from backend.web.checks import Check
 from backend.web.deps import Edge
 from backend.web.shapes.studio import WorkerOut
@@ -72,8 +72,7 @@ def gather(session: Session, raw: object, settings: Settings) -> tuple[AtHand, l
     does."""
     pinned = launch.pin(session, raw)
     workers = [worker for worker in reading.workers(session) if worker.is_alive]
-    devices = [(w.name, d.name, d.title, d.memory_bytes) for w in workers for d in w.devices]
-    kinds = accelerators(devices)
+    kinds = base_models.accelerators_of(workers)
     found = (session.get(DatasetVersion, UUID(each["version_id"])) for each in pinned.data)
     at_hand = AtHand(
         pinned=pinned,

@@ -283,9 +283,12 @@ class _Numbers:
 
 
 def bases_context(settings: Settings, model: str) -> int | None:
-    """What a model can read, as far as its folder says so without being asked."""
-    listed = next((each for each in bases.list_bases(settings) if each.path == model), None)
-    return listed.facts.context_length if listed and listed.facts else None
+    """What a model that lies here can read, as far as it says so. Looks at that one alone."""
+    try:
+        folder = bases.here(model, None, settings) if model else None
+        return bases.inspect(folder).context_length if folder else None
+    except StudioError:
+        return None
 
 
 def badges(shown: Sequence[int], findings: list[Finding] | None) -> dict[int, list[str]]:

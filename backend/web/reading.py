@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -20,6 +20,7 @@ from backend.core.events import EventKind
 from backend.core.ids import as_uuid
 from backend.core.models import (
     ACTIVE,
+    WORKER_SILENCE,
     AmendmentRow,
     ApiToken,
     Artifact,
@@ -56,8 +57,6 @@ from backend.web.shapes.runs import (
 from backend.web.shapes.studio import DeviceOut, WorkerOut
 
 MOST_CHOICES = 200
-WORKER_SILENCE = timedelta(seconds=30)
-"""A worker that was not heard of for this long is shown as gone."""
 
 
 # ---- runs -----------------------------------------------------------------------------------------------------------
