@@ -1,23 +1,58 @@
-"""Run the benchmarks that are named, or all."""
+"""Run the benchmarks that are named, by name or by the id of a row, or all; keep their figures and print them last."""
 
 from __future__ import annotations
 
 import argparse
+import importlib
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-from benchmarks import pages, web_start
-from benchmarks.measure import report
+from benchmarks.rows import LATEST, Asked, Row, keep, table
 
-BENCHMARKS = {"web_start": web_start.measure, "pages": pages.measure}
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A module of this package with `measure(asked)`, and the ids of the rows that it returns."""
+
+    module: str
+    ids: tuple[str, ...]
+
+    def measure(self, asked: Asked) -> Sequence[Row]:
+        measured: Sequence[Row] = importlib.import_module(f"benchmarks.{self.module}").measure(asked)
+        return measured
+
+
+BENCHMARKS = (
+    Benchmark("web_start", ("7a",)),
+    Benchmark("pages", ("pages",)),
+)
+
+
+def chosen(names: Sequence[str]) -> list[Benchmark]:
+    """Those that are named, or all. Raises `ValueError` with the names that nothing has."""
+    known = {name for each in BENCHMARKS for name in (each.module, *each.ids)}
+    if unknown := [name for name in names if name not in known]:
+        raise ValueError(f"there is no benchmark {', '.join(unknown)}; there are {', '.join(sorted(known))}")
+    return [each for each in BENCHMARKS if not names or {each.module, *each.ids} & set(names)]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"any of: {', '.join(BENCHMARKS)}; all without one")
-    names = parser.parse_args().names or list(BENCHMARKS)
-    if unknown := [name for name in names if name not in BENCHMARKS]:
-        parser.error(f"there is no benchmark {', '.join(unknown)}; there are {', '.join(BENCHMARKS)}")
-    for name in names:
-        report(name, BENCHMARKS[name]())
+    parser.add_argument("names", nargs="*", metavar="NAME", help="a benchmark, or the id of a row; all without one")
+    parser.add_argument("--long", action="store_true", help="also what takes many minutes")
+    arguments = parser.parse_args()
+    try:
+        benchmarks = chosen(arguments.names)
+    except ValueError as problem:
+        parser.error(str(problem))
+    found: list[Row] = []
+    for benchmark in benchmarks:
+        print(f"measuring {benchmark.module} …", flush=True)
+        ids = frozenset(arguments.names) & set(benchmark.ids)
+        rows = benchmark.measure(Asked(ids, arguments.long))
+        keep(rows)
+        found += rows
+    print(f"\n{table(found)}\n\nkept in {LATEST}")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,12 @@
-"""What every benchmark shares: both sides in one run, taking turns, told as medians and a ratio."""
+"""What benchmarks of many quick rounds share: both sides in one run, taking turns, told as medians with their range."""
 
 from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+
+from benchmarks.rows import Row, row
 
 
 @dataclass(frozen=True)
@@ -18,26 +20,17 @@ class Figure:
     peer_name: str = ""
     goal: float | None = None
 
-
-def report(title: str, figures: Sequence[Figure]) -> None:
-    """Print medians, ranges and the ratio, one line a figure."""
-    print(f"\n{title}")
-    for figure in figures:
-        ours = statistics.median(figure.ours)
-        goal = "" if figure.goal is None else f"  goal ≤ {figure.goal:g}: {'met' if ours <= figure.goal else 'MISSED'}"
-        print(f"  {figure.name:<22} ours {_spread(figure.ours)} {figure.unit}{_beside(figure)}{goal}")
+    def row(self, row_id: str) -> Row:
+        peer = statistics.median(self.peer) if self.peer else None
+        ranges = [f"ours {_range(self.ours)}"]
+        ranges += [f"{self.peer_name} {_range(self.peer)}"] if self.peer else []
+        ours = statistics.median(self.ours)
+        return row(row_id, self.name, self.unit, ours, peer, most=self.goal, beside=", ".join(ranges))
 
 
-def _beside(figure: Figure) -> str:
-    if not figure.peer:
-        return ""
-    ratio = statistics.median(figure.peer) / statistics.median(figure.ours)
-    return f"  {figure.peer_name} {_spread(figure.peer)}  ratio {ratio:5.1f}"
-
-
-def _spread(values: Sequence[float]) -> str:
-    return f"{statistics.median(values):8.2f} [{min(values):.2f}–{max(values):.2f}]"
+def _range(values: Sequence[float]) -> str:
+    return f"[{min(values):.2f}–{max(values):.2f}]"
 
 
 def column(rows: Sequence[Mapping[str, float]], name: str) -> list[float]:
-    return [row[name] for row in rows]
+    return [each[name] for each in rows]

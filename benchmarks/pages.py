@@ -28,6 +28,7 @@ from backend.core import runs
 from backend.core.models import Run, State
 from backend.core.recipe import read_recipe, resolve
 from benchmarks.measure import Figure, column
+from benchmarks.rows import Asked, Row
 from tests.support import gallery
 from tests.support.browsers import find_chromium
 from tests.support.models import save_base
@@ -79,7 +80,7 @@ class Side:
     csrf_token: str = ""
 
 
-def measure() -> Sequence[Figure]:
+def measure(_asked: Asked) -> Sequence[Row]:
     with running_web() as web, peer() as theirs, sync_playwright() as playwright:
         ours = our_side(web)
         browser = playwright.chromium.launch(executable_path=find_chromium(), args=["--no-sandbox"])
@@ -90,7 +91,7 @@ def measure() -> Sequence[Figure]:
         lists = {path: [serve(ours, path)["p95"] for _ in range(ROUNDS)] for path in LISTS}
         preflight = [serve(ours, PREFLIGHT, FORM)["p95"] for _ in range(ROUNDS)]
     typed = Figure("p95 of the preflight", "ms", preflight, goal=100)
-    return [*of_browser(rounds), *of_server(served, lists), typed]
+    return [figure.row("pages") for figure in (*of_browser(rounds), *of_server(served, lists), typed)]
 
 
 def of_browser(rounds: Sequence[tuple[Mapping[str, float], Mapping[str, float]]]) -> list[Figure]:

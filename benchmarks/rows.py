@@ -1,0 +1,99 @@
+"""What a benchmark found out: one row a goal, ours beside the peer's, and the file that keeps the latest of each."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+LATEST = Path(__file__).parent / "results" / "latest.json"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is to be measured: the ids that were named, all where none was; `long` adds what takes many minutes."""
+
+    ids: frozenset[str] = frozenset()
+    long: bool = False
+
+    def wants(self, row_id: str) -> bool:
+        return not self.ids or row_id in self.ids
+
+
+@dataclass(frozen=True)
+class Row:
+    """One goal. `ratio` is how many times ours is better. `holds` is None where nothing is promised, only told.
+
+    `beside` says what makes the comparison fair: that losses, ids or bytes were the same, and where it was measured.
+    """
+
+    id: str
+    what: str
+    ours: float
+    peer: float | None
+    unit: str
+    ratio: float | None
+    goal: str
+    holds: bool | None
+    beside: str = ""
+
+
+def row(
+    row_id: str,
+    what: str,
+    unit: str,
+    ours: float,
+    peer: float | None = None,
+    *,
+    more_is_better: bool = False,
+    least_ratio: float | None = None,
+    most: float | None = None,
+    equal: bool = True,
+    beside: str = "",
+) -> Row:
+    """A row from two figures of one unit. It holds where every goal is met and both sides did the same (`equal`)."""
+    ratio = None if peer is None else (ours / peer if more_is_better else peer / ours)
+    goals, met = [], [equal]
+    if least_ratio is not None:
+        goals.append(f"≥ {least_ratio:g}×")
+        met.append(ratio is not None and ratio >= least_ratio)
+    if most is not None:
+        goals.append(f"≤ {most:g} {unit}")
+        met.append(ours <= most)
+    return Row(row_id, what, ours, peer, unit, ratio, ", ".join(goals), all(met) if goals else None, beside)
+
+
+def keep(rows: Sequence[Row], path: Path = LATEST) -> None:
+    """Write the rows into the file; they replace all that it held under their ids, and the others stay."""
+    new = {each.id for each in rows}
+    old: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+    kept = [each for each in old if each["id"] not in new] + [_rounded(each) for each in rows]
+    kept.sort(key=lambda each: _order(each["id"]))
+    path.write_text(json.dumps(kept, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _rounded(found: Row) -> dict[str, Any]:
+    """Four digits: more would pretend that a second run gives the same."""
+    return {name: float(f"{value:.4g}") if isinstance(value, float) else value for name, value in asdict(found).items()}
+
+
+def _order(row_id: str) -> tuple[int, str]:
+    """1a before 2a before 10a, and words behind the numbers."""
+    number = re.match(r"\d+", row_id)
+    return (int(number[0]) if number else 1 << 30, row_id)
+
+
+def table(rows: Iterable[Row]) -> str:
+    """The rows for a terminal, one line each, and what stands beside under it."""
+    lines = []
+    for each in rows:
+        peer = "" if each.peer is None else f"  peer {each.peer:.4g}"
+        ratio = "" if each.ratio is None else f"  {each.ratio:.2f}×"
+        verdict = {True: "holds", False: "MISSED", None: ""}[each.holds]
+        goal = f"  [{each.goal}: {verdict}]" if each.goal else ""
+        lines.append(f"{each.id:<6} {each.what:<52} {each.ours:.4g} {each.unit}{peer}{ratio}{goal}")
+        lines += [f"{'':<6}   {each.beside}"] if each.beside else []
+    return "\n".join(lines)
