@@ -11,10 +11,11 @@ import psutil
 
 def processes_of(home: Path) -> list[psutil.Process]:
     """Every living process that serves `home`: it is named in the arguments, the folder or the environment."""
-    return [process for process in psutil.process_iter() if _serves(process, str(home))]
+    return [process for process in psutil.process_iter() if serves(process, str(home))]
 
 
-def _serves(process: psutil.Process, home: str) -> bool:
+def serves(process: psutil.Process, home: str) -> bool:
+    """Whether a living process names `home` in its arguments, its folder or its environment."""
     if not is_alive(process):
         return False
     try:
