@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from enum import StrEnum
 from uuid import UUID
 
 from sqlalchemy.orm import Session
 
+from backend.core.bulk import copy
 from backend.core.models import Json, Run, RunEvent
 
 
@@ -41,6 +44,18 @@ def emit(session: Session, run: Run, kind: EventKind, data: Json, *, step: int |
             data=data,
         )
     )
+    note_ring(session, run.id)
+
+
+def emit_all(session: Session, run: Run, kind: EventKind, told: Sequence[tuple[int, Json]]) -> None:
+    """The same for many events of one kind, each a step and its data."""
+    rows = [
+        (run.id, run.seq + at, kind.value, step, run.attempt, json.dumps(data))
+        for at, (step, data) in enumerate(told, start=1)
+    ]
+    session.flush()  # what was told before keeps its place, should the copy fail
+    copy(session, RunEvent, ("run_id", "seq", "kind", "step", "attempt", "data"), rows)
+    run.seq += len(rows)
     note_ring(session, run.id)
 
 

@@ -1,40 +1,34 @@
-"""A run's journal in Postgres: stored exactly once, rewound when a run goes back, thinned for charts with every extreme kept."""
+"""A run's journal in Postgres: stored exactly once, and rewound when a run goes back."""
 
 from __future__ import annotations
 
-import math
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from functools import reduce
+from itertools import groupby
+from operator import or_
 from uuid import UUID
 
-from sqlalchemy import and_, case, delete, func, select, update
-from sqlalchemy.dialects.postgresql import distinct_on, insert
+from sqlalchemy import delete, func, select, update
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from backend.core import runs
+from backend.core import curves, points, runs
 from backend.core.assignment import Amendment, Line, LineKind
 from backend.core.errors import Conflict
-from backend.core.events import EventKind, emit
+from backend.core.events import EventKind, emit, emit_all
 from backend.core.ids import uuid7
 from backend.core.models import (
     AmendmentRow,
     Artifact,
     Attempt,
-    Bucket,
     CheckpointRow,
-    Json,
-    Point,
     Run,
     RunEvent,
     Sample,
     State,
 )
 
-WIDTHS = (8, 64, 512, 4096, 32768)
-"""Steps in a bucket, on each level."""
-ODD = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 PHASES = {
     "loading": runs.enter_preparing,
     "preparing": runs.enter_preparing,
@@ -123,20 +117,31 @@ def _advance(session: Session, run: Run, batch: Batch) -> None:
 
 def _store(session: Session, run: Run, batch: Batch, origin: Origin) -> None:
     own = batch.attempt == run.attempt
-    metrics = [line for line in batch.lines if line.kind == LineKind.METRICS]
-    for line in batch.lines:
-        _store_line(session, run, line, origin, own)
-    _store_points(session, run, metrics)
+    for is_metrics, lines in groupby(batch.lines, lambda line: line.kind == LineKind.METRICS):
+        if is_metrics:
+            _store_metrics(session, run, list(lines), own)
+            continue
+        for line in lines:
+            _store_line(session, run, line, origin, own)
+
+
+def _store_metrics(session: Session, run: Run, lines: Sequence[Line], own: bool) -> None:
+    """Lines that follow each other, at once: a long outage of Postgres leaves thousands."""
+    measured = [
+        points.Measured(name, line.step, points.number(value), line.t)
+        for line in lines
+        for name, value in line.data["values"].items()
+    ]
+    points.store(session, run.id, measured, beyond=run.step)
+    run.step = max(run.step, *(line.step for line in lines))
+    run.latest = reduce(or_, (line.data["values"] for line in lines), run.latest)
+    run.progress = {} if own else run.progress  # what was told between two steps is over
+    emit_all(session, run, EventKind.METRICS, [(line.step, line.data | {"t": line.t}) for line in lines])
 
 
 def _store_line(session: Session, run: Run, line: Line, origin: Origin, own: bool) -> None:
     data = line.data
     match line.kind:
-        case LineKind.METRICS:
-            run.step = max(run.step, line.step)
-            run.latest = run.latest | data["values"]
-            run.progress = {} if own else run.progress  # what was told between two steps is over
-            emit(session, run, EventKind.METRICS, data | {"t": line.t}, step=line.step)
         case LineKind.SAMPLE:
             _store_sample(session, run, line)
         case LineKind.FACTS:
@@ -216,112 +221,16 @@ def _publish_artifact(session: Session, run: Run, line: Line, origin: Origin) ->
     emit(session, run, EventKind.ARTIFACT, told, step=line.step)
 
 
-# ---- points and buckets ----------------------------------------------------------------------------------------------
-
-
-def number(value: Any) -> float:
-    """A metric's value: journals spell what JSON cannot as words."""
-    return ODD[value] if isinstance(value, str) else float(value)
-
-
-def word(value: float) -> float | str:
-    """The same, the other way round."""
-    if math.isnan(value):
-        return "NaN"
-    return value if math.isfinite(value) else ("Infinity" if value > 0 else "-Infinity")
-
-
-def _store_points(session: Session, run: Run, lines: Sequence[Line]) -> None:
-    points = [
-        {"run_id": run.id, "name": name, "step": line.step, "value": number(value), "at": line.t}
-        for line in lines
-        for name, value in line.data["values"].items()
-    ]
-    if not points:
-        return
-    statement = insert(Point)
-    latest = {"value": statement.excluded.value, "at": statement.excluded.at}
-    session.execute(statement.on_conflict_do_update(index_elements=["run_id", "name", "step"], set_=latest), points)
-    _store_buckets(session, run.id, [(p["name"], p["step"], p["value"]) for p in points])
-
-
-def _store_buckets(session: Session, run_id: UUID, points: Iterable[tuple[str, int, float]]) -> None:
-    """Widen the buckets that these points fall into; a bucket only ever gains."""
-    rows = [_bucket(run_id, key, inside) for key, inside in _grouped(points).items()]
-    if not rows:
-        return
-    new = insert(Bucket)
-    old, add = Bucket.__table__.c, new.excluded
-    lower = and_(add.low.is_not(None), (old.low.is_(None)) | (add.low < old.low))
-    higher = and_(add.high.is_not(None), (old.high.is_(None)) | (add.high > old.high))
-    widened = {
-        "low": func.least(old.low, add.low),
-        "low_step": case((lower, add.low_step), else_=old.low_step),
-        "high": func.greatest(old.high, add.high),
-        "high_step": case((higher, add.high_step), else_=old.high_step),
-        "odd": func.coalesce(old.odd, add.odd),
-        "odd_step": func.coalesce(old.odd_step, add.odd_step),
-    }
-    session.execute(new.on_conflict_do_update(index_elements=["run_id", "name", "width", "bucket"], set_=widened), rows)
-
-
-def _grouped(points: Iterable[tuple[str, int, float]]) -> Mapping[tuple[str, int, int], list[tuple[int, float]]]:
-    groups: dict[tuple[str, int, int], list[tuple[int, float]]] = defaultdict(list)
-    for name, step, value in points:
-        for width in WIDTHS:
-            groups[name, width, step // width].append((step, value))
-    return groups
-
-
-def _bucket(run_id: UUID, key: tuple[str, int, int], inside: list[tuple[int, float]]) -> Json:
-    name, width, bucket = key
-    finite = [(value, step) for step, value in inside if math.isfinite(value)]
-    odd = next(((value, step) for step, value in inside if not math.isfinite(value)), (None, None))
-    low, high = (min(finite), max(finite)) if finite else ((None, None), (None, None))
-    return {
-        "run_id": run_id,
-        "name": name,
-        "width": width,
-        "bucket": bucket,
-        "low": low[0],
-        "low_step": low[1],
-        "high": high[0],
-        "high_step": high[1],
-        "odd": odd[0],
-        "odd_step": odd[1],
-    }
-
-
 # ---- going back ------------------------------------------------------------------------------------------------------
 
 
 def rewind(session: Session, run: Run, step: int) -> None:
     """Take back everything after `step`: points, buckets, samples. Followers are told by a `rewound` event."""
-    session.execute(delete(Point).where(Point.run_id == run.id, Point.step > step))
+    points.take_back(session, run.id, step)
     session.execute(delete(Sample).where(Sample.run_id == run.id, Sample.step > step))
-    session.execute(delete(Bucket).where(Bucket.run_id == run.id, (Bucket.bucket + 1) * Bucket.width > step))
-    for width in WIDTHS:
-        _rebuild_bucket(session, run.id, width, step // width)
     lost, run.step = max(0, run.step - step), step
-    run.latest = _latest(session, run.id)
+    run.latest = curves.latest(session, run.id)
     emit(session, run, EventKind.REWOUND, {"step": step, "lost": lost}, step=step)
-
-
-def _rebuild_bucket(session: Session, run_id: UUID, width: int, bucket: int) -> None:
-    """The one bucket of a level that `step` cut through."""
-    first, last = bucket * width, (bucket + 1) * width - 1
-    inside = (Point.run_id == run_id, Point.step.between(first, last))
-    rows = session.execute(select(Point.name, Point.step, Point.value).where(*inside).order_by(Point.step))
-    groups = _grouped((name, step, value) for name, step, value in rows)
-    made = [_bucket(run_id, key, points) for key, points in groups.items() if key[1] == width]
-    if made:
-        session.execute(insert(Bucket), made)
-
-
-def _latest(session: Session, run_id: UUID) -> Json:
-    newest = select(Point.name, Point.value).where(Point.run_id == run_id).ext(distinct_on(Point.name))
-    rows = session.execute(newest.order_by(Point.name, Point.step.desc()))
-    return {name: word(value) for name, value in rows}
 
 
 # ---- reading ---------------------------------------------------------------------------------------------------------
@@ -336,106 +245,3 @@ def events(session: Session, run_id: UUID, after: int = 0, limit: int = 500) -> 
 def samples(session: Session, run_id: UUID) -> list[Sample]:
     query = select(Sample).where(Sample.run_id == run_id).order_by(Sample.step, Sample.index)
     return list(session.execute(query).scalars())
-
-
-Curve = list[tuple[int, float | str]]
-
-
-def curves(
-    session: Session,
-    run_id: UUID,
-    names: Sequence[str] = (),
-    *,
-    first: int | None = None,
-    last: int | None = None,
-    points: int = 1000,
-) -> dict[str, Curve]:
-    """Each metric's (step, value) pairs between two steps, both included: all of them where they are at most `points`,
-    else the extremes of equal stretches, so that no spike is ever lost. Values that JSON cannot hold are words.
-    """
-    span = select(Point.name, func.min(Point.step), func.max(Point.step), func.count()).where(Point.run_id == run_id)
-    span = span.where(Point.name.in_(names)) if names else span
-    span = span.where(Point.step >= first) if first is not None else span
-    span = span.where(Point.step <= last) if last is not None else span
-    found = session.execute(span.group_by(Point.name).order_by(Point.name)).all()
-    return {
-        name: _all(session, run_id, name, low, high)
-        if count <= points
-        else _thin(session, run_id, name, low, high, points)
-        for name, low, high, count in found
-    }
-
-
-def values_at(
-    session: Session, run_id: UUID, names: Sequence[str], steps: Sequence[int]
-) -> dict[int, dict[str, float]]:
-    """These metrics at these steps."""
-    found: dict[int, dict[str, float]] = {step: {} for step in steps}
-    where = (Point.run_id == run_id, Point.name.in_(names), Point.step.in_(steps))
-    for step, name, value in session.execute(select(Point.step, Point.name, Point.value).where(*where)):
-        found[step][name] = value
-    return found
-
-
-def times(session: Session, run_id: UUID, shown: Mapping[str, Curve]) -> list[tuple[int, float]]:
-    """When each step of these curves was measured, in seconds since the epoch, by step."""
-    steps = {step for curve in shown.values() for step, _ in curve}
-    where = (Point.run_id == run_id, Point.name.in_(list(shown)), Point.step.in_(steps))
-    query = select(Point.step, func.min(Point.at)).where(*where).group_by(Point.step).order_by(Point.step)
-    return [(step, at) for step, at in session.execute(query)]
-
-
-def _all(session: Session, run_id: UUID, name: str, low: int, high: int) -> Curve:
-    inside = (Point.run_id == run_id, Point.name == name, Point.step.between(low, high))
-    rows = session.execute(select(Point.step, Point.value).where(*inside).order_by(Point.step))
-    return [(step, word(value)) for step, value in rows]
-
-
-def _thin(session: Session, run_id: UUID, name: str, low: int, high: int, points: int) -> Curve:
-    """Two extremes, and the first odd value, of each stretch. Whole buckets inside, single points at the ragged ends."""
-    stretch = max(1, math.ceil(2 * (high - low + 1) / points))
-    width = max((w for w in WIDTHS if w <= stretch), default=0)
-    if not width:
-        return _extremes(_points(session, run_id, name, low, high), stretch)
-    first, last = -(-low // width), (high + 1) // width
-    rows = _points(session, run_id, name, low, min(high, first * width - 1))
-    rows += _buckets(session, run_id, name, width, first, last)
-    rows += _points(session, run_id, name, max(low, last * width), high)
-    return _extremes(rows, stretch)
-
-
-def _points(session: Session, run_id: UUID, name: str, low: int, high: int) -> list[tuple[int, float]]:
-    inside = (Point.run_id == run_id, Point.name == name, Point.step.between(low, high))
-    return [
-        (step, value)
-        for step, value in session.execute(select(Point.step, Point.value).where(*inside).order_by(Point.step))
-    ]
-
-
-def _buckets(session: Session, run_id: UUID, name: str, width: int, first: int, last: int) -> list[tuple[int, float]]:
-    columns = (Bucket.low_step, Bucket.low, Bucket.high_step, Bucket.high, Bucket.odd_step, Bucket.odd)
-    level = (
-        Bucket.run_id == run_id,
-        Bucket.name == name,
-        Bucket.width == width,
-        Bucket.bucket >= first,
-        Bucket.bucket < last,
-    )
-    found: dict[int, float] = {}
-    for low_step, low, high_step, high, odd_step, odd in session.execute(select(*columns).where(*level)):
-        pairs = ((low_step, low), (high_step, high), (odd_step, odd))
-        found |= {step: value for step, value in pairs if step is not None and value is not None}
-    return sorted(found.items())
-
-
-def _extremes(rows: list[tuple[int, float]], stretch: int) -> Curve:
-    groups: dict[int, list[tuple[int, float]]] = defaultdict(list)
-    for step, value in rows:
-        groups[step // stretch].append((step, value))
-    kept: list[tuple[int, float]] = []
-    for _, inside in sorted(groups.items()):
-        finite = [(value, step) for step, value in inside if math.isfinite(value)]
-        chosen = {(step, value) for value, step in ((min(finite), max(finite)) if finite else ())}
-        odd = [pair for pair in inside if not math.isfinite(pair[1])][:1]
-        kept += sorted(chosen, key=lambda pair: pair[0]) + odd
-    return [(step, word(value)) for step, value in sorted(kept, key=lambda pair: pair[0])]

@@ -13,7 +13,6 @@ from sqlalchemy import Float, Select, and_, cast, func, or_, select, true
 from sqlalchemy.orm import Session
 
 from backend.core.events import EventKind
-from backend.core.journal import WIDTHS
 from backend.core.models import (
     ACTIVE,
     WORKER_SILENCE,
@@ -27,6 +26,7 @@ from backend.core.models import (
     State,
     Worker,
 )
+from backend.core.points import WIDTHS
 
 PACE_STEPS = 100
 """The pace is that of so many newest steps: what has just changed shows, and a single slow step does not."""

@@ -10,8 +10,8 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, Float, Select, case, cast, func, literal, select, tuple_
 from sqlalchemy.orm import Session, defer
 
-from backend.core.journal import WIDTHS
 from backend.core.models import ACTIVE, Bucket, Run, State, User
+from backend.core.points import WIDTHS
 
 UNSEEN = (defer(Run.facts), defer(Run.notes))
 """What no list shows is not read either."""

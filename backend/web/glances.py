@@ -12,9 +12,9 @@ from uuid import UUID
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from backend.core.journal import WIDTHS
 from backend.core.models import Bucket, Point, Run, State
 from backend.core.outlook import left_seconds, step_seconds
+from backend.core.points import WIDTHS
 
 WIDTH, HEIGHT, MARGIN = 128, 36, 2
 """The box that lines are drawn in; the picture is stretched to its place."""

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from backend.core import history, journal, runs
+from backend.core import curves, history, journal, runs
 from backend.core.assignment import Checkpoint, Line, LineKind, Outcome
 from backend.core.errors import Fenced
 from backend.core.models import AmendmentRow, Artifact, Bucket, Point, Run, Sample, State
@@ -59,9 +59,9 @@ def begin(sessions: Sessions, token: runs.Token, step: int, attempt: int = 1) ->
         history.begin(session, token, chosen, adopted=None, place="here")
 
 
-def curve(sessions: Sessions, token: runs.Token, **options: Any) -> journal.Curve:
+def curve(sessions: Sessions, token: runs.Token, **options: Any) -> curves.Curve:
     with sessions.begin() as session:
-        return journal.curves(session, token.run_id, ["loss"], **options).get("loss", [])
+        return curves.read(session, token.run_id, ["loss"], **options).get("loss", [])
 
 
 def test_a_batch_whose_answer_was_lost_is_not_stored_twice(sessions: Sessions, token: runs.Token) -> None:

@@ -15,7 +15,7 @@ from fastapi import FastAPI
 from sqlalchemy import event, update
 from sqlalchemy.orm import Session
 
-from backend.core import journal, recipes, run_list, runs
+from backend.core import points, recipes, run_list, runs
 from backend.core.models import Attempt, Bucket, Point, Role, Run
 from backend.core.outlook import outlook
 from backend.core.run_list import Sort, Wanted
@@ -26,10 +26,9 @@ from tests.web.conftest import RECIPE, account, queued_run
 
 def measured(session: Session, run: Run, losses: Sequence[float], name: str = "loss", width: int = 1) -> None:
     """Points and buckets as a journal leaves them."""
-    points = [(name, step * width, value) for step, value in enumerate(losses, 1)]
-    session.add_all(Point(run_id=run.id, name=n, step=step, value=value, at=float(step)) for n, step, value in points)
-    journal._store_buckets(session, run.id, points)
-    latest = {**run.latest, name: journal.word(losses[-1])}
+    told = [points.Measured(name, step * width, value, at=float(step)) for step, value in enumerate(losses, 1)]
+    points.store(session, run.id, told, beyond=run.step)
+    latest = {**run.latest, name: points.word(losses[-1])}
     steps = max(run.step, len(losses) * width)
     session.execute(update(Run).where(Run.id == run.id).values(latest=latest, step=steps, total_steps=steps * 2))
     session.commit()

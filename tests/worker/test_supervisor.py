@@ -17,7 +17,7 @@ import psutil
 import pytest
 from sqlalchemy import select, update
 
-from backend.core import journal, runs
+from backend.core import curves, journal, runs
 from backend.core.assignment import ASSIGNMENT, CHECKPOINTS, JOURNAL, Assignment, Outcome
 from backend.core.checkpoints import manifest_sha256, write_manifest
 from backend.core.models import Artifact, Attempt, CheckpointRow, Intent, Sample, State, Worker
@@ -191,7 +191,7 @@ def test_a_change_in_mid_run_holds_from_the_step_that_was_told_after_a_kill_too(
         lab.wait_for(run_id, State.SUCCEEDED)
     with lab.sessions.begin() as session:
         (amendment,) = runs.amendments(session, run_id)
-        rates = dict(journal.curves(session, run_id, ["learning_rate"])["learning_rate"])
+        rates = dict(curves.read(session, run_id, ["learning_rate"])["learning_rate"])
     assert amendment.step is not None
     assert all(isinstance(rate, float) and rate < 1.1e-4 for step, rate in rates.items() if step >= amendment.step)
     assert max(rate for rate in rates.values() if isinstance(rate, float)) > 1e-3
@@ -441,7 +441,7 @@ def test_a_trainer_that_is_shut_down_while_it_loads_has_not_crashed(lab: Lab) ->
 def test_a_trainer_that_is_killed_for_its_silence_is_said_to_have_been_silent(lab: Lab) -> None:
     run_id = lab.launch()
     for _ in range(3):
-        with held(lab, silence_seconds=0.01) as holding:
+        with held(lab, loading_silence_seconds=0.01) as holding:
             turn_until(holding, Doing.OVER)
     assert "nothing had moved in it" in (lab.run(run_id).cause or {})["message"]
 

@@ -10,9 +10,9 @@ from uuid import UUID
 from fastapi import APIRouter, Path, Query, Request
 from pydantic import Field, JsonValue
 from sqlalchemy.orm import Session
-from starlette.responses import PlainTextResponse, Response, StreamingResponse
+from starlette.responses import Response, StreamingResponse
 
-from backend.core import journal, run_list, runs
+from backend.core import curves, journal, run_list, runs
 from backend.core.models import Run, RunEvent
 from backend.core.outlook import steps_a_pass
 from backend.core.run_list import Sort, Wanted
@@ -20,7 +20,7 @@ from backend.core.strict import Strict
 from backend.core.yaml12 import as_yaml
 from backend.web import launching, reading
 from backend.web.deps import AnEdge, Edge, may_change
-from backend.web.downloads import attachment
+from backend.web.downloads import a_file, attachment
 from backend.web.shapes.common import Listing
 from backend.web.shapes.runs import (
     AmendmentOut,
@@ -41,6 +41,8 @@ RunName = Annotated[str, Path(max_length=100, description="The run's name or id.
 Narrowed = Annotated[str, Query(max_length=200, description="Only runs with this name of it.")]
 Names = Annotated[str, Query(max_length=2000, description="Metrics, comma-separated; all by default.")]
 LOG_PAGE = 1000
+RECIPE = a_file("The recipe.", "application/yaml")
+LOG = a_file("The log, as `format` asks.", "text/plain", "application/x-ndjson")
 
 
 class Stop(Strict):
@@ -106,7 +108,7 @@ async def get(run: RunName, edge: AnEdge) -> RunDetailOut:
 @router.patch("/{run}")
 async def change(run: RunName, body: Change, edge: AnEdge) -> RunDetailOut:
     """Write the run's note. Whoever looks at the run sees it at once."""
-    return await act(edge, run, partial(runs.write_note, text=body.note))
+    return await act(edge, run, partial(runs.write_note, text=body.note, by=edge.who.id))
 
 
 @router.post("/{run}/stop")
@@ -118,13 +120,13 @@ async def stop(run: RunName, body: Stop, edge: AnEdge) -> RunDetailOut:
 @router.post("/{run}/pause")
 async def pause(run: RunName, edge: AnEdge) -> RunDetailOut:
     """Save, exit and free the accelerator."""
-    return await act(edge, run, runs.pause)
+    return await act(edge, run, partial(runs.pause, by=edge.who.id))
 
 
 @router.post("/{run}/resume")
 async def resume(run: RunName, edge: AnEdge) -> RunDetailOut:
     """Go on from the newest valid checkpoint."""
-    return await act(edge, run, runs.resume)
+    return await act(edge, run, partial(runs.resume, by=edge.who.id))
 
 
 @router.post("/{run}/restore")
@@ -195,10 +197,10 @@ async def metrics(
     def work(session: Session) -> CurvesOut:
         found = runs.find(session, run)
         wanted = [name for name in names.split(",") if name]
-        curves = journal.curves(session, found.id, wanted, first=first, last=last, points=points)
-        when = journal.times(session, found.id, curves) if times else []
+        drawn = curves.read(session, found.id, wanted, first=first, last=last, points=points)
+        when = curves.times(session, found.id, drawn) if times else []
         told = {"times": when, "steps_a_pass": steps_a_pass(session, found.id)}
-        return CurvesOut.model_validate({"curves": curves, "seq": found.seq} | told)
+        return CurvesOut.model_validate({"curves": drawn, "seq": found.seq} | told)
 
     return await edge.read(work)
 
@@ -226,14 +228,14 @@ async def artifacts(run: RunName, edge: AnEdge) -> list[ArtifactOut]:
     return await edge.read(lambda session: reading.artifacts(session, runs.find(session, run)))
 
 
-@router.get("/{run}/recipe", response_class=PlainTextResponse)
+@router.get("/{run}/recipe", response_class=Response, responses=RECIPE)
 async def recipe(run: RunName, edge: AnEdge) -> Response:
     """The recipe in YAML, every setting written out, as the run was launched with it."""
     found = await edge.read(lambda session: runs.find(session, run))
     return Response(as_yaml(found.recipe), media_type="application/yaml", headers=named(f"{found.name}.yaml"))
 
 
-@router.get("/{run}/log", response_class=PlainTextResponse)
+@router.get("/{run}/log", response_class=StreamingResponse, responses=LOG)
 async def log(
     run: RunName,
     edge: AnEdge,

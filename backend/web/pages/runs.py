@@ -11,7 +11,7 @@ from fastapi import APIRouter, Query, Request
 from sqlalchemy.orm import Session
 from starlette.responses import Response
 
-from backend.core import journal, runs, schedules
+from backend.core import curves, runs, schedules
 from backend.core.difference import setting_differences, settings_of
 from backend.core.errors import Invalid, Problem
 from backend.core.memory import Footprint, footprint, shape_of
@@ -101,7 +101,8 @@ async def run_note(request: Request, run: str, edge: AnEdge) -> Response:
 @router.post("/runs/{run}/note")
 async def write_note(request: Request, run: str, form: Form, edge: AnEdge) -> Response:
     def work(session: Session) -> RunNotePart:
-        return note_part(session, runs.write_note(session, own(edge, session, run).id, form.get("note", "")))
+        found = own(edge, session, run)
+        return note_part(session, runs.write_note(session, found.id, form.get("note", ""), edge.who.id))
 
     page = await edge.write(work)
     return draw(request, page) if request.headers.get("hx-request") else go(path_to("runs", page.run.name))
@@ -125,7 +126,7 @@ def history_part(session: Session, run: Run) -> RunHistoryPart:
         controls=amending.controls(amending.amended_recipe(run, amendments)),
         outlook=outlook(session, run),
         checkpoints=checkpoints,
-        values=journal.values_at(session, run.id, ("loss", "eval_loss"), [each.step for each in checkpoints]),
+        values=curves.values_at(session, run.id, ("loss", "eval_loss"), [each.step for each in checkpoints]),
         attempts=reading.attempts(session, run.id),
     )
 
@@ -148,7 +149,7 @@ def described(session: Session, run: Run, q: str = "", level: str = "") -> RunPa
         **log_of(session, run, q, level),
         remedies=remedies(history.run, history.outlook),
         footprint=footprint_of(run, history.outlook),
-        curves=dict(journal.curves(session, run.id)),
+        curves=dict(curves.read(session, run.id)),
         samples=reading.samples(session, run.id),
         artifacts=reading.artifacts(session, run),
         settings=settings_of_run(session, run),
@@ -203,13 +204,14 @@ async def act(request: Request, run: str, form: Form, edge: AnEdge) -> Response:
 
 
 def acts(edge: Edge) -> dict[str, Callable[[Session, UUID], Run]]:
+    by = edge.who.id
     return {
-        "pause": runs.pause,
-        "resume": runs.resume,
-        "stop": partial(runs.stop, keep=True),
-        "discard": partial(runs.stop, keep=False, by=edge.who.id),
-        "restore": partial(runs.restore, hours=edge.settings.discard_hours, by=edge.who.id),
-        "start_over": partial(runs.start_over, by=edge.who.id),
+        "pause": partial(runs.pause, by=by),
+        "resume": partial(runs.resume, by=by),
+        "stop": partial(runs.stop, keep=True, by=by),
+        "discard": partial(runs.stop, keep=False, by=by),
+        "restore": partial(runs.restore, hours=edge.settings.discard_hours, by=by),
+        "start_over": partial(runs.start_over, by=by),
     }
 
 
