@@ -18,6 +18,7 @@ from backend.core.errors import Invalid, Problem
 from backend.core.forecast import steps_of
 from backend.core.limited import Report, run_limited
 from backend.core.models import DatasetVersion, Json, Run
+from backend.core.people import audit
 from backend.core.recipe import Recipe, SetChoice, read_recipe, resolve
 from backend.core.settings import Settings
 from backend.core.storage import storage
@@ -208,7 +209,7 @@ def launch(
     """Put the planned run into the queue. Raises `Invalid` where it would be refused."""
     if planned.problems:
         raise Invalid("The run was not started.", code="refused", problems=planned.problems)
-    return runs.create(
+    run = runs.create(
         session,
         recipe=planned.recipe,
         model=planned.pinned.model,
@@ -219,3 +220,5 @@ def launch(
         notes=planned.pinned.notes,
         facts={"report": planned.report, "steps": planned.steps, **planned.facts},
     )
+    audit(session, owner_id, "run.launch", run.name)
+    return run

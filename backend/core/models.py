@@ -131,16 +131,30 @@ class ApiToken(Base):
 
 
 class Audit(Base):
-    """Who did what: sign-ins, people, tokens, and everything destroyed."""
+    """Who did what, from where. Postgres itself refuses to change or delete a row."""
 
     __tablename__ = "audit"
 
     id: Mapped[UUID] = _id()
     at: Mapped[datetime] = _now()
     user_id: Mapped[UUID | None] = mapped_column(ForeignKey("users.id", ondelete="SET NULL"))
+    person: Mapped[str | None]
+    """Their name at the time, which outlives their account."""
+    address: Mapped[str | None]
     action: Mapped[str]
     subject: Mapped[str]
     data: Mapped[Json] = _empty()
+
+
+class Failure(Base):
+    """A failed attempt to sign in. `key` is a hash: what people type into the wrong field may be a password."""
+
+    __tablename__ = "failures"
+    __table_args__ = (Index("ix_failures_key_at", "key", "at"), Index("ix_failures_at", "at"))
+
+    id: Mapped[UUID] = _id()
+    key: Mapped[str]
+    at: Mapped[datetime] = _now()
 
 
 class Repeat(Base):

@@ -19,6 +19,7 @@ from uuid import UUID
 from sqlalchemy import Select, delete, func, select, text, update
 from sqlalchemy.orm import Session
 
+from backend.core.audit import asking_address
 from backend.core.errors import Conflict, Forbidden, Invalid, NotFound, Problem, Unauthenticated
 from backend.core.ids import as_uuid
 from backend.core.models import ApiToken, Audit, Invitation, Role, SetupToken, SignIn, User
@@ -231,8 +232,9 @@ def _check_is_person(user: User) -> None:
         raise Conflict("The account of this machine has no password.", hint="Invite a person by a name of their own.")
 
 
-def set_language(session: Session, user_id: UUID, language: str) -> None:
-    session.execute(update(User).where(User.id == user_id).values(language=language))
+def set_language(session: Session, user: User, language: str) -> None:
+    user.language = language
+    audit(session, user.id, "person.language", user.name, language=language)
 
 
 def disable(session: Session, user: User, *, by: Identity) -> None:
@@ -345,6 +347,7 @@ def sign_in(session: Session, user: User, user_agent: str, *, hours: int) -> str
 
 def sign_out(session: Session, identity: Identity) -> None:
     session.execute(delete(SignIn).where(SignIn.token_hash == identity.credential))
+    audit(session, identity.id, "sign_out", identity.name)
 
 
 def sessions_of(session: Session, user_id: UUID) -> list[SignIn]:
@@ -501,7 +504,10 @@ def revoke_token(session: Session, token_id: str, *, owner_id: UUID | None, by: 
 
 
 def audit(session: Session, user_id: UUID | None, action: str, subject: str, **data: Any) -> None:
-    session.add(Audit(user_id=user_id, action=action, subject=subject, data=data))
+    """Write down what `user_id` did to what. The name and the address are kept beside the id: they outlive the account."""
+    name = select(User.name).where(User.id == user_id).scalar_subquery() if user_id else None
+    address = asking_address.get()
+    session.add(Audit(user_id=user_id, person=name, address=address, action=action, subject=subject, data=data))
 
 
 def lock_first_start(session: Session) -> None:

@@ -35,6 +35,7 @@ def save(session: Session, name: str, body: Any, *, by: UUID | None) -> RecipeVe
     version = RecipeVersion(recipe_id=row.id, number=newest + 1, body=recipe.model_dump(mode="json"), created_by=by)
     session.add(version)
     session.flush()
+    audit(session, by, "recipe.save", row.name, version=version.number)
     return version
 
 

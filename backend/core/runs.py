@@ -227,11 +227,12 @@ def free_name(session: Session, wanted: str) -> str:
     return wanted if wanted not in taken else next(name for name in numbered if name not in taken)
 
 
-def pause(session: Session, run_id: UUID) -> Run:
+def pause(session: Session, run_id: UUID, by: UUID | None = None) -> Run:
     """Save, exit, free the accelerator. A run that nobody holds is paused at once."""
     run = lock(session, run_id)
     if run.state not in (State.QUEUED, *ACTIVE) or run.intent != Intent.RUN:
         raise _cannot(run, "be paused")
+    audit(session, by, "run.pause", run.name)
     run.intent = Intent.PAUSE
     if run.state == State.QUEUED:
         enter_paused(session, run)
@@ -240,7 +241,7 @@ def pause(session: Session, run_id: UUID) -> Run:
     return run
 
 
-def resume(session: Session, run_id: UUID) -> Run:
+def resume(session: Session, run_id: UUID, by: UUID | None = None) -> Run:
     """Go on from the newest valid checkpoint, or from the start where there is none."""
     run = lock(session, run_id)
     if run.discarded_at:
@@ -248,6 +249,7 @@ def resume(session: Session, run_id: UUID) -> Run:
     going = run.state in ACTIVE and run.intent == Intent.PAUSE
     if not going and run.state not in (State.PAUSED, State.FAILED, State.STOPPED):
         raise _cannot(run, "be resumed")
+    audit(session, by, "run.resume", run.name)
     run.intent, run.crashes, run.tries = Intent.RUN, 0, 0
     withdraw_artifacts(session, run)
     if going:
@@ -263,8 +265,7 @@ def stop(session: Session, run_id: UUID, *, keep: bool, by: UUID | None = None) 
     if run.state not in (State.QUEUED, State.PAUSED, *ACTIVE) or (keep and run.intent == Intent.STOP):
         raise _cannot(run, "be stopped")
     run.intent = Intent.KEEP if keep else Intent.STOP
-    if not keep:
-        audit(session, by, "run.discard", run.name)
+    audit(session, by, "run.stop" if keep else "run.discard", run.name)
     if run.state in ACTIVE:
         _tell_intent(session, run)
     elif not keep or not newest_checkpoint(session, run.id):
@@ -311,6 +312,7 @@ def amend(session: Session, run_id: UUID, field: str, value: JsonValue, by: UUID
     newest = session.execute(select(func.max(AmendmentRow.sequence)).where(AmendmentRow.run_id == run.id)).scalar() or 0
     row = AmendmentRow(run_id=run.id, sequence=newest + 1, field=field, value=value, created_by=by)
     session.add(row)
+    audit(session, by, "run.amend", run.name, field=field)
     data = {"sequence": row.sequence, "field": field, "value": value}
     emit(session, run, EventKind.AMENDMENT, data)
     return row
@@ -319,7 +321,7 @@ def amend(session: Session, run_id: UUID, field: str, value: JsonValue, by: UUID
 NOTE_LENGTH = 2000
 
 
-def write_note(session: Session, run_id: UUID, text: str) -> Run:
+def write_note(session: Session, run_id: UUID, text: str, by: UUID | None = None) -> Run:
     """Write beside a run what people should know of it; whoever looks at it sees it at once."""
     text = text.replace("\r\n", "\n").strip()
     if len(text) > NOTE_LENGTH:
@@ -327,6 +329,7 @@ def write_note(session: Session, run_id: UUID, text: str) -> Run:
     run = lock(session, run_id)
     if text != run.note:
         run.note = text
+        audit(session, by, "run.note", run.name)
         emit(session, run, EventKind.NOTE, {"text": text})
     return run
 

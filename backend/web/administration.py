@@ -13,7 +13,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from backend.core import audit, disk, people
-from backend.core.models import ApiToken, Attempt, Audit, Run, SignIn, User
+from backend.core.models import ApiToken, Attempt, Run, SignIn, User
 from backend.core.people import Identity
 from backend.web.shapes.common import Json
 from backend.web.shapes.people import AuditOut, MemberOut, SessionOut
@@ -118,12 +118,8 @@ def _session_out(row: SignIn, who: Identity) -> SessionOut:
 def audit_page(session: Session, wanted: audit.Wanted, limit: int) -> tuple[list[AuditOut], str | None]:
     """A page of the audit, and the cursor of the one after it."""
     rows = audit.entries(session, wanted, limit + 1)
-    following = str(rows[limit - 1][0].id) if len(rows) > limit else None
-    return [audit_out(*row) for row in rows[:limit]], following
-
-
-def audit_out(row: Audit, person: str | None) -> AuditOut:
-    return AuditOut(id=row.id, at=row.at, person=person, action=row.action, subject=row.subject, data=row.data)
+    following = str(rows[limit - 1].id) if len(rows) > limit else None
+    return [AuditOut.model_validate(row) for row in rows[:limit]], following
 
 
 # ---- the disk -------------------------------------------------------------------------------------------------------

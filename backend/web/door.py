@@ -3,35 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from sqlalchemy.orm import Session
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from backend.core import people
+from backend.core import people, throttle
 from backend.core.errors import Forbidden, Invalid, TooMany, Unauthenticated
 from backend.core.models import User
+from backend.core.throttle import Counted
 from backend.web.deps import Edge
+from backend.web.security import client_address
 from backend.web.studio import Studio, cookie_name, is_https
-
-
-def address_of(request: Request) -> str:
-    return request.client.host if request.client else "unknown"
 
 
 async def check_password(studio: Studio, request: Request, name: str, password: str) -> User:
     """The person, if name and password fit. Raises `Unauthenticated`, or `TooMany` after too many failures."""
-    address, account = address_of(request), name.strip().lower()[:100]
-    studio.by_address.attempt(address)
-    studio.by_account.attempt(account)
+    address, account = address_of(request), throttle.account(name)
+    await studio.write(lambda session: throttle.attempt(session, address, account))
     user = await studio.read(lambda session: people.by_name(session, name))
     if await studio.password_matches(password, user.password_hash if user else None) and user:
-        studio.by_address.forgive(address)
-        studio.by_account.forget(account)
+        await studio.write(lambda session: forgive(session, address, account))
         return user
     if user:  # names that are nobody's are not written down: a stranger could fill the disk with them
-        await studio.write(lambda session: people.audit(session, user.id, "sign_in.failed", user.name, address=address))
+        failed = partial(people.audit, user_id=user.id, action="sign_in.failed", subject=user.name)
+        studio.spawn(studio.write(failed))  # beside the answer, which would else take longer for a name that exists
     raise Unauthenticated("Name and password do not fit together.", code="sign_in")
+
+
+def address_of(request: Request) -> Counted:
+    return throttle.address(client_address(request.scope) or "unknown")
+
+
+def forgive(session: Session, address: Counted, account: Counted) -> None:
+    throttle.forgive(session, address)
+    throttle.forget(session, account)
 
 
 async def sign_in(studio: Studio, request: Request, user: User, target: str) -> Response:
@@ -75,12 +82,10 @@ async def accept_invitation(studio: Studio, request: Request, token: str, passwo
 
 async def _check_link(studio: Studio, request: Request, check: Callable[[Session], object]) -> None:
     """Whoever tries many links that do not hold is made to wait, as with passwords."""
-    studio.by_address.check(address_of(request))
-    try:
-        await studio.read(check)
-    except Forbidden:
-        studio.by_address.fail(address_of(request))
-        raise
+    address = address_of(request)
+    await studio.write(lambda session: throttle.attempt(session, address))
+    await studio.read(check)
+    await studio.write(lambda session: throttle.forgive(session, address))
 
 
 async def _chosen_password(studio: Studio, password: str, again: str) -> str:
@@ -92,12 +97,12 @@ async def _chosen_password(studio: Studio, password: str, again: str) -> str:
 
 async def change_password(edge: Edge, old: str, new: str, *, revoke_tokens: bool = False) -> None:
     """Raises `Forbidden` where the old password is wrong: a stolen session must not become an account."""
-    account = edge.who.name.lower()
-    edge.studio.by_account.attempt(account)
+    account = throttle.account(edge.who.name)
+    await edge.studio.write(lambda session: throttle.attempt(session, account))
     user = await edge.read(lambda session: people.find(session, str(edge.who.id)))
     if not await edge.studio.password_matches(old, user.password_hash):
         raise Forbidden("The old password is not right.", where="old")
-    edge.studio.by_account.forget(account)
+    await edge.studio.write(lambda session: throttle.forget(session, account))
     password_hash = await edge.studio.hash_password(new)
 
     def work(session: Session) -> None:

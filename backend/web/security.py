@@ -10,8 +10,6 @@ import ipaddress
 import re
 import secrets
 import socket
-import time
-from collections import OrderedDict, deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cache
@@ -23,7 +21,8 @@ from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from backend.core.errors import BadRequest, Forbidden, TooLarge, TooMany, Unauthenticated
+from backend.core.audit import asking_address
+from backend.core.errors import BadRequest, Forbidden, TooLarge, Unauthenticated
 from backend.core.models import Role
 from backend.core.people import Identity
 
@@ -74,6 +73,7 @@ class Guard:
             return
         answer = Answer(scope, send)
         scope.setdefault("state", {}).update(nonce=answer.nonce, identity=None)
+        asking_address.set(client_address(scope))
         try:
             receive = await self._admit(scope, receive)
             await self.app(scope, receive, answer.send)
@@ -122,6 +122,12 @@ class Answer:
             headers["Cross-Origin-Resource-Policy"] = "same-origin"
             headers.setdefault("Cache-Control", "no-store")
         await self.forward(message)
+
+
+def client_address(scope: Scope) -> str | None:
+    """Who is at the other end; behind a proxy that is trusted, who was at its other end."""
+    client = scope.get("client")
+    return client[0] if client else None
 
 
 # ---- the checks -----------------------------------------------------------------------------------------------------
@@ -245,46 +251,3 @@ def safe_next(target: str) -> str:
     is_ours = target.startswith("/") and not target.startswith(("//", "/\\"))
     is_plain = not any(ord(character) < 32 or character == "\\" for character in target)
     return target if is_ours and is_plain and not urlsplit(target).netloc else "/"
-
-
-# ---- throttling -----------------------------------------------------------------------------------------------------
-
-
-class Throttle:
-    """Counts failures by key over a sliding window; remembers at most `keys` of them."""
-
-    def __init__(self, limit: int, window_seconds: float, keys: int = 10_000) -> None:
-        self.limit, self.window_seconds, self.keys = limit, window_seconds, keys
-        self.failures: OrderedDict[str, deque[float]] = OrderedDict()
-
-    def check(self, key: str) -> None:
-        """Raises `TooMany` while there were too many failures."""
-        times = self.failures.get(key)
-        now = time.monotonic()
-        while times and times[0] < now - self.window_seconds:
-            times.popleft()
-        if times and len(times) >= self.limit:
-            seconds = int(times[0] + self.window_seconds - now) + 1
-            raise TooMany(
-                "Too many failed attempts.", hint=f"Try again in {seconds} seconds.", retry_after_seconds=seconds
-            )
-
-    def attempt(self, key: str) -> None:
-        """Count an attempt as a failure before it is known, so that many at once are not all let through. Whoever
-        succeeds is forgiven. Raises `TooMany`."""
-        self.check(key)
-        self.fail(key)
-
-    def forgive(self, key: str) -> None:
-        """Take the newest failure back."""
-        if times := self.failures.get(key):
-            times.pop()
-
-    def fail(self, key: str) -> None:
-        self.failures.setdefault(key, deque(maxlen=self.limit)).append(time.monotonic())
-        self.failures.move_to_end(key)
-        if len(self.failures) > self.keys:
-            self.failures.popitem(last=False)
-
-    def forget(self, key: str) -> None:
-        self.failures.pop(key, None)

@@ -27,7 +27,7 @@ from backend.web.administration import Gauge
 from backend.web.checks import Checks
 from backend.web.render import Renderer
 from backend.web.repeats import Repeated
-from backend.web.security import Throttle, own_names
+from backend.web.security import own_names
 from backend.web.stream import Hub, stopped_by_signals
 from backend.web.turns import Turns
 from backend.web.works import Works
@@ -42,7 +42,6 @@ READ_AT_ONCE, ASK_AT_ONCE = 4, 8
 little but a thread."""
 THREADS = 40
 """More than all that may take a thread for long, so that a password or a piece of an upload never waits for them."""
-FAILURES_AN_ADDRESS, FAILURES_AN_ACCOUNT, FAILURE_SECONDS = 30, 10, 300.0
 
 
 class Studio:
@@ -59,8 +58,6 @@ class Studio:
         self.hub = Hub(self.sessions, partial(queue.doorbells, settings.redis_url))
         self.renderer = Renderer()
         self.hashing = asyncio.Semaphore(HASHES_AT_ONCE)
-        self.by_address = Throttle(FAILURES_AN_ADDRESS, FAILURE_SECONDS)
-        self.by_account = Throttle(FAILURES_AN_ACCOUNT, FAILURE_SECONDS)
         self.tasks: set[asyncio.Task[Any]] = set()
         self.works = Works(self.spawn)
         self.reading, self.asking, self.launching = Turns(READ_AT_ONCE, 3), Turns(ASK_AT_ONCE, 2), Turns(ASK_AT_ONCE, 2)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Iterator
 
 import httpx
@@ -13,7 +12,7 @@ from fastapi.routing import APIRoute
 from sqlalchemy.orm import Session
 
 from backend.core.models import Role
-from backend.web.security import OPEN, OWN, Throttle, check_host, safe_next
+from backend.web.security import OPEN, OWN, check_host, safe_next
 from tests.web.conftest import ADDRESS, account, client_of
 
 ANY_ID = "00000000-0000-7000-8000-000000000000"
@@ -192,19 +191,6 @@ async def test_a_hostile_name_is_an_error_in_words_everywhere(app: FastAPI, admi
 async def test_a_name_with_markup_is_shown_as_text(admin: httpx.AsyncClient) -> None:
     page = (await admin.get("/runs", params={"q": "<img src=x onerror=alert(1)>"})).text
     assert "<img src=x" not in page
-
-
-def test_a_throttle_lets_go_after_its_window(monkeypatch: pytest.MonkeyPatch) -> None:
-    throttle = Throttle(limit=2, window_seconds=60)
-    throttle.fail("a")
-    throttle.check("a")
-    throttle.fail("a")
-    with pytest.raises(Exception, match="Too many"):
-        throttle.check("a")
-    throttle.check("b")
-    start = time.monotonic()
-    monkeypatch.setattr("backend.web.security.time.monotonic", lambda: start + 61)
-    throttle.check("a")
 
 
 async def test_the_origin_of_the_studio_itself_passes(admin: httpx.AsyncClient) -> None:

@@ -18,6 +18,7 @@ from starlette.responses import StreamingResponse
 from backend.core.audit import PAGE, Wanted
 from backend.web import administration
 from backend.web.deps import Admin, AnEdge
+from backend.web.downloads import a_file
 from backend.web.shapes.common import Listing
 from backend.web.shapes.people import AuditOut
 
@@ -25,7 +26,8 @@ router = APIRouter(prefix="/audit", tags=["audit"])
 
 Person = Annotated[str, Query(max_length=100, description="Only what this person did.", examples=["ada"])]
 Action = Annotated[str, Query(max_length=100, description="One action, or a group of them.", examples=["token"])]
-COLUMNS = ("at", "person", "action", "subject", "data")
+COLUMNS = ("at", "person", "address", "action", "subject", "data")
+FILE = a_file("All of it, as `format` asks.", "text/csv", "application/jsonl")
 
 
 @router.get("")
@@ -37,7 +39,7 @@ async def list_audit(
     limit: Annotated[int, Query(ge=1, le=500)] = 100,
     before: UUID | None = None,
 ) -> Listing[AuditOut]:
-    """Sign-ins, people, tokens, workers, and everything that was destroyed; the newest first."""
+    """Everything that was done by anybody, from which address, the newest first."""
 
     def work(session: Session) -> Listing[AuditOut]:
         items, following = administration.audit_page(session, Wanted(person, action, before), limit)
@@ -46,7 +48,7 @@ async def list_audit(
     return await edge.read(work)
 
 
-@router.get("/download", response_class=StreamingResponse)
+@router.get("/download", response_class=StreamingResponse, responses=FILE)
 async def download(
     edge: AnEdge, _: Admin, person: Person = "", action: Action = "", format: Literal["csv", "jsonl"] = "csv"
 ) -> StreamingResponse:
@@ -73,7 +75,7 @@ def as_jsonl(entry: AuditOut) -> str:
 
 def as_csv(entry: AuditOut) -> str:
     data = json.dumps(entry.data, ensure_ascii=False) if entry.data else ""
-    cells = [entry.at.isoformat(), entry.person or "", entry.action, entry.subject, data]
+    cells = [entry.at.isoformat(), entry.person or "", entry.address or "", entry.action, entry.subject, data]
     return _csv_line(map(_harmless, cells))
 
 

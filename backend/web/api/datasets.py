@@ -126,7 +126,8 @@ async def take_in(edge: Edge, upload: store.Upload) -> DatasetDetailOut | Respon
         upload.path.unlink(missing_ok=True)
 
     def work(session: Session) -> DatasetDetailOut:
-        store.commit_version(session, upload, prepared)
+        version = store.commit_version(session, upload, prepared)
+        people.audit(session, edge.who.id, "dataset.upload", upload.name, version=version.number)
         return reading.dataset_detail(session, store.find(session, upload.name))
 
     return await edge.write(work)
@@ -143,6 +144,7 @@ async def in_background(edge: Edge, upload: store.Upload) -> Response:
     def work(session: Session) -> OperationOut:
         check_owner(session, edge, upload.name)
         row = operations.begin(session, upload)
+        people.audit(session, edge.who.id, "dataset.upload", upload.name)
         session.refresh(row)
         return reading.operation_out(row)
 

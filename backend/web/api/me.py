@@ -39,8 +39,9 @@ async def get_me(edge: AnEdge) -> PersonOut:
 @router.patch("")
 async def change_me(body: ChangeMe, edge: AnEdge) -> PersonOut:
     def work(session: Session) -> PersonOut:
-        people.set_language(session, edge.who.id, body.language)
-        return reading.person_out(people.find(session, str(edge.who.id)))
+        own = people.find(session, str(edge.who.id))
+        people.set_language(session, own, body.language)
+        return reading.person_out(own)
 
     return await edge.write(work)
 

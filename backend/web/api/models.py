@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query, Response
 from pydantic import Field
 from sqlalchemy.orm import Session
 
-from backend.core import fits, hub, operations
+from backend.core import fits, hub, operations, people
 from backend.core.fits import Load
 from backend.core.forecast import Accelerator
 from backend.core.operations import DOWNLOAD
@@ -88,6 +88,7 @@ async def begin(edge: Edge, hub_id: str, revision: str | None = None) -> Operati
 
     def work(session: Session) -> OperationOut:
         row = operations.begin_download(session, model, edge.who.id)
+        people.audit(session, edge.who.id, "model.download", model.id)
         session.refresh(row)
         return reading.operation_out(row)
 

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Path, Request
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from backend.core import people
 from backend.core.errors import Conflict, NotFound
 from backend.core.ids import as_uuid
 from backend.core.models import Operation
@@ -56,6 +57,7 @@ async def cancel(operation: OperationId, edge: AnEdge) -> OperationOut:
         if row.state != "running":
             raise Conflict(f"The operation is {row.state} already.")
         row.state = "cancelled"
+        people.audit(session, edge.who.id, "operation.cancel", str(row.input.get("name") or row.input.get("id")))
         return reading.operation_out(row)
 
     return await edge.write(work)

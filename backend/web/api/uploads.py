@@ -16,7 +16,7 @@ from fastapi import APIRouter, Header, Request
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
-from backend.core import uploads
+from backend.core import people, uploads
 from backend.core.datasets import store
 from backend.core.errors import BadRequest, Conflict, NotFound
 from backend.core.tallies import Tallies
@@ -36,20 +36,31 @@ PIECE_BODY: dict[str, Any] = {
 }
 
 
+def told(status: int, words: str, *headers: str) -> dict[int | str, dict[str, Any]]:
+    """An answer without a body, and the headers that always come with it."""
+    required = {name: {"required": True, "schema": {"type": "string"}} for name in ("Tus-Resumable", *headers)}
+    return {status: {"description": words, "headers": required}}
+
+
 def answer(status: int, **headers: str | int) -> Response:
     """`Upload_Offset=1` → `Upload-Offset: 1`."""
     named = {name.replace("_", "-"): str(value) for name, value in headers.items()}
     return Response(status_code=status, headers={"Tus-Resumable": uploads.TUS_VERSION, **named})
 
 
-@router.options("", status_code=204)
+@router.options(
+    "",
+    status_code=204,
+    response_class=Response,
+    responses=told(204, "What is possible.", "Tus-Version", "Tus-Extension", "Tus-Max-Size"),
+)
 async def capabilities(edge: AnEdge) -> Response:
     """What this server can do."""
     limit = int(edge.settings.upload_limit_gib * GIB)
     return answer(204, Tus_Version=uploads.TUS_VERSION, Tus_Extension=uploads.TUS_EXTENSIONS, Tus_Max_Size=limit)
 
 
-@router.post("", status_code=201)
+@router.post("", status_code=201, response_class=Response, responses=told(201, "Begun.", "Location", "Upload-Offset"))
 async def create(
     edge: AnEdge,
     upload_length: Annotated[int, Header(ge=0, description="Bytes of the whole file.")],
@@ -69,6 +80,7 @@ async def create(
         )
     limit = int(edge.settings.upload_limit_gib * GIB)
     made = uploads.create(folder(edge), upload_length, metadata, str(edge.who.id), limit)
+    await edge.studio.write(lambda session: people.audit(session, edge.who.id, "upload.begin", name))
     return answer(201, Location=f"/api/v1/uploads/{made.id}", Upload_Offset=0)
 
 
@@ -109,7 +121,9 @@ def upload_out(session: uploads.Session) -> UploadOut:
     )
 
 
-@router.head("/{upload}")
+@router.head(
+    "/{upload}", response_class=Response, responses=told(200, "How far it is.", "Upload-Offset", "Upload-Length")
+)
 async def offset(upload: UUID, edge: AnEdge) -> Response:
     """How far it has come."""
     session = own(edge, upload)
@@ -121,7 +135,13 @@ def rows_so_far(session: uploads.Session) -> dict[str, int]:
     return {} if tally is None or tally.rows is None else {"Upload_Rows": tally.rows}
 
 
-@router.patch("/{upload}", status_code=204, openapi_extra=PIECE_BODY)
+@router.patch(
+    "/{upload}",
+    status_code=204,
+    response_class=Response,
+    responses=told(204, "It was added.", "Upload-Offset"),
+    openapi_extra=PIECE_BODY,
+)
 async def append(upload: UUID, request: Request, edge: AnEdge, upload_offset: Annotated[int, Header(ge=0)]) -> Response:
     """Send the piece that begins at `Upload-Offset`."""
     if request.headers.get("content-type") != PIECE:
@@ -155,9 +175,10 @@ async def finished(edge: Edge, session: uploads.Session) -> str:
     return taken.headers["Location"] if isinstance(taken, Response) else f"/api/v1/datasets/{taken.id}"
 
 
-@router.delete("/{upload}", status_code=204)
+@router.delete("/{upload}", status_code=204, response_class=Response, responses=told(204, "It is gone."))
 async def cancel(upload: UUID, edge: AnEdge) -> Response:
-    own(edge, upload)
+    name = own(edge, upload).metadata["dataset"]
     uploads.discard(folder(edge), upload)
     TALLIES.forget(upload)
+    await edge.studio.write(lambda session: people.audit(session, edge.who.id, "upload.discard", name))
     return answer(204)

@@ -60,11 +60,12 @@ class SessionOut(Out):
 
 
 class AuditOut(Out):
-    """Something that was done. `person` is null where they are gone."""
+    """Something that was done. `person` is null where the studio did it by itself."""
 
     id: UUID
     at: datetime
-    person: str | None = Field(None, examples=["ada"])
+    person: str | None = Field(None, examples=["ada"], description="Their name at the time.")
+    address: str | None = Field(None, examples=["192.0.2.7"], description="From where it was asked for.")
     action: str = Field(examples=["token.create"])
     subject: str = Field(examples=["ada: ci"])
     data: Json
