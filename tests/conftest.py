@@ -8,16 +8,14 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
-from uuid import uuid4
 
-import psycopg
 import pytest
-from psycopg import sql
 
 from backend.embedded.postgres import start_postgres
 from backend.embedded.service import Service
 from backend.embedded.valkey import start_valkey
 from tests.support.browsers import find_chromium
+from tests.support.databases import create_database, fresh_database, url_of
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -68,19 +66,16 @@ def database_template(postgres_server: Service) -> str:
     from backend.core.db import migrate
 
     name = "template_migrated"
-    _create_database(postgres_server, name, "template0")
-    migrate(_with_database(postgres_server.url, name))
+    create_database(postgres_server, name, "template0")
+    migrate(url_of(postgres_server, name))
     return name
 
 
 @pytest.fixture
 def database_url(postgres_server: Service, database_template: str) -> Iterator[str]:
     """An empty, migrated database of this test's own."""
-    name = f"test_{uuid4().hex}"
-    _create_database(postgres_server, name, database_template)
-    yield _with_database(postgres_server.url, name)
-    with psycopg.connect(postgres_server.url, autocommit=True) as connection:
-        connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+    with fresh_database(postgres_server, database_template) as url:
+        yield url
 
 
 @pytest.fixture(scope="session")
@@ -135,15 +130,3 @@ def browser(chromium_path: Path) -> Iterator[Browser]:
         browser = playwright.chromium.launch(executable_path=chromium_path, args=["--no-sandbox"])
         yield browser
         browser.close()
-
-
-def _create_database(server: Service, name: str, template: str) -> None:
-    with psycopg.connect(server.url, autocommit=True) as connection:
-        statement = sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY wal_log")
-        connection.execute(statement.format(sql.Identifier(name), sql.Identifier(template)))
-
-
-def _with_database(url: str, name: str) -> str:
-    """The same server, another database."""
-    front, query = url.split("?", 1)
-    return f"{front.rsplit('/', 1)[0]}/{name}?{query}"

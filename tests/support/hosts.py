@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +24,7 @@ from backend.core.recipe import read_recipe, resolve
 
 ROOT = Path(__file__).resolve().parents[2]
 T = TypeVar("T")
+SUPERVISOR = ("worker.supervisor",)
 FAST = {
     "STUDIO_LEASE_SECONDS": "2",
     "STUDIO_RENEW_SECONDS": "0.3",
@@ -101,9 +102,9 @@ class Lab:
             return runs.create(session, recipe=recipe, model=model, data=data).id
 
     @contextmanager
-    def host(self, name: str = "a") -> Iterator[subprocess.Popen[bytes]]:
+    def host(self, name: str = "a", program: Sequence[str] = SUPERVISOR) -> Iterator[subprocess.Popen[bytes]]:
         """A supervisor. What it started dies with it."""
-        process = self.start_host(name)
+        process = self.start_host(name, program)
         try:
             yield process
         finally:
@@ -111,7 +112,7 @@ class Lab:
             process.kill()
             process.wait()
 
-    def start_host(self, name: str = "a") -> subprocess.Popen[bytes]:
+    def start_host(self, name: str = "a", program: Sequence[str] = SUPERVISOR) -> subprocess.Popen[bytes]:
         environment = {
             **os.environ,
             **FAST,
@@ -124,7 +125,7 @@ class Lab:
         (self.home / "logs").mkdir(exist_ok=True)
         with open(self.home / "logs" / f"supervisor-{name}.log", "ab") as log:
             return subprocess.Popen(
-                [sys.executable, "-m", "worker.supervisor"], cwd=ROOT, env=environment, stdout=log, stderr=log
+                [sys.executable, "-m", *program], cwd=ROOT, env=environment, stdout=log, stderr=log
             )
 
     def run(self, run_id: UUID) -> Run:

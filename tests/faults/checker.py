@@ -1,0 +1,355 @@
+"""Whether a history kept every promise. It knows nothing of the implementation: it reads what was stored, written and seen.
+
+Each rule is a function that yields, in words, what broke its promise. A rule says a thing once: what one of them reports is
+left out by the others, so that a violation names the promise that was broken.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise, zip_longest
+
+from tests.faults.history import History, Sample
+from tests.faults.story import ACTIVE, RESTS, Line, Story, seconds, stories
+
+DYING_SECONDS = 2.0
+"""How long a trainer may outlive its supervisor."""
+SHOWN_SECONDS = 5.0
+"""Within what time the death of a trainer is shown."""
+ZOMBIE_SECONDS = 60.0
+MAY_FOLLOW = {
+    "": {"queued"},
+    "queued": {"queued", "preparing", "paused", "stopped"},
+    "preparing": {*ACTIVE, *RESTS, "queued"},
+    "training": {*ACTIVE, *RESTS, "queued"},
+    "finishing": {"preparing", "finishing", *RESTS, "queued"},
+    "paused": {"paused", "queued", "stopped"},
+    "stopped": {"stopped", "queued", "paused"},
+    "failed": {"queued"},
+    "succeeded": set[str](),
+}
+"""Which state a run may be told to be in after which."""
+
+
+@dataclass(frozen=True)
+class Violation:
+    rule: str
+    what: str
+
+
+def check(history: History) -> list[Violation]:
+    """Every promise that was broken. None is the only good answer."""
+    told = stories(history)
+    of_runs = [(rule, what) for story in told for rule in RULES_OF_A_RUN for what in rule(story)]
+    of_all = [(rule, what) for rule in RULES_OF_A_STUDIO for what in rule(history, told)]
+    return [Violation(rule.__name__.replace("_", " "), what) for rule, what in [*of_runs, *of_all]]
+
+
+# ---- of one run ------------------------------------------------------------------------------------------------------
+
+
+def events_are_numbered_without_a_gap(story: Story) -> Iterator[str]:
+    """The log of a run counts 1, 2, 3 … up to the number that its row names."""
+    numbers = [event["seq"] for event in story.events]
+    if numbers != list(range(1, story.row["seq"] + 1)):
+        yield f"{story.name}: {len(numbers)} events up to {numbers[-1:]}, the row says {story.row['seq']}"
+
+
+def only_the_owner_of_the_history_writes(story: Story) -> Iterator[str]:
+    """One accepted writer at a time: an attempt that is over never writes again."""
+    for before, after in pairwise(story.events):
+        if after["attempt"] < before["attempt"]:
+            yield f"{story.name}: event {after['seq']} is of attempt {after['attempt']}, after {before['attempt']}"
+    for told in story.stale:
+        yield f"{story.name}: event {told.seq} (step {told.line.step}) was written by attempt {told.writer}, which was over"
+
+
+def each_step_is_told_once_as_it_was_trained(story: Story) -> Iterator[str]:
+    """With `rewound` applied, every step is there once, in order, and equal to the journals of those who owned the history."""
+    told_and_trained = zip_longest(story.drawn, story.trained)
+    is_complete = story.row["state"] == "succeeded"
+    for place, (told, trained) in enumerate(told_and_trained):
+        if told is None:
+            if is_complete:
+                yield f"{story.name} succeeded, and step {trained.step if trained else '?'} was never told"
+            return
+        if trained is None or told.key != trained.key:
+            yield f"{story.name}: " + _how_it_differs(place, told, trained, story.drawn)
+            return
+    if is_complete and story.drawn and story.drawn[-1].step != story.row["total_steps"]:
+        yield f"{story.name} succeeded at step {story.drawn[-1].step} of {story.row['total_steps']}"
+
+
+def _how_it_differs(place: int, told: Line, trained: Line | None, drawn: Sequence[Line]) -> str:
+    if told.key in {line.key for line in drawn[:place]}:
+        return f"a line of step {told.step} is told twice"
+    if trained is None:
+        return f"step {told.step} is told, and no owner of the history trained it"
+    return f"step {told.step} is told with {told.values}, where step {trained.step} with {trained.values} is due"
+
+
+def points_are_what_the_events_draw(story: Story) -> Iterator[str]:
+    """The stored curve is the told one: no point more, none less, none other."""
+    drawn = {(name, line.step): value for line in story.drawn for name, value in line.values.items()}
+    stored = {(row["name"], row["step"]): row["value"] for row in story.points}
+    for key in sorted(drawn.keys() | stored.keys()):
+        if drawn.get(key) != stored.get(key):
+            yield f"{story.name}: {key[0]} of step {key[1]} is stored as {stored.get(key)} and told as {drawn.get(key)}"
+            return
+
+
+def extremes_are_those_of_the_points(story: Story) -> Iterator[str]:
+    """A bucket holds the lowest and the highest value of its steps, so that a thinned curve loses neither."""
+    values: dict[str, dict[int, float]] = defaultdict(dict)
+    for row in story.points:
+        values[row["name"]][row["step"]] = float(row["value"])
+    for row in story.buckets:
+        first = row["bucket"] * row["width"]
+        inside = {step: value for step, value in values[row["name"]].items() if first <= step < first + row["width"]}
+        finite = {step: value for step, value in inside.items() if math.isfinite(value)}
+        extremes = (min(finite.values(), default=None), max(finite.values(), default=None))
+        held = (finite.get(row["low_step"]), finite.get(row["high_step"]))
+        if (row["low"], row["high"]) != extremes or held != extremes or (row["odd"] is None) != (finite == inside):
+            yield f"{story.name}: the bucket of {row['name']} at {first} (width {row['width']}) holds {row}"
+
+
+def states_follow_each_other_as_they_may(story: Story) -> Iterator[str]:
+    """No state but those that may follow; an active run is prepared again only by another attempt."""
+    state, attempt = "", 0
+    for event in story.events:
+        if event["kind"] != "state":
+            continue
+        then = event["data"]["state"]
+        goes_back = state in ("training", "finishing") and then == "preparing" and event["attempt"] == attempt
+        if then not in MAY_FOLLOW[state] or goes_back:
+            yield f"{story.name}: {then} (attempt {event['attempt']}) after {state or 'nothing'} (attempt {attempt})"
+        state, attempt = then, event["attempt"]
+    if state != story.row["state"]:
+        yield f"{story.name}: its row says {story.row['state']}, the newest event {state}"
+
+
+def a_failed_run_names_its_cause(story: Story) -> Iterator[str]:
+    """A failure is told in words that a person can act on."""
+    cause = story.row["cause"] or {}
+    if story.row["state"] == "failed" and not (cause.get("code") and cause.get("message")):
+        yield f"{story.name} failed without a cause: {story.row['cause']}"
+
+
+def a_run_at_rest_holds_nothing(story: Story) -> Iterator[str]:
+    """Who rests has no holder, no lease and no open attempt."""
+    if story.row["state"] not in RESTS:
+        return
+    is_open = [row["number"] for row in story.attempts if row["ended_at"] is None]
+    if story.row["holder"] or story.row["lease_until"] or is_open:
+        yield f"{story.name} is {story.row['state']}, held by {story.row['holder']}, attempts {is_open} open"
+
+
+def every_client_receives_every_event_once(story: Story) -> Iterator[str]:
+    """Whoever follows gets each event once, in order and as it is stored, however often the connection broke."""
+    stored = {event["seq"]: event for event in story.events}
+    for client, seen in story.clients.items():
+        for before, after in pairwise(seen):
+            if after.seq != before.seq + 1:
+                yield f"{story.name}: {client} received event {after.seq} after {before.seq}"
+        for each in seen:
+            event = stored.get(each.seq)
+            if event is None or (event["kind"], event["step"], event["data"]) != (each.kind, each.step, each.data):
+                yield f"{story.name}: {client} received an event {each.seq} that is not the stored one"
+
+
+# ---- of the studio ---------------------------------------------------------------------------------------------------
+
+
+def no_accepted_run_is_lost(history: History, told: Sequence[Story]) -> Iterator[str]:
+    """Every run whose launch was answered is there, and rests at the end in a state that says why."""
+    known = {story.row["id"] for story in told}
+    yield from (f"run {run} was accepted and is gone" for run in history.accepted if run not in known)
+    for story in told:
+        if story.row["state"] not in RESTS:
+            yield f"{story.name} is still {story.row['state']}, told to {story.row['intent']}"
+
+
+def one_trainer_works_on_an_accelerator(history: History, told: Sequence[Story]) -> Iterator[str]:
+    """Two trainers never work on one accelerator at a time: the second one's work begins after the first one's end."""
+    for first, second, overlap in _overlapping(history, told, lambda trainer: trainer.device):
+        yield f"{second} began to work {overlap:.2f} s before {first} was gone"
+
+
+def one_trainer_works_on_a_run(history: History, told: Sequence[Story]) -> Iterator[str]:
+    """Two trainers of one run overlap only while the first one's host is frozen or cut off."""
+    for first, second, overlap in _overlapping(history, told, lambda trainer: trainer.run):
+        is_told_already = first.device == second.device
+        if overlap > DYING_SECONDS and not is_told_already and not _was_cut_off(history, first):
+            yield f"{second} and {first} worked at the same time for {overlap:.1f} s"
+
+
+def no_trainer_outlives_its_supervisor(history: History, _told: Sequence[Story]) -> Iterator[str]:
+    """A trainer whose supervisor died is gone within two seconds."""
+    for looks in _processes(history.samples):
+        first, last = looks[0], looks[-1]
+        orphaned = next((look.at for look in looks if look.parent != first.parent), None)
+        if first.name in ("trainer", "spare") and orphaned is not None and last.at - orphaned > DYING_SECONDS:
+            yield f"{last.name} {last.pid} (run {last.run}) lived {last.at - orphaned:.1f} s longer than its supervisor"
+
+
+def a_dead_trainer_is_shown_in_time(history: History, told: Sequence[Story]) -> Iterator[str]:
+    """The death of a trainer under a healthy supervisor is told within five seconds."""
+    for what, delay in detections(history, told):
+        if delay > SHOWN_SECONDS:
+            yield f"{what} was dead for {delay:.1f} s before it was told"
+
+
+def what_is_published_can_be_read(history: History, _told: Sequence[Story]) -> Iterator[str]:
+    """Each published checkpoint and artifact holds the bytes that were published, unless a fault tore it."""
+    torn = {strike.target for strike in history.struck}
+    for folder, problems in history.readable.items():
+        if problems and folder not in torn:
+            yield f"{folder}: {'; '.join(problems)}"
+
+
+def losses_are_those_of_an_undisturbed_run(history: History, told: Sequence[Story]) -> Iterator[str]:
+    """Kills and resumes change no bit of what is learned."""
+    for story in told:
+        expected = history.reference.get(story.row["id"])
+        found = [(line.step, line.values["loss"]) for line in story.drawn if "loss" in line.values]
+        if expected is not None and found != expected[: len(found)]:
+            step = next(step for (step, loss), other in zip(found, expected, strict=False) if (step, loss) != other)
+            yield f"{story.name}: from step {step} on, its losses are not those of a run that nothing happened to"
+
+
+def nothing_is_left_over(history: History, _told: Sequence[Story]) -> Iterator[str]:
+    """No orphan, no zombie, no leaked descriptor, no temporary file."""
+    yield from (f"{left.kind}: {left.what}" for left in history.leftovers)
+    for looks in _processes(history.samples):
+        dead = [look.at for look in looks if look.status == "zombie"]
+        if dead and dead[-1] - dead[0] > ZOMBIE_SECONDS:
+            yield f"zombie: {looks[-1].name} {looks[-1].pid} for {dead[-1] - dead[0]:.0f} s"
+
+
+RULES_OF_A_RUN: tuple[Callable[[Story], Iterator[str]], ...] = (
+    events_are_numbered_without_a_gap,
+    only_the_owner_of_the_history_writes,
+    each_step_is_told_once_as_it_was_trained,
+    points_are_what_the_events_draw,
+    extremes_are_those_of_the_points,
+    states_follow_each_other_as_they_may,
+    a_failed_run_names_its_cause,
+    a_run_at_rest_holds_nothing,
+    every_client_receives_every_event_once,
+)
+RULES_OF_A_STUDIO: tuple[Callable[[History, Sequence[Story]], Iterator[str]], ...] = (
+    no_accepted_run_is_lost,
+    one_trainer_works_on_an_accelerator,
+    one_trainer_works_on_a_run,
+    no_trainer_outlives_its_supervisor,
+    a_dead_trainer_is_shown_in_time,
+    what_is_published_can_be_read,
+    losses_are_those_of_an_undisturbed_run,
+    nothing_is_left_over,
+)
+
+
+# ---- processes -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """A trainer's process: `began` is when it wrote the first line with the accelerator in hand, `ended` the last look at it."""
+
+    run: str
+    attempt: int
+    device: str
+    pid: int
+    parent: int
+    began: float | None
+    ended: float
+
+    def __str__(self) -> str:
+        return f"the trainer of attempt {self.attempt} of run {self.run}"
+
+
+def _processes(samples: Sequence[Sample]) -> list[list[Sample]]:
+    """The looks at each process, in the order of their times."""
+    found: dict[tuple[int, float], list[Sample]] = defaultdict(list)
+    for sample in sorted(samples, key=lambda sample: sample.at):
+        found[sample.pid, sample.started].append(sample)
+    return list(found.values())
+
+
+def _trainers(samples: Sequence[Sample], told: Sequence[Story]) -> Iterator[Trainer]:
+    journals = {(story.row["id"], attempt): lines for story in told for attempt, lines in story.journals.items()}
+    for looks in _processes(samples):
+        living = [look for look in looks if look.status != "zombie"]
+        if not living or not (work := living[-1]).run or not work.attempt:
+            continue
+        lines = journals.get((work.run, work.attempt), [])
+        began = next((line["t"] for line in lines if line["kind"] not in ("phase", "log", "progress")), None)
+        if began is not None:
+            began = max(began, work.started)  # its clock may have been set back on purpose
+        place = f"{work.device} of host {work.host}"
+        yield Trainer(work.run, work.attempt, place, work.pid, looks[0].parent, began, work.at)
+
+
+def _overlapping(
+    history: History, told: Sequence[Story], place: Callable[[Trainer], str]
+) -> Iterator[tuple[Trainer, Trainer, float]]:
+    """Trainers that worked at one place, two and two, and for how many seconds at the same time."""
+    working = [
+        (place(trainer), trainer.began, trainer) for trainer in _trainers(history.samples, told) if trainer.began
+    ]
+    working.sort(key=lambda work: work[:2])
+    for (here, _, first), (there, began, second) in pairwise(working):
+        if here == there and began < first.ended:
+            yield first, second, first.ended - began
+
+
+def _was_cut_off(history: History, trainer: Trainer) -> bool:
+    """Whether it or its supervisor stood still meanwhile, or the network between them and Postgres was struck."""
+    began = trainer.began or trainer.ended
+    stood_still = any(
+        look.status == "stopped" and look.pid in (trainer.pid, trainer.parent) and began <= look.at <= trainer.ended
+        for look in history.samples
+    )
+    return stood_still or any(
+        strike.kind.startswith("network") and began <= strike.at <= trainer.ended for strike in history.struck
+    )
+
+
+def detections(history: History, told: Sequence[Story]) -> list[tuple[str, float]]:
+    """How long after the last look at a living trainer its death was told, in seconds: of those that left no word and
+    whose supervisor was well, with no strike but on trainers ten seconds before."""
+    by_run = {story.row["id"]: story for story in told}
+    found = []
+    for trainer in _trainers(history.samples, told):
+        story = by_run.get(trainer.run)
+        if story is None or any(line["kind"] == "end" for line in story.journals.get(trainer.attempt, [])):
+            continue
+        shown = _left_at(story, trainer.attempt)
+        if shown is not None and _was_well(history, trainer.parent, trainer.ended, shown):
+            found.append((str(trainer), max(0.0, shown - trainer.ended)))
+    return found
+
+
+def _left_at(story: Story, attempt: int) -> float | None:
+    """When it was told that the attempt is over."""
+    for event in story.events:
+        if event["kind"] == "state" and (
+            event["attempt"] > attempt or (event["attempt"] == attempt and event["data"]["state"] not in ACTIVE)
+        ):
+            return seconds(event["at"])
+    return None
+
+
+def _was_well(history: History, supervisor: int, died: float, shown: float) -> bool:
+    """Whether the supervisor lived on and nothing but trainers was struck around a death."""
+    looks = [
+        look for look in history.samples if look.pid == supervisor and died - 1 <= look.at <= max(shown, died + 1) + 1
+    ]
+    lived = (
+        bool(looks) and all(look.status == "alive" for look in looks) and max(look.at for look in looks) >= shown - 1
+    )
+    others = [strike for strike in history.struck if "trainer" not in strike.kind and died - 10 < strike.at < shown]
+    return lived and not others

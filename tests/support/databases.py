@@ -1,0 +1,34 @@
+"""Migrated databases of a test's own, cloned from one template of the test process's Postgres."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from uuid import uuid4
+
+import psycopg
+from psycopg import sql
+
+from backend.embedded.service import Service
+
+
+@contextmanager
+def fresh_database(server: Service, template: str) -> Iterator[str]:
+    """The URL of an empty, migrated database that is gone when the context ends."""
+    name = f"test_{uuid4().hex}"
+    create_database(server, name, template)
+    yield url_of(server, name)
+    with psycopg.connect(server.url, autocommit=True) as connection:
+        connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+def create_database(server: Service, name: str, template: str) -> None:
+    with psycopg.connect(server.url, autocommit=True) as connection:
+        statement = sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY wal_log")
+        connection.execute(statement.format(sql.Identifier(name), sql.Identifier(template)))
+
+
+def url_of(server: Service, name: str) -> str:
+    """The same server, another database."""
+    front, query = server.url.split("?", 1)
+    return f"{front.rsplit('/', 1)[0]}/{name}?{query}"
