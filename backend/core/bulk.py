@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 from sqlalchemy import Table
 from sqlalchemy.orm import DeclarativeBase, Session
 
+Cell = str | int | float | None
+PIECE_ROWS = 2000
 
-def copy(session: Session, model: type[DeclarativeBase], columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+
+def copy(
+    session: Session, model: type[DeclarativeBase], columns: Sequence[str], rows: Sequence[Sequence[Cell]]
+) -> None:
     """Append rows in the session's own transaction. The other columns take what the database gives them."""
     if not rows:
         return
@@ -19,5 +23,21 @@ def copy(session: Session, model: type[DeclarativeBase], columns: Sequence[str],
     connection = session.connection().connection.driver_connection
     assert connection is not None
     with connection.cursor() as cursor, cursor.copy(f'COPY "{table.name}" ({named}) FROM STDIN') as stream:
-        for row in rows:
-            stream.write_row(row)
+        for start in range(0, len(rows), PIECE_ROWS):
+            stream.write(lines(rows[start : start + PIECE_ROWS]))
+
+
+def lines(rows: Iterable[Sequence[Cell]]) -> str:
+    """Rows in the text format of COPY: https://www.postgresql.org/docs/current/sql-copy.html, "Text Format".
+
+    The driver can do it row by row; that took half of the time of storing a point.
+    """
+    return "".join(["\t".join([cell(each) for each in row]) + "\n" for row in rows])
+
+
+def cell(value: Cell) -> str:
+    """A float is written so that it comes back to the last bit; `nan` and `inf` are words that Postgres reads."""
+    if isinstance(value, str):
+        text = value.replace("\\", "\\\\") if "\\" in value else value
+        return text.replace("\t", "\\t").replace("\n", "\\n").replace("\r", "\\r")
+    return "\\N" if value is None else str(value)

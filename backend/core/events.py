@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from enum import StrEnum
 from uuid import UUID
 
+from pydantic_core import to_json
 from sqlalchemy.orm import Session
 
 from backend.core.bulk import copy
@@ -49,8 +49,9 @@ def emit(session: Session, run: Run, kind: EventKind, data: Json, *, step: int |
 
 def emit_all(session: Session, run: Run, kind: EventKind, told: Sequence[tuple[int, Json]]) -> None:
     """The same for many events of one kind, each a step and its data."""
+    run_id = str(run.id)
     rows = [
-        (run.id, run.seq + at, kind.value, step, run.attempt, json.dumps(data))
+        (run_id, run.seq + at, kind.value, step, run.attempt, to_json(data).decode())
         for at, (step, data) in enumerate(told, start=1)
     ]
     session.flush()  # what was told before keeps its place, should the copy fail

@@ -75,16 +75,16 @@ def word(value: float) -> float | str:
 def store(session: Session, run_id: UUID, measured: Iterable[Measured], *, beyond: int) -> None:
     """Store the values, and widen the buckets that they fall into. `beyond` is the last step that may have points
     already. Of one metric at one step the last value counts; its buckets keep every extreme that was ever told."""
-    curves = _by_name(measured)
+    curves, run = _by_name(measured), str(run_id)  # written once, not once a row
     fresh: list[tuple[Any, ...]] = []
     known: list[tuple[Any, ...]] = []
     new_buckets: list[tuple[Any, ...]] = []
     old_buckets: list[tuple[Any, ...]] = []
     for name, values in curves.items():
         for each in {each.step: each for each in values}.values():
-            (fresh if each.step > beyond else known).append((run_id, name, each.step, each.value, each.at))
+            (fresh if each.step > beyond else known).append((run, name, each.step, each.value, each.at))
         for width, bucket, extremes in _levels(sorted((each.step, each.value) for each in values)):
-            (new_buckets if bucket * width > beyond else old_buckets).append((run_id, name, width, bucket, *extremes))
+            (new_buckets if bucket * width > beyond else old_buckets).append((run, name, width, bucket, *extremes))
     copy(session, Point, POINT, fresh)
     copy(session, Bucket, BUCKET, new_buckets)
     _replace_points(session, known)
@@ -177,7 +177,7 @@ def _rebuild_bucket(session: Session, run_id: UUID, width: int, bucket: int) -> 
     inside = (Point.run_id == run_id, Point.step.between(first, last))
     rows = session.execute(select(Point.name, Point.step, Point.value).where(*inside).order_by(Point.name, Point.step))
     made = [
-        (run_id, name, width, bucket, *extremes_of((step, value) for _name, step, value in points))
+        (str(run_id), name, width, bucket, *extremes_of((step, value) for _name, step, value in points))
         for name, points in groupby(rows, lambda row: row.name)
     ]
     copy(session, Bucket, BUCKET, made)

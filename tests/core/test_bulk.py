@@ -1,0 +1,56 @@
+"""What is copied into Postgres comes back as it was."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from sqlalchemy import select
+
+from backend.core.bulk import copy
+from backend.core.events import EventKind, emit_all
+from backend.core.models import Point, Run, RunEvent
+from backend.core.points import POINT
+from tests.core.conftest import Sessions
+
+ODD_NAMES = ["loss", "a\tb", "a\\b", "\\N", "line\nbreak", "re\rturn", "\\.", "评估 “loss”", ""]
+ODD_VALUES = [0.1, -0.0, 5e-324, 1.7976931348623157e308, math.nan, math.inf, -math.inf]
+
+
+def test_text_and_numbers_come_back_to_the_last_bit(sessions: Sessions, new_run: Callable[[], Run]) -> None:
+    run = new_run()
+    rows = [(str(run.id), name, at, value, 1e9) for name in ODD_NAMES for at, value in enumerate(ODD_VALUES)]
+    with sessions.begin() as session:
+        copy(session, Point, POINT, rows)
+    with sessions.begin() as session:
+        stored = session.execute(select(Point.name, Point.step, Point.value)).all()
+    assert sorted((name, step, value.hex()) for name, step, value in stored) == sorted(
+        (str(name), int(step), float(value).hex()) for _run, name, step, value, _at in rows
+    )
+
+
+def test_many_events_at_once_are_as_if_they_had_been_told_one_by_one(
+    sessions: Sessions, new_run: Callable[[], Run]
+) -> None:
+    run = new_run()
+    told = [(step, {"values": {"loss": "NaN"}, "text": '"\\n\t" — 好'}) for step in range(1, 2500)]
+    with sessions.begin() as session:
+        held = session.get_one(Run, run.id)
+        before = held.seq
+        emit_all(session, held, EventKind.METRICS, told)
+    with sessions.begin() as session:
+        newer = select(RunEvent).where(RunEvent.run_id == run.id, RunEvent.seq > before).order_by(RunEvent.seq)
+        events = list(session.execute(newer).scalars())
+    assert [event.seq for event in events] == list(range(before + 1, before + 2500))
+    assert [(event.step, event.data) for event in events] == told
+    assert {event.kind for event in events} == {EventKind.METRICS}
+
+
+def test_what_is_copied_in_a_transaction_that_fails_was_never_there(
+    sessions: Sessions, new_run: Callable[[], Run]
+) -> None:
+    run = new_run()
+    with sessions() as session:
+        copy(session, Point, POINT, [(str(run.id), "loss", 1, 0.5, 1e9)])
+        session.rollback()
+        assert session.execute(select(Point)).first() is None
