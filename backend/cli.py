@@ -8,6 +8,7 @@ import os
 import socket
 import sys
 from importlib import import_module
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -100,6 +101,33 @@ def migrate() -> None:
 
     require_services(settings())
     to_newest(settings().database_url)
+
+
+@app.command()
+def backup(
+    file: Annotated[Path, typer.Argument(dir_okay=False, help="Where to write it; nothing is overwritten.")],
+    models: Annotated[bool, typer.Option("--models", help="Base models of the home too.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Write nothing: read FILE and say whether it is whole.")] = False,
+) -> None:
+    """Write the whole studio into FILE, while it works or stands still: tables, data sets, checkpoints, artifacts."""
+    from backend.commands import backup as commands
+
+    if check:
+        commands.check(file)
+    else:
+        commands.back_up(settings(), file, models=models)
+
+
+@app.command()
+def restore(
+    file: Annotated[Path, typer.Argument(dir_okay=False, help="What `studio backup` wrote.")],
+    replace: Annotated[bool, typer.Option("--replace", help="Remove the studio that is here.")] = False,
+    keep_sign_ins: Annotated[bool, typer.Option("--keep-sign-ins", help="Let browsers stay signed in.")] = False,
+) -> None:
+    """Make STUDIO_HOME, and DATABASE_URL where it is set, the studio that FILE holds. Nothing may serve it meanwhile."""
+    from backend.commands import backup as commands
+
+    commands.bring_back(settings(), file, replace=replace, keep_sign_ins=keep_sign_ins)
 
 
 @app.command()

@@ -17,6 +17,7 @@ from sqlalchemy.exc import ArgumentError, OperationalError
 from backend.core.errors import StudioError, Unavailable
 
 if TYPE_CHECKING:
+    from alembic.script import ScriptDirectory
     from sqlalchemy.engine.interfaces import DBAPIConnection
     from sqlalchemy.ext.asyncio import AsyncEngine
     from sqlalchemy.pool import ConnectionPoolEntry
@@ -100,6 +101,22 @@ def migrate(url: str, revision: str = "head") -> None:
     except OperationalError as error:
         hint = "Is Postgres running, and does DATABASE_URL name it rightly?"
         raise Unavailable(f"The database cannot be reached: {error.orig}.", hint=hint) from error
+
+
+def newest_revision() -> str:
+    """That of today's tables."""
+    return str(_script().get_current_head())
+
+
+def is_known(revision: str) -> bool:
+    """Whether this program has the tables of that revision: a newer one has more."""
+    return any(each.revision == revision for each in _script().walk_revisions())
+
+
+def _script() -> ScriptDirectory:
+    from alembic.script import ScriptDirectory
+
+    return ScriptDirectory(str(migrations_folder()))
 
 
 def migrations_folder() -> Path:

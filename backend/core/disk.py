@@ -20,6 +20,8 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session, aliased
 
 from backend.core import runs, uploads
+from backend.core.backup import may_delete
+from backend.core.errors import Conflict
 from backend.core.models import Artifact, Operation
 from backend.core.settings import Settings
 
@@ -124,7 +126,9 @@ def waste(session: Session, settings: Settings) -> Waste:
 
 
 def clean_up(session: Session, settings: Settings) -> Waste:
-    """Delete that; returns what was freed."""
+    """Delete that; returns what was freed. Raises `Conflict` while somebody backs the studio up."""
+    if not may_delete(session):
+        raise Conflict("The studio is being backed up.", hint="Try again when that is done.", code="backup.busy")
     old_uploads, old_runs = _old_uploads(session, settings), _old_runs(session, settings)
     old_artifacts = _old_artifacts(session, settings)
     freed = _waste(old_uploads, old_artifacts, old_runs)

@@ -1,0 +1,407 @@
+"""A studio in a file and back: what an archive holds, what is refused, and that nothing is lost or believed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+import struct
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import psycopg
+import pytest
+from psycopg import sql
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+
+from backend.core import backup, bundle, db, disk, people, restore, runs
+from backend.core.errors import Conflict, Invalid, NotFound, StudioError
+from backend.core.models import CheckpointRow, Dataset, DatasetVersion, Operation, Point, Role, Worker
+from backend.core.recipe import read_recipe
+from backend.core.settings import Settings
+from backend.core.uploads import DiskFull
+from backend.embedded.service import Service
+from tests.core.conftest import RECIPE
+
+ODD = (0.1, float("nan"), float("inf"), -0.0, 5e-324)
+
+
+def silent(_name: str, _count: int) -> None:
+    """Nobody watches."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """A home and a database: where a studio is or could be."""
+
+    settings: Settings
+    url: str
+
+    @property
+    def home(self) -> Path:
+        return self.settings.root
+
+
+@pytest.fixture
+def empty_url(postgres_server: Service) -> Iterator[str]:
+    """A database without tables."""
+    name = f"empty_{uuid4().hex}"
+    with psycopg.connect(postgres_server.url, autocommit=True) as connection:
+        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+    front, query = postgres_server.url.split("?", 1)
+    yield f"{front.rsplit('/', 1)[0]}/{name}?{query}"
+    with psycopg.connect(postgres_server.url, autocommit=True) as connection:
+        connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+@pytest.fixture
+def here(studio_home: Path, database_url: str) -> Place:
+    """A studio with one of everything that a backup has a rule for."""
+    place = Place(Settings(home=studio_home, DATABASE_URL=database_url), database_url)
+    engine = db.engine(database_url, pool_size=1)
+    with Session(engine) as session, session.begin():
+        fill(session, place)
+    engine.dispose()
+    return place
+
+
+@pytest.fixture
+def there(tmp_path: Path, empty_url: str) -> Place:
+    """Nothing yet."""
+    home = tmp_path / "elsewhere"
+    home.mkdir()
+    return Place(Settings(home=home, DATABASE_URL=empty_url), empty_url)
+
+
+def fill(session: Session, place: Place) -> None:
+    owner = people.create(session, "ada", "argon2 of a password", Role.ADMIN, by=None)
+    people.sign_in(session, owner, "Firefox", hours=1)
+    people.create_token(session, owner, "laptop", role=Role.ADMIN, days=None, by=owner.id)
+    dataset = Dataset(name="owls", owner_id=owner.id)
+    session.add(dataset)
+    session.flush()
+    key = "datasets/ab/abcdef.parquet"
+    write(place.home / key, b"PAR1 rows PAR1")
+    facts = {"source_name": "owls.json", "source_sha256": "ab", "source_bytes": 1, "sha256": "abcdef", "bytes": 14}
+    session.add(DatasetVersion(dataset_id=dataset.id, number=1, key=key, format="text", kind="text", rows=1, **facts))
+    session.add(Operation(kind="ingest", state="running", input={"path": "/etc/passwd", "owner_id": None}))
+    session.add(Worker(name="a", place=place.settings.place()))
+    training_run(session, place)
+
+
+def training_run(session: Session, place: Place) -> None:
+    """In the midst of its training, held by a worker."""
+    recipe = read_recipe(RECIPE).recipe
+    run = runs.create(session, recipe=recipe, model={"path": "tiny", "revision": None}, data=[])
+    token = runs.claim(
+        session, worker="a", device="cpu", place=place.settings.place(), lease_seconds=30, limits=runs.Limits()
+    )
+    assert token
+    runs.enter_training(session, run)
+    folder = f"runs/{run.id}/attempt-1"
+    write(place.home / folder / "events.jsonl", b"shipped\nnot yet shipped\n")
+    session.execute(text("UPDATE attempts SET journal_offset = 8"))
+    for step in (4, 8):
+        checkpoint = f"{folder}/checkpoints/checkpoint-{step}"
+        write(place.home / checkpoint / "weights.safetensors", bytes(range(256)) * 40)
+        row = CheckpointRow(run_id=run.id, attempt=1, step=step, folder=checkpoint, manifest_sha256="ab", bytes=1)
+        runs.publish_checkpoint(session, run, row, place=place.settings.place())
+    session.add_all(Point(run_id=run.id, name="loss", step=n, value=value, at=1.5) for n, value in enumerate(ODD))
+
+
+def write(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+
+
+@pytest.fixture
+def file(here: Place, tmp_path: Path) -> Path:
+    """A backup of that studio."""
+    path = tmp_path / "studio.zip"
+    backup.back_up(here.settings, here.url, path, tell=silent)
+    return path
+
+
+def look(place: Place, statement: str) -> list[tuple[Any, ...]]:
+    with backup.connected(place.url) as connection:
+        return connection.execute(statement.encode()).fetchall()
+
+
+def rewritten(file: Path, change: Callable[[zipfile.ZipFile, zipfile.ZipFile], None]) -> Path:
+    """An archive made of another one, as somebody hostile would make it."""
+    made = file.with_name("rewritten.zip")
+    with zipfile.ZipFile(file) as old, zipfile.ZipFile(made, "w") as new:
+        change(old, new)
+    return made
+
+
+def relisted(name: str, content: bytes) -> Callable[[zipfile.ZipFile, zipfile.ZipFile], None]:
+    """One more file, rightly listed."""
+
+    def change(old: zipfile.ZipFile, new: zipfile.ZipFile) -> None:
+        listed = json.loads(old.read(bundle.LIST))
+        digest = hashlib.sha256(content).hexdigest()
+        listed["files"].append({"name": name, "bytes": len(content), "sha256": digest})
+        copied(old, new, but=bundle.LIST)
+        new.writestr(name, content)
+        new.writestr(bundle.LIST, json.dumps(listed))
+
+    return change
+
+
+def copied(old: zipfile.ZipFile, new: zipfile.ZipFile, but: str) -> None:
+    for entry in old.infolist():
+        if entry.filename != but:
+            new.writestr(entry, old.read(entry))
+
+
+# ---- what comes back ------------------------------------------------------------------------------------------------
+
+STAYS = (
+    "users",
+    "api_tokens",
+    "datasets",
+    "dataset_versions",
+    "checkpoints",
+    "points",
+    "amendments",
+    "samples",
+    "buckets",
+)
+
+
+def test_every_row_comes_back_to_the_last_bit(here: Place, there: Place, file: Path) -> None:
+    restore.restore(there.settings, there.url, file, tell=silent)
+    for table in STAYS:
+        statement = f"SELECT to_jsonb({table})::text FROM {table} ORDER BY 1"
+        assert look(there, statement) == look(here, statement), table
+    values = [row[0] for row in look(there, "SELECT value FROM points ORDER BY step")]
+    assert [struct.pack("d", value) for value in values] == [struct.pack("d", value) for value in ODD]
+
+
+def test_every_file_that_a_row_names_comes_back_and_a_journal_as_far_as_it_was_shipped(
+    here: Place, there: Place, file: Path
+) -> None:
+    restore.restore(there.settings, there.url, file, tell=silent)
+    files = [path.relative_to(there.home) for path in there.home.rglob("*") if path.is_file()]
+    kept = [path for path in files if path.parts[0] in ("datasets", "runs")]
+    assert len(kept) == 4
+    for path in kept:
+        length = 8 if path.name == "events.jsonl" else None
+        assert (there.home / path).read_bytes() == (here.home / path).read_bytes()[:length]
+
+
+def test_a_run_that_was_held_is_queued_for_the_workers_of_the_new_place(there: Place, file: Path) -> None:
+    restored = restore.restore(there.settings, there.url, file, tell=silent)
+    assert restored.going_on == ("owls",)
+    place = there.settings.place()
+    assert look(there, "SELECT state, holder, lease_until, place FROM runs") == [("queued", None, None, place)]
+    assert look(there, "SELECT count(*) FROM workers") == [(0,)]
+
+
+def test_sign_ins_end_unless_they_are_kept_and_tokens_go_on(there: Place, file: Path) -> None:
+    restore.restore(there.settings, there.url, file, tell=silent)
+    assert look(there, "SELECT (SELECT count(*) FROM sessions), (SELECT count(*) FROM api_tokens)") == [(0, 1)]
+    restore.restore(there.settings, there.url, file, replace=True, keep_sign_ins=True, tell=silent)
+    assert look(there, "SELECT count(*) FROM sessions") == [(1,)]
+
+
+def test_work_on_an_upload_ends_since_a_path_out_of_an_archive_is_not_followed(there: Place, file: Path) -> None:
+    restore.restore(there.settings, there.url, file, tell=silent)
+    assert look(there, "SELECT state, error ->> 'code' FROM operations") == [("failed", "restored")]
+
+
+def test_numbers_that_postgres_allots_go_on_behind_the_highest(here: Place, there: Place, file: Path) -> None:
+    restore.restore(there.settings, there.url, file, tell=silent)
+    ((highest,),) = look(here, "SELECT max(id) FROM outbox")
+    ((added,),) = look(there, "INSERT INTO outbox (hint, subject) VALUES ('run', 'x') RETURNING id")
+    assert added > highest
+
+
+def test_tables_of_an_older_revision_are_brought_to_todays(
+    there: Place, studio_home: Path, empty_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    db.migrate(empty_url, "0001")
+    with backup.connected(empty_url) as connection:
+        row = "INSERT INTO users (id, name, password_hash, role) VALUES (gen_random_uuid(), 'ada', 'hash', 'admin')"
+        connection.execute(row)
+    with monkeypatch.context() as patch:  # the program of that time
+        patch.setattr(db, "newest_revision", lambda: "0001")
+        patch.setattr(backup, "_remember", lambda *_: None)
+        backup.back_up(Settings(home=studio_home), empty_url, tmp_path / "old.zip", tell=silent)
+    restore.restore(there.settings, there.url, tmp_path / "old.zip", replace=True, tell=silent)
+    assert look(there, "SELECT name FROM users") == [("ada",)]
+    assert look(there, "SELECT version_num FROM alembic_version") == [(db.newest_revision(),)]
+
+
+def test_both_are_in_the_audit(here: Place, there: Place, file: Path) -> None:
+    restore.restore(there.settings, there.url, file, tell=silent)
+    written = "SELECT action, subject FROM audit WHERE action LIKE 'studio.%'"
+    assert look(here, written) == [("studio.backup", "studio.zip")]
+    assert look(there, written) == [("studio.restore", "studio.zip")]
+
+
+def test_base_models_come_along_where_they_are_asked_for(here: Place, there: Place, tmp_path: Path) -> None:
+    write(here.home / "models" / "tiny" / "config.json", b"{}")
+    (here.home / "models" / "tiny" / "passwd").symlink_to("/etc/passwd")
+    backup.back_up(here.settings, here.url, tmp_path / "with.zip", models=True, tell=silent)
+    restore.restore(there.settings, there.url, tmp_path / "with.zip", tell=silent)
+    assert [path.name for path in (there.home / "models" / "tiny").iterdir()] == ["config.json"]
+
+
+# ---- while the studio works -----------------------------------------------------------------------------------------
+
+
+def test_while_a_backup_reads_nobody_deletes_a_published_file(here: Place) -> None:
+    engine = db.engine(here.url)
+    with backup.connected(here.url) as connection, Session(engine) as session:
+        with backup.keeping_files(connection):
+            assert not backup.may_delete(session)
+            with pytest.raises(Conflict, match="backed up"):
+                disk.clean_up(session, here.settings)
+        assert backup.may_delete(session)
+        session.rollback()
+    engine.dispose()
+
+
+def test_a_file_that_is_gone_is_told_and_the_rest_is_kept(here: Place, there: Place, tmp_path: Path) -> None:
+    (gone,) = here.home.glob("runs/*/attempt-1/checkpoints/checkpoint-8")
+    shutil.rmtree(gone)
+    made = backup.back_up(here.settings, here.url, tmp_path / "partly.zip", tell=silent)
+    assert made.contents.missing == (gone.relative_to(here.home).as_posix(),)
+    restore.restore(there.settings, there.url, tmp_path / "partly.zip", tell=silent)
+
+
+# ---- what is refused ------------------------------------------------------------------------------------------------
+
+
+def refused(there: Place, file: Path, error: type[StudioError], words: str, **options: bool) -> None:
+    """And nothing was touched."""
+    before = sorted(path for path in there.home.rglob("*") if path.is_file() and path.name != "place")
+    with pytest.raises(error, match=words):
+        restore.restore(there.settings, there.url, file, tell=silent, **options)
+    assert sorted(path for path in there.home.rglob("*") if path.is_file() and path.name != "place") == before
+    assert look(there, "SELECT to_regclass('users')") == [(None,)]
+
+
+def test_nothing_is_written_over(here: Place, file: Path) -> None:
+    before = file.read_bytes()
+    with pytest.raises(Conflict, match="there already"):
+        backup.back_up(here.settings, here.url, file, tell=silent)
+    assert file.read_bytes() == before
+    assert list(file.parent.glob(".*.part")) == []
+
+
+def test_a_studio_is_not_restored_over_another(here: Place, file: Path) -> None:
+    with pytest.raises(Conflict, match="not empty"):
+        restore.restore(here.settings, here.url, file, tell=silent)
+    shutil.rmtree(here.home / "runs")
+    shutil.rmtree(here.home / "datasets")
+    with pytest.raises(Conflict, match="There is a studio in this database"):
+        restore.restore(here.settings, here.url, file, tell=silent)
+
+
+def test_a_database_that_somebody_uses_is_left_alone(there: Place, file: Path) -> None:
+    with backup.connected(there.url), pytest.raises(Conflict, match="1 other connections use this database"):
+        restore.restore(there.settings, there.url, file, tell=silent)
+
+
+@pytest.mark.parametrize("name", ["home/datasets/ab/abcdef.parquet", "database/users.copy", bundle.LIST])
+def test_a_bit_that_flipped_is_refused_by_the_name_of_its_file(there: Place, file: Path, name: str) -> None:
+    damaged = bytearray(file.read_bytes())
+    with zipfile.ZipFile(file) as archive:
+        entry = archive.getinfo(name)
+    header = entry.header_offset
+    start = header + 30 + sum(struct.unpack_from("<HH", damaged, header + 26))
+    damaged[start + entry.compress_size // 2] ^= 4
+    file.write_bytes(damaged)
+    refused(there, file, bundle.Damaged, re.escape(name))
+    with pytest.raises(bundle.Damaged, match=re.escape(name)):
+        restore.check(file, silent)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.9, 0.999])
+def test_an_archive_that_was_cut_off_is_refused(there: Place, file: Path, share: float) -> None:
+    content = file.read_bytes()
+    file.write_bytes(content[: int(len(content) * share)])
+    refused(there, file, bundle.Damaged, "cannot be read")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "home/../evil",
+        "home/runs/../../evil",
+        "/etc/evil",
+        "home//evil",
+        "home/run/place",
+        "home/runs/a\\b",
+        "home/runs",
+    ],
+)
+def test_a_name_that_leads_elsewhere_is_refused(there: Place, file: Path, name: str) -> None:
+    refused(there, rewritten(file, relisted(name, b"evil")), bundle.Damaged, "outside of a studio")
+
+
+def test_a_link_in_an_archive_is_refused(there: Place, file: Path) -> None:
+    def change(old: zipfile.ZipFile, new: zipfile.ZipFile) -> None:
+        name = "home/datasets/ab/abcdef.parquet"
+        copied(old, new, but=name)
+        link = zipfile.ZipInfo(name)
+        link.external_attr = 0o120777 << 16
+        new.writestr(link, old.read(name))
+
+    refused(there, rewritten(file, change), bundle.Damaged, "no plain file")
+
+
+def test_a_file_that_is_not_listed_is_refused(there: Place, file: Path) -> None:
+    def change(old: zipfile.ZipFile, new: zipfile.ZipFile) -> None:
+        copied(old, new, but="")
+        new.writestr("home/runs/stranger", b"evil")
+
+    refused(there, rewritten(file, change), bundle.Damaged, "not on its list")
+
+
+def test_more_than_the_disk_holds_is_refused_before_it_is_unpacked(there: Place, file: Path) -> None:
+    def change(old: zipfile.ZipFile, new: zipfile.ZipFile) -> None:
+        listed = json.loads(old.read(bundle.LIST))
+        name = next(file["name"] for file in listed["files"] if file["name"].startswith("home/runs"))
+        next(file for file in listed["files"] if file["name"] == name)["bytes"] = 1 << 60
+        copied(old, new, but=bundle.LIST)
+        new.writestr(bundle.LIST, json.dumps(listed))
+        new.getinfo(name).file_size = 1 << 60
+
+    refused(there, rewritten(file, change), DiskFull, "unpacks to 1,152,921,5")
+
+
+def test_a_table_that_no_studio_has_is_refused(there: Place, file: Path) -> None:
+    def change(old: zipfile.ZipFile, new: zipfile.ZipFile) -> None:
+        listed = json.loads(old.read(bundle.LIST))
+        listed["tables"][0]["columns"].append("evil")
+        copied(old, new, but=bundle.LIST)
+        new.writestr(bundle.LIST, json.dumps(listed))
+
+    with pytest.raises(Invalid, match="a table that a studio has not: amendments"):
+        restore.restore(there.settings, there.url, rewritten(file, change), tell=silent)
+
+
+def test_an_archive_of_a_newer_studio_is_refused(there: Place, file: Path) -> None:
+    def change(old: zipfile.ZipFile, new: zipfile.ZipFile) -> None:
+        listed = json.loads(old.read(bundle.LIST)) | {"revision": "9999"}
+        copied(old, new, but=bundle.LIST)
+        new.writestr(bundle.LIST, json.dumps(listed))
+
+    refused(there, rewritten(file, change), Invalid, "newer studio")
+
+
+def test_a_zip_of_something_else_and_no_file_at_all_are_told_apart(there: Place, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "other.zip", "w") as other:
+        other.writestr("a.txt", "a")
+    refused(there, tmp_path / "other.zip", Invalid, "no backup of a studio")
+    refused(there, tmp_path / "none.zip", NotFound, "There is no file")
