@@ -28,6 +28,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
 from backend.core import db, queue, runs
+from backend.core.backup import may_delete
 from backend.core.leases import LeaseWatch
 from backend.core.models import Attempt, CheckpointRow, Device, Run, Worker
 from backend.core.settings import Settings, settings
@@ -192,6 +193,8 @@ class Supervisor:
         """
         of_attempt = (Attempt.run_id == CheckpointRow.run_id) & (Attempt.number == CheckpointRow.attempt)
         with self.host.transaction() as session:
+            if not may_delete(session):
+                return  # somebody backs the studio up: later will do
             replaced = (
                 sql_select(CheckpointRow)
                 .join(Attempt, of_attempt)
