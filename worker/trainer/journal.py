@@ -8,6 +8,7 @@ import math
 import os
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,10 +19,18 @@ from backend.core.assignment import Line, LineKind, Outcome
 from backend.core.errors import StudioError
 
 HEARTBEAT_SECONDS = 10.0
+FLUSH_SECONDS = 0.05
+
+
+Told = tuple[LineKind, int, float, Mapping[str, Any]]
+"""A line before it has a number: its kind, its step, when, in seconds since the epoch, and its data."""
 
 
 class Journal:
     """Appends lines to `events.jsonl`. A line is one `write`, so a killed trainer leaves whole lines, or half of the last.
+
+    Metrics are written by a thread, every `FLUSH_SECONDS`, and before any other line: a step waits for no disk. What a
+    kill can take with it are steps behind the newest checkpoint, and those the next attempt makes again.
 
     While it is open, a thread writes a `progress` line whenever `heartbeat_seconds` pass without one. Such a line carries
     `idle_seconds`, the time since the work itself last wrote: a silent journal means a dead process, a growing
@@ -35,6 +44,8 @@ class Journal:
         if os.fstat(self._descriptor).st_size:
             raise FileExistsError(f"{path} holds another attempt's lines; each attempt has a folder of its own")
         self._n, self._lock = 0, threading.Lock()
+        self._told: deque[Told] = deque()
+        self._is_stuck = False
         self._last_line = self._last_work = time.monotonic()
         self._heartbeat_seconds, self._closing = heartbeat_seconds, threading.Event()
         self._heart = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
@@ -48,6 +59,8 @@ class Journal:
     ) -> None:
         self._closing.set()
         self._heart.join()
+        with self._lock:
+            self._flush()
         os.fsync(self._descriptor)
         os.close(self._descriptor)
 
@@ -68,7 +81,11 @@ class Journal:
         self._write(LineKind.FACTS, facts)
 
     def metrics(self, values: Mapping[str, float], epoch: float) -> None:
-        self._write(LineKind.METRICS, {"values": dict(values), "epoch": epoch})
+        """Tell what a step measured. Raises `OSError` once it cannot be written."""
+        self._told.append((LineKind.METRICS, self.step, time.time(), {"values": dict(values), "epoch": epoch}))
+        if self._is_stuck:
+            with self._lock:
+                self._flush()
 
     def sample(self, **sample: Any) -> None:
         self._write(LineKind.SAMPLE, sample)
@@ -82,6 +99,10 @@ class Journal:
         self._last_work = now = time.monotonic()
         if now - self._last_line >= 1.0 or done >= total:
             self._write(LineKind.PROGRESS, self._progress)
+
+    def moves(self) -> None:
+        """Say that the work goes on where there is nothing to write: within a long step, or a long answer."""
+        self._last_work = time.monotonic()
 
     def log(self, level: str, text: str) -> None:
         self._write(LineKind.LOG, {"level": level, "text": text})
@@ -109,6 +130,7 @@ class Journal:
     def copy_to(self, path: Path) -> None:
         """The journal so far, as a checkpoint carries it."""
         with self._lock:
+            self._flush()
             path.write_bytes(self.path.read_bytes())
 
     @contextmanager
@@ -122,17 +144,28 @@ class Journal:
 
     def _write(self, kind: LineKind, data: Mapping[str, Any], *, step: int | None = None, is_work: bool = True) -> None:
         with self._lock:
-            at = self.step if step is None else step
-            line = Line(n=self._n, t=time.time(), kind=kind, step=at, data=strict(data))
-            text = json.dumps(line.model_dump(mode="json"), ensure_ascii=False, allow_nan=False)
-            self._append(text.encode("utf-8", "replace") + b"\n")
-            self._n += 1
-            self._last_line = time.monotonic()
+            self._flush((kind, self.step if step is None else step, time.time(), data))
             if is_work:
                 self._last_work = self._last_line
 
+    def _flush(self, last: Told | None = None) -> None:
+        """Write the metrics that wait, and then the line that is to follow them. The caller holds the lock."""
+        waiting = [self._told[at] for at in range(len(self._told))]  # meanwhile only more of them may come
+        lines = [*waiting, last] if last else waiting
+        if not lines:
+            return
+        self._is_stuck = True
+        self._append(b"".join(encoded(self._n + at, *line) for at, line in enumerate(lines)))
+        self._is_stuck = False
+        for _ in waiting:
+            self._told.popleft()
+        self._n += len(lines)
+        self._last_line = time.monotonic()
+        if waiting:
+            self._last_work = self._last_line
+
     def _append(self, line: bytes) -> None:
-        """The whole line or nothing of it: half of one, as a full disk leaves it, would spoil the next one too."""
+        """Whole lines or nothing of them: half of one, as a full disk leaves it, would spoil the next one too."""
         before, written = os.fstat(self._descriptor).st_size, 0
         try:
             while written < len(line):
@@ -142,12 +175,22 @@ class Journal:
             raise
 
     def _beat(self) -> None:
-        while not self._closing.wait(min(1.0, self._heartbeat_seconds / 4)):
-            now = time.monotonic()
-            if now - self._last_line >= self._heartbeat_seconds * 0.9:
-                idle = round(now - self._last_work, 1)
-                with contextlib.suppress(OSError):  # a full disk may have room again at the next beat
+        while not self._closing.wait(FLUSH_SECONDS):
+            with contextlib.suppress(OSError):  # a full disk may have room again at the next beat
+                if self._told:
+                    with self._lock:
+                        self._flush()
+                now = time.monotonic()
+                if now - self._last_line >= self._heartbeat_seconds * 0.9:
+                    idle = round(now - self._last_work, 1)
                     self._write(LineKind.PROGRESS, self._progress | {"idle_seconds": idle}, is_work=False)
+
+
+def encoded(n: int, kind: LineKind, step: int, t: float, data: Mapping[str, Any]) -> bytes:
+    """A line of the journal."""
+    line = Line(n=n, t=t, kind=kind, step=step, data=strict(data))
+    text = json.dumps(line.model_dump(mode="json"), ensure_ascii=False, allow_nan=False)
+    return text.encode("utf-8", "replace") + b"\n"
 
 
 def strict(value: Any) -> Any:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import resource
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ import pytest
 
 from backend.core.assignment import Change, Line, LineKind, Order, Outcome, Word
 from backend.core.errors import Invalid
+from tests.support.processes import wait_until
 from worker.trainer.control import Channel
 from worker.trainer.journal import Journal
 
@@ -84,3 +87,49 @@ def test_keep_is_not_taken_back_by_a_pause(tmp_path: Path) -> None:
     path = tmp_path / "control.jsonl"
     path.write_text("".join(Order(word=word).model_dump_json() + "\n" for word in (Word.KEEP, Word.PAUSE)))
     assert Channel(path).word is Word.KEEP
+
+
+def test_metrics_are_written_soon_by_themselves_and_always_before_what_is_told_later(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    with Journal(path) as journal:
+        for journal.step in range(1, 50):
+            journal.metrics({"loss": 1 / journal.step}, epoch=0.0)
+        journal.log("info", "after step 49")
+        assert [line["step"] for line in lines(path)] == [*range(1, 50), 49]
+        journal.step = 50
+        journal.metrics({"loss": 0.02}, epoch=0.0)
+        wait_until(lambda: len(lines(path)) == 51, seconds=20, what="the last step's line")
+        journal.step = 51
+        journal.metrics({"loss": 0.01}, epoch=0.0)
+        journal.copy_to(tmp_path / "copy.jsonl")
+    assert lines(tmp_path / "copy.jsonl") == lines(path)
+    assert [line["n"] for line in lines(path)] == list(range(52))
+
+
+def test_metrics_that_cannot_be_written_are_an_error_and_are_kept_for_when_there_is_room(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    theirs = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        with Journal(path) as journal:
+            journal.phase("training")
+            resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 40, before[1]))
+            journal.metrics({"loss": 1.0}, epoch=0.0)
+            with pytest.raises(OSError, match="File too large"):
+                tell_until_refused(journal)
+            told = lines(path)
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+            journal.end(Outcome.FAILED)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, theirs)
+    assert [line["kind"] for line in told] == [LineKind.PHASE], "no half line"
+    kinds = [line["kind"] for line in lines(path)]
+    assert kinds == [LineKind.PHASE, *[LineKind.METRICS] * (len(kinds) - 2), LineKind.END]
+
+
+def tell_until_refused(journal: Journal) -> None:
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        journal.metrics({"loss": 1.0}, epoch=0.0)
+        time.sleep(0.02)
