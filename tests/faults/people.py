@@ -1,0 +1,164 @@
+"""Those outside a studio while it is struck: people who launch runs and change their minds, and clients who follow each run."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from random import Random
+from typing import Any
+
+import httpx
+
+from backend.commands.client import Client, Refused, Unreachable
+from backend.core.errors import StudioError
+from backend.web.shapes.runs import RunDetailOut, RunOut
+from tests.faults.history import Seen
+from tests.support.hosts import RECIPE
+
+PATIENCE_SECONDS = 600.0
+PAUSE_SECONDS = 0.3
+GOING = ("queued", "preparing", "training", "finishing")
+DONE = ("succeeded", "stopped")
+RESUMES = 20
+"""How often one run is resumed while the studio comes to rest: more is a run that never gets on."""
+EXPECTED = {409, 429, 502, 503, 504}
+"""Refusals that a studio under fault may give: not now, or not in this state."""
+
+
+def recipe(name: str, steps: int) -> dict[str, Any]:
+    """A run of some seconds, with checkpoints, measurements and samples on the way."""
+    return RECIPE | {
+        "name": name,
+        "data": RECIPE["data"] | {"truncation": "drop"},
+        "training": RECIPE["training"] | {"max_steps": steps, "gradient_accumulation_steps": 2},
+        "saving": {"save_steps": 8},
+    }
+
+
+class Follower(threading.Thread):
+    """Reads one run's events from the first to the last, through every break of the connection."""
+
+    def __init__(self, client: Client, run: str, name: str) -> None:
+        super().__init__(name=f"follower of {name}", daemon=True)
+        self.client, self.run_id, self.run_name = client, run, name
+        self.seen: list[Seen] = []
+        self.is_closed = False
+
+    @property
+    def last(self) -> int:
+        return self.seen[-1].seq if self.seen else 0
+
+    def run(self) -> None:
+        """The stream of an ended run ends, and begins again where somebody resumed it."""
+        while not self.is_closed:
+            with suppress(Unreachable, Refused, httpx.HTTPError, RuntimeError):
+                for event in self.client.events(self.run_name, after=self.last):
+                    self.seen.append(
+                        Seen(time.time(), self.name, self.run_id, event.seq, event.kind, event.step, event.data)
+                    )
+            time.sleep(1.0)
+
+
+class People(threading.Thread):
+    """Keeps a few runs going and says words about them, until told to bring all of them to their end."""
+
+    def __init__(self, client: Callable[[float], Client], dice: Random, *, steps: int, alive: int) -> None:
+        super().__init__(name="people", daemon=True)
+        self.dice, self.steps, self.alive = dice, steps, alive
+        self.client, self._stream = client(5.0), client(PATIENCE_SECONDS)
+        self.followers: dict[str, Follower] = {}
+        self.wrong: list[str] = []
+        self.changed: set[str] = set()
+        """Runs whose recipe was amended: their losses are their own."""
+        self._count, self._resumes = 0, dict[str, int]()
+        self._is_resting, self._is_closed = False, False
+        self._launching: dict[str, Any] | None = None
+
+    # ---- from outside --------------------------------------------------------------------------------------------
+
+    @property
+    def accepted(self) -> list[str]:
+        return list(self.followers)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no launch waits for its answer."""
+        return self._launching is None
+
+    def rest(self) -> None:
+        """Launch nothing more, change no mind, and resume what waits for a person."""
+        self._is_resting = True
+
+    def close(self) -> None:
+        self._is_closed = True
+        for follower in self.followers.values():
+            follower.is_closed = True
+        self._stream.http.close()
+
+    def seen(self) -> list[Seen]:
+        return [each for follower in self.followers.values() for each in follower.seen]
+
+    # ---- in the thread -------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        while not self._is_closed:
+            with self._expecting_refusals():
+                self._turn(self.client.runs(limit=200))
+            time.sleep(PAUSE_SECONDS)
+
+    @contextmanager
+    def _expecting_refusals(self) -> Iterator[None]:
+        try:
+            yield
+        except Refused as refused:
+            if refused.status not in EXPECTED:
+                self.wrong.append(f"status {refused.status}: {refused.message}")
+        except (StudioError, httpx.HTTPError):
+            pass  # nobody answers just now
+
+    def _turn(self, runs: list[RunOut]) -> None:
+        if self._launching is not None or (not self._is_resting and self._wants_more(runs)):
+            self._launch()
+        for run in runs:
+            with self._expecting_refusals():
+                self._speak(run)
+
+    def _wants_more(self, runs: list[RunOut]) -> bool:
+        return sum(run.state in GOING for run in runs) < self.alive
+
+    def _launch(self) -> None:
+        """Under a key of its own, and under the same key again until there is an answer."""
+        if self._launching is None:
+            self._count += 1
+            self._launching = recipe(f"run-{self._count}", self.steps)
+        headers = {"Idempotency-Key": self._launching["name"]}
+        made = self.client.ask(RunDetailOut, "POST", "/runs", json=self._launching, headers=headers)
+        self._launching = None
+        self.followers[str(made.id)] = follower = Follower(self._stream, str(made.id), made.name)
+        follower.start()
+
+    def _speak(self, run: RunOut) -> None:
+        if run.state in ("paused", "failed"):
+            if self._is_resting or self.dice.random() < 0.3:
+                self._resume(run)
+        elif run.state in GOING and not self._is_resting and self.dice.random() < 0.02:
+            self._change_mind(run)
+
+    def _resume(self, run: RunOut) -> None:
+        count = self._resumes[run.name] = self._resumes.get(run.name, 0) + 1
+        if count <= RESUMES:
+            self.client.tell(run.name, "resume")
+
+    def _change_mind(self, run: RunOut) -> None:
+        word = self.dice.choices(("pause", "amend", "keep", "discard"), (6, 6, 2, 1))[0]
+        match word:
+            case "pause":
+                self.client.tell(run.name, "pause")
+            case "amend":
+                self.changed.add(str(run.id))
+                body = {"field": "training.learning_rate", "value": self.dice.uniform(1e-3, 1e-2)}
+                self.client.ask(dict, "POST", f"/runs/{run.name}/amendments", json=body)
+            case _:
+                self.client.tell(run.name, "stop", keep=word == "keep")

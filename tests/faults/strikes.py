@@ -1,0 +1,363 @@
+"""What can befall a studio: one entry of `CATALOGUE` for each kind of fault.
+
+A strike hits one part at one moment and leaves a wound, which heals after a while that the strike chooses. Whatever it
+draws, it draws from the dice that it is given, so that a number and a seed repeat it.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+
+import psutil
+import redis
+
+from backend.core.queue import POKE, celery_app
+from tests.faults.parts import SETTINGS, Studio
+from tests.faults.phases import AIMS, HELD, SPAWNED, Phase, Stand
+from tests.support.links import Link
+
+LEASE_SECONDS = float(SETTINGS["STUDIO_LEASE_SECONDS"])
+FOREVER = float("inf")
+DUPLICATES = 50
+
+
+def nothing() -> None:
+    """What heals by itself."""
+
+
+def no() -> bool:
+    return False
+
+
+@dataclass(frozen=True)
+class Wound:
+    """What a strike left behind. No other strike hits `parts` until `heal` was called, `seconds` later or once `is_over`."""
+
+    target: str
+    seconds: float = 0.0
+    heal: Callable[[], None] = nothing
+    parts: frozenset[str] = frozenset()
+    is_over: Callable[[], bool] = no
+    tick: Callable[[], None] = nothing
+    """Called again and again until it is healed."""
+
+
+@dataclass(frozen=True)
+class Strike(ABC):
+    """`phases` are the moments that it is aimed at; the run in that phase tells which host, or which trainer, is hit."""
+
+    kind: str
+    phases: tuple[Phase, ...] = AIMS
+    weight: int = 1
+
+    def parts(self, stand: Stand) -> frozenset[str]:  # noqa: ARG002 -- most hit the same part always
+        """The parts that it would hit; one at a time hits a part."""
+        return frozenset()
+
+    @abstractmethod
+    def hit(self, studio: Studio, stand: Stand, dice: Random) -> Wound | None:
+        """Strike. None where there was nothing to hit any more."""
+
+
+def trainer_of(studio: Studio, stand: Stand) -> psutil.Process | None:
+    """The attempt's trainer, if it lives."""
+    with suppress(OSError, ValueError, psutil.NoSuchProcess):
+        process = psutil.Process(json.loads((stand.folder(studio.home) / "trainer.json").read_text())["pid"])
+        if "worker.trainer" in process.cmdline() and process.status() != psutil.STATUS_ZOMBIE:
+            return process
+    return None
+
+
+def trainers_of(studio: Studio, host: str) -> list[psutil.Process]:
+    """Trainers at work and spares: all children of a host's supervisor."""
+    supervisor = studio.parts[f"supervisor-{host}"].process
+    with suppress(psutil.NoSuchProcess):
+        return psutil.Process(supervisor.pid).children() if supervisor else []
+    return []
+
+
+def send(process: psutil.Process, number: signal.Signals) -> None:
+    with suppress(psutil.NoSuchProcess):
+        process.send_signal(number)
+
+
+# ---- the trainer -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class KillTrainer(Strike):
+    phases: tuple[Phase, ...] = SPAWNED
+
+    def hit(self, studio: Studio, stand: Stand, dice: Random) -> Wound | None:  # noqa: ARG002
+        trainer = trainer_of(studio, stand)
+        if trainer is None:
+            return None
+        send(trainer, signal.SIGKILL)
+        return Wound(f"trainer {trainer.pid} of {stand.run}/{stand.attempt}")
+
+
+@dataclass(frozen=True)
+class FreezeTrainer(Strike):
+    """It stands still, its supervisor renews: nothing is to happen but a pause."""
+
+    phases: tuple[Phase, ...] = SPAWNED
+
+    def hit(self, studio: Studio, stand: Stand, dice: Random) -> Wound | None:
+        trainer = trainer_of(studio, stand)
+        if trainer is None:
+            return None
+        send(trainer, signal.SIGSTOP)
+        return Wound(
+            f"trainer {trainer.pid} of {stand.run}/{stand.attempt}",
+            dice.uniform(0.5, 1.5 * LEASE_SECONDS),
+            lambda: send(trainer, signal.SIGCONT),
+        )
+
+
+@dataclass(frozen=True)
+class StarveTrainer(Strike):
+    """It gets a tenth of its time."""
+
+    phases: tuple[Phase, ...] = SPAWNED
+
+    def hit(self, studio: Studio, stand: Stand, dice: Random) -> Wound | None:
+        trainer = trainer_of(studio, stand)
+        if trainer is None:
+            return None
+
+        def tick() -> None:
+            send(trainer, signal.SIGCONT if int(time.monotonic() * 20) % 10 == 0 else signal.SIGSTOP)
+
+        return Wound(
+            f"trainer {trainer.pid} of {stand.run}/{stand.attempt}",
+            dice.uniform(1.0, 3.0),
+            lambda: send(trainer, signal.SIGCONT),
+            tick=tick,
+        )
+
+
+@dataclass(frozen=True)
+class KillAllTrainers(Strike):
+    """Every trainer of a host at once, the spare too, as the kernel does when memory runs out."""
+
+    phases: tuple[Phase, ...] = SPAWNED
+
+    def hit(self, studio: Studio, stand: Stand, dice: Random) -> Wound | None:  # noqa: ARG002
+        found = trainers_of(studio, stand.host)
+        for process in found:
+            send(process, signal.SIGKILL)
+        return Wound(f"trainers of {stand.host}") if found else None
+
+
+@dataclass(frozen=True)
+class TearCheckpoint(Strike):
+    """A file of the newest checkpoint is cut, as a disk does that lies about a sync; then the trainer dies."""
+
+    phases: tuple[Phase, ...] = (Phase.TRAINING, Phase.EXPORTING)
+
+    def hit(self, studio: Studio, stand: Stand, dice: Random) -> Wound | None:
+        trainer = trainer_of(studio, stand)
+        if trainer is None:
+            return None
+        send(trainer, signal.SIGSTOP)  # it is to die before it can use or replace what is torn
+        torn = self._tear(studio.home / "runs" / stand.run, dice)
+        send(trainer, signal.SIGKILL)
+        return Wound(torn.relative_to(studio.home).as_posix()) if torn else None
+
+    @staticmethod
+    def _tear(run: Path, dice: Random) -> Path | None:
+        found = sorted(run.glob("attempt-*/checkpoints/checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
+        if not found:
+            return None
+        files = sorted(path for path in found[-1].iterdir() if path.is_file() and path.stat().st_size > 1)
+        if not files:
+            return None
+        victim = dice.choice(files)
+        with suppress(OSError), open(victim, "r+b") as file:
+            file.truncate(dice.randrange(victim.stat().st_size))
+        return found[-1]
+
+
+# ---- processes of the studio -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class OnPart(Strike):
+    """Hits one process. `{host}` in its name is the host that holds the run."""
+
+    part: str = ""
+
+    def parts(self, stand: Stand) -> frozenset[str]:
+        return frozenset({self.part.format(host=stand.host)})
+
+
+@dataclass(frozen=True)
+class Kill(OnPart):
+    """SIGKILL; it is started again a moment later."""
+
+    def hit(self, studio: Studio, stand: Stand, dice: Random) -> Wound | None:
+        (name,) = self.parts(stand)
+        studio.parts[name].kill()
+        return Wound(name, dice.choice((0.0, dice.uniform(0.1, 2.0))), studio.parts[name].start, frozenset({name}))
+
+
+@dataclass(frozen=True)
+class Freeze(OnPart):
+    """SIGSTOP, past the lease, and SIGCONT. `with_trainers`: the whole host stands still."""
+
+    with_trainers: bool = False
+
+    def hit(self, studio: Studio, stand: Stand, dice: Random) -> Wound | None:
+        (name,) = self.parts(stand)
+        part = studio.parts[name]
+        part.send(signal.SIGSTOP)
+        others = trainers_of(studio, name[-1]) if self.with_trainers else []
+        for each in others:
+            send(each, signal.SIGSTOP)
+
+        def wake() -> None:
+            for each in dice.sample(others, len(others)):  # whoever wakes first
+                send(each, signal.SIGCONT)
+            part.send(signal.SIGCONT)
+
+        return Wound(name, dice.uniform(1.3, 2.2) * LEASE_SECONDS, wake, frozenset({name}))
+
+
+@dataclass(frozen=True)
+class Preempt(OnPart):
+    """SIGTERM, as a machine that is taken away gets it: trainers save, the run is given back, another start follows."""
+
+    def hit(self, studio: Studio, stand: Stand, dice: Random) -> Wound | None:  # noqa: ARG002
+        (name,) = self.parts(stand)
+        part = studio.parts[name]
+        part.is_wanted = False
+        part.send(signal.SIGTERM)
+
+        def start() -> None:
+            part.stop()
+            part.start()
+
+        return Wound(name, FOREVER, start, frozenset({name}), is_over=lambda: not part.is_alive)
+
+
+@dataclass(frozen=True)
+class KillBackend(Strike):
+    """One process of Postgres that serves a connection: all of Postgres recovers as after a crash."""
+
+    def parts(self, stand: Stand) -> frozenset[str]:  # noqa: ARG002
+        return frozenset({"postgres"})
+
+    def hit(self, studio: Studio, stand: Stand, dice: Random) -> Wound | None:  # noqa: ARG002
+        postgres = studio.parts["postgres"].process
+        assert postgres is not None
+        with suppress(psutil.NoSuchProcess):
+            serving = [each for each in psutil.Process(postgres.pid).children() if "idle" in " ".join(each.cmdline())]
+            if serving:
+                victim = dice.choice(serving)
+                send(victim, signal.SIGKILL)
+                return Wound(f"backend {victim.pid}", 1.0, parts=frozenset({"postgres"}))
+        return None
+
+
+# ---- hints -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Flush(Strike):
+    """Valkey forgets everything: hints that were sent are gone."""
+
+    def parts(self, stand: Stand) -> frozenset[str]:  # noqa: ARG002
+        return frozenset({"valkey"})
+
+    def hit(self, studio: Studio, stand: Stand, dice: Random) -> Wound | None:  # noqa: ARG002
+        with suppress(redis.RedisError), redis.Redis.from_url(studio.valkey.url, socket_timeout=2) as client:
+            client.flushall()
+            return Wound("valkey")
+        return None
+
+
+@dataclass(frozen=True)
+class RepeatHint(Strike):
+    """The hint of one run, fifty times at once."""
+
+    phases: tuple[Phase, ...] = (Phase.QUEUED, *HELD)
+
+    def parts(self, stand: Stand) -> frozenset[str]:  # noqa: ARG002
+        return frozenset({"valkey"})
+
+    def hit(self, studio: Studio, stand: Stand, dice: Random) -> Wound | None:  # noqa: ARG002
+        from kombu.exceptions import OperationalError
+
+        app = celery_app(studio.valkey.url)
+        with suppress(OperationalError), ThreadPoolExecutor(10) as pool:
+            list(pool.map(lambda _: app.send_task(POKE, args=[stand.run], retry=False), range(DUPLICATES)))
+            return Wound(f"hint of {stand.run}")
+        return None
+
+
+# ---- the network -----------------------------------------------------------------------------------------------------
+
+TROUBLES: dict[str, Callable[[Link], None]] = {
+    "cut": Link.cut,
+    "reset": Link.reset,
+    "silent": Link.fall_silent,
+    "slow": lambda link: link.slow_down(0.2),
+    "half_open": Link.half_open,
+}
+NETWORKS = ("{host}-postgres", "web-postgres", "{host}-valkey", "web-valkey", "client-web")
+"""Both processes of a host, the supervisor and Celery's, reach Valkey over the same link."""
+
+
+@dataclass(frozen=True)
+class Network(Strike):
+    """One link in one kind of trouble, for less than a lease or for more."""
+
+    link: str = ""
+    trouble: str = ""
+
+    def parts(self, stand: Stand) -> frozenset[str]:
+        return frozenset({self.link.format(host=stand.host)})
+
+    def hit(self, studio: Studio, stand: Stand, dice: Random) -> Wound | None:
+        (name,) = self.parts(stand)
+        link = studio.links[name]
+        TROUBLES[self.trouble](link)
+        return Wound(name, dice.uniform(0.2, 1.8) * LEASE_SECONDS, link.restore, frozenset({name}))
+
+
+CATALOGUE: tuple[Strike, ...] = (
+    KillTrainer("trainer.kill", weight=3),
+    FreezeTrainer("trainer.freeze", weight=2),
+    StarveTrainer("trainer.starve"),
+    KillAllTrainers("trainers.kill"),
+    TearCheckpoint("checkpoint.tear", weight=2),
+    Kill("supervisor.kill", part="supervisor-{host}", weight=2),
+    Kill("supervisor.kill_before_spawn", (Phase.CLAIMED,), part="supervisor-{host}"),
+    Freeze("supervisor.freeze", HELD, part="supervisor-{host}"),
+    Freeze("host.freeze", HELD, part="supervisor-{host}", with_trainers=True, weight=2),
+    Preempt("supervisor.preempt", HELD, part="supervisor-{host}"),
+    Kill("celery.kill", part="celery-{host}"),
+    Freeze("celery.freeze", part="celery-{host}"),
+    Kill("web.kill", part="web", weight=2),
+    Freeze("web.freeze", part="web"),
+    Kill("postgres.kill", part="postgres", weight=2),
+    KillBackend("postgres.kill_backend"),
+    Kill("valkey.kill", part="valkey", weight=2),
+    Freeze("valkey.freeze", part="valkey"),
+    Flush("valkey.flush", weight=2),
+    RepeatHint("hint.repeat", weight=3),
+    *(
+        Network(f"network.{link.format(host='host')}.{trouble}", link=link, trouble=trouble)
+        for link in NETWORKS
+        for trouble in TROUBLES
+    ),
+)
