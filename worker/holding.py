@@ -13,6 +13,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from enum import Enum, auto
+from functools import partial
 from typing import Any
 
 from sqlalchemy.orm import Session
@@ -34,10 +35,10 @@ from backend.core.assignment import (
 )
 from backend.core.errors import Fenced, Problem, StudioError
 from backend.core.events import EventKind, emit
-from backend.core.models import Attempt, CheckpointRow, Intent, Run
+from backend.core.models import Attempt, Intent, Run
 from backend.core.recipe import Recipe
 from worker import tail
-from worker.host import Host, is_outage
+from worker.host import Host, beside, is_outage
 from worker.inputs import Inputs, fetch_inputs
 from worker.picking import Pick, pick
 from worker.spares import Trainer
@@ -51,7 +52,7 @@ BACKLOG_SECONDS = 1.0
 
 
 class Doing(Enum):
-    CLAIMED = auto()  # picking a checkpoint and fetching the inputs, off the main thread
+    CLAIMED = auto()  # picking a checkpoint and fetching the inputs, beside the main thread
     PICKED = auto()  # shipping the journal of the attempt that owned the history
     BEGUN = auto()  # the history is ours: a trainer may start
     WATCHING = auto()
@@ -61,10 +62,20 @@ class Doing(Enum):
 
 @dataclass
 class Work:
-    """What the thread brings: where to go on from, and what to train on."""
+    """What is found out beside the main thread: where to go on from, and what to train on."""
 
-    pick: Pick
-    inputs: Inputs
+    pick: Future[Pick]
+    inputs: Future[Inputs]
+
+    @property
+    def is_done(self) -> bool:
+        return self.pick.done() and self.inputs.done()
+
+    @property
+    def has_checkpoint(self) -> bool | None:
+        """None as long as it is not known."""
+        is_known = self.pick.done() and self.pick.exception() is None
+        return self.pick.result().checkpoint is not None if is_known else None
 
 
 @dataclass
@@ -84,11 +95,11 @@ class Holding:
         self.folder = host.settings.run_folder(token.run_id, token.attempt)
         self.doing = Doing.CLAIMED
         self.trainer: Trainer | None = None
-        self._work: Future[Work] | None = None
-        self._ready: Work | None = None
+        self._work: Work | None = None
         self._amendments: list[Amendment] = []
         self._offset, self._renewed, self._last_line = 0, time.monotonic(), time.monotonic()
         self._idle_seconds, self._phase, self._what = 0.0, "", ""
+        self._has_trained = False
         self._end: dict[str, Any] | None = None
         self._ended_at = 0.0
         self._told = Told()
@@ -143,6 +154,14 @@ class Holding:
             runs.give_up(session, self.token, self.host.limits)
         self.doing = Doing.OVER
 
+    def _end_empty(self) -> None:
+        """Stop a run that was told to keep what it does not have."""
+        if self.trainer is not None:
+            self.trainer.kill()
+        with self.host.transaction() as session:
+            runs.reap(session, self.token, runs.Ending(Outcome.EMPTY), self.host.limits)
+        self.doing = Doing.OVER
+
     def _renew(self, session: Session) -> journal.Heard:
         self._renewed = time.monotonic()
         return journal.hear(session, runs.renew(session, self.token, self.host.settings.lease_seconds))
@@ -161,7 +180,14 @@ class Holding:
             heard = self._renew(session)
         if heard.intent in (Intent.PAUSE, Intent.STOP):
             self._give_up()
+        elif heard.intent == Intent.KEEP and self._has_nothing:
+            self._end_empty()
         return self.doing is not Doing.OVER
+
+    @property
+    def _has_nothing(self) -> bool:
+        """Whether the run surely has no checkpoint to go on from or to export, nor a step to make one of."""
+        return self._work is not None and self._work.has_checkpoint is False and not self._has_trained
 
     # ---- taking over ---------------------------------------------------------------------------------------------
 
@@ -172,31 +198,29 @@ class Holding:
                 published = runs.published(session, run.id)
                 recorded = runs.recorded_steps(session, run.id, run.begun)
                 session.expunge_all()
-            self._work = self.host.threads.submit(self._find, run, published, recorded)
-        if not self._still_wanted(urgent) or not self._work.done():
+            find = partial(pick, self.host.settings.root, run, published, recorded)
+            self._work = Work(beside(find), beside(partial(fetch_inputs, self.host.settings, run)))
+        if not self._still_wanted(urgent) or not self._work.is_done:
             return
-        self._ready = self._work.result()
+        self._work.inputs.result()  # what went wrong with it is told before the history changes hands
         self.doing = Doing.PICKED
         self._ship_owner(urgent)
-
-    def _find(self, run: Run, published: list[CheckpointRow], recorded: frozenset[int]) -> Work:
-        root = self.host.settings.root
-        return Work(pick(root, run, published, recorded), fetch_inputs(self.host.settings, run))
 
     def _ship_owner(self, urgent: bool) -> None:
         """Ship what the owner's journal still holds: from its host's file, else from the checkpoint's own copy."""
         if not self._still_wanted(urgent):
             return
-        assert self._ready is not None
+        assert self._work is not None
+        chosen = self._work.pick.result()
         until = time.monotonic() + BACKLOG_SECONDS
         while self.doing is Doing.PICKED:
             if time.monotonic() > until:
                 return
             with self.host.transaction() as session:
                 run = runs.hold(session, self.token)
-                batch = self._owner_batch(session, run, self._ready.pick.checkpoint)
+                batch = self._owner_batch(session, run, chosen.checkpoint)
                 if batch is None:
-                    self._begin(session, run, self._ready.pick)
+                    self._begin(session, run, chosen)
                 else:
                     journal.ship(session, self.token, batch, self._origin(run.begun), self.host.settings.lease_seconds)
             if batch is None:
@@ -226,10 +250,10 @@ class Holding:
         """Start the trainer. Before that, its assignment is on disk."""
         if not self._still_wanted(urgent):
             return
-        assert self._ready is not None
+        assert self._work is not None
         with self.host.transaction() as session:
             run = runs.renew(session, self.token, self.host.settings.lease_seconds)
-            assignment = self._assignment(run, self._ready)
+            assignment = self._assignment(run, self._work.pick.result(), self._work.inputs.result())
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / ASSIGNMENT
         path.write_text(assignment.model_dump_json(indent=1))
@@ -240,15 +264,15 @@ class Holding:
         self.trainer.assign(path)
         self.doing = Doing.WATCHING
 
-    def _assignment(self, run: Run, work: Work) -> Assignment:
+    def _assignment(self, run: Run, chosen: Pick, inputs: Inputs) -> Assignment:
         return Assignment(
             run=str(run.id),
             attempt=self.token.attempt,
             folder=self.folder,
             recipe=Recipe.model_validate(run.recipe),
-            model_folder=work.inputs.model_folder,
-            data=tuple(DataFile.model_validate(each) for each in work.inputs.data),
-            resume=work.pick.checkpoint,
+            model_folder=inputs.model_folder,
+            data=tuple(DataFile.model_validate(each) for each in inputs.data),
+            resume=chosen.checkpoint,
             word=Word.KEEP if run.intent == Intent.KEEP else None,
             amendments=tuple(self._amendments),
             device=self.device,
@@ -298,15 +322,19 @@ class Holding:
             is_progress = line.kind == LineKind.PROGRESS
             self._idle_seconds = float(line.data.get("idle_seconds", 0)) if is_progress else 0.0
             self._what = line.data["what"] if is_progress else ""
+            self._has_trained |= line.kind == LineKind.METRICS
             if line.kind == LineKind.PHASE:
                 self._phase = line.data["phase"]
             if line.kind == LineKind.END:
                 self._end, self._ended_at = line.data, time.monotonic()
 
     def _tell(self, heard: journal.Heard) -> None:
-        """Pass on what is wanted. Discarding needs no trainer's consent."""
-        if heard.intent == Intent.STOP:
+        """Pass on what is wanted. Where nothing would be lost, the trainer is not asked: loading may take minutes."""
+        if heard.intent == Intent.STOP or (heard.intent == Intent.PAUSE and self._can_be_cut_off):
             self._give_up()
+            return
+        if heard.intent == Intent.KEEP and self._has_nothing:
+            self._end_empty()
             return
         word = {Intent.PAUSE: Word.PAUSE, Intent.KEEP: Word.KEEP}.get(Intent(heard.intent))
         if word is not None and word is not self._told.word:
@@ -317,6 +345,11 @@ class Holding:
                 self._control(Change(amendment=amendment))
                 self._told.changes.add(amendment.sequence)
 
+    @property
+    def _can_be_cut_off(self) -> bool:
+        """Before its first step a trainer has nothing to save, and an export begins anew from the last checkpoint."""
+        return self._end is None and (not self._has_trained or self._phase == "exporting")
+
     def _control(self, message: Order | Change) -> None:
         with (self.folder / CONTROL).open("a") as file:
             file.write(message.model_dump_json() + "\n")
@@ -325,13 +358,14 @@ class Holding:
         """Kill a trainer that is silent, stuck, or does not obey in time. That counts as a death."""
         assert self.trainer is not None
         now, limits = time.monotonic(), self.host.settings
-        silent = now - self._last_line > limits.silence_seconds or self._idle_seconds > limits.silence_seconds
+        deadline = limits.silence_seconds("saving" if self._what == "saving" else self._phase)
+        silent = max(now - self._last_line, self._idle_seconds) > deadline
         obeys = not self._shut_down and ("saving" in (self._phase, self._what) or self._phase == "exporting")
         late = self._told.word is not None and now - self._told.since > limits.stop_seconds
         lingering = self._end is not None and now - self._ended_at > END_SECONDS
         if silent or (late and not obeys) or lingering:
             slow = f"It was told to end, had not done so {limits.stop_seconds:g} seconds later, and was killed."
-            idle = f"It was killed, since nothing had moved in it for {limits.silence_seconds:g} seconds."
+            idle = f"It was killed, since nothing had moved in it for {deadline:g} seconds."
             self._killed_why = idle if silent else slow
             log.warning("run %s: %s", self.token.run_id, self._killed_why)
             self.trainer.kill()

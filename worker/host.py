@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from threading import Thread
+from typing import TypeVar
 from uuid import UUID
 
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
@@ -20,6 +21,25 @@ from backend.core.settings import Settings
 from worker.spares import Spares
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+
+def beside(work: Callable[[], T]) -> Future[T]:
+    """Do work beside the main thread, in a thread of its own.
+
+    A download or a disk that hangs holds up neither the work of others, as in a pool of few, nor the end of this
+    process, which waits for a pool's threads.
+    """
+    future: Future[T] = Future()
+
+    def do() -> None:
+        try:
+            future.set_result(work())
+        except BaseException as error:
+            future.set_exception(error)
+
+    Thread(target=do, name="beside", daemon=True).start()
+    return future
 
 
 class Chores:
@@ -53,7 +73,6 @@ class Host:
     name: str
     place: str
     spares: Spares
-    threads: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(4, thread_name_prefix="host"))
     chores: Chores = field(default_factory=Chores)
     _news: set[UUID] = field(default_factory=set)
 

@@ -17,6 +17,7 @@ import socket
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
@@ -34,7 +35,7 @@ from backend.core.models import Attempt, CheckpointRow, Device, Run, Worker
 from backend.core.settings import Settings, settings
 from worker import devices
 from worker.holding import Doing, Holding
-from worker.host import Host
+from worker.host import Host, beside
 from worker.spares import Spares, make_sure_it_is_dead
 
 log = logging.getLogger(__name__)
@@ -132,7 +133,7 @@ class Supervisor:
     def _forget_ended(self) -> None:
         ended = [device for device, holding in self.holdings.items() if holding.doing is Doing.OVER]
         for device in ended:
-            self.host.threads.submit(tidy, self.holdings.pop(device).folder)
+            beside(partial(tidy, self.holdings.pop(device).folder))
             self._looked = -self.settings.renew_seconds  # a device is free: look at once
 
     def _tell_shutdown(self) -> None:
@@ -253,8 +254,8 @@ def remove(folder: Path) -> None:
 
 def tidy(attempt: Path) -> None:
     """Delete what a trainer that was killed left half written: nothing that was published has such a name."""
-    for beside in attempt.glob("*/.tmp-*"):
-        remove(beside)
+    for draft in attempt.glob("*/.tmp-*"):
+        remove(draft)
 
 
 def reason(error: DBAPIError) -> str:

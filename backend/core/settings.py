@@ -57,7 +57,17 @@ class Settings(BaseSettings):
     stop_seconds: float = Field(
         120.0, gt=0, description="How long a trainer may take to save when told to stop or pause."
     )
-    silence_seconds: float = Field(600.0, gt=0, description="A trainer silent for this long is killed.")
+    loading_silence_seconds: float = Field(
+        1800.0, gt=0, description="A trainer in which nothing moves for this long while it loads its model is killed."
+    )
+    preparing_silence_seconds: float = Field(600.0, gt=0, description="The same while it encodes the rows.")
+    training_silence_seconds: float = Field(
+        600.0, gt=0, description="The same between two batches of training or evaluation, or two tokens of a sample."
+    )
+    saving_silence_seconds: float = Field(1800.0, gt=0, description="The same while it writes a checkpoint.")
+    exporting_silence_seconds: float = Field(
+        1800.0, gt=0, description="The same while it merges and proves the result."
+    )
     crash_limit: int = Field(
         3, ge=1, description="Trainer deaths in a row without a newer checkpoint that end in `failed`."
     )
@@ -82,6 +92,16 @@ class Settings(BaseSettings):
     @property
     def root(self) -> Path:
         return self.home.expanduser().resolve()
+
+    def silence_seconds(self, phase: str) -> float:
+        """How long nothing may move in a trainer that is in this phase. One that has told none yet is loading."""
+        by_phase = {
+            "preparing": self.preparing_silence_seconds,
+            "training": self.training_silence_seconds,
+            "saving": self.saving_silence_seconds,
+            "exporting": self.exporting_silence_seconds,
+        }
+        return by_phase.get(phase, self.loading_silence_seconds)
 
     def folder(self, name: str) -> Path:
         """A folder under the home, made on first use: `datasets`, `models`, `uploads`, `logs`, `run`."""

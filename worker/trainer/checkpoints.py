@@ -33,6 +33,9 @@ class Progress:
     """The first and the last finite value of each."""
     best_eval_loss: float | None = None
     measurements_without_gain: int = 0
+    owes_measurement: bool = False
+    owes_answers_from: int | None = None
+    """What a pause cut off at this step, and a resume makes up for: `eval_loss`, the answers from a prompt on."""
     is_complete: bool = False
     """Nothing is left to train: all steps are done, or early stopping ended the run."""
 
@@ -87,7 +90,7 @@ def read_checkpoint(folder: Path) -> dict[str, Any]:
 def progress_in(state: Mapping[str, Any]) -> Progress:
     """Where a run stood."""
     stored = state["progress"]
-    progress = Progress(**{each.name: stored[each.name] for each in fields(Progress)})
+    progress = Progress(**{each.name: stored[each.name] for each in fields(Progress) if each.name in stored})
     progress.metrics = {name: (first, last) for name, (first, last) in progress.metrics.items()}
     return progress
 

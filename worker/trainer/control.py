@@ -9,6 +9,10 @@ from types import FrameType
 from backend.core.assignment import Amendment, Change, Control, Order, Word
 
 
+class Interrupted(Exception):
+    """A pause came in the midst of something that can be made up for later."""
+
+
 class Channel:
     """Reads new whole lines of the control file when asked. A file that has not grown costs one `stat`.
 
@@ -33,6 +37,11 @@ class Channel:
         """What the trainer was told last, as of now. The host's shutdown comes before all else: there is little time."""
         self._poll()
         return Word.PAUSE if self._terminated else self._told
+
+    def go_on(self) -> None:
+        """Raise `Interrupted` where a pause was told."""
+        if self.word is Word.PAUSE:
+            raise Interrupted
 
     def take_changes(self) -> list[Amendment]:
         """Amendments that came since the last call."""

@@ -5,6 +5,7 @@ The order at a step's end is metrics, evaluation, samples, checkpoint: the journ
 
 from __future__ import annotations
 
+import contextlib
 import math
 import resource
 import sys
@@ -24,7 +25,7 @@ from backend.core.recipe import Recipe
 from backend.core.rendering import Dataset, Prepared
 from worker.trainer.batches import Collator, supervised
 from worker.trainer.checkpoints import Progress, is_finite, save_checkpoint, state_of
-from worker.trainer.control import Channel
+from worker.trainer.control import Channel, Interrupted
 from worker.trainer.failures import is_out_of_memory, not_finite, out_of_memory
 from worker.trainer.journal import Journal
 from worker.trainer.loading import Loaded
@@ -88,6 +89,8 @@ def fit(job: Job) -> None:
     resume = str(job.checkpoint) if job.checkpoint else None
     try:
         trainer.train(resume_from_checkpoint=resume)
+    except Interrupted:  # before a step: all that there is to keep is kept
+        return
     except Exception as error:
         if not is_out_of_memory(error):
             raise
@@ -101,6 +104,8 @@ def restore(job: Job) -> None:
     trainer = make_trainer(job)
     trainer._load_from_checkpoint(str(job.checkpoint))
     trainer.accelerator.prepare_model(job.loaded.model, evaluation_mode=True)  # the same autocast as in training
+    with contextlib.suppress(Interrupted):
+        trainer.make_up()
 
 
 def make_trainer(job: Job) -> StudioTrainer:
@@ -134,6 +139,11 @@ class StudioTrainer(Trainer):
         batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
         self.window = Window.of(batches, started)
         return batches, items
+
+    def training_step(self, *arguments: Any, **named: Any) -> torch.Tensor:
+        self.job.journal.moves()
+        loss: torch.Tensor = super().training_step(*arguments, **named)
+        return loss
 
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
         """A step whose gradients are not finite is told, and not taken: one bad batch must not spoil the weights."""
@@ -180,23 +190,55 @@ class StudioTrainer(Trainer):
         self.control.should_save = save
 
     def evaluate(self, *_arguments: Any, **_named: Any) -> dict[str, float]:
-        """Measure and ask, as is due. A run without either trains the same."""
-        if self._is_due_eval:
-            self._measure()
-        if self._is_due_samples:
-            self.ask()
+        """Measure and ask, as is due. A run without either trains the same.
+
+        A pause cuts this off: the checkpoint then says what it owes. A run that is to be kept ends with this step.
+        """
+        job = self.job
+        job.progress.owes_measurement = self._is_due_eval
+        job.progress.owes_answers_from = 0 if self._is_due_samples else None
+        try:
+            self.make_up()
+            if job.channel.word is Word.KEEP:
+                self._end_here()
+        except Interrupted:
+            self.control.should_training_stop = self.control.should_save = True
         self.control.should_evaluate = False  # the loop asks once more when an epoch ends with this step
         return {}
 
+    def _end_here(self) -> None:
+        """Measure and ask what this step was not due for, and leave the loop."""
+        progress = self.job.progress
+        progress.owes_measurement = bool(self.job.dataset.eval) and not self._is_due_eval
+        progress.owes_answers_from = None if self._is_due_samples else 0
+        self.make_up()
+        self.control.should_training_stop = self.control.should_save = True
+
+    def make_up(self) -> None:
+        """Measure and ask what is owed. Raises `Interrupted` by a pause."""
+        progress = self.job.progress
+        if progress.owes_measurement:
+            self._measure()
+            progress.owes_measurement = False
+        if progress.owes_answers_from is not None:
+            self.ask(progress.owes_answers_from)
+            progress.owes_answers_from = None
+
     def _measure(self) -> None:
         job = self.job
+
+        def told(done: int, rows: int) -> None:
+            job.journal.progress("evaluating", done, rows)
+            if done < rows:
+                job.channel.go_on()
+
         size = job.recipe.training.per_device_train_batch_size
         measured = measure(
             job.loaded.model,
             job.dataset.eval,
             job.collate,
             size,
-            lambda done, n: job.journal.progress("evaluating", done, n),
+            told,
         )
         self._tell({"eval_loss": measured.loss})
         progress = job.progress
@@ -208,14 +250,19 @@ class StudioTrainer(Trainer):
             job.journal.log("info", f"Stopped early: eval_loss did not fall in {patience} measurements.")
             self.finish()
 
-    def ask(self) -> None:
-        """Answer the run's prompts and journal the answers."""
+    def ask(self, first: int = 0) -> None:
+        """Answer the run's prompts from `first` on, and journal the answers."""
         job = self.job
         job.journal.doing = "sampling"
-        for sample in answers(
-            job.loaded.model, job.prepared, job.plan.prompts, job.recipe.evaluation, job.recipe.training.seed
-        ):
+
+        def told() -> None:
+            job.journal.moves()
+            job.channel.go_on()
+
+        how = job.recipe.evaluation, job.recipe.training.seed
+        for sample in answers(job.loaded.model, job.prepared, job.plan.prompts, *how, first=first, told=told):
             job.journal.sample(**vars(sample))
+            job.progress.owes_answers_from = sample.index + 1
 
     def finish(self) -> None:
         """Nothing is left to train: save once more and leave the loop."""
@@ -230,6 +277,8 @@ class StudioTrainer(Trainer):
             return
         state = state_of(job.progress, **job.facts)
         job.checkpoint = save_checkpoint(self, job.loaded, job.assignment.folder, job.journal, state)
+        if job.channel.word is Word.PAUSE:  # it came meanwhile: another step would only be saved once more
+            self.control.should_training_stop = True
 
 
 class StepBoundary(TrainerCallback):
@@ -239,8 +288,13 @@ class StepBoundary(TrainerCallback):
         self.trainer, self.job = trainer, trainer.job
 
     def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:  # noqa: ARG002 -- the base's signature
+        """Answers before the first step, and what the checkpoint owes. Raises `Interrupted` where nothing is left to train."""
+        progress = self.job.progress
         if state.global_step == 0:
-            self.trainer.ask()
+            progress.owes_answers_from = 0
+        self.trainer.make_up()
+        if progress.is_complete:  # what was made up for stopped the run early
+            raise Interrupted
 
     def on_step_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:  # noqa: ARG002 -- the base's signature
         """Changes hold from the step that now begins, and are told before its metrics."""

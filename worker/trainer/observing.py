@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch.nn import functional
-from transformers import GenerationConfig
+from transformers import GenerationConfig, StoppingCriteria
 
 from backend.core.recipe import Evaluation
 from backend.core.rendering import IGNORE_INDEX, Example, Prepared
@@ -60,25 +60,51 @@ def summed_loss(logits: torch.Tensor, labels: torch.Tensor) -> float:
 
 
 def answers(
-    model: Any, prepared: Prepared, prompts: Sequence[str], settings: Evaluation, seed: int
+    model: Any,
+    prepared: Prepared,
+    prompts: Sequence[str],
+    settings: Evaluation,
+    seed: int,
+    *,
+    first: int = 0,
+    told: Callable[[], None] = lambda: None,
 ) -> Iterator[Sample]:
-    """Ask each prompt through the chat template, with the same seed each time. Training does not notice."""
-    for index, prompt in enumerate(prompts):
+    """Ask each prompt from `first` on through the chat template, with the same seed each time. Training does not notice.
+
+    `told` hears of each token, and may raise to break off.
+    """
+    for index, prompt in list(enumerate(prompts))[first:]:
         question = encode_prompt(prompt, prepared)
         with undisturbed(model):
             torch.manual_seed(seed + index)
-            answer = _generate(model, question, generation_config(prepared, settings, len(question)))
+            answer = _generate(model, question, generation_config(prepared, settings, len(question)), told)
         stopped = bool(answer) and answer[-1] in prepared.stop_token_ids
         text = prepared.tokenizer.decode(answer[:-1] if stopped else answer, skip_special_tokens=True)
         yield Sample(index, prompt, text, len(answer), "stop" if stopped else "length")
 
 
-def _generate(model: Any, question: list[int], config: GenerationConfig) -> list[int]:
+class EachToken(StoppingCriteria):  # type: ignore[misc]
+    """Stops nothing: it is where `generate` can be listened to."""
+
+    def __init__(self, told: Callable[[], None]) -> None:
+        self.told = told
+
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **_named: Any) -> torch.Tensor:  # noqa: ARG002 -- the base's signature
+        self.told()
+        return torch.zeros(input_ids.shape[0], dtype=torch.bool, device=input_ids.device)
+
+
+def _generate(model: Any, question: list[int], config: GenerationConfig, told: Callable[[], None]) -> list[int]:
     """The ids of the answer. The model's own generation settings are put aside: they may sample where we are greedy."""
     ids = torch.tensor([question], device=model.device)
     own, model.generation_config = model.generation_config, config
     try:
-        row = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), generation_config=config)[0]
+        row = model.generate(
+            input_ids=ids,
+            attention_mask=torch.ones_like(ids),
+            generation_config=config,
+            stopping_criteria=[EachToken(told)],
+        )[0]
     finally:
         model.generation_config = own
     answer: list[int] = row[len(question) :].tolist()
