@@ -83,7 +83,12 @@ async def edge(
     request: Request,
     who: Who,
     idempotency_key: Annotated[
-        str, Header(max_length=repeats.MAX_KEY, description="Makes a POST safe to send again: the same answer comes.")
+        str,
+        Header(
+            max_length=repeats.MAX_KEY,
+            description="Makes a POST safe to send again: the same answer comes.",
+            json_schema_extra={"pattern": "^[ -~]*$"},
+        ),
     ] = "",
 ) -> Edge:
     studio, route = studio_of(request), request.scope["route"]

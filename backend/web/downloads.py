@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 from starlette.requests import Request
@@ -14,7 +15,16 @@ from backend.core.archives import Archive, ArchivedFile
 from backend.core.errors import Conflict
 from backend.core.models import Artifact
 
+Answers = dict[int | str, dict[str, Any]]
+"""What a route is told to describe in OpenAPI beside its return type."""
+
 RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
+
+
+def a_file(words: str, *media_types: str) -> Answers:
+    """The description of an answer that is a file, of one of these types."""
+    schema = {"type": "string", "format": "binary"}
+    return {200: {"description": words, "content": {each: {"schema": schema} for each in media_types}}}
 
 
 def send_archive(request: Request, folder: Path, artifact: Artifact, name: str) -> Response:

@@ -47,13 +47,23 @@ ERRORS = {
     "401": "Nobody is signed in, or the token does not hold.",
     "403": "Your role does not allow it, or the request came from another site.",
     "404": "There is no such thing.",
+    "405": "The address exists, but not for this method.",
     "409": "It is not in a state in which this can be done.",
     "413": "Too large.",
     "422": "What was sent cannot be used; `problems` lists everything wrong with it.",
+    "423": "Somebody else is writing to it at this moment.",
     "429": "Too many at once; `Retry-After` says when to try again.",
     "500": "Our own fault; `incident` finds it in the log.",
     "503": "A service that this needs cannot be reached now.",
+    "507": "The disk is full.",
 }
+WORD: dict[str, Any] = {"type": "string"}
+HEADERS: dict[str, Any] = {
+    "401": {"WWW-Authenticate": {"required": True, "schema": WORD, "description": "`Bearer`."}},
+    "405": {"Allow": {"required": True, "schema": WORD, "description": "The methods that are possible."}},
+    "429": {"Retry-After": {"required": True, "schema": {"type": "integer"}, "description": "Seconds to wait."}},
+}
+"""What comes beside the error itself."""
 COMPONENT = "#/components/schemas/{model}"
 
 
@@ -94,7 +104,10 @@ def describe_errors(document: dict[str, Any]) -> None:
     for name in ("HTTPValidationError", "ValidationError"):  # the framework's own 422, which is never sent
         shapes.pop(name, None)
     content = {"application/json": {"schema": {"$ref": COMPONENT.format(model="ErrorOut")}}}
-    refusals = {status: {"description": words, "content": content} for status, words in ERRORS.items()}
+    refusals = {
+        status: {"description": words, "content": content} | ({"headers": HEADERS[status]} if status in HEADERS else {})
+        for status, words in ERRORS.items()
+    }
     for path in document["paths"].values():
         for operation in path.values():
             operation["responses"] |= refusals

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Path, Request
 from sqlalchemy.orm import Session
@@ -13,16 +13,14 @@ from backend.core.ids import as_uuid
 from backend.core.models import Artifact, Run
 from backend.web import reading
 from backend.web.deps import AnEdge
-from backend.web.downloads import send_archive
+from backend.web.downloads import Answers, a_file, send_archive
 from backend.web.shapes.runs import ArtifactOut
 
 router = APIRouter(prefix="/artifacts", tags=["artifacts"])
 
-ZIP: dict[int | str, dict[str, Any]] = {
-    status: {"description": words, "content": {"application/zip": {"schema": {"type": "string", "format": "binary"}}}}
-    for status, words in {200: "The whole zip.", 206: "The range that was asked for."}.items()
-}
-ZIP |= {
+ZIP: Answers = {
+    **a_file("The whole zip.", "application/zip"),
+    206: a_file("The range that was asked for.", "application/zip")[200],
     304: {"description": "It is what `If-None-Match` names."},
     416: {"description": "The range lies behind the end."},
 }

@@ -21,7 +21,7 @@ from backend.core.storage import storage
 from backend.web import measuring, reading
 from backend.web.api.datasets import DatasetName, ModelPath, Template, Version
 from backend.web.deps import AnEdge, Edge, may_change
-from backend.web.downloads import attachment
+from backend.web.downloads import a_file, attachment
 from backend.web.looking import USUAL_LENGTH
 from backend.web.shapes.datasets import CutOut, DatasetDetailOut, FindingOut, MendIn
 
@@ -29,6 +29,7 @@ router = APIRouter(prefix="/datasets", tags=["data sets"])
 
 NUMBERS_TOLD = 1000
 LINES_AT_ONCE = 200
+LINES = a_file("A row a line.", "application/jsonl")
 
 
 @router.get("/{name}/lengths")
@@ -102,7 +103,7 @@ async def mend_version(edge: Edge, name: str, number: int | None, cleaner: str) 
     return await edge.write(work)
 
 
-@router.get("/{name}/download", response_class=StreamingResponse)
+@router.get("/{name}/download", response_class=StreamingResponse, responses=LINES)
 async def download(name: DatasetName, edge: AnEdge, version: Version = None) -> Response:
     """A version as JSON lines: its rows as they were normalised, one after the other."""
     found = await edge.read(lambda session: store.version(session, name, version))

@@ -19,12 +19,23 @@ router = APIRouter(tags=["runs"])
 
 MOST_RUNS = 200
 
+FRAME: dict[str, Any] = {
+    "type": "object",
+    "title": "One event of the stream",
+    "required": ["event", "data"],
+    "properties": {
+        "event": {"enum": ["message", "beat", "end"]},
+        "id": {"type": "string", "description": "Send it back as `Last-Event-ID`."},
+        "data": {"type": "string", "contentMediaType": "application/json"},
+        "retry": {"type": "integer"},
+    },
+}
 STREAM: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "Server-sent events: each `data` is an `EventOut` (with `latest`, a `RunOut`); `beat` comes each 10 s.",
         "content": {
             "text/event-stream": {
-                "schema": {"type": "string"},
+                "schema": FRAME,
                 "example": 'id: 7\ndata: {"run":"0199…","seq":7,"kind":"metrics","step":3,"data":{"values":{"loss":6.1}}}\n\n',
             }
         },
