@@ -116,6 +116,7 @@ class Unavailable(StudioError):
 
     status = 503
     code = "unavailable"
+    retry_after_seconds = 5
 
 
 class Fenced(StudioError):

@@ -22,11 +22,12 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import select
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.orm import Session
 
 from backend.core import journal
+from backend.core.errors import Unavailable
 from backend.core.ids import as_uuid
 from backend.core.models import ENDED, Run, RunEvent
 from backend.web import reading
@@ -87,9 +88,12 @@ class Hub:
     """The feeds of this process, and the one loop that fills them."""
 
     def __init__(
-        self, sessions: async_sessionmaker[AsyncSession], doorbells: Callable[[], AsyncIterator[str | None]]
+        self,
+        sessions: async_sessionmaker[AsyncSession],
+        doorbells: Callable[[], AsyncIterator[str | None]],
+        away: Callable[[], tuple[str, ...]] = tuple,
     ) -> None:
-        self.sessions, self.doorbells = sessions, doorbells
+        self.sessions, self.doorbells, self.away = sessions, doorbells, away
         self.feeds: dict[UUID, Feed] = {}
         self.open_ended: list[dict[UUID, Feed]] = []
         """The feeds of viewers who are told of runs made from now on."""
@@ -109,8 +113,8 @@ class Hub:
                 if self.open_ended and run_id not in self.feeds:
                     await self._look_for_new_runs()
                 await self._look(list(self.feeds) if run_id is None else [run_id])
-            except OperationalError as error:
-                log.warning("live streams wait: Postgres cannot be reached (%s)", error.orig)
+            except SQLAlchemyError as error:  # the end of this loop would be the end of every stream's news
+                log.warning("live streams wait: Postgres does not answer (%s)", type(error).__name__)
             looked = time.monotonic() if is_due else looked
 
     async def _look(self, run_ids: list[UUID]) -> None:
@@ -124,7 +128,7 @@ class Hub:
             watched[run.id].add(events)
             watched[run.id].run = run
         if news:
-            self._wake()
+            self.wake()
 
     async def _look_for_new_runs(self) -> None:
         async with self.sessions() as session:
@@ -134,7 +138,7 @@ class Hub:
             for feeds in self.open_ended:
                 self._join(feeds, run)
         if runs:
-            self._wake()
+            self.wake()
 
     def _join(self, feeds: dict[UUID, Feed], run: RunOut) -> None:
         if run.id not in feeds:
@@ -172,9 +176,10 @@ class Hub:
     def stop(self) -> None:
         """End every stream: the server waits for open ones before it ends."""
         self.is_stopped = True
-        self._wake()
+        self.wake()
 
-    def _wake(self) -> None:
+    def wake(self) -> None:
+        """Have every viewer look, at news and at what of the studio does not answer."""
         self.changed.set()
         self.changed = asyncio.Event()
 
@@ -215,9 +220,12 @@ async def frames(hub: Hub, viewer: Viewer) -> AsyncIterator[bytes]:
     """The bytes of one viewer's stream, until the run or the sign-in ends, or the server stops."""
     yield OPENING
     async with hub.watching(viewer.cursors, viewer.beyond) as feeds:
-        checked = time.monotonic()
+        checked, told = time.monotonic(), tuple[str, ...]()
         while not hub.is_stopped:
             changed = hub.changed  # taken before reading, so that nothing slips between
+            if (away := hub.away()) != told:
+                told = away
+                yield b"event: away\ndata: %s\n\n" % (",".join(away) or "nothing").encode()
             if block := await next_block(hub, feeds, viewer):
                 yield block
             elif viewer.is_single and all(feed.has_ended for feed in feeds.values()):
@@ -227,7 +235,7 @@ async def frames(hub: Hub, viewer: Viewer) -> AsyncIterator[bytes]:
                 yield b"event: beat\ndata: 0\n\n"
             if time.monotonic() - checked >= BEAT_SECONDS:
                 checked = time.monotonic()
-                if not await viewer.may_go_on():
+                if not await may_go_on(viewer):
                     return
 
 
@@ -250,6 +258,14 @@ async def patiently(hub: Hub, run_id: UUID, cursor: int) -> list[tuple[int, byte
     except OperationalError:
         await asyncio.sleep(LOOK_SECONDS)
         return []
+
+
+async def may_go_on(viewer: Viewer) -> bool:
+    """While Postgres is away there is nothing to see, so nobody is sent away."""
+    try:
+        return await viewer.may_go_on()
+    except (OperationalError, Unavailable):
+        return True
 
 
 def ending(feeds: Mapping[UUID, Feed]) -> bytes:

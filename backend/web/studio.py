@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, TypeVar, cast
+from uuid import UUID
 
 from sqlalchemy.ext.asyncio import async_sessionmaker
 from sqlalchemy.orm import Session, sessionmaker
@@ -25,6 +26,7 @@ from backend.core.settings import Settings
 from backend.web import failures, repeats
 from backend.web.administration import Gauge
 from backend.web.checks import Checks
+from backend.web.pulse import DATABASE, QUEUE, Pulse, Vital, asks_database, asks_queue
 from backend.web.render import Renderer
 from backend.web.repeats import Repeated
 from backend.web.security import own_names
@@ -52,10 +54,17 @@ class Studio:
         self.hosts = own_names((*settings.hosts, settings.host))
         self.engine = db.async_engine(settings.database_url)
         self.sessions = async_sessionmaker(self.engine, expire_on_commit=False)
+        # Each statement is a snapshot of its own anyway, and a reader that waits for its turn holds no transaction open.
+        at_once = self.engine.execution_options(isolation_level="AUTOCOMMIT")
+        self.readers = async_sessionmaker(at_once, expire_on_commit=False, autoflush=False)
         self.sync_engine = db.engine(settings.database_url, pool_size=2)
         self.sync_sessions = sessionmaker(self.sync_engine)
         self.operations = Operations(self.sync_engine, settings)
-        self.hub = Hub(self.sessions, partial(queue.doorbells, settings.redis_url))
+        self.pulse_engine = db.async_engine(settings.database_url, pool_size=1)
+        self.pulse = Pulse(
+            Vital(DATABASE, asks_database(self.pulse_engine)), Vital(QUEUE, asks_queue(settings.redis_url)), self._changed
+        )
+        self.hub = Hub(self.readers, partial(queue.doorbells, settings.redis_url), self.pulse.away)
         self.renderer = Renderer()
         self.hashing = asyncio.Semaphore(HASHES_AT_ONCE)
         self.tasks: set[asyncio.Task[Any]] = set()
@@ -72,6 +81,7 @@ class Studio:
         await self.read(lambda session: store.clean_up(session, self.settings))
         await asyncio.to_thread(self.operations.resume)
         self.spawn(self.hub.run())
+        self.spawn(self.pulse.run())
         with stopped_by_signals(self.hub):
             yield
         self.hub.stop()
@@ -79,6 +89,7 @@ class Studio:
             task.cancel()
         await asyncio.to_thread(self.operations.close)
         await self.engine.dispose()
+        await self.pulse_engine.dispose()
         self.sync_engine.dispose()
 
     def _prepare(self, session: Session) -> None:
@@ -100,18 +111,28 @@ class Studio:
     # ---- the database ------------------------------------------------------------------------------------------------
 
     async def read(self, work: Callable[[Session], T]) -> T:
-        async with self.sessions() as session:
+        """What `work` finds; it writes nothing. Raises `Unavailable` where Postgres is away."""
+        return await self.pulse.answered(self._read(work))
+
+    async def _read(self, work: Callable[[Session], T]) -> T:
+        async with self.readers() as session:
             return await session.run_sync(work)
 
     async def write(self, work: Callable[[Session], T]) -> T:
-        """One transaction; the hints that it left go out right after the commit."""
-        async with self.sessions() as session:
-            result = await session.run_sync(work)
-            await session.commit()
-            rings = take_rings(session.sync_session)
+        """One transaction; the hints that it left go out right after the commit. Raises `Unavailable` as well."""
+        result, rings = await self.pulse.answered(self._write(work))
         if rings:
             self.spawn(asyncio.to_thread(self._tell, rings))
         return result
+
+    async def _write(self, work: Callable[[Session], T]) -> tuple[T, set[UUID]]:
+        async with self.sessions() as session:
+            result = await session.run_sync(work)
+            await session.commit()
+            return result, take_rings(session.sync_session)
+
+    def _changed(self) -> None:
+        self.hub.wake()
 
     def _tell(self, rings: set[Any]) -> None:
         queue.ring(self.settings.redis_url, rings)

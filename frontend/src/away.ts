@@ -1,5 +1,5 @@
-/** One banner across the page while the studio does not answer. It comes when a request or the stream failed and the studio
- *  stays silent for two seconds, and goes by itself, saying so. What trains does so elsewhere and goes on. */
+/** One banner across the page while the studio, or a part of it, does not answer. It comes when a request or the stream failed,
+ *  or the stream told of it, and two seconds later it is still so; it goes by itself, saying so. What trains goes on. */
 import { find, setText } from "./dom";
 import type { State } from "./live";
 import { duration, word } from "./words";
@@ -10,11 +10,15 @@ const PROBE_LIMIT_MS = 3000;
 const FAREWELL_MS = 3000;
 const GATEWAY_FAILED = [502, 503, 504]; // a proxy answers for a studio that does not
 
+/** What does not answer; "queue" alone makes news late and keeps nobody from anything. */
+type Absent = "" | "studio" | "database" | "queue";
+
 let since = 0; // 0: it answers, as far as is known
+let absent: Absent = "";
 let probing = false;
 
 /** The studio has not answered the newest request. */
-export const isAway = (): boolean => since > 0;
+export const isAway = (): boolean => since > 0 && absent !== "queue";
 
 export function watchServer(): void {
   const send = window.fetch.bind(window);
@@ -30,6 +34,7 @@ export function watchServer(): void {
     }
   };
   document.addEventListener("connection", (event) => heard((event as CustomEvent<State>).detail));
+  document.addEventListener("away", suspect);
   addEventListener("offline", suspect);
   addEventListener("online", suspect);
   document.addEventListener("visibilitychange", () => document.hidden || suspect()); // a lid was opened again
@@ -46,9 +51,9 @@ export function watchServer(): void {
   }
 }
 
-/** Asks until there is an answer. */
+/** Asks until everything answers. */
 async function probe(send: typeof fetch, start: number): Promise<void> {
-  while (!(await answers(send))) {
+  while ((absent = await missing(send))) {
     since ||= start;
     if (performance.now() - since >= PATIENCE_MS) show();
     await new Promise((done) => setTimeout(done, PROBE_MS));
@@ -58,11 +63,13 @@ async function probe(send: typeof fetch, start: number): Promise<void> {
   since = 0;
 }
 
-async function answers(send: typeof fetch): Promise<boolean> {
+async function missing(send: typeof fetch): Promise<Absent> {
   try {
-    return (await send("/healthz", { cache: "no-store", signal: AbortSignal.timeout(PROBE_LIMIT_MS) })).ok;
+    const answer = await send("/healthz", { cache: "no-store", signal: AbortSignal.timeout(PROBE_LIMIT_MS) });
+    if (!answer.ok) return "studio";
+    return ((await answer.json()) as { away?: Absent[] }).away?.[0] ?? "";
   } catch {
-    return false;
+    return "studio";
   }
 }
 
@@ -70,8 +77,14 @@ function show(): void {
   const banner = find("#away")!;
   banner.hidden = false;
   delete banner.dataset.back;
-  setText("[data-away]", navigator.onLine ? word("away") : word("offline"), banner);
+  setText("[data-away]", wordsFor(absent), banner);
   setText("[data-away-since]", word("away_since", { time: duration((performance.now() - since) / 1000) }), banner);
+}
+
+function wordsFor(part: Absent): string {
+  if (part === "database") return word("database_away");
+  if (part === "queue") return word("queue_away");
+  return navigator.onLine ? word("away") : word("offline");
 }
 
 function welcome(): void {

@@ -35,6 +35,7 @@ type Message<T> = {
   prev?: number;
   state?: State;
   gone?: string;
+  away?: string;
 };
 
 const MOST_RUNS = 150; // the newest of them; the server takes 200
@@ -113,6 +114,7 @@ class Shared<T extends { seq: number }> {
     if (message.ask) this.post({ want: this.cursors, beyond: this.beyond });
     if (message.state) this.tell(message.state);
     if (message.gone) this.lose(message.gone);
+    if (message.away) document.dispatchEvent(new Event("away"));
     if (message.item) this.take(message.item, message.prev ?? 0);
     for (const [run, seq] of Object.entries(message.at ?? {})) this.catchUp(run, seq);
   }
@@ -204,6 +206,7 @@ class Leader<T extends { seq: number }> {
     source.onopen = () => this.say({ state: "live" });
     source.onmessage = ({ data }: MessageEvent<string>) => this.pass(JSON.parse(data) as T);
     source.addEventListener("beat", () => this.openIn(SILENCE_MS));
+    source.addEventListener("away", ({ data }) => this.say({ away: data as string }));
     source.onerror = () => {
       this.say({ state: "reconnecting" });
       if (source.readyState === EventSource.CLOSED) void this.refused(source);

@@ -19,9 +19,11 @@ router = APIRouter()
 
 
 @router.get("/healthz")
-async def health() -> Response:
-    """That the process answers; it says nothing about anything else to strangers."""
-    return JSONResponse({"status": "ok"})
+async def health(request: Request, all: bool = False) -> Response:
+    """That the process answers, and which of its services do not. With `all` those count: 503 while one is away."""
+    away = studio_of(request).pulse.away()
+    body = {"status": "degraded", "away": away} if away else {"status": "ok"}
+    return JSONResponse(body, 503 if away and all else 200)
 
 
 @router.get("/signin")
