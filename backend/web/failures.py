@@ -9,7 +9,9 @@ from typing import Any
 from urllib.parse import quote
 
 from fastapi.exceptions import RequestValidationError
-from sqlalchemy.exc import DataError, IntegrityError, OperationalError
+from psycopg.errors import IdleInTransactionSessionTimeout
+from sqlalchemy.exc import DataError, IntegrityError, InternalError, OperationalError
+from sqlalchemy.exc import TimeoutError as NoConnectionFree
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
@@ -27,6 +29,7 @@ from backend.core.errors import (
     Unavailable,
 )
 from backend.web.contexts.door import ErrorPage
+from backend.web.pulse import no_database
 from backend.web.render import Renderer
 from backend.web.shapes.common import ProblemOut
 
@@ -78,9 +81,15 @@ def understood(error: Exception, request: Request) -> StudioError:
             return Conflict("Somebody else changed the same thing at this moment.", hint="Look at it, and try again.")
         case ClientDisconnect():
             return BadRequest("The connection broke off.")
+        case NoConnectionFree():
+            log.warning("every connection to Postgres is in use")
+            return no_database()
         case OperationalError():
             log.warning("Postgres cannot be reached: %s", error.orig)
-            return Unavailable("The database cannot be reached now.", hint="Try again in a moment.")
+            return no_database()
+        case InternalError() if isinstance(error.orig, IdleInTransactionSessionTimeout):
+            log.warning("a request stood still in the midst of a transaction, which Postgres took back")
+            return Unavailable("The studio has too much to do now.", hint="Nothing was changed. Try again in a moment.")
         case _:
             incident = secrets.token_hex(4)
             log.error("incident %s: %s %s", incident, request.method, request.url.path, exc_info=error)
@@ -95,7 +104,7 @@ def _problem(found: Mapping[str, Any]) -> Problem:
 def answer(request: Request, error: Exception, renderer: Renderer) -> Response:
     """The response for an error. People who are not signed in are sent to the sign-in page."""
     told = understood(error, request)
-    headers = {"Retry-After": str(told.retry_after_seconds)} if isinstance(told, TooMany) else {}
+    headers = {"Retry-After": str(told.retry_after_seconds)} if isinstance(told, TooMany | Unavailable) else {}
     if request.url.path.startswith("/api/"):
         if isinstance(told, Unauthenticated):
             headers["WWW-Authenticate"] = "Bearer"
