@@ -1,0 +1,132 @@
+"""What telling a step's eight metrics costs the training: our journal beside trackio.
+
+The call is timed where a trainer makes it, between two pieces of work of a few milliseconds, so that whatever thread
+writes the metrics has its turns. Both sides are then asked what they stored, to the last bit.
+
+The share of a step cannot be read off two noisy runs, one with and one without: it would need a hundredth of a percent.
+So the processor time of telling (the call's and that of the thread that writes) is divided by that of a real step.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.peers import environment
+from benchmarks.rows import Asked, Row, row
+
+STEPS, ROUNDS = 300, 3
+NAMES = ("loss", "grad_norm", "learning_rate", "tokens_per_second", "memory", "accuracy", "entropy", "tokens")
+HEAD = """
+import json, statistics, sys, time
+steps, names = int(sys.argv[1]), sys.argv[2].split(",")
+def value(step, at):
+    return 1.0 / (step * 8 + at + 3)
+def work():
+    until = time.perf_counter() + 0.003
+    while time.perf_counter() < until:
+        sum(range(100))
+def timed(tell):
+    times = []
+    for step in range(1, steps + 1):
+        values = {name: value(step, at) for at, name in enumerate(names)}
+        work()
+        began = time.perf_counter()
+        tell(step, values)
+        times.append(time.perf_counter() - began)
+    return statistics.median(times) * 1e6
+"""
+OURS = """
+import tempfile
+from pathlib import Path
+from worker.trainer.journal import Journal
+with tempfile.TemporaryDirectory() as folder:
+    path = Path(folder) / "events.jsonl"
+    with Journal(path) as journal:
+        def tell(step, values):
+            journal.step = step
+            journal.metrics(values, 0.0)
+        median = timed(tell)
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    stored = [[line["step"], line["data"]["values"]] for line in lines if line["kind"] == "metrics"]
+print(json.dumps({"median": median, "stored": stored}))
+"""
+PEER = """
+import contextlib, io, sqlite3, tempfile, os, glob
+os.environ["TRACKIO_DIR"] = tempfile.mkdtemp()
+with contextlib.redirect_stdout(io.StringIO()):
+    import trackio
+    trackio.init(project="steps", name="run", auto_log_gpu=False)
+    median = timed(lambda step, values: trackio.log(values, step=step))
+    trackio.finish()
+[path] = glob.glob(os.environ["TRACKIO_DIR"] + "/*.db")
+rows = sqlite3.connect(path).execute("SELECT step, metrics FROM metrics ORDER BY step")
+print(json.dumps({"median": median, "stored": [[step, json.loads(text)] for step, text in rows]}))
+"""
+
+
+def measure(_asked: Asked) -> Sequence[Row]:
+    with environment("trackio") as python:
+        rounds = [(told(sys.executable, OURS), told(str(python), PEER)) for _ in range(ROUNDS)]
+    ours, peer = (statistics.median(each["median"] for each in side) for side in zip(*rounds, strict=True))
+    equal = all(one["stored"] == other["stored"] for one, other in rounds)
+    points = STEPS * len(NAMES)
+    beside = f"{points:,} values stored on each side, {'equal to the last bit' if equal else 'NOT the same'}; trackio"
+    call = row("2a", "telling 8 metrics", "µs", ours, peer, least_ratio=8, most=5, equal=equal, beside=beside)
+    return [call, share_of_a_step()]
+
+
+def told(python: str, program: str) -> dict[str, Any]:
+    command = [python, "-c", HEAD + program, str(STEPS), ",".join(NAMES)]
+    environment = os.environ | {"TRACKIO_DISABLE_TELEMETRY": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return answer
+
+
+def share_of_a_step() -> Row:
+    telling, step = cost_of_telling(), cost_of_a_step()
+    beside = (
+        f"telling {telling * 1e6:.0f} µs of processor, the step of 2,048 tokens of a 4-layer model {step * 1e3:.0f} ms"
+    )
+    return row(
+        "2a-step", "what telling adds to a small model's step", "%", 100 * telling / step, most=0.1, beside=beside
+    )
+
+
+def cost_of_telling() -> float:
+    """Processor seconds of one step's metrics: the call, and the thread that writes."""
+    from worker.trainer.journal import Journal
+
+    values = {name: 1 / (at + 3) for at, name in enumerate(NAMES)}
+    with tempfile.TemporaryDirectory() as folder, Journal(Path(folder) / "events.jsonl") as journal:
+        began = time.process_time()
+        for journal.step in range(1, 2001):
+            journal.metrics(values, 0.0)
+        journal.log("info", "all of them are written before this")
+        return (time.process_time() - began) / 2000
+
+
+def cost_of_a_step() -> float:
+    """Processor seconds of a forward and a backward pass: far less than any model that people train."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    shape: dict[str, Any] = {"hidden_size": 256, "intermediate_size": 688, "num_hidden_layers": 4, "num_attention_heads": 4}
+    model = LlamaForCausalLM(LlamaConfig(vocab_size=32_000, **shape))
+    ids = torch.randint(0, 32_000, (4, 512))
+    times = []
+    for _ in range(4):
+        began = time.process_time()
+        model(input_ids=ids, labels=ids).loss.backward()
+        times.append(time.process_time() - began)
+    return min(times)
