@@ -37,7 +37,7 @@ from backend.core.errors import Fenced, Problem, StudioError
 from backend.core.events import EventKind, emit
 from backend.core.models import Attempt, Intent, Run
 from backend.core.recipe import Recipe
-from worker import tail
+from worker import disks, tail
 from worker.host import Host, beside, is_outage
 from worker.inputs import Inputs, fetch_inputs
 from worker.picking import Pick, pick
@@ -99,13 +99,18 @@ class Holding:
         self._amendments: list[Amendment] = []
         self._offset, self._renewed, self._last_line = 0, time.monotonic(), time.monotonic()
         self._idle_seconds, self._phase, self._what = 0.0, "", ""
-        self._has_trained = False
+        self._has_trained = self._is_warned = False
         self._end: dict[str, Any] | None = None
         self._ended_at = 0.0
         self._told = Told()
         self._killed_why = ""
         self._cause: Problem | None = None
         self._shut_down = False
+
+    @property
+    def is_loading(self) -> bool:
+        """Whether its trainer still imports its libraries, since no spare was ready: it has written nothing yet."""
+        return self.doing is Doing.WATCHING and not self._offset
 
     # ---- turns ---------------------------------------------------------------------------------------------------
 
@@ -382,6 +387,9 @@ class Holding:
     def _ending(self, code: int) -> runs.Ending:
         if self._end is None and self._shut_down:
             return runs.Ending(Outcome.PAUSED)  # it was still loading, or too slow: no fault of the run's
+        if self._end is None and code == disks.EXIT_CODE:
+            full = Problem("disk_full", "The disk is full: its trainer could write nothing more.", hint=disks.HINT)
+            return runs.Ending(Outcome.FAILED, full)
         if self._end is None:
             how = self._killed_why or how_it_died(code)
             return runs.Ending(None, Problem("died", how, hint="Read the end of the log."))
@@ -389,6 +397,13 @@ class Holding:
         wanted = ("code", "message", "where", "hint")
         problem = Problem(**{key: cause[key] for key in wanted if cause.get(key)}) if cause else None
         return runs.Ending(Outcome(self._end["outcome"]), problem)
+
+    def warn(self, words: str) -> None:
+        """Tell who follows the run, once for as long as there is something to warn of."""
+        if words and not self._is_warned:
+            with self.host.transaction() as session:
+                emit(session, runs.hold(session, self.token), EventKind.LOG, {"level": "warning", "text": words})
+        self._is_warned = bool(words)
 
     # ---- the host's shutdown -------------------------------------------------------------------------------------
 
@@ -406,6 +421,8 @@ def cause_of(error: Exception) -> Problem:
     """What a person is told of an error that ended an attempt outside its trainer."""
     if isinstance(error, StudioError):
         return Problem(error.code, error.message, error.where, error.hint)
+    if disks.is_full(error):
+        return Problem("disk_full", "The disk of the worker host is full.", hint=disks.HINT)
     message = f"The worker host could not go on: {type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
     return Problem("worker", message, hint="Read the log of the supervisor; then resume.")
 

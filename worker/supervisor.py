@@ -30,10 +30,11 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from backend.core import db, queue, runs
 from backend.core.backup import may_delete
+from backend.core.errors import Fenced
 from backend.core.leases import LeaseWatch
 from backend.core.models import Attempt, CheckpointRow, Device, Run, Worker
 from backend.core.settings import Settings, settings
-from worker import devices
+from worker import devices, disks
 from worker.holding import Doing, Holding
 from worker.host import Host, beside
 from worker.spares import Spares, make_sure_it_is_dead
@@ -99,8 +100,8 @@ class Supervisor:
         poked = self._wait()
         if self.stopping:
             self._tell_shutdown()
-        else:
-            self.host.spares.keep()
+        elif not any(holding.is_loading for holding in self.holdings.values()):
+            self.host.spares.keep()  # what a run waits for comes before what the next one may need
         try:
             for holding in list(self.holdings.values()):
                 holding.turn(urgent=poked)
@@ -153,6 +154,12 @@ class Supervisor:
             if device.name not in self.holdings and not self.stopping:
                 self._claim(device.name, expired)
         self.host.chores.start("sweep", self._sweep)
+        self._warn(disks.low_on_space(self.settings.root))
+
+    def _warn(self, words: str) -> None:
+        for holding in self.holdings.values():
+            with contextlib.suppress(Fenced):  # its next turn finds out that it is over
+                holding.warn(words)
 
     def _claim(self, device: str, expired: Sequence[runs.Lease]) -> None:
         with self.host.transaction() as session:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, assert_never
 from uuid import UUID
 
@@ -31,6 +31,7 @@ from backend.core.models import (
     Json,
     Outbox,
     Run,
+    RunEvent,
     State,
     Worker,
 )
@@ -100,7 +101,7 @@ def hold(session: Session, token: Token) -> Run:
 
 
 def enter_queued(session: Session, run: Run) -> None:
-    run.queued_at, run.cause, run.ended_at = _now(), None, None
+    run.queued_at, run.cause, run.ended_at = _now(session), None, None
     _enter(session, run, State.QUEUED)
     session.add(Outbox(hint="run", subject=str(run.id)))
 
@@ -110,7 +111,7 @@ def enter_preparing(session: Session, run: Run) -> None:
 
 
 def enter_training(session: Session, run: Run) -> None:
-    run.started_at = run.started_at or _now()
+    run.started_at = run.started_at or _now(session)
     _enter(session, run, State.TRAINING)
 
 
@@ -125,20 +126,20 @@ def enter_paused(session: Session, run: Run, cause: Problem | None = None) -> No
 
 
 def enter_stopped(session: Session, run: Run) -> None:
-    run.ended_at = _now()
+    run.ended_at = _now(session)
     if run.intent == Intent.STOP:
-        run.discarded_at = _now()
+        run.discarded_at = run.ended_at
         withdraw_artifacts(session, run)
     _enter(session, run, State.STOPPED)
 
 
 def enter_failed(session: Session, run: Run, cause: Problem) -> None:
-    run.cause, run.ended_at = cause.as_json(), _now()
+    run.cause, run.ended_at = cause.as_json(), _now(session)
     _enter(session, run, State.FAILED)
 
 
 def enter_succeeded(session: Session, run: Run) -> None:
-    run.ended_at = _now()
+    run.ended_at = _now(session)
     _enter(session, run, State.SUCCEEDED)
 
 
@@ -278,22 +279,34 @@ def stop(session: Session, run_id: UUID, *, keep: bool, by: UUID | None = None) 
 
 
 def restore(session: Session, run_id: UUID, hours: int, by: UUID | None = None) -> Run:
-    """Undo a discard, as long as its files are there."""
+    """Undo a discard, as long as its files are there: back into the queue where it stood there, else paused."""
     run = lock(session, run_id)
     if not run.discarded_at or run.facts.get("purged"):
         raise _cannot(run, "be brought back")
-    if run.discarded_at < _now() - timedelta(hours=hours):
+    if run.discarded_at < _now(session) - timedelta(hours=hours):
         raise _cannot(run, "be brought back", hint=f"That is possible for {hours} hours.")
-    run.discarded_at, run.intent = None, Intent.PAUSE
+    run.discarded_at = None
     audit(session, by, "run.restore", run.name)
-    enter_paused(session, run)
+    if _was_queued(session, run):
+        run.intent = Intent.RUN
+        enter_queued(session, run)
+    else:
+        enter_paused(session, run)
     return run
+
+
+def _was_queued(session: Session, run: Run) -> bool:
+    """Whether the run stood in the queue when it was discarded: what was told last, before its end."""
+    told = (RunEvent.run_id == run.id, RunEvent.kind == EventKind.STATE)
+    states = select(RunEvent.data).where(*told).order_by(RunEvent.seq.desc()).offset(1).limit(1)
+    before = session.execute(states).scalar_one_or_none() or {}
+    return (before.get("state"), before.get("intent")) == (State.QUEUED, Intent.RUN)
 
 
 def start_over(session: Session, run_id: UUID, by: UUID | None = None) -> Run:
     """A person's word that a run may leave the host that holds its checkpoints, and begin again elsewhere."""
     run = lock(session, run_id)
-    waits = run.state == State.QUEUED or (run.lease_until is not None and run.lease_until < _now())
+    waits = run.state == State.QUEUED or (run.lease_until is not None and run.lease_until < _now(session))
     if not waits or run.intent != Intent.RUN:
         raise _cannot(run, "start over", hint="That is for runs that wait for a host which is gone.")
     audit(session, by, "run.start_over", run.name)
@@ -359,8 +372,9 @@ def _cannot(run: Run, what: str, hint: str = "") -> Conflict:
     return Conflict(f"“{run.name}” cannot {what}: it is {doing}.", hint=hint, code="wrong_state")
 
 
-def _now() -> datetime:
-    return datetime.now(UTC)
+def _now(session: Session) -> datetime:
+    """By Postgres' clock, the one that all share: the worker that writes it may be an hour off."""
+    return session.execute(select(func.clock_timestamp())).scalar_one()
 
 
 # ---- claims and leases -----------------------------------------------------------------------------------------------
@@ -472,7 +486,7 @@ def drain(session: Session, worker: str, *, is_drained: bool) -> Worker:
     row = session.get(Worker, worker)
     if row is None:
         raise NotFound(f"There is no worker “{worker}”.", hint="Look it up in the list of workers.")
-    row.drained_at = (row.drained_at or _now()) if is_drained else None
+    row.drained_at = (row.drained_at or _now(session)) if is_drained else None
     if not is_drained:
         session.add(Outbox(hint="worker", subject=row.name))
     return row
@@ -480,7 +494,7 @@ def drain(session: Session, worker: str, *, is_drained: bool) -> Worker:
 
 def to_purge(session: Session, place: str, hours: int) -> list[Run]:
     """Discarded runs whose day of grace is over, and whose files lie in this storage."""
-    over = _now() - timedelta(hours=hours)
+    over = _now(session) - timedelta(hours=hours)
     query = select(Run).where(Run.discarded_at < over, or_(Run.place.is_(None), Run.place == place))
     query = query.where(func.coalesce(Run.facts["purged"].astext, "") != "true").limit(20)
     return list(session.execute(query.with_for_update(skip_locked=True)).scalars())
@@ -543,7 +557,7 @@ def publish_checkpoint(session: Session, run: Run, row: CheckpointRow, *, place:
     run.place = place
     keep = int(run.recipe["saving"]["save_total_limit"])
     for old in published(session, run.id)[keep:]:
-        old.replaced_at = _now()
+        old.replaced_at = _now(session)
     emit(session, run, EventKind.CHECKPOINT, {"bytes": row.bytes}, step=row.step)
 
 

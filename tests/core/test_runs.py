@@ -266,8 +266,22 @@ def test_a_resume_that_races_a_pause_wins(sessions: Sessions, new_run: NewRun) -
     assert reap(sessions, token, Outcome.PAUSED) == State.QUEUED
 
 
+def test_a_run_that_waited_goes_back_into_the_queue_when_its_discard_is_undone(
+    sessions: Sessions, new_run: NewRun
+) -> None:
+    run = new_run()
+    with sessions.begin() as session:
+        runs.stop(session, run.id, keep=False)
+    with sessions.begin() as session:
+        runs.restore(session, run.id, hours=24)
+    assert state_of(sessions, run.id) == (State.QUEUED, Intent.RUN)
+    claimed(sessions)
+
+
 def test_a_discard_can_be_undone_for_a_day(sessions: Sessions, new_run: NewRun) -> None:
     run = new_run()
+    with sessions.begin() as session:
+        runs.pause(session, run.id)
     with sessions.begin() as session:
         runs.stop(session, run.id, keep=False)
     with sessions.begin() as session:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import errno
-
 import torch
 
 from backend.core.errors import StudioError
+from worker import disks
 
 
 class Failed(StudioError):
@@ -39,7 +38,7 @@ def out_of_memory(doing: str, rows: int = 0, longest: int = 0) -> Failed:
 
 
 def disk_full(doing: str) -> Failed:
-    return Failed(f"The disk is full: {doing}.", code="disk_full", hint="Free some space, then resume the run.")
+    return Failed(f"The disk is full: {doing}.", code="disk_full", hint=disks.HINT)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -47,7 +46,3 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
-
-
-def is_disk_full(error: BaseException) -> bool:
-    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)

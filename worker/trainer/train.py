@@ -20,12 +20,13 @@ from backend.core.rendering import Dataset, Prepared
 from backend.core.rendering.masks import encode_prompt
 from backend.core.rendering.prepare import has_conversations, prepare
 from backend.core.rendering.tokenizer import load_tokenizer
+from worker import disks
 from worker.exports.context import DataFact, ExportContext
 from worker.exports.proof import watched_logits
 from worker.exports.publish import export_all
 from worker.trainer.checkpoints import Progress, progress_in, read_checkpoint
 from worker.trainer.control import Channel
-from worker.trainer.failures import disk_full, is_disk_full, is_out_of_memory, out_of_memory
+from worker.trainer.failures import disk_full, is_out_of_memory, out_of_memory
 from worker.trainer.fit import Job, fit, restore
 from worker.trainer.journal import Journal
 from worker.trainer.leak import refuse_leaks
@@ -40,8 +41,19 @@ PROOF_ROWS = 4
 
 
 def carry_out(path: Path) -> int:
-    """Do what an assignment says. Returns the exit status: 0 after an `end` line; else trying again may help."""
-    assignment = Assignment.model_validate_json(path.read_bytes())
+    """Do what an assignment says. Returns the exit status: 0 after an `end` line; else trying again may help.
+
+    Where the disk takes not even that line, the status says so.
+    """
+    try:
+        return _carry_out(Assignment.model_validate_json(path.read_bytes()))
+    except OSError as error:
+        if disks.is_full(error):
+            return disks.EXIT_CODE
+        raise
+
+
+def _carry_out(assignment: Assignment) -> int:
     with Journal(assignment.folder / JOURNAL) as journal:
         channel = Channel(assignment.folder / CONTROL, assignment.word)
         channel.listen()
@@ -246,4 +258,4 @@ def cause_of(error: Exception, doing: str) -> StudioError | None:
         return error
     if is_out_of_memory(error):
         return out_of_memory(f"while {doing}")
-    return disk_full(f"it happened while {doing}") if is_disk_full(error) else None
+    return disk_full(f"it happened while {doing}") if disks.is_full(error) else None

@@ -1,0 +1,36 @@
+"""A disk that is full, or nearly: recognised in the words of each library, and told before it happens."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from pathlib import Path
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+WORDS = tuple(os.strerror(number) for number in FULL)
+"""What libraries written in other languages say of it in an error of their own."""
+TORCH_WORDS = ("PytorchStreamWriter failed", "unexpected pos", "file write failed")
+"""What torch says where the disk takes no more bytes; it keeps the reason to itself."""
+EXIT_CODE = errno.ENOSPC
+"""How a trainer ends that cannot even write that the disk is full."""
+LOW_SHARE = 0.1
+HINT = "Free some space, then resume the run."
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether something could not be written because the disk, or what one may use of it, is full."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno in FULL
+    words = str(error)
+    return any(each in words for each in WORDS) or (
+        isinstance(error, RuntimeError) and any(each in words for each in TORCH_WORDS)
+    )
+
+
+def low_on_space(folder: Path) -> str:
+    """A warning where less than a tenth of the folder's disk is free; else nothing."""
+    disk = shutil.disk_usage(folder)
+    if disk.free >= LOW_SHARE * disk.total:
+        return ""
+    return f"The disk of the runs is nearly full: {disk.free / 1e9:.2f} GB of {disk.total / 1e9:.2f} GB are free."
