@@ -94,10 +94,9 @@ async def edge(
     studio, route = studio_of(request), request.scope["route"]
     status = (isinstance(route, APIRoute) and route.status_code) or 200
     path = request.url.path
-    is_repeatable = request.method == "POST" and path.startswith("/api/") and not STREAMED.fullmatch(path)
-    if not idempotency_key or not is_repeatable:
+    key = repeats.check_key(idempotency_key) if request.method == "POST" else ""
+    if not key or not path.startswith("/api/") or STREAMED.fullmatch(path):
         return Edge(studio, who, status, "", "")
-    key = repeats.check_key(idempotency_key)
     target = path + "?" + request.url.query
     print_ = repeats.fingerprint(key, request.method, target, await request.body())
     known = repeats.stored(key)

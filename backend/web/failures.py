@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
@@ -15,6 +15,7 @@ from sqlalchemy.exc import TimeoutError as NoConnectionFree
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
+from starlette.routing import Match
 
 from backend.core.errors import (
     BadRequest,
@@ -35,12 +36,18 @@ from backend.web.shapes.common import ProblemOut
 
 log = logging.getLogger(__name__)
 
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+
 
 class NotAllowed(StudioError):
     """The address exists, but not for this method."""
 
     status = 405
     code = "method"
+
+    def __init__(self, message: str, *, allowed: Sequence[str]) -> None:
+        super().__init__(message)
+        self.allowed = allowed
 
 
 class Broken(StudioError):
@@ -69,7 +76,7 @@ def understood(error: Exception, request: Request) -> StudioError:
         case HTTPException(status_code=404):
             return NotFound("There is nothing at this address.", code="no_route")
         case HTTPException(status_code=405):
-            return NotAllowed(f"{request.method} is not possible here.")
+            return NotAllowed(f"{request.method} is not possible here.", allowed=methods_of(request))
         case HTTPException(status_code=403):
             return Forbidden(str(error.detail))
         case HTTPException() if error.status_code < 500:
@@ -104,15 +111,36 @@ def _problem(found: Mapping[str, Any]) -> Problem:
 def answer(request: Request, error: Exception, renderer: Renderer) -> Response:
     """The response for an error. People who are not signed in are sent to the sign-in page."""
     told = understood(error, request)
-    headers = {"Retry-After": str(told.retry_after_seconds)} if isinstance(told, TooMany | Unavailable) else {}
+    headers = headers_of(told)
     if request.url.path.startswith("/api/"):
-        if isinstance(told, Unauthenticated):
-            headers["WWW-Authenticate"] = "Bearer"
         headers["Vary"] = "Accept-Language, Cookie"
         return JSONResponse({"error": renderer.told(request, told.as_json()["error"])}, told.status, headers)
     if isinstance(told, Unauthenticated):
         return to_sign_in(request)
     return renderer.page(request, error_page(told), status=told.status, headers=headers)
+
+
+def headers_of(error: StudioError) -> dict[str, str]:
+    """What RFC 9110 wants said beside the error itself."""
+    match error:
+        case Unauthenticated():
+            return {"WWW-Authenticate": "Bearer"}
+        case NotAllowed():
+            return {"Allow": ", ".join(error.allowed)}
+        case TooMany() | Unavailable():
+            return {"Retry-After": str(error.retry_after_seconds)}
+        case _:
+            return {}
+
+
+def methods_of(request: Request) -> list[str]:
+    """The methods that this address answers to. Each route knows only its own, so all of them are asked."""
+    routes = request.app.routes
+    return [
+        method
+        for method in METHODS
+        if any(route.matches(request.scope | {"method": method})[0] is Match.FULL for route in routes)
+    ]
 
 
 def to_sign_in(request: Request) -> Response:

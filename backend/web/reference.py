@@ -58,10 +58,12 @@ ERRORS = {
     "507": "The disk is full.",
 }
 WORD: dict[str, Any] = {"type": "string"}
+WAIT: dict[str, Any] = {"required": True, "schema": {"type": "integer"}, "description": "Seconds to wait."}
 HEADERS: dict[str, Any] = {
     "401": {"WWW-Authenticate": {"required": True, "schema": WORD, "description": "`Bearer`."}},
     "405": {"Allow": {"required": True, "schema": WORD, "description": "The methods that are possible."}},
-    "429": {"Retry-After": {"required": True, "schema": {"type": "integer"}, "description": "Seconds to wait."}},
+    "429": {"Retry-After": WAIT},
+    "503": {"Retry-After": WAIT},
 }
 """What comes beside the error itself."""
 COMPONENT = "#/components/schemas/{model}"
@@ -88,6 +90,7 @@ def document(app: FastAPI) -> dict[str, Any]:
             tags=[{"name": name, "description": words} for name, words in TAGS.items()],
         )
         describe_errors(made)
+        describe_repeats(made)
         made["components"]["securitySchemes"] = SCHEMES
         made["security"] = [{name: []} for name in SCHEMES]
         app.openapi_schema = made
@@ -111,3 +114,14 @@ def describe_errors(document: dict[str, Any]) -> None:
     for path in document["paths"].values():
         for operation in path.values():
             operation["responses"] |= refusals
+
+
+def describe_repeats(document: dict[str, Any]) -> None:
+    """The key that makes a request safe to send again says something with POST alone. One dependency of all routes reads
+    it, so the framework describes it everywhere."""
+    for path in document["paths"].values():
+        for method, operation in path.items():
+            if method != "post":
+                parameters = operation.pop("parameters", [])
+                kept = [each for each in parameters if each["name"] != "idempotency-key"]
+                operation |= {"parameters": kept} if kept else {}

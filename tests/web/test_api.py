@@ -20,10 +20,13 @@ from openapi_spec_validator import validate
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from backend.core import people
+from backend.core import people, points
 from backend.core.archives import describe, files_sha256
-from backend.core.models import Artifact, Point, Repeat, Role, Run
+from backend.core.errors import StudioError
+from backend.core.models import Artifact, Repeat, Role, Run
+from backend.core.points import Measured
 from backend.core.settings import Settings
+from backend.web.app import create_app
 from backend.web.reference import document
 from tests.web.conftest import account, client_of, queued_run
 
@@ -223,6 +226,40 @@ async def test_an_artifact_is_downloaded_whole_and_in_ranges(
     assert (await viewer.get(listed["download"], headers={"range": "nonsense"})).status_code == 200
 
 
+async def test_an_artifacts_files_are_downloaded_one_by_one(
+    viewer: httpx.AsyncClient, session: Session, here: Settings
+) -> None:
+    row = published(session, here, queued_run(session))
+    for file in row.files:
+        path = f"/api/v1/artifacts/{row.id}/files/{file['name']}"
+        whole = await viewer.get(path)
+        assert hashlib.sha256(whole.content).hexdigest() == whole.headers["x-checksum-sha256"] == file["sha256"]
+        assert "attachment" in whole.headers["content-disposition"]
+        etag = whole.headers["etag"]
+        part = await viewer.get(path, headers={"range": "bytes=2-4", "if-range": etag})
+        assert (part.status_code, part.content) == (206, whole.content[2:5])
+        changed = await viewer.get(path, headers={"range": "bytes=2-4", "if-range": '"old"'})
+        assert (changed.status_code, changed.content) == (200, whole.content)
+        head = await viewer.head(path)
+        assert (int(head.headers["content-length"]), head.content) == (file["bytes"], b"")
+        assert (await viewer.get(path, headers={"if-none-match": etag})).status_code == 304
+    (here.root / row.folder / "beside.txt").write_text("not listed")
+    for name in ("beside.txt", "../adapter/README.md", "%2e%2e/x", "", "model.safetensors/"):
+        assert (await viewer.get(f"/api/v1/artifacts/{row.id}/files/{name}")).status_code == 404
+
+
+async def test_a_proxy_in_front_may_send_the_files(session: Session, here: Settings) -> None:
+    row = published(session, here, queued_run(session))
+    app = create_app(here.model_copy(update={"accel_prefix": "/studio-files"}))
+    async with app.router.lifespan_context(app), client_of(app, account(session, Role.VIEWER).headers) as viewer:
+        answer = await viewer.get(f"/api/v1/artifacts/{row.id}/files/README.md")
+        async with client_of(app) as anonymous:
+            refused = await anonymous.get(f"/api/v1/artifacts/{row.id}/files/README.md")
+    assert (answer.status_code, answer.content) == (200, b"")
+    assert answer.headers["x-accel-redirect"] == f"/studio-files/{row.folder}/README.md"
+    assert (refused.status_code, "x-accel-redirect" in refused.headers) == (401, False)
+
+
 async def test_files_on_another_host_are_told_in_words(
     viewer: httpx.AsyncClient, session: Session, here: Settings
 ) -> None:
@@ -237,7 +274,7 @@ async def test_curves_are_read_with_values_that_json_has_no_word_for(
 ) -> None:
     run = queued_run(session)
     values = [(1, 6.0), (2, float("nan")), (3, 5.0)]
-    session.add_all(Point(run_id=run.id, name="loss", step=step, value=value, at=0.0) for step, value in values)
+    points.store(session, run.id, [Measured("loss", step, value, at=0.0) for step, value in values], beyond=0)
     session.commit()
     answer = (await viewer.get("/api/v1/runs/first/metrics?names=loss&from=2")).json()
     assert (answer["curves"], answer["seq"]) == ({"loss": [[2, "NaN"], [3, 5.0]]}, 1)
@@ -340,3 +377,34 @@ async def test_the_reference_page_takes_nothing_from_outside(viewer: httpx.Async
     assert page.status_code == 200
     assert "https://" not in page.text
     assert "http://" not in page.text
+
+
+async def test_a_method_that_an_address_lacks_is_answered_with_those_that_it_has(admin: httpx.AsyncClient) -> None:
+    answer = await admin.delete("/api/v1/runs")
+    assert answer.status_code == 405
+    assert answer.headers["allow"] == "GET, POST"
+    assert (await admin.get("/api/v1/runs/any/pause")).headers["allow"] == "POST"
+
+
+async def test_every_error_that_there_is_has_its_status_in_the_description(app: FastAPI) -> None:
+    described = document(app)["paths"]["/api/v1/runs"]["post"]["responses"]
+    for kind in every_kind_of(StudioError):
+        assert str(kind.status) in described, kind
+    assert described["429"]["headers"]["Retry-After"]["required"]
+
+
+def every_kind_of(kind: type[StudioError]) -> set[type[StudioError]]:
+    """The product's own errors of this kind, those that answer a request."""
+    below = {each for found in kind.__subclasses__() for each in every_kind_of(found)}
+    return (below | {kind}) if kind.__module__.startswith("backend.") else below
+
+
+async def test_files_are_described_with_the_types_that_they_come_in(
+    app: FastAPI, viewer: httpx.AsyncClient, session: Session
+) -> None:
+    queued_run(session)
+    described = document(app)["paths"]
+    for path, query in (("recipe", ""), ("log", ""), ("log", "?format=jsonl")):
+        answer = await viewer.get(f"/api/v1/runs/first/{path}{query}")
+        media = answer.headers["content-type"].partition(";")[0]
+        assert media in described[f"/api/v1/runs/{{run}}/{path}"]["get"]["responses"]["200"]["content"]
