@@ -34,6 +34,7 @@ PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
 GENERATORS = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+ADAPTER = "adapter_config.json"
 
 
 @dataclass(frozen=True)
@@ -346,14 +347,14 @@ def check_files(folder: Path) -> dict[str, Any]:
     problems = [*_unsafe_entries(folder)]
     if problems:  # before anything is opened: reading a pipe would wait for ever
         raise Invalid("The model folder is not safe.", code="model.unsafe", problems=tuple(problems))
-    if (folder / "adapter_config.json").exists() and not (folder / "config.json").exists():
+    if (folder / ADAPTER).exists() and not (folder / "config.json").exists():
         raise Invalid(
             "This is an adapter, not a base model.", hint="Choose the base it was made for.", code="model.adapter"
         )
     if not (folder / "config.json").exists():
         raise Invalid("There is no config.json: this is no model folder.", code="model.no_config")
     config = _json(folder, "config.json")
-    problems = [*unusable(config), *_missing_files(folder)]
+    problems = [*unusable(config), *_adapter_beside(folder), *_missing_files(folder)]
     for name in ("tokenizer_config.json", "processor_config.json", "preprocessor_config.json"):
         problems += _code_in(_json(folder, name), name)
     if problems:
@@ -403,6 +404,13 @@ def _unfit(config: dict[str, Any]) -> Iterator[Problem]:
         yield Problem("model.architecture", message, "config.json", "Choose a model of the kind …ForCausalLM.")
     if not isinstance(config.get("model_type"), str) or not re.fullmatch(r"[\w.-]{1,100}", config["model_type"]):
         yield Problem("model.architecture", "has no usable model_type.", "config.json")
+
+
+def _adapter_beside(folder: Path) -> Iterator[Problem]:
+    """Libraries load it along with the model, pickled weights and all, and nothing that was said of the model is true then."""
+    if (folder / ADAPTER).exists():
+        hint = "Merge it into the model, or move it and its weights into a folder of their own."
+        yield Problem("model.adapter", "is an adapter beside the model, which would be loaded unseen.", ADAPTER, hint)
 
 
 def _missing_files(folder: Path) -> Iterator[Problem]:

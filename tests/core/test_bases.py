@@ -206,6 +206,11 @@ def test_an_adapter_and_an_empty_folder_are_no_base(model: Path) -> None:
     assert "adapter, not a base model" in refusal(model)
 
 
+def test_an_adapter_beside_a_model_is_refused_since_libraries_would_load_it(model: Path) -> None:
+    configure(model, "adapter_config.json", peft_type="LORA", base_model_name_or_path="/etc")
+    assert "adapter_config.json: is an adapter beside the model" in refusal(model)
+
+
 def test_a_folder_is_found_by_its_name_under_a_root(model: Path, chosen: Settings) -> None:
     found = bases.find(ModelChoice(path="tiny"), chosen)
     assert (found.folder, found.revision, found.facts.parameters) == (model, None, 40)
