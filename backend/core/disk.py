@@ -6,6 +6,7 @@ touches only what no row names and no act can bring back.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import time
@@ -154,11 +155,16 @@ def _waste(files: list[Path], artifacts: list[Path], old_runs: dict[UUID, Path])
 
 
 def _bytes(paths: Iterable[Path]) -> int:
-    return sum(
-        sum(status.st_blocks * 512 for _, status in _files(path)) if path.is_dir() else path.stat().st_blocks * 512
-        for path in paths
-        if path.exists()
-    )
+    """Of files, and of folders with all that they hold. What goes away meanwhile is nothing."""
+    return sum(status.st_blocks * 512 for path in paths for status in _statuses(path))
+
+
+def _statuses(path: Path) -> Iterator[os.stat_result]:
+    if path.is_dir():
+        yield from (status for _, status in _files(path))
+        return
+    with contextlib.suppress(FileNotFoundError):
+        yield path.stat()
 
 
 def _old_uploads(session: Session, settings: Settings) -> list[Path]:

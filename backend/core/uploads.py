@@ -231,13 +231,18 @@ def sweep(folder: Path, older_than_hours: float, keep: Collection[Path] = ()) ->
 
 def untouched(folder: Path, since: float, keep: Collection[Path] = ()) -> list[Path]:
     """The files that nobody has written to `since`, but for what somebody still needs."""
-    return [path for path in folder.glob("*") if path not in keep and path.is_file() and _touched(path) < since]
+    files = [path for path in folder.glob("*") if path not in keep and path.is_file()]
+    return [path for path in files if (touched := _touched(path)) is not None and touched < since]
 
 
-def _touched(path: Path) -> float:
-    """A session's words are written once, and are needed as long as its bytes come."""
-    part = path.with_suffix(".part")
-    return max(each.stat().st_mtime for each in (path, part) if each.exists())
+def _touched(path: Path) -> float | None:
+    """When it was written to last; None where it has gone meanwhile. A session's words are written once, and are needed as
+    long as its bytes come."""
+    times = []
+    for each in (path, path.with_suffix(".part")):
+        with suppress(FileNotFoundError):
+            times.append(each.stat().st_mtime)
+    return max(times, default=None)
 
 
 def metadata_of(header: str) -> dict[str, str]:

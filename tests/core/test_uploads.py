@@ -113,3 +113,9 @@ def test_metadata_is_read_and_nonsense_refused() -> None:
     assert uploads.metadata_of("filename d29ybGQ=, private") == {"filename": "world", "private": ""}
     with pytest.raises(Invalid, match="base64"):
         uploads.metadata_of("filename w!")
+
+
+def test_a_file_that_went_away_since_the_folder_was_listed_was_touched_at_no_time(tmp_path: Path) -> None:
+    (tmp_path / "stays.body").touch()
+    assert uploads._touched(tmp_path / "gone.body") is None
+    assert uploads.untouched(tmp_path, time.time() + 60) == [tmp_path / "stays.body"]
