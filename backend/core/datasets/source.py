@@ -51,6 +51,7 @@ READABLE = "JSONL, JSON, CSV, TSV, Parquet and TXT are read, each also gzipped."
 STRANGERS = {
     b"PK\x03\x04": "a zip archive or an office document",
     b"ARROW1": "an Arrow file",
+    b"\xff\xff\xff\xff": "an Arrow stream",
     b"\x28\xb5\x2f\xfd": "zstd-compressed",
     b"BZh": "bzip2-compressed",
     b"\xfd7zXZ": "xz-compressed",
@@ -203,7 +204,8 @@ def _array_shape(text: str, named: Shape | None) -> Shape | None:
             hint="Name it .json, or write one object a line.",
             code="file.array_in_jsonl",
         )
-    holds_objects = text[1:].lstrip()[:1] in ("{", "]")
+    rest = text[1:].lstrip()
+    holds_objects = rest[:1] in ("{", "]") or (named is None and not rest)  # a list that is cut off behind its bracket
     return Shape.JSON if named == Shape.JSON or holds_objects else None
 
 

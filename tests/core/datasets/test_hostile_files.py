@@ -207,6 +207,11 @@ def test_an_array_in_a_jsonl_file_is_refused(folder: Folder) -> None:
     assert "one object per line" in folder.read("a.jsonl", json.dumps(alpaca())).error.message
 
 
+@pytest.mark.parametrize("name", ["a", "a.json"])
+def test_a_bracket_alone_is_a_list_that_was_cut_off(folder: Folder, name: str) -> None:
+    assert folder.read(name, " [\n").problems == ["row 1 file.incomplete"]
+
+
 @pytest.mark.parametrize(("name", "content"), [("a.jsonl", GOOD + GOOD[:20]), ("a.json", f"[{GOOD}, {GOOD[:20]}")])
 def test_half_a_last_row_is_called_incomplete(folder: Folder, name: str, content: str) -> None:
     reading = folder.read(name, content)
