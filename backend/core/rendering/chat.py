@@ -8,11 +8,16 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+import signal
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from types import FrameType
 from typing import Any
 
 from backend.core.datasets.schema import Row
+from backend.core.errors import Invalid
 from backend.core.rendering.reader import MARK
 from backend.core.rendering.types import Span
 
@@ -21,6 +26,8 @@ QUESTION, ANSWER = "Qzx", "Azx"
 FIXED_DATE = "26 Jul 2024"
 INTERNALS = re.compile(r"__\w+__")
 GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
+RENDER_SECONDS = 1.0
+"""Of the processor, for one conversation, which takes about a thousandth of it."""
 
 
 class TemplateRefused(ValueError):
@@ -95,18 +102,22 @@ class Chat:
 
         library: Any = chat_template_utils  # its own types are wrong
         try:
-            texts, marked = library.render_jinja_template(
-                [list(turns)],
-                tools=tools,
-                chat_template=self.template,
-                add_generation_prompt=prompt,
-                return_assistant_tokens_mask=self._marks_itself,
-                **self.variables,
-            )
+            with _stopped_after(RENDER_SECONDS):
+                texts, marked = library.render_jinja_template(
+                    [list(turns)],
+                    tools=tools,
+                    chat_template=self.template,
+                    add_generation_prompt=prompt,
+                    return_assistant_tokens_mask=self._marks_itself,
+                    **self.variables,
+                )
         except (TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
             raise TemplateRefused(str(error) or type(error).__name__) from None
         except RecursionError:
             raise TemplateRefused("it calls itself without end") from None
+        except MemoryError:
+            words = "it needs more memory for one conversation than there is"
+            raise unusable(words) from None
         return texts[0], list(marked[0]) if self._marks_itself else []
 
     def _find_header(self) -> str:
@@ -185,6 +196,39 @@ class Chat:
             return self.render(turns, tools)
         except TemplateRefused:
             return ""
+
+
+def unusable(why: str) -> Invalid:
+    """The template cannot be used for any row."""
+    return Invalid(
+        f"The model's chat template cannot be used: {why}.",
+        hint="Choose a built-in one: chatml, llama3, zephyr or plain.",
+        code="template",
+        where="model.chat_template",
+    )
+
+
+@contextmanager
+def _stopped_after(seconds: float) -> Iterator[None]:
+    """Raise `Invalid` once the block has computed for so long: a template is a program, and may have no end.
+
+    Only a main thread can be interrupted. Limited processes and trainers, the only ones that render, do so in theirs.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(_signal: int, _frame: FrameType | None) -> None:
+        words = f"it timed out, since one conversation takes it more than {seconds:g} s"
+        raise unusable(words)
+
+    before = signal.signal(signal.SIGVTALRM, stop)
+    signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, before)
 
 
 def _shared(one: str, other: str) -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from backend.core.errors import Invalid
-from backend.core.rendering.chat import Chat, TemplateRefused
+from backend.core.rendering.chat import Chat, TemplateRefused, unusable
 from backend.core.rendering.reader import Reader
 from backend.core.rendering.templates import BUILT_IN, source_of
 from backend.core.rendering.types import AddedToken, Prepared
@@ -146,9 +146,7 @@ def _chat(tokenizer: Any, stops: list[int]) -> Chat:
             ends=ends,
         )
     except (TemplateRefused, ValueError) as error:
-        words = f"The model's chat template cannot be used: {str(error)[:500]}."
-        hint = "Choose a built-in one: chatml, llama3, zephyr or plain."
-        raise Invalid(words, hint=hint, code="template", where="model.chat_template") from None
+        raise unusable(str(error)[:500]) from None
 
 
 def _added(tokenizer: Any) -> tuple[list[str], list[str]]:
