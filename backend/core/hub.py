@@ -86,12 +86,34 @@ def _find_lately(words: str, moment: int) -> tuple[HubModel, ...]:  # noqa: ARG0
 
 
 def named_in(words: str) -> str | None:
-    """The id in `org/name`, or in the address of a model's page; None where the words are to be searched for."""
+    """The id in `org/name`, or in the address of a model's page; None where the words are to be searched for. Raises
+    `Invalid` for an address that can be no hub's: nothing is ever fetched from there, and nobody shall believe so."""
     text = words.strip()
     if "://" in text:
-        parts = urlsplit(text).path.strip("/").split("/")
-        text = "/".join(parts[:2])
+        text = "/".join(_path_of(text).strip("/").split("/")[:2])
     return text if "/" in text and bases.HUB_ID.fullmatch(text) else None
+
+
+def _path_of(address: str) -> str:
+    """What stands behind the host. A mirror's name may stand for the hub's; a file, or a machine by its number, may not."""
+    try:
+        parts = urlsplit(address)
+        host, own = parts.hostname or "", urlsplit(endpoint()).hostname
+    except ValueError:  # brackets that hold no address
+        raise _not_allowed(address) from None
+    is_machine = host == "localhost" or host.replace(".", "").isdigit() or ":" in host or "." not in host
+    if parts.scheme not in ("http", "https") or (is_machine and host != own):
+        raise _not_allowed(address)
+    return parts.path
+
+
+def _not_allowed(address: str) -> Invalid:
+    return Invalid(
+        f"The address “{printable(address)}” is not allowed: models come from the hub alone.",
+        hint="Give an id such as org/name, or the address of a model's page on the hub.",
+        where="id",
+        code="hub.address",
+    )
 
 
 def search(words: str) -> list[HubModel]:

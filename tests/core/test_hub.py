@@ -50,7 +50,7 @@ def test_a_search_tells_size_licence_and_shape_before_a_download(shelf: Shelf, t
 
 
 @pytest.mark.parametrize(
-    "words", ["owls/tiny", " owls/tiny ", "https://huggingface.co/owls/tiny/tree/main", "http://x/owls/tiny"]
+    "words", ["owls/tiny", " owls/tiny ", "https://huggingface.co/owls/tiny/tree/main", "http://x.org/owls/tiny"]
 )
 def test_an_id_or_an_address_finds_the_one_model_with_its_exact_size(tiny_base: Path, words: str) -> None:
     [found] = hub.find(words)
