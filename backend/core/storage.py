@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 import os
 import shutil
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
@@ -21,7 +23,10 @@ from backend.core.errors import NotFound, Unavailable
 from backend.core.settings import Settings
 
 if TYPE_CHECKING:
-    from obstore.store import ObjectStore
+    from obstore.store import ObjectStore, RetryConfig
+
+
+log = logging.getLogger(__name__)
 
 
 class Storage(Protocol):
@@ -90,8 +95,15 @@ class FolderStorage:
         return sorted(path.relative_to(self.root).as_posix() for path in files if path.stat().st_mtime < limit)
 
 
+RETRY_SECONDS = 30
+"""How long a bucket that refuses is asked again, a little later each time."""
+
+
 class BucketStorage:
-    """Objects under a URL such as `s3://bucket/studio`. Fetched ones are kept in a folder: they never change."""
+    """Objects under a URL such as `s3://bucket/studio`. Fetched ones are kept in a folder: they never change.
+
+    A bucket that fails is asked again; where it stays away `Unavailable` is raised, and nothing is lost on this side.
+    """
 
     def __init__(self, url: str, cache: Path) -> None:
         self.url, self.cache = url, cache
@@ -100,12 +112,17 @@ class BucketStorage:
     def store(self) -> ObjectStore:
         from obstore.store import from_url
 
-        return from_url(self.url)
+        if self.url.startswith("file:"):
+            return from_url(self.url)
+        # No options of the client: they would take the place of those of the environment, such as AWS_ALLOW_HTTP.
+        patience: RetryConfig = {"max_retries": 10, "retry_timeout": timedelta(seconds=RETRY_SECONDS)}
+        return from_url(self.url, retry_config=patience)
 
     def publish(self, file: Path, key: str) -> None:
         import obstore
 
-        obstore.put(self.store, checked(key), file)
+        with _told(key):
+            obstore.put(self.store, checked(key), file)
         publish_file(file, self.cache / key)
 
     def fetch(self, key: str) -> Path:
@@ -117,12 +134,10 @@ class BucketStorage:
         path.parent.mkdir(parents=True, exist_ok=True)
         draft = path.with_name(f".{path.name}.{uuid4().hex}")
         try:
-            with open(draft, "wb") as file:
+            with _told(key), open(draft, "wb") as file:
                 for block in obstore.get(self.store, key).stream(min_chunk_size=8 << 20):
                     file.write(block)
             publish_file(draft, path)
-        except FileNotFoundError:
-            raise _missing(key) from None
         finally:
             draft.unlink(missing_ok=True)
         return path
@@ -131,20 +146,21 @@ class BucketStorage:
         import obstore
 
         length = min(length, self.size(key) - start)
-        return bytes(obstore.get_range(self.store, checked(key), start=start, length=length)) if length > 0 else b""
+        if length <= 0:
+            return b""
+        with _told(key):
+            return bytes(obstore.get_range(self.store, checked(key), start=start, length=length))
 
     def size(self, key: str) -> int:
         import obstore
 
-        try:
+        with _told(key):
             return obstore.head(self.store, checked(key))["size"]
-        except FileNotFoundError:
-            raise _missing(key) from None
 
     def delete(self, key: str) -> None:
         import obstore
 
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(NotFound), _told(key):
             obstore.delete(self.store, checked(key))
         (self.cache / key).unlink(missing_ok=True)
 
@@ -152,8 +168,24 @@ class BucketStorage:
         import obstore
 
         limit = datetime.now(UTC) - timedelta(hours=hours)
-        objects = (each for batch in obstore.list(self.store, checked(prefix)) for each in batch)
+        with _told(prefix):
+            objects = [each for batch in obstore.list(self.store, checked(prefix)) for each in batch]
         return sorted(each["path"] for each in objects if each["last_modified"] < limit)
+
+
+@contextlib.contextmanager
+def _told(key: str) -> Iterator[None]:
+    """What a bucket raises, as an error that a person may see. Its own words hold addresses, and go to the log alone."""
+    from obstore.exceptions import BaseError, NotFoundError
+
+    try:
+        yield
+    except (FileNotFoundError, NotFoundError):
+        raise _missing(key) from None
+    except BaseError as error:
+        log.warning("the storage fails for %s: %s", key, error)
+        hint = "Nothing was lost. Look at the bucket and STUDIO_STORAGE_URL, then try again."
+        raise Unavailable("The storage cannot be reached now.", hint=hint, code="storage") from error
 
 
 def publish_file(file: Path, target: Path) -> None:
