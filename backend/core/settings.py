@@ -34,6 +34,12 @@ class Settings(BaseSettings):
     hosts: Annotated[tuple[str, ...], NoDecode, Listed] = Field(
         (), description="Names, with commas, by which people reach the studio besides addresses and this machine's own."
     )
+    accel_prefix: str = Field(
+        "",
+        pattern=r"^(/[A-Za-z0-9._-]+)*$",
+        description="Where a proxy in front can read the home: single files leave by its X-Accel-Redirect. "
+        "Empty: the studio sends them itself.",
+    )
     database_url: str = Field(
         "", validation_alias="DATABASE_URL", description="Postgres; empty starts the embedded one."
     )
@@ -48,6 +54,9 @@ class Settings(BaseSettings):
     )
     worker_name: str = Field("", description="Name of this worker host; empty takes the host's name.")
     devices: str = Field("auto", description="`auto`, `cpu`, or CUDA indices such as `0,1`.")
+    share_devices: bool = Field(
+        False, description="Whether to start runs on accelerators that programs of others compute on too."
+    )
 
     lease_seconds: float = Field(
         30.0, gt=0, description="A lease that stayed unchanged for this long may be reclaimed."

@@ -1,4 +1,4 @@
-"""Files that leave: one zip of known length, in ranges. RFC 9110, sections 13 and 14."""
+"""Files that leave: a zip of known length, or a single file, in ranges. RFC 9110, sections 13 and 14."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ from typing import Any
 from urllib.parse import quote
 
 from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import FileResponse, Response, StreamingResponse
 
 from backend.core.archives import Archive, ArchivedFile
-from backend.core.errors import Conflict
+from backend.core.errors import Conflict, NotFound
 from backend.core.models import Artifact
 
 Answers = dict[int | str, dict[str, Any]]
 """What a route is told to describe in OpenAPI beside its return type."""
 
+OCTETS = "application/octet-stream"
 RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 
 
@@ -32,24 +33,49 @@ def send_archive(request: Request, folder: Path, artifact: Artifact, name: str) 
     files = [
         ArchivedFile(**{key: file[key] for key in ("name", "bytes", "sha256", "crc32")}) for file in artifact.files
     ]
-    missing = next((file.name for file in files if not (folder / file.name).is_file()), None)
-    if missing:
-        raise Conflict(
-            f"The file {missing} of this artifact cannot be reached from here.",
-            hint="It lies on the worker that made it: share its storage with the web host.",
-            code="artifact.unreachable",
-        )
+    for file in files:
+        check_reachable(folder / file.name)
     archive = Archive(folder, files, root=name.removesuffix(".zip"))
-    headers = {
-        "Accept-Ranges": "bytes",
-        "ETag": archive.etag,
-        "Cache-Control": "private, no-cache",
-        "Content-Disposition": attachment(name),
-        "X-Checksum-SHA256": artifact.sha256,
-    }
+    headers = headers_of(archive.etag, name, artifact.sha256)
     if is_known(request.headers.get("if-none-match", ""), archive.etag):
         return Response(status_code=304, headers=headers)
     return send_range(request, archive, headers)
+
+
+def send_file(request: Request, home: Path, artifact: Artifact, name: str, accel_prefix: str) -> Response:
+    """One file of the artifact. With `accel_prefix` the proxy in front sends it, and this process reads none of it.
+    Raises `NotFound` for any name that the artifact does not list, and `Conflict` where this host cannot reach it."""
+    listed = next((file for file in artifact.files if file["name"] == name), None)
+    if listed is None:
+        raise NotFound("The artifact has no such file.", where=name, hint="Its description lists what it has.")
+    path = home / artifact.folder / name
+    check_reachable(path)
+    headers = headers_of(f'"{listed["sha256"]}"', Path(name).name, listed["sha256"])
+    if is_known(request.headers.get("if-none-match", ""), headers["ETag"]):
+        return Response(status_code=304, headers=headers)
+    if accel_prefix:
+        headers["X-Accel-Redirect"] = quote(f"{accel_prefix}/{artifact.folder}/{name}")
+        return Response(headers=headers, media_type=OCTETS)
+    return FileResponse(path, headers=headers, media_type=OCTETS)
+
+
+def check_reachable(path: Path) -> None:
+    if not path.is_file():
+        raise Conflict(
+            f"The file {path.name} of this artifact cannot be reached from here.",
+            hint="It lies on the worker that made it: share its storage with the web host.",
+            code="artifact.unreachable",
+        )
+
+
+def headers_of(etag: str, name: str, sha256: str) -> dict[str, str]:
+    return {
+        "Accept-Ranges": "bytes",
+        "ETag": etag,
+        "Cache-Control": "private, no-cache",
+        "Content-Disposition": attachment(name),
+        "X-Checksum-SHA256": sha256,
+    }
 
 
 def is_known(header: str, etag: str) -> bool:
