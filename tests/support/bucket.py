@@ -91,9 +91,11 @@ class _Handler(BaseHTTPRequestHandler):
         if self.fails():
             return
         if "delete" in self.query:
-            for key in re.findall(r"<Key>(.+?)</Key>", body.decode()):
+            keys = re.findall(r"<Key>(.+?)</Key>", body.decode())
+            for key in keys:
                 self.store.objects.pop(key, None)
-            self.say(200, b"<DeleteResult></DeleteResult>")
+            deleted = "".join(f"<Deleted><Key>{key}</Key></Deleted>" for key in keys)
+            self.say(200, f"<DeleteResult>{deleted}</DeleteResult>".encode())
             return
         if "uploads" in self.query:
             self.say(200, b"<InitiateMultipartUploadResult><UploadId>1</UploadId></InitiateMultipartUploadResult>")
