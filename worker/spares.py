@@ -66,10 +66,14 @@ class Trainer:
             self.process.wait(KILL_SECONDS)
 
 
+REST_SECONDS = 5.0
+"""How long after one was taken the next spare is started."""
+
+
 class Spares:
     """Keeps one trainer that has imported everything and waits. Used from the supervisor's main thread alone."""
 
-    def __init__(self, settings: Settings, *, rest_seconds: float = 5.0) -> None:
+    def __init__(self, settings: Settings, *, rest_seconds: float = REST_SECONDS) -> None:
         self._settings, self._rest_seconds = settings, rest_seconds
         self._spare: Trainer | None = None
         self._taken_at = -rest_seconds

@@ -1,14 +1,20 @@
-"""What a trainer is started with, as the kernel shows it."""
+"""What a trainer is started with, and when, as the kernel shows it."""
 
 from __future__ import annotations
 
+import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 
+from backend.core.models import State
 from backend.core.settings import Settings
-from worker.spares import Trainer
+from tests.support.hosts import Lab
+from worker.spares import REST_SECONDS, Trainer
 
 CANARY = "canary-4711"
 SECRET_NAMES = [
@@ -39,3 +45,21 @@ def test_a_trainer_is_given_no_credentials(tmp_path: Path, monkeypatch: pytest.M
     assert CANARY not in environment
     assert "TOKENIZERS_PARALLELISM=kept" in environment
     assert f"STUDIO_HOME={tmp_path}" in environment
+
+
+def trainers(host: subprocess.Popen[bytes]) -> list[psutil.Process]:
+    return [child for child in psutil.Process(host.pid).children() if child.status() != psutil.STATUS_ZOMBIE]
+
+
+def test_no_spare_is_started_while_a_run_waits_for_its_trainer_to_import(lab: Lab) -> None:
+    with lab.host() as host:
+        (spare,) = lab.wait(lambda: trainers(host), "the spare", 30)
+        run_id = lab.launch()
+        spare.kill()
+        lab.wait_for(run_id, State.PREPARING)
+        lab.wait(lambda: len(trainers(host)) == 1 and trainers(host) != [spare], "a trainer that starts cold", 30)
+        trainers(host)[0].send_signal(signal.SIGSTOP)
+        time.sleep(REST_SECONDS + 1)
+        assert len(trainers(host)) == 1
+        trainers(host)[0].send_signal(signal.SIGCONT)
+        lab.wait(lambda: len(trainers(host)) == 2, "a spare once the run goes on", 60)
