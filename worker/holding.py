@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
+import signal
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -99,7 +100,8 @@ class Holding:
         self._amendments: list[Amendment] = []
         self._offset, self._renewed, self._last_line = 0, time.monotonic(), time.monotonic()
         self._idle_seconds, self._phase, self._what = 0.0, "", ""
-        self._has_trained = self._is_warned = False
+        self._has_trained = False
+        self._warned_of: set[str] = set()
         self._end: dict[str, Any] | None = None
         self._ended_at = 0.0
         self._told = Told()
@@ -369,9 +371,10 @@ class Holding:
         late = self._told.word is not None and now - self._told.since > limits.stop_seconds
         lingering = self._end is not None and now - self._ended_at > END_SECONDS
         if silent or (late and not obeys) or lingering:
-            slow = f"It was told to end, had not done so {limits.stop_seconds:g} seconds later, and was killed."
-            idle = f"It was killed, since nothing had moved in it for {deadline:g} seconds."
-            self._killed_why = idle if silent else slow
+            words = f"It was told to end, had not done so {limits.stop_seconds:g} seconds later, and was killed."
+            if silent:
+                words = f"It was killed, since nothing had moved in it for {deadline:g} seconds."
+            self._killed_why = words
             log.warning("run %s: %s", self.token.run_id, self._killed_why)
             self.trainer.kill()
 
@@ -398,12 +401,14 @@ class Holding:
         problem = Problem(**{key: cause[key] for key in wanted if cause.get(key)}) if cause else None
         return runs.Ending(Outcome(self._end["outcome"]), problem)
 
-    def warn(self, words: str) -> None:
+    def warn(self, of: str, words: str) -> None:
         """Tell who follows the run, once for as long as there is something to warn of."""
-        if words and not self._is_warned:
+        if not words:
+            self._warned_of.discard(of)
+        elif of not in self._warned_of:
             with self.host.transaction() as session:
                 emit(session, runs.hold(session, self.token), EventKind.LOG, {"level": "warning", "text": words})
-        self._is_warned = bool(words)
+            self._warned_of.add(of)
 
     # ---- the host's shutdown -------------------------------------------------------------------------------------
 
@@ -429,9 +434,12 @@ def cause_of(error: Exception) -> Problem:
 
 def how_it_died(code: int) -> str:
     """An exit code in words."""
-    if code in (-9, -6):
-        verb = "killed" if code == -9 else "aborted by a library"
-        return f"It was {verb}, most often because the machine ran out of memory."
-    if code < 0:
-        return f"It was ended by signal {-code}."
-    return f"It ended with code {code} and left no word."
+    if code == -signal.SIGKILL:
+        words = "It was killed, most often because the machine ran out of memory."
+    elif code == -signal.SIGABRT:
+        words = "It was aborted by a library, most often because the machine ran out of memory."
+    elif code < 0:
+        words = f"It was ended by signal {-code}."
+    else:
+        words = f"It ended with code {code} and left no word."
+    return words

@@ -16,7 +16,8 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -58,6 +59,8 @@ class Supervisor:
             spares=Spares(configured),
         )
         self.devices = devices.found(configured.devices)
+        self.strangers: Mapping[str, tuple[devices.Occupant, ...]] = {}
+        self._own_processes: set[int] = set()
         self.watch = WatchedLeases(self.engine, configured.lease_seconds)
         self.holdings: dict[str, Holding] = {}
         self.stopping = False
@@ -72,6 +75,7 @@ class Supervisor:
             signal.signal(number, self._on_signal)
         while not self.stopping and not self._start():
             time.sleep(OUTAGE_SECONDS)
+        self._look_for_strangers()
         log.info("supervisor %s watches %s", self.host.name, ", ".join(device.title for device in self.devices))
         while not self.stopping or self.holdings:
             self._turn()
@@ -132,6 +136,7 @@ class Supervisor:
         time.sleep(OUTAGE_SECONDS)
 
     def _forget_ended(self) -> None:
+        self._note_own_processes()
         ended = [device for device, holding in self.holdings.items() if holding.doing is Doing.OVER]
         for device in ended:
             beside(partial(tidy, self.holdings.pop(device).folder))
@@ -151,15 +156,35 @@ class Supervisor:
             runs.end_unheld(session, expired, self.host.limits)
         self.host.chores.start("hints", lambda: queue.publish(self.host.sessions, self.host.redis_url))
         for device in self.devices:
-            if device.name not in self.holdings and not self.stopping:
+            if not self.stopping and self._is_free(device.name):
                 self._claim(device.name, expired)
+        self.host.chores.start("strangers", self._look_for_strangers)
         self.host.chores.start("sweep", self._sweep)
-        self._warn(disks.low_on_space(self.settings.root))
+        self._warn()
 
-    def _warn(self, words: str) -> None:
-        for holding in self.holdings.values():
+    def _note_own_processes(self) -> None:
+        trainers = (holding.trainer for holding in self.holdings.values())
+        self._own_processes |= {trainer.process.pid for trainer in trainers if trainer is not None}
+
+    def _look_for_strangers(self) -> None:
+        """Who else computes on this host's accelerators. None of them is shared unless its owner wants that."""
+        if any(device.name != "cpu" for device in self.devices):
+            self.strangers = devices.occupants(self._own_processes)
+
+    def _is_free(self, device: str) -> bool:
+        if device in self.holdings:
+            return False
+        strangers = self.strangers.get(device, ())
+        if strangers and not self.settings.share_devices:
+            log.warning("no run is started: %s", devices.shared(device, strangers))
+        return self.settings.share_devices or not strangers
+
+    def _warn(self) -> None:
+        space = disks.low_on_space(self.settings.root)
+        for device, holding in self.holdings.items():
             with contextlib.suppress(Fenced):  # its next turn finds out that it is over
-                holding.warn(words)
+                holding.warn("space", space)
+                holding.warn("strangers", devices.shared(device, self.strangers.get(device, ())))
 
     def _claim(self, device: str, expired: Sequence[runs.Lease]) -> None:
         with self.host.transaction() as session:
@@ -191,6 +216,8 @@ class Supervisor:
         worker = session.get(Worker, self.host.name)
         if worker is not None:
             worker.seen_at = func.clock_timestamp()
+            strangers = {device: [asdict(each) for each in told] for device, told in self.strangers.items()}
+            worker.facts = worker.facts | {"strangers": strangers}
 
     # ---- files whose rows are gone -------------------------------------------------------------------------------
 

@@ -374,7 +374,8 @@ def _cannot(run: Run, what: str, hint: str = "") -> Conflict:
 
 def _now(session: Session) -> datetime:
     """By Postgres' clock, the one that all share: the worker that writes it may be an hour off."""
-    return session.execute(select(func.clock_timestamp())).scalar_one()
+    now: datetime = session.execute(select(func.clock_timestamp())).scalar_one()
+    return now
 
 
 # ---- claims and leases -----------------------------------------------------------------------------------------------
@@ -608,12 +609,18 @@ def reap(session: Session, token: Token, ending: Ending, limits: Limits) -> Stat
 
 
 def _count_death(session: Session, run: Run, ending: Ending, limits: Limits) -> None:
-    """Three deaths in a row without a newer checkpoint are enough, unless a person's word comes first."""
+    """Three deaths in a row without a newer checkpoint are enough, unless a person's word comes first.
+
+    Each is told with its cause at once: a run that goes on by itself would otherwise hide it.
+    """
     run.crashes += 1
+    how = ending.cause.message if ending.cause else "It left no word."
+    words = f"The trainer died. {how}"
+    emit(session, run, EventKind.LOG, {"level": "error", "text": words}, step=run.step)
+    _close_attempt(session, run, how)
     if run.crashes < limits.crash_limit or run.intent in (Intent.STOP, Intent.PAUSE):
         settle(session, run, limits)
         return
-    how = ending.cause.message if ending.cause else "It left no word."
     message = f"The trainer died {run.crashes} times in a row at step {run.step}. {how}"
     hint = ending.cause.hint if ending.cause and ending.cause.hint else "Read the end of the log; then resume or clone."
     enter_failed(session, run, Problem("crashed", message, hint=hint))

@@ -86,7 +86,7 @@ class Lab:
     def sessions(self) -> sessionmaker[Session]:
         return sessionmaker(self.engine, expire_on_commit=False)
 
-    def launch(self, **changes: dict[str, Any]) -> UUID:
+    def launch(self, *, base: str = "tiny", rows: str = "owls", **changes: dict[str, Any]) -> UUID:
         """A run in the queue; `changes` are merged into the groups of the tests' recipe."""
         groups = {
             key: value | changes.get(key, {}) if isinstance(value, dict) else value for key, value in RECIPE.items()
@@ -96,9 +96,9 @@ class Lab:
             train_rows=60,
             context_length=256,
         )
-        data = [{"name": "owls", "version": 1, "key": "datasets/owls.parquet", "rows": 60, "weight": None}]
+        data = [{"name": "owls", "version": 1, "key": f"datasets/{rows}.parquet", "rows": 60, "weight": None}]
         with self.sessions.begin() as session:
-            model = {"path": "tiny", "revision": None}
+            model = {"path": base, "revision": None}
             return runs.create(session, recipe=recipe, model=model, data=data).id
 
     @contextmanager

@@ -9,11 +9,13 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from backend.core.assignment import ASSIGNMENT, JOURNAL, Amendment, Word
 from backend.core.checkpoints import verify
+from tests.support.rows import chat_rows, write_rows
 from tests.worker.trainer.conftest import Attempt, Attempts
 
 ENDLESS = {"training": {"max_steps": 100_000}, "evaluation": {"eval_steps": 90_000, "sample_steps": 90_000}}
@@ -42,6 +44,46 @@ def test_pause_saves_and_ends_paused(attempts: Attempts) -> None:
     assert attempt.saved_steps[-1] == step
     assert verify(attempt.checkpoint(step).folder) == []
     assert attempt.data("artifact") == []
+
+
+LOOKS: dict[str, dict[str, Any]] = {
+    "evaluating": {"eval_share": 0.5, "eval_steps": 5, "sample_steps": 5},
+    "sampling": {"eval_steps": 5, "sample_steps": 5, "max_new_tokens": 60, "prompts": [f"Owl {n}?" for n in range(6)]},
+}
+
+
+@pytest.mark.parametrize("look", LOOKS)
+def test_a_pause_cuts_a_look_at_the_model_off_and_a_resume_makes_up_for_it(
+    attempts: Attempts, tmp_path: Path, look: str
+) -> None:
+    write_rows(tmp_path / "rows.parquet", chat_rows(600))
+    recipe = {"training": {"per_device_train_batch_size": 1}, "evaluation": LOOKS[look]}
+    whole = attempts(recipe)
+    assert whole.run() == 0
+    cut_off = attempts(recipe)
+    cut_off.trainers.start(cut_off.folder / ASSIGNMENT)
+    wait_until(cut_off, lambda text: '"step":5' in text.replace(" ", ""))
+    cut_off.order(Word.PAUSE)
+    assert cut_off.trainers.wait() == 0
+    assert cut_off.end == {"outcome": "paused"}
+    assert cut_off.saved_steps[-1] == 5, "no further step was trained"
+    first = cut_off.history()
+    assert first != {key: value for key, value in whole.history().items() if key[0] <= 5}, "the look was cut off"
+    resumed = attempts(recipe, resume=cut_off.checkpoint(5))
+    assert resumed.run() == 0
+    assert first | resumed.history() == whole.history()
+
+
+def test_a_keep_in_the_midst_of_an_evaluation_ends_the_run_with_that_step(attempts: Attempts, tmp_path: Path) -> None:
+    write_rows(tmp_path / "rows.parquet", chat_rows(600))
+    attempt = attempts(ENDLESS | {"evaluation": LOOKS["evaluating"] | {"prompts": ["Who?"]}})
+    attempt.trainers.start(attempt.folder / ASSIGNMENT)
+    wait_until(attempt, lambda text: '"step":5' in text.replace(" ", ""))
+    attempt.order(Word.KEEP)
+    assert attempt.trainers.wait() == 0
+    assert max(attempt.losses()) == 5
+    assert [(sample["step"], sample["prompt"]) for sample in attempt.data("sample")][-1] == (5, "Who?")
+    assert [artifact["kind"] for artifact in attempt.data("artifact")] == ["adapter", "merged"]
 
 
 def test_keep_saves_and_exports_and_the_run_can_go_on_from_there(attempts: Attempts) -> None:

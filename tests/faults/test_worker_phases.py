@@ -1,0 +1,196 @@
+"""Pause, stop and keep in every phase of a run: it rests within ten seconds, and the accelerator is free within fifteen.
+
+Phases are made long by what makes them long in life: a hub that does not answer, a disk that does not, many rows, an
+endless run. A run takes a trainer of its own, so the short form takes a third of the phases × actions that need one;
+`STUDIO_FAULTS=all` takes them all.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import socket
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+from pydantic import JsonValue
+
+from backend.core import journal, runs
+from backend.core.errors import Conflict
+from backend.core.models import State
+from tests.faults.conftest import MakeLab
+from tests.support.hosts import Lab, write_rows
+from worker.trainer.process import lock_name
+
+REST_SECONDS, FREE_SECONDS = 10.0, 15.0
+BUSY = 4.0
+"""A machine that other tests keep busy takes longer; on a free one the figures are those above."""
+PATIENCE_SECONDS = 180.0
+ENDLESS: dict[str, Any] = {"max_steps": 100_000, "per_device_train_batch_size": 1, "gradient_accumulation_steps": 1}
+QUIET: dict[str, Any] = {"prompts": [], "eval_steps": 90_000, "sample_steps": 90_000}
+QUESTIONS: list[JsonValue] = [f"What does owl {number} eat?" for number in range(60)]
+
+
+def pause(lab: Lab, run_id: UUID) -> None:
+    with lab.sessions.begin() as session:
+        runs.pause(session, run_id)
+
+
+def stop(lab: Lab, run_id: UUID, *, keep: bool) -> None:
+    with lab.sessions.begin() as session:
+        runs.stop(session, run_id, keep=keep)
+
+
+ACTIONS: dict[str, tuple[Callable[[Lab, UUID], None], State]] = {
+    "pause": (pause, State.PAUSED),
+    "discard": (partial(stop, keep=False), State.STOPPED),
+    "keep": (partial(stop, keep=True), State.STOPPED),
+}
+
+
+@dataclass(frozen=True)
+class Phase:
+    """How to launch a run that stays in a phase, and what tells that it is there."""
+
+    launch: Callable[[Lab], UUID]
+    is_there: Callable[[Lab, UUID], bool]
+    ended_before: tuple[State, ...] = field(default=())
+    """What such a run may have become before the word reached it."""
+
+
+def launching(*, base: str = "tiny", rows: str = "owls", **changes: dict[str, Any]) -> Callable[[Lab], UUID]:
+    groups = {"training": ENDLESS, "evaluation": QUIET, "saving": {"save_steps": 90_000}}
+    merged = {name: groups[name] | changes.get(name, {}) for name in groups}
+    return lambda lab: lab.launch(base=base, rows=rows, **merged)
+
+
+def in_phase(name: str) -> Callable[[Lab, UUID], bool]:
+    """The trainer told last that this is what it does."""
+
+    def look(lab: Lab, run_id: UUID) -> bool:
+        with lab.sessions.begin() as session:
+            told = [event.data for event in journal.events(session, run_id, limit=10_000) if event.kind == "phase"]
+            return bool(told) and told[-1]["phase"] == name
+
+    return look
+
+
+def at_work_on(what: str) -> Callable[[Lab, UUID], bool]:
+    """The trainer is in the midst of a part that it measures."""
+    return lambda lab, run_id: lab.run(run_id).progress.get("what") == what
+
+
+def is_held(lab: Lab, run_id: UUID) -> bool:
+    return lab.run(run_id).attempt == 1
+
+
+def has_trained(lab: Lab, run_id: UUID) -> bool:
+    return lab.run(run_id).step >= 3
+
+
+def is_saving(lab: Lab, run_id: UUID) -> bool:
+    return any((lab.home / "runs" / str(run_id)).glob("attempt-*/checkpoints/.tmp-*"))
+
+
+def is_asking(lab: Lab, run_id: UUID) -> bool:
+    """The second of many answers is under way. The questions came in mid-run: before the first step nothing is lost."""
+    with lab.sessions.begin() as session:
+        answers = [sample for sample in journal.samples(session, run_id) if sample.step > 0]
+    return bool(answers)
+
+
+def launch_with_questions(lab: Lab) -> UUID:
+    run_id = launching(evaluation={"sample_steps": 40, "max_new_tokens": 150})(lab)
+    with lab.sessions.begin() as session:
+        runs.amend(session, run_id, "evaluation.prompts", QUESTIONS, by=None)
+    return run_id
+
+
+EVERY_STEP = {"eval_share": 0.5, "eval_steps": 1}
+PHASES = {
+    "queued": Phase(launching(), lambda _lab, _run_id: True),
+    "fetching": Phase(launching(base="somebody/far-away"), is_held),
+    "loading": Phase(launching(base="stuck"), in_phase("loading")),
+    "preparing": Phase(launching(rows="many"), in_phase("preparing")),
+    "training": Phase(launching(), has_trained),
+    "evaluating": Phase(launching(rows="some", evaluation=EVERY_STEP), at_work_on("evaluating")),
+    "sampling": Phase(launch_with_questions, is_asking),
+    "saving": Phase(launching(saving={"save_steps": 1}), is_saving),
+    "exporting": Phase(launching(training={"max_steps": 2}), in_phase("exporting"), (State.SUCCEEDED,)),
+}
+CHEAP = ("queued", "fetching")
+"""Phases before a trainer was started."""
+ALL = os.environ.get("STUDIO_FAULTS") == "all"
+CELLS = [
+    (phase, action)
+    for row, phase in enumerate(PHASES)
+    for column, action in enumerate(ACTIONS)
+    if ALL or phase in CHEAP or (row + column) % len(ACTIONS) == 0
+]
+
+
+@pytest.fixture(scope="module")
+def lab(make_lab: MakeLab) -> Iterator[Lab]:
+    """One host for all; the hub that it asks takes connections and never answers."""
+    with make_lab() as lab, socket.create_server(("127.0.0.1", 0)) as mute:
+        lab.environment["HF_ENDPOINT"] = f"http://127.0.0.1:{mute.getsockname()[1]}"
+        lab.environment["HF_HUB_OFFLINE"] = "0"
+        stuck = lab.home / "models" / "stuck"
+        shutil.copytree(lab.home / "models" / "tiny", stuck)
+        (stuck / "tokenizer.json").unlink()
+        os.mkfifo(stuck / "tokenizer.json")  # a network disk that hangs looks the same to who opens a file on it
+        write_rows(lab.home / "datasets" / "many.parquet", 40_000)
+        write_rows(lab.home / "datasets" / "some.parquet", 6_000)
+        yield lab
+
+
+@pytest.fixture(scope="module")
+def host(lab: Lab) -> Iterator[None]:
+    with lab.host():
+        yield
+
+
+def is_free(folder: Path) -> bool:
+    """Whether nobody holds the accelerator: the kernel's lock tells, however the holder ended."""
+    with open(folder / lock_name("cpu"), "ab") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+    return True
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+def test_a_queued_run_rests_at_once_though_no_worker_is_there(lab: Lab, action: str) -> None:
+    act, state = ACTIONS[action]
+    run_id = PHASES["queued"].launch(lab)
+    act(lab, run_id)
+    assert lab.run(run_id).state == state
+
+
+@pytest.mark.usefixtures("host")
+@pytest.mark.parametrize(("phase", "action"), [cell for cell in CELLS if cell[0] != "queued"])
+def test_a_run_rests_within_ten_seconds_and_frees_its_accelerator(lab: Lab, phase: str, action: str) -> None:
+    act, state = ACTIONS[action]
+    run_id = PHASES[phase].launch(lab)
+    lab.wait(partial(PHASES[phase].is_there, lab, run_id), f"the run to be {phase}", PATIENCE_SECONDS)
+    told = time.monotonic()
+    try:
+        act(lab, run_id)
+    except Conflict:
+        assert lab.run(run_id).state in PHASES[phase].ended_before
+        return
+    rests = (state, *PHASES[phase].ended_before)
+    run = lab.wait_for(run_id, *rests, seconds=REST_SECONDS * BUSY)
+    rested = time.monotonic() - told
+    lab.wait(partial(is_free, lab.home / "run"), "the accelerator to be free", FREE_SECONDS * BUSY)
+    print(f"{phase} × {action}: {run.state} after {rested:.1f} s, free after {time.monotonic() - told:.1f} s")
+    assert (run.crashes, run.lease_until, run.holder) == (0, None, None)
+    assert (run.discarded_at is not None) == (action == "discard")
