@@ -252,14 +252,16 @@ def read_parquet(source: Source) -> Iterator[Item]:
     with _seekable(source) as path:
         try:
             yield from _parquet_rows(source, path)
-        except pa.ArrowException as error:
-            raise _bad_parquet(f"damaged Parquet ({printable(str(error), 200)})") from None
-        except OSError as error:
-            raise _bad_parquet(f"damaged Parquet ({printable(str(error), 200)})") from None
-        except (MemoryError, OverflowError):
-            raise _bad_parquet(
-                "invalid Parquet: it claims far more than it holds, or one row group needs too much memory"
+        except MemoryError:  # Arrow's own is an ArrowException as well, so it is told apart first
+            raise TooLarge(
+                "The decoded size is over the limit: a few rows alone need more memory than reading them may take.",
+                hint="Upload it in several smaller files.",
+                code="file.expands",
             ) from None
+        except (pa.ArrowException, OSError) as error:
+            raise _bad_parquet(f"damaged Parquet ({printable(str(error), 200)})") from None
+        except OverflowError:
+            raise _bad_parquet("invalid Parquet: it claims far more than it holds") from None
         except UnicodeDecodeError:
             raise _bad_parquet("invalid Parquet: a text column holds bytes that are not UTF-8") from None
 
