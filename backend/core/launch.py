@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 from backend.core import bases, hub, runs
 from backend.core.catalog import STAGES
 from backend.core.datasets import store
+from backend.core.datasets.problems import printable
 from backend.core.errors import Invalid, Problem
 from backend.core.forecast import steps_of
 from backend.core.limited import Report, run_limited
@@ -72,7 +73,8 @@ def pin(session: Session, raw: object) -> Pinned:
 
 
 def _missing(number: int, choice: SetChoice) -> Problem:
-    which = f"“{choice.name}”" if choice.version is None else f"version {choice.version} of “{choice.name}”"
+    name = printable(choice.name)
+    which = f"“{name}”" if choice.version is None else f"version {choice.version} of “{name}”"
     return Problem("data.missing", f"There is no data set {which}.", f"data.sets.{number}", "Upload it first.")
 
 

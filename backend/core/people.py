@@ -20,7 +20,7 @@ from sqlalchemy import Select, delete, func, select, text, update
 from sqlalchemy.orm import Session
 
 from backend.core.audit import asking_address
-from backend.core.errors import Conflict, Forbidden, Invalid, NotFound, Problem, Unauthenticated
+from backend.core.errors import Conflict, Forbidden, Invalid, NotFound, Unauthenticated
 from backend.core.ids import as_uuid
 from backend.core.models import ApiToken, Audit, Invitation, Role, SetupToken, SignIn, User
 from backend.core.recipe import NAME
@@ -192,10 +192,7 @@ def create(session: Session, name: str, password_hash: str, role: Role, *, by: I
     """Raises `Invalid` for a bad name and `Conflict` for one that is taken."""
     name = name.strip()
     if not NAME.fullmatch(name):
-        problem = Problem(
-            "name", "holds letters, digits, spaces and _ . + -, at most 80, and starts with a letter.", "name"
-        )
-        raise Invalid("This name cannot be used.", where="name", problems=(problem,))
+        raise Invalid("A person's name holds letters, digits, spaces and _ . + -, at most 80.", where="name")
     if by_name(session, name):
         raise Conflict(f"Somebody is called “{name}” already.", where="name")
     user = User(name=name, password_hash=password_hash, role=role)

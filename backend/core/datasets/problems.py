@@ -10,10 +10,15 @@ SHOWN = 100
 """Problems are all counted, and the first so many kept."""
 
 
+UNSEEN = {mark: f"\\u{mark:04x}" for mark in (*range(0x202A, 0x202F), *range(0x2066, 0x206A))}
+"""Marks that turn the direction of the words around them: `gpj.exe` is read as another name behind one."""
+
+
 def printable(text: str, length: int = 80) -> str:
-    """A stranger's text as it may stand in a message, an answer and a table: short, and without what those cannot hold."""
+    """A stranger's text as it may stand in a message, an answer and a table: short, without what those cannot hold, and
+    read as it is written."""
     text = text if len(text) <= length else text[: length - 1] + "…"
-    return text.encode(errors="backslashreplace").decode().replace("\0", "\\0")
+    return text.encode(errors="backslashreplace").decode().translate(UNSEEN | {0: "\\0"})
 
 
 class BadRow(Exception):
