@@ -1,0 +1,296 @@
+"""The table of hostile inputs: what comes in, and what the studio has to say to it.
+
+A row is a number and a title; what proves it is an upload, a request or a model folder of the lists below, or a test that
+names the row by `proves`. `tests/hostile/test_table.py` holds the table to be whole.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from tests.hostile import making
+from tests.hostile.making import GOOD, MIB, packed, second, talk
+
+Test = TypeVar("Test", bound=Callable[..., object])
+ROWS = range(1, 81)
+WITHOUT: dict[int, str] = {
+    71: "nothing here generates text on demand; the samples of a run have bounds of their own, which row 68 asks for",
+}
+"""Rows that ask for something that is not there yet, and why."""
+
+ELSEWHERE: dict[int, tuple[str, str]] = {
+    56: (
+        "tests/worker/trainer/test_failures.py",
+        "test_a_base_with_nan_in_its_weights_is_refused_by_the_tensors_name",
+    ),
+}
+"""Rows that only a trainer meets, and the tests that prove them there: looking at a model loads no weights."""
+
+PROVED: dict[int, list[str]] = {}
+
+
+def proves(*numbers: int) -> Callable[[Test], Test]:
+    """Says of a test which rows it proves."""
+
+    def note(test: Test) -> Test:
+        for number in numbers:
+            PROVED.setdefault(number, []).append(test.__name__)
+        return test
+
+    return note
+
+
+# ---- files ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Upload:
+    """A file that is refused: with a status, in these words, at this place."""
+
+    row: int
+    title: str
+    name: str
+    make: Callable[[], bytes | str]
+    says: tuple[str, ...]
+    status: int = 422
+
+    def content(self) -> bytes:
+        made = self.make()
+        return made.encode("utf-8", "surrogatepass") if isinstance(made, str) else made
+
+    def __str__(self) -> str:
+        return f"{self.row} {self.title}"
+
+
+def _json_rows() -> list[Upload]:
+    """What JSON does not allow, by line."""
+    values = (
+        (18, "NaN", "NaN", "which is not a valid JSON number"),
+        (18, "minus infinity", "-Infinity", "-Infinity, which is not a valid JSON number"),
+        (19, "1e999", "1e999", "number out of range"),
+        (20, "an integer of 5,000 digits", "1" * 5000, "number too long to be meant (5,000 digits)"),
+        (21, "a role twice", '{"role": "user", "role": "system"}', "duplicate key: “role”"),
+        (22, "half a surrogate pair", '"\\ud800"', "invalid Unicode"),
+        (23, "a NUL", '"a\\u0000b"', "NUL character"),
+    )
+    place = {19: "line 2", 22: "row 2", 23: "row 2"}
+    return [
+        Upload(row, title, "a.jsonl", lambda value=value: second(value), (place.get(row, "line 2"), words))  # type: ignore[misc]
+        for row, title, value, words in values
+    ]
+
+
+UPLOADS: tuple[Upload, ...] = (
+    Upload(1, "a file of no bytes", "a.jsonl", lambda: b"", ("The file is empty.",)),
+    Upload(2, "spaces alone", "a.jsonl", lambda: b"  \n \r\n\t ", ("The file has no rows.",)),
+    Upload(3, "a header alone", "a.csv", lambda: "instruction,output\n", ("The file has no rows.",)),
+    Upload(4, "half a gzip", "a.jsonl.gz", lambda: packed(GOOD * 5000)[:-9], ("archive is damaged or cut off",)),
+    Upload(5, "1 MB of gzip that is 1 GiB", "a.jsonl.gz", making.gzip_bomb, ("expands past the limit of",), 413),
+    Upload(6, "Parquet that is 10 GB in short texts", "a.parquet", lambda: making.parquet_bomb(4000),
+           ("decoded size is over the limit",), 413),
+    Upload(6, "Parquet that is 10 GB in long texts", "a.parquet", lambda: making.parquet_bomb(1_000_000),
+           ("decoded size is over the limit",), 413),
+    Upload(7, "Parquet that claims more values", "a.parquet", making.forged_parquet, ("Parquet",)),
+    Upload(8, "half a Parquet", "a.parquet", lambda: making.small_parquet()[:-20], ("damaged Parquet",)),
+    Upload(9, "a table named Parquet", "a.parquet", lambda: "a,b\n1,2\n", ("The content is not Parquet",)),
+    Upload(10, "a footer of 2 GiB", "a.parquet", lambda: b"PAR1" + bytes(100) + struct.pack("<I", 0x7FFFFFFF) + b"PAR1",
+           ("damaged Parquet",)),
+    Upload(11, "Arrow with wild offsets", "a.arrow", making.bad_arrow, ("an Arrow file",)),
+    Upload(11, "an Arrow stream with wild offsets", "a.parquet", lambda: making.bad_arrow(stream=True), ("an Arrow stream",)),
+    Upload(12, "a zip that climbs out", "a.zip", lambda: making.zipped(("../../x", b"x")), ("a zip archive",)),
+    Upload(13, "a zip with a link", "a.zip", lambda: making.zipped(links=(("x", "/etc"),)), ("a zip archive",)),
+    Upload(14, "a zip of 100,000 entries", "a.jsonl", making.crowded_zip, ("a zip archive",)),
+    Upload(15, "zips in zips", "a.zip", making.nested_zip, ("a zip archive",)),
+    Upload(15, "gzip in gzip", "a.jsonl.gz", lambda: packed(GOOD, 2), ("Nested archives are refused",)),
+    Upload(16, "a tar with a device", "a.tar", making.tar_device, ("a tar archive",)),
+    Upload(16, "a packed tar with a device", "a.tar.gz", lambda: packed(making.tar_device()), ("Nested archives",)),
+    Upload(17, "100,000 brackets", "a.jsonl", lambda: second("[" * 100_000), ("line 2", "nested too deeply")),
+    Upload(17, "100,000 objects", "a.jsonl", lambda: second('{"a":' * 100_000), ("line 2", "nested too deeply")),
+    *_json_rows(),
+    Upload(25, "UTF-16", "a.jsonl", lambda: GOOD.encode("utf-16"), ("byte 0", "Save it as UTF-8")),
+    Upload(25, "Latin-1", "a.csv", lambda: "text\ncaf\u00e9\n".encode("latin-1"), ("byte 8", "Save it as UTF-8")),
+    Upload(26, "a line of 20 MiB", "a.jsonl", lambda: GOOD.encode() + b'{"text": "' + b"x" * (20 * MIB),
+           ("The line is too long", "line 2")),
+    Upload(27, "an array in lines", "a.jsonl", lambda: f"[{GOOD}, {GOOD}]", ("one object per line",)),
+    Upload(28, "half a last line", "a.jsonl", lambda: GOOD + GOOD[:20], ("line 2", "is incomplete")),
+    Upload(29, "a number among texts", "a.jsonl", lambda: second("42"), ("row 2", "the field's type differs")),
+    Upload(30, "a ragged row", "a.csv", lambda: "instruction,output\nQ,A\nQ,A,x\n", ("row 2", "has 3 columns")),
+    Upload(31, "a cell of 200,000 characters", "a.csv", lambda: f'instruction,output\nQ,"{"x" * 200_000}"\n',
+           ("A cell is too long", "row 1")),
+    Upload(33, "no prompt column", "a.csv", lambda: "id,completion\n1,A\n", ("Found: id, completion",)),
+    Upload(34, "a role that is none", "a.jsonl", lambda: talk("wizard"), ("row 2", "system, user, assistant, tool")),
+    Upload(35, "nobody answers", "a.jsonl", lambda: talk("user"), ("row 2", "nothing to train on")),
+    Upload(36, "an empty answer", "a.jsonl", lambda: second('""'), ("row 2", "empty")),
+)  # fmt: skip
+
+
+# ---- model folders --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Spoiled:
+    """A copy of a good model folder in which something is wrong, and what is said of it."""
+
+    row: int
+    title: str
+    spoil: Callable[[Path], None]
+    says: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        return f"{self.row} {self.title}"
+
+    def __str__(self) -> str:
+        return self.name
+
+
+PICKLE = b"\x80\x04\x95\x10\x00\x00\x00\x00\x00\x00\x00\x8c\x02os\x8c\x06system\x93\x8c\x04true\x85R."
+WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+ADAPTER = {"peft_type": "LORA", "r": 8, "target_modules": ["q_proj"], "base_model_name_or_path": "/etc"}
+
+
+def _writes(name: str, content: bytes) -> Callable[[Path], None]:
+    return lambda folder: bool((folder / name).write_bytes(content)) and None
+
+
+def _configured(name: str, **changes: object) -> Callable[[Path], None]:
+    def spoil(folder: Path) -> None:
+        path = folder / name
+        known = json.loads(path.read_text()) if path.exists() else {}
+        path.write_text(json.dumps(known | changes))
+
+    return spoil
+
+
+def _adapter_alone(weights: str, **changes: object) -> Callable[[Path], None]:
+    """The folder holds an adapter and no model."""
+
+    def spoil(folder: Path) -> None:
+        (folder / "config.json").unlink()
+        (folder / WEIGHTS).rename(folder / weights)
+        (folder / "adapter_config.json").write_text(json.dumps(ADAPTER | changes))
+
+    return spoil
+
+
+def _adapter_beside(folder: Path) -> None:
+    (folder / "adapter_config.json").write_text(json.dumps(ADAPTER))
+    (folder / "adapter_model.bin").write_bytes(PICKLE)
+
+
+def _renamed(name: str) -> Callable[[Path], None]:
+    return lambda folder: (folder / WEIGHTS).rename(folder / name) and None
+
+
+def _sharded(shard: str) -> Callable[[Path], None]:
+    """The index puts every tensor there."""
+
+    def spoil(folder: Path) -> None:
+        (folder / WEIGHTS).unlink()
+        (folder / INDEX).write_text(json.dumps({"weight_map": {"lm_head.weight": shard}}))
+
+    return spoil
+
+
+def _piped(folder: Path) -> None:
+    _sharded("model-1.safetensors")(folder)
+    os.mkfifo(folder / "model-1.safetensors")
+
+
+def _cut(folder: Path) -> None:
+    os.truncate(folder / WEIGHTS, (folder / WEIGHTS).stat().st_size - 100)
+
+
+MODELS: tuple[Spoiled, ...] = (
+    Spoiled(50, "a link that leads out", lambda folder: (folder / "extra.json").symlink_to("/etc/passwd"),
+            ("extra.json", "leads outside the model's folder")),
+    Spoiled(51, "code of its own", _configured("config.json", auto_map={"AutoModel": "evil.Evil"}),
+            ("auto_map", "remote code is disabled")),
+    Spoiled(51, "a tokenizer with code", _configured("tokenizer_config.json", auto_map={"AutoTokenizer": ["e.E", None]}),
+            ("tokenizer_config.json", "remote code is disabled")),
+    Spoiled(51, "attention from elsewhere", _configured("config.json", _attn_implementation_internal="evil/kernel"),
+            ("attention implementation to be fetched",)),
+    Spoiled(52, "pickled weights", _renamed("pytorch_model.bin"), ("pickled weights", "convert it", "save_pretrained")),
+    Spoiled(52, "a pickled adapter", _adapter_alone("adapter_model.bin"), ("This is an adapter, not a base model",)),
+    Spoiled(52, "a pickled adapter beside a model", _adapter_beside, ("adapter_config.json", "loaded unseen")),
+    Spoiled(53, "a pickle named safetensors", _writes(WEIGHTS, PICKLE), (WEIGHTS, "it may be no safetensors file at all")),
+    Spoiled(54, "a header of 2^60 bytes", _writes(WEIGHTS, struct.pack("<Q", 2**60) + b"{}"), (WEIGHTS, "is damaged")),
+    Spoiled(55, "weights that are cut off", _cut, (WEIGHTS, "it is cut off")),
+    Spoiled(57, "an adapter for another base", _adapter_alone("adapter_model.safetensors"), ("This is an adapter",)),
+    Spoiled(58, "an adapter that names os", _adapter_alone("adapter_model.safetensors", auto_mapping={"parent_library": "os"}),
+            ("This is an adapter",)),
+    Spoiled(59, "a shard above the folder", _sharded("../../x.safetensors"), ("unsafe shard path",)),
+    Spoiled(60, "a pipe for a shard", _piped, ("model-1.safetensors", "is not a regular file")),
+)  # fmt: skip
+
+
+# ---- recipes --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A setting that is refused, at its place. `value` stands at `place` in a recipe that is good but for that."""
+
+    row: int
+    place: str
+    value: object
+    says: tuple[str, ...]
+
+    def recipe(self) -> dict[str, Any]:
+        group, _, name = self.place.rpartition(".")
+        made: dict[str, Any] = {"model": "tiny-qwen3", "data": {"sets": ["animals"]}, "method": {"kind": "lora"}}
+        if group:
+            made.setdefault(group, {})[name] = self.value
+        else:
+            made[name] = self.value
+        return made
+
+    def __str__(self) -> str:
+        return f"{self.row} {self.place}={str(self.value)[:20]}"
+
+
+SETTINGS: tuple[Setting, ...] = (
+    Setting(49, "training.output_dir", "/etc/cron.d", ("is not a setting",)),
+    Setting(49, "output_dir", "../..", ("is not a setting",)),
+    Setting(66, "training.learning_rate", 0, ("greater than 0",)),
+    Setting(66, "training.learning_rate", -1, ("greater than 0",)),
+    Setting(66, "training.learning_rate", 1e9, ("less than or equal to 1",)),
+    Setting(67, "training.per_device_train_batch_size", 0, ("greater than or equal to 1",)),
+    Setting(67, "method.r", 10**6, ("less than or equal to 1024",)),
+    Setting(68, "training.num_train_epochs", 10**9, ("less than or equal to 1000",)),
+    Setting(68, "training.max_steps", 10**9, ("less than or equal to 100000000",)),
+    Setting(68, "evaluation.max_new_tokens", 10**9, ("less than or equal to 4096",)),
+    Setting(69, "method.lora_alhpa", 16, ("Did you mean lora_alpha?",)),
+    Setting(72, "evaluation.prompts", ["word " * 2000], ("at most 8000 characters",)),
+)
+
+DATA = "data: {sets: [animals]}\nmethod: lora\n"
+YAMLS: tuple[tuple[int, str, str], ...] = (
+    (63, f"model: !!python/object/apply:os.system [true]\n{DATA}", "tags (!) are not accepted"),
+    (63, f"model: !!python/name:os.system tiny-qwen3\n{DATA}", "tags (!) are not accepted"),
+    (
+        64,
+        "a: &a [x, x]\nb: &b [*a, *a]\n" + "".join(f"c{n}: [*b, *b]\n" for n in range(40)),
+        "Aliases (*), anchors (&)",
+    ),
+)
+
+# ---- names ----------------------------------------------------------------------------------------------------------
+
+NAMES: dict[str, tuple[int, str]] = {
+    "climbing": (42, "../../etc"),
+    "climbing twice encoded": (43, "..%252f"),
+    "backslashes": (44, "a\\..\\b"),
+    "NUL": (45, "a\0b"),
+    "line breaks": (45, "a\r\nSet-Cookie: studio=x"),
+    "300 bytes": (46, "n" * 300),
+    "300 bytes of Chinese": (46, "名" * 100),
+    "a command": (47, ";touch x"),
+    "right to left": (48, "gpj\u202egpj.exe"),
+}

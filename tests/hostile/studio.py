@@ -1,0 +1,123 @@
+"""The studio under attack: a web process of its own, a person who is signed in, and a meter on what each attack costs."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+
+from backend.core.models import Role
+from tests.support.webs import Web
+
+LOOK_SECONDS = 0.05
+PATIENCE_SECONDS = 120
+
+
+@dataclass
+class Cost:
+    """What the web process and everything that it started took. The processor's time is that of those which ended."""
+
+    seconds: float = 0.0
+    cpu_seconds: float = 0.0
+    memory_mib: float = 0.0
+
+
+@dataclass
+class Studio:
+    """One web process, and somebody who attacks it through its real interface."""
+
+    web: Web
+    client: httpx.Client
+    costs: dict[str, Cost] = field(default_factory=dict)
+
+    def person(self, name: str, role: Role = Role.MEMBER) -> httpx.Client:
+        """A browser of somebody else."""
+        return signed_in(self.web, name, role)
+
+    @property
+    def models(self) -> Path:
+        return self.web.settings.folder("models")
+
+    @contextmanager
+    def metered(self, what: str) -> Iterator[Cost]:
+        """Measure what happens inside, and remember it under this name."""
+        process, cost, over = (
+            psutil.Process(self.web.process.pid),
+            self.costs.setdefault(what, Cost()),
+            threading.Event(),
+        )
+        start, cpu, began = resident_mib(process.pid), _cpu_seconds(process), time.monotonic()
+
+        def look() -> None:
+            while not over.wait(LOOK_SECONDS):
+                cost.memory_mib = max(cost.memory_mib, resident_mib(process.pid) - start)
+
+        watch = threading.Thread(target=look)
+        watch.start()
+        try:
+            yield cost
+        finally:
+            over.set()
+            watch.join()
+            cost.seconds, cost.cpu_seconds = time.monotonic() - began, _cpu_seconds(process) - cpu
+
+    def operation(self, answer: httpx.Response) -> dict[str, Any]:
+        """How the background work ended that this answer promised."""
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while (found := self.client.get(answer.headers["location"]).json())["state"] == "running":
+            assert time.monotonic() < deadline, found
+            time.sleep(0.05)
+        assert isinstance(found, dict)
+        return found
+
+
+def signed_in(web: Web, name: str, role: Role) -> httpx.Client:
+    """A client with a cookie, as a browser has it."""
+    who = web.sign_in(name, role)
+    headers = {
+        "cookie": f"studio={who.cookie}",
+        "x-csrf-token": who.identity.csrf_token,
+        "origin": web.address,
+    }
+    return httpx.Client(base_url=web.address, headers=headers, timeout=PATIENCE_SECONDS, trust_env=False)
+
+
+def resident_mib(pid: int) -> float:
+    """Of the process and all that it started."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+        children = " ".join(each.read_text() for each in Path(f"/proc/{pid}/task").glob("*/children"))
+    except OSError:  # it has just ended
+        return 0.0
+    own = sum(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS:"))
+    return own / 1024 + sum(resident_mib(int(child)) for child in children.split())
+
+
+def _cpu_seconds(process: psutil.Process) -> float:
+    spent = process.cpu_times()
+    return float(spent.user + spent.system + spent.children_user + spent.children_system)
+
+
+def words_of(answer: httpx.Response) -> str:
+    """Everything that an error says, in one line."""
+    return said(answer.json()["error"])
+
+
+def said(error: dict[str, Any]) -> str:
+    problems = [
+        f"{each.get('where', '')} {each['message']} {each.get('hint', '')}" for each in error.get("problems") or []
+    ]
+    return " ".join([error["message"], error.get("where") or "", error.get("hint") or "", *problems])
+
+
+def as_json(value: Any) -> dict[str, Any]:
+    """A body as it stands, surrogates and all."""
+    return {"content": json.dumps(value), "headers": {"content-type": "application/json"}}

@@ -1,0 +1,88 @@
+"""Hostile model folders through the real API and the page of models: none is loaded, and each says why."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.hostile.rows import MODELS, Spoiled, proves
+from tests.hostile.studio import Studio, words_of
+
+TEMPLATES = {
+    "reaches for internals": (
+        "{{ ''.__class__.__mro__[1].__subclasses__() }}",
+        "The model's chat template cannot be used: it reaches for __class__",
+    ),
+    "calls a method that is no business of its": (
+        "{{ messages.append(1) }}{{ cycler.next }}",
+        "cannot be used",
+    ),
+    "has no end": (
+        "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
+        "it timed out",
+    ),
+    "takes all memory": (
+        "{% set x = namespace(v='ab' * 999999) %}{% for a in range(99) %}{% set x.v = x.v + x.v %}{% endfor %}",
+        "it needs more memory",
+    ),
+}
+SECONDS_AT_MOST = 60
+
+
+def spoiled(studio: Studio, tiny_base: Path, name: str) -> Path:
+    return Path(shutil.copytree(tiny_base, studio.models / name))
+
+
+@pytest.mark.parametrize("model", MODELS, ids=str)
+def test_a_hostile_model_folder_is_refused_in_words(studio: Studio, tiny_base: Path, model: Spoiled) -> None:
+    model.spoil(spoiled(studio, tiny_base, model.name))
+    with studio.metered(str(model)) as cost:
+        answer = studio.client.get("/api/v1/models/inspect", params={"path": model.name})
+    assert answer.status_code == 422, answer.text
+    for words in model.says:
+        assert words in words_of(answer)
+    assert cost.cpu_seconds < 2
+    page = studio.client.get("/models", params={"model": model.name})
+    assert page.status_code == 200
+    recipe = {"model": model.name, "data": {"sets": ["animals"]}, "method": "lora"}
+    assert studio.client.post("/api/v1/runs", json=recipe).status_code == 422
+
+
+@proves(50)
+@pytest.mark.parametrize("path", ["/etc", "../..", "tiny-qwen3/../../..", "~root", "a\\..\\b", "file:///etc"])
+def test_a_model_outside_of_the_model_folders_is_refused(studio: Studio, path: str) -> None:
+    for answer in (
+        studio.client.get("/api/v1/models/inspect", params={"path": path}),
+        studio.client.post("/api/v1/preflight", json={"model": path, "data": {"sets": ["animals"]}, "method": "lora"}),
+    ):
+        assert answer.status_code == 403
+        assert "is outside the model folders" in words_of(answer)
+
+
+@pytest.fixture
+def template(request: pytest.FixtureRequest, studio: Studio, tiny_base: Path) -> Iterator[tuple[str, str]]:
+    """A model with this template, and what is said of it."""
+    source, words = TEMPLATES[request.param]
+    name = f"template that {request.param}".replace(" ", "-")
+    folder = spoiled(studio, tiny_base, name)
+    (folder / "chat_template.jinja").write_text(source)
+    yield name, words
+    shutil.rmtree(folder)
+
+
+@proves(61, 62)
+@pytest.mark.parametrize("template", TEMPLATES, indirect=True)
+def test_a_hostile_template_is_refused_wherever_it_is_rendered(studio: Studio, template: tuple[str, str]) -> None:
+    name, words = template
+    with studio.metered(name) as cost:
+        answer = studio.client.get("/api/v1/datasets/animals/preview", params={"model": name})
+    assert answer.status_code == 422, answer.text
+    assert words in words_of(answer)
+    assert cost.seconds < SECONDS_AT_MOST
+    planned = studio.client.post(
+        "/api/v1/preflight", json={"model": name, "data": {"sets": ["animals"]}, "method": "lora"}
+    ).json()
+    assert any(words in each["message"] for each in planned["problems"]), planned

@@ -1,0 +1,112 @@
+"""The same table where a person meets it: one browser, under the pages' own content policy, with no dialog ever opened."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from backend.core.models import Role
+from tests.hostile.making import MIB
+from tests.hostile.rows import MODELS, NAMES, SETTINGS, UPLOADS, YAMLS, Upload, proves
+from tests.hostile.studio import Studio
+from tests.support.trouble import signed_in
+
+SCRIPT = "<script>alert(1)</script><img src=x onerror=alert(2)>"
+PATIENCE_MS = 60_000
+
+
+@pytest.fixture
+def page(browser: Browser, studio: Studio) -> Iterator[Page]:
+    """Somebody who is signed in. A dialog that a script of theirs opened would fail the test, as any breach of the policy."""
+    who = studio.web.sign_in("looker", Role.ADMIN)
+    opened: list[str] = []
+    with signed_in(browser, studio.web.address, who.cookie) as context:
+        page = context.new_page()
+        page.set_default_timeout(PATIENCE_MS)
+        page.on("dialog", lambda dialog: (opened.append(dialog.message), dialog.dismiss()))
+        yield page
+    assert opened == []
+
+
+def refusal_of(page: Page, upload: Upload) -> str:
+    """What the page says of this file, once it was looked at or sent."""
+    page.set_input_files("[data-files]", {"name": upload.name, "mimeType": "", "buffer": upload.content()})
+    line = page.locator("[data-arrival]").last
+    alert, send = line.locator("[role=alert]"), line.locator("[data-send]")
+    expect(alert.or_(send).locator("visible=true").first).to_be_visible()
+    if not alert.is_visible():
+        send.click()
+    expect(alert).to_be_visible()
+    return alert.inner_text()
+
+
+def test_each_file_is_refused_on_the_page_in_the_same_words(page: Page) -> None:
+    """Of the large ones, which only the whole file betrays, none but the bombs; the others were sent through the API."""
+    told = {}
+    page.goto("/datasets")
+    for upload in UPLOADS:
+        if len(upload.content()) < 2 * MIB:
+            told[str(upload)] = (refusal_of(page, upload), upload.says)
+            page.locator("[data-arrival]").last.locator("[data-cancel]").click()
+            expect(page.locator("[data-arrival]")).to_have_count(0)
+    wrong = {row: words for row, (words, says) in told.items() if not all(_is_in(each, words) for each in says)}
+    assert wrong == {}
+    assert len(told) > 40
+
+
+def _is_in(words: str, text: str) -> bool:
+    """A page begins places with a capital, and breaks lines."""
+    return words.lower() in " ".join(text.split()).lower()
+
+
+def test_each_model_folder_says_on_the_page_why_it_cannot_be_used(page: Page, studio: Studio, tiny_base: Path) -> None:
+    for model in MODELS:
+        if not (studio.models / model.name).exists():
+            model.spoil(Path(shutil.copytree(tiny_base, studio.models / model.name)))
+    page.goto("/models")
+    for model in MODELS:
+        page.locator("#here").get_by_role("link", name=model.name, exact=True).click()
+        expect(page.locator("#one-h")).to_have_text(model.name)
+        expect(page.locator("#here tr[aria-selected]")).to_contain_text("cannot be used")
+        for words in model.says:
+            expect(page.locator("#one")).to_contain_text(words)
+
+
+def test_settings_are_refused_where_they_stand_in_the_yaml(page: Page) -> None:
+    page.goto("/runs/new?view=yaml")
+    bad = page.locator("#preflight")
+    for setting in SETTINGS:
+        page.locator("#yaml").fill(json.dumps(setting.recipe()))
+        for words in setting.says:
+            expect(bad).to_contain_text(words)
+    for _, text, words in YAMLS:
+        page.locator("#yaml").fill(text)
+        expect(bad).to_contain_text(words)
+
+
+def test_a_hostile_name_is_refused_beside_its_field(page: Page) -> None:
+    page.goto("/settings/tokens")
+    for what, (_, name) in NAMES.items():
+        if "\0" in name or "\n" in name or len(name) > 80:
+            continue  # no field holds these
+        page.fill("#token-name", name)
+        page.locator("form:has(#token-name) button.primary").click()
+        expect(page.locator("[role=alert]").first, what).to_contain_text("letters, digits, spaces")
+
+
+@proves(40)
+def test_a_script_in_a_cell_is_shown_as_text(page: Page, studio: Studio) -> None:
+    row = {"instruction": SCRIPT, "output": SCRIPT, "input": "javascript:alert(3)"}
+    content = json.dumps(row) + "\n"
+    assert studio.client.put("/api/v1/datasets/scripts?filename=a.jsonl", content=content).status_code == 201
+    for view in ("", "?view=raw", "?model=tiny-qwen3&view=tokens&wait=1"):
+        page.goto(f"/datasets/scripts{view}")
+        expect(page.locator("main")).to_contain_text("alert(1)")
+    page.goto("/datasets")
+    page.set_input_files("[data-files]", {"name": "a.jsonl", "mimeType": "", "buffer": content.encode()})
+    expect(page.locator("[data-arrival]").last).to_contain_text("alert(1)")

@@ -1,0 +1,256 @@
+"""Hostile recipes, addresses, names and forms through the real API."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable
+from urllib.parse import quote
+
+import httpx
+import pytest
+
+from backend.core.models import Device, Worker
+from tests.hostile.rows import DATA, NAMES, SETTINGS, YAMLS, Setting, proves
+from tests.hostile.studio import Studio, as_json, said, words_of
+from tests.support.hub import Shelf, hub_of
+
+YAML = {"content-type": "application/yaml"}
+GOOD = {"model": "tiny-qwen3", "data": {"sets": ["animals"]}, "method": "lora"}
+
+
+# ---- recipes --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("setting", SETTINGS, ids=str)
+def test_a_setting_that_makes_no_sense_is_refused_at_its_place(studio: Studio, setting: Setting) -> None:
+    for path in ("/api/v1/preflight", "/api/v1/runs"):
+        answer = studio.client.post(path, json=setting.recipe())
+        assert answer.status_code == 422, answer.text
+        [problem] = answer.json()["error"]["problems"]
+        assert problem["where"].startswith(setting.place)
+        for words in setting.says:
+            assert words in f"{problem['message']} {problem.get('hint', '')}"
+
+
+@pytest.mark.parametrize(("row", "text", "words"), YAMLS)
+def test_yaml_that_constructs_or_multiplies_is_refused_by_line(studio: Studio, row: int, text: str, words: str) -> None:
+    with studio.metered(f"{row} YAML") as cost:
+        answer = studio.client.post("/api/v1/preflight", content=text, headers=YAML)
+    assert answer.status_code == 400
+    assert words in words_of(answer)
+    assert "line 1" in words_of(answer)
+    assert cost.cpu_seconds < 2
+
+
+@proves(65)
+def test_a_rate_with_an_exponent_is_a_number(studio: Studio) -> None:
+    text = f"model: tiny-qwen3\n{DATA}training: {{learning_rate: 1e-4, per_device_train_batch_size: 2}}\n"
+    answer = studio.client.post("/api/v1/preflight", content=text, headers=YAML)
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["recipe"]["training"]["learning_rate"] == 1e-4
+
+
+@proves(72)
+def test_a_prompt_longer_than_the_context_is_refused_with_both_lengths(studio: Studio) -> None:
+    long = GOOD | {"evaluation": {"prompts": ["owl " * 1900]}}
+    told = studio.client.post("/api/v1/preflight", json=long).json()["problems"]
+    assert any("tokens long, and the model's context is 256" in each["message"] for each in told), told
+    endless = GOOD | {"evaluation": {"prompts": ["owl " * 10_000_000]}}
+    assert studio.client.post("/api/v1/preflight", json=endless).status_code == 413
+
+
+@proves(78)
+def test_what_belongs_to_another_alone_is_not_to_be_found(studio: Studio) -> None:
+    """Runs are everybody's to look at. Uploads, tokens and sign-ins are not, and are told from none by nothing."""
+    with studio.person("another") as other, studio.person("stranger") as stranger:
+        words = "dataset " + base64.b64encode(b"mine").decode()
+        begun = other.post("/api/v1/uploads", headers={"upload-length": "9", "upload-metadata": words})
+        token = other.post("/api/v1/tokens", json={"name": "mine"}).json()["id"]
+        for method, path in (("HEAD", begun.headers["location"]), ("DELETE", begun.headers["location"]),
+                             ("DELETE", f"/api/v1/tokens/{token}")):  # fmt: skip
+            assert stranger.request(method, path).status_code == 404
+        none = "00000000-0000-7000-8000-000000000000"
+        assert stranger.get(f"/api/v1/runs/{none}").status_code == 404
+        assert stranger.delete(f"/api/v1/tokens/{none}").status_code == 404
+
+
+@proves(80)
+def test_a_launch_that_is_sent_again_is_the_same_run(studio: Studio) -> None:
+    recipe, key = GOOD | {"name": "sent twice", "data": {"sets": ["animals"]}}, {"idempotency-key": "twice"}
+    first, again = (studio.client.post("/api/v1/runs", json=recipe, headers=key) for _ in range(2))
+    assert (first.status_code, again.status_code) == (201, 201), first.text
+    assert first.json()["id"] == again.json()["id"]
+    assert [each["name"] for each in studio.client.get("/api/v1/runs?q=sent").json()["items"]] == ["sent twice"]
+    other = studio.client.post("/api/v1/runs", json=recipe | {"name": "another"}, headers=key)
+    assert (other.status_code, other.json()["error"]["code"]) == (409, "idempotency_key")
+
+
+# ---- addresses ------------------------------------------------------------------------------------------------------
+
+
+@proves(74)
+@pytest.mark.parametrize(
+    "address",
+    [
+        "file:///etc/passwd",
+        "http://169.254.169.254/latest/meta-data",
+        "http://[::1]:8321/owls/tiny",
+        "http://[::ffff:169.254.169.254]/owls/tiny",
+        "http://2852039166/owls/tiny",
+        "http://localhost/owls/tiny",
+        "gopher://x.org/owls/tiny",
+        "http://[x/owls/tiny",
+    ],
+)
+def test_an_address_that_is_no_hubs_is_not_allowed(studio: Studio, shelf: Shelf, address: str) -> None:
+    asked = len(shelf.asked)
+    for answer in (
+        studio.client.get("/api/v1/models/search", params={"q": address}),
+        studio.client.post("/api/v1/models/download", json={"id": address}),
+    ):
+        assert answer.status_code == 422
+        assert f"“{address}” is not allowed" in words_of(answer)
+    assert "is not allowed" in studio.client.get("/models", params={"q": address}).text
+    assert len(shelf.asked) == asked
+
+
+@proves(75)
+@pytest.mark.parametrize("target", ["http://169.254.169.254/latest", "file:///etc/passwd", "http://127.0.0.1:1/x"])
+def test_a_hub_that_leads_inward_is_not_followed(studio: Studio, shelf: Shelf, target: str) -> None:
+    shelf.redirects["/api/models/owls/inward"] = target
+    answer = studio.client.post("/api/v1/models/download", json={"id": "owls/inward"})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "hub.unreachable")
+    with hub_of(Shelf({})) as elsewhere:
+        shelf.redirects["/api/models/owls/inward"] = f"{elsewhere}/api/models/owls/inward"
+        assert studio.client.post("/api/v1/models/download", json={"id": "owls/inward"}).status_code == 503
+
+
+@proves(77)
+@pytest.mark.parametrize("last", ["abc", "-1", "9" * 5000, "1:2,3:4"])
+def test_a_last_event_that_is_none_starts_from_the_first(studio: Studio, last: str) -> None:
+    run = studio.client.post("/api/v1/runs", json=GOOD | {"name": "followed"}, headers={"idempotency-key": "f"}).json()
+    with studio.client.stream("GET", f"/api/v1/runs/{run['id']}/events", headers={"last-event-id": last}) as stream:
+        assert stream.status_code == 200
+        first = next(line for line in stream.iter_lines() if line.startswith("id:"))
+    assert first == "id: 1"
+
+
+@proves(73)
+def test_words_that_would_hang_a_regular_expression_are_words(studio: Studio) -> None:
+    rows = '{"instruction": "' + "a" * 100_000 + '!", "output": "A."}\n{"instruction": "(a+)+$", "output": "B."}\n'
+    assert studio.client.put("/api/v1/datasets/patterns?filename=a.jsonl", content=rows).status_code == 201
+    page = studio.client.get("/datasets/patterns", params={"q": "(a+)+$", "wait": 1})
+    assert page.status_code == 200
+    assert "aaaa" not in page.text
+    for path in ("runs", "datasets"):
+        assert studio.client.get(f"/api/v1/{path}", params={"q": "(a+)+$"}).status_code == 200
+
+
+# ---- forms and passwords --------------------------------------------------------------------------------------------
+
+
+@proves(76)
+def test_too_many_fields_or_too_long_ones_are_too_large(studio: Studio) -> None:
+    many = {f"f{number}": "x" for number in range(10_000)}
+    for path in ("/runs/preflight", "/settings/tokens"):
+        assert studio.client.post(path, data=many).status_code == 413
+    with studio.metered("76 a field of 100 MB") as cost:
+        answer = refused_early(studio, "/settings/tokens", {"name": "x" * 100_000_000})
+    assert answer in (413, None)
+    assert cost.memory_mib < 64
+
+
+def refused_early(studio: Studio, path: str, form: dict[str, str]) -> int | None:
+    """The status; None where the server had closed the connection before all was sent, as it may."""
+    try:
+        return studio.client.post(path, data=form).status_code
+    except httpx.WriteError:
+        return None
+
+
+@proves(79)
+def test_a_password_of_megabytes_is_never_hashed(studio: Studio) -> None:
+    huge, long = "x" * 10_000_000, "x" * 5000
+    with studio.metered("79 a password of 10 MB") as cost:
+        assert refused_early(studio, "/signin", {"name": "mallory", "password": huge}) in (413, None)
+        made = studio.client.post("/api/v1/people", json={"name": "grace", "password": long})
+        tried = studio.client.post("/signin", data={"name": "mallory", "password": long})
+    assert made.status_code == 422
+    assert "at most 1,024 bytes" in words_of(made)
+    assert tried.status_code == 401
+    assert cost.cpu_seconds < 2
+
+
+# ---- names ----------------------------------------------------------------------------------------------------------
+
+Taker = Callable[[httpx.Client, str], httpx.Response]
+
+
+def upload_metadata(name: str) -> dict[str, str]:
+    words = base64.b64encode(name.encode()).decode()
+    return {"upload-length": "9", "upload-metadata": f"dataset {words}"}
+
+
+NAMED: dict[str, tuple[str, Taker]] = {
+    "data set": ("name", lambda client, name: client.put(f"/api/v1/datasets/{quote(name, safe='')}", content=b"text")),
+    "upload": ("name", lambda client, name: client.post("/api/v1/uploads", headers=upload_metadata(name))),
+    "recipe": ("name", lambda client, name: client.post("/api/v1/recipes", **as_json({"name": name, "recipe": GOOD}))),
+    "run": ("name", lambda client, name: client.post("/api/v1/runs", **as_json(GOOD | {"name": name}))),
+    "model": ("model", lambda client, name: client.post("/api/v1/runs", **as_json(GOOD | {"model": name}))),
+    "model to look at": ("model", lambda client, name: client.get("/api/v1/models/inspect", params={"path": name})),
+    "model to fetch": ("id", lambda client, name: client.post("/api/v1/models/download", **as_json({"id": name}))),
+    "set of a mixture": (
+        "data.sets.0",
+        lambda client, name: client.post("/api/v1/preflight", **as_json(GOOD | {"data": {"sets": [name]}})),
+    ),
+    "person": ("name", lambda client, name: client.post("/api/v1/people", **as_json({"name": name}))),
+    "token": ("name", lambda client, name: client.post("/api/v1/tokens", **as_json({"name": name}))),
+}
+"""What takes a name, and the field that its refusal names."""
+
+
+@proves(42, 43, 44, 45, 46, 47, 48)
+@pytest.mark.parametrize("kind", NAMED)
+def test_a_hostile_name_is_refused_by_whatever_takes_a_name(studio: Studio, kind: str) -> None:
+    field, take = NAMED[kind]
+    for what, (_, name) in NAMES.items():
+        answer = take(studio.client, name)
+        assert answer.status_code in (403, 404, 422), (what, answer.status_code, answer.text)
+        told = answer.json()["error"]
+        assert field in said(told) or told["code"] == "no_route", (what, told)  # an address that climbs leads nowhere
+        assert not {"\0", "\u202e"} & set(said(told)), (what, told)
+    assert not list(studio.web.home.rglob("*etc*"))
+
+
+FORMS: dict[str, tuple[str, dict[str, str], str]] = {
+    "token": ("/settings/tokens", {"role": "viewer"}, "name"),
+    "person": ("/settings/people", {"role": "viewer"}, "name"),
+    "recipe": ("/runs/recipe", {"view": "yaml", "yaml": f"model: tiny-qwen3\n{DATA}"}, "save_as"),
+    "run": ("/runs", {"view": "advanced", "model.path": "tiny-qwen3", "data.sets.0.name": "animals"}, "name"),
+}
+
+
+@proves(42, 43, 44, 45, 46, 47, 48)
+@pytest.mark.parametrize("kind", FORMS)
+def test_a_hostile_name_in_a_form_is_told_on_the_page(studio: Studio, kind: str) -> None:
+    path, fields, field = FORMS[kind]
+    for what, (_, name) in NAMES.items():
+        page = studio.client.post(path, data=fields | {field: name})
+        assert page.status_code == 422, (what, page.status_code)
+        assert page.headers["content-type"].startswith("text/html")
+        assert "letters, digits, spaces" in page.text or "at most 80 characters" in page.text, what
+
+
+@proves(70)
+def test_too_little_memory_is_told_with_the_estimate_and_what_is_there(studio: Studio) -> None:
+    with studio.web.session() as session:
+        session.add(Worker(name="smallbox", place=studio.web.settings.place()))
+        session.flush()
+        session.add(Device(worker="smallbox", name="cuda:0", title="NVIDIA Tiny", memory_bytes=64 << 20))
+        session.commit()
+    told = studio.client.post("/api/v1/preflight", json=GOOD | {"method": "full"}).json()
+    [advice] = [each for each in told["advice"] if each["code"] == "advice.memory"]
+    assert advice["is_serious"]
+    assert "too much for NVIDIA Tiny" in advice["message"]
+    [need] = [each for each in told["needs"] if each["title"] == "NVIDIA Tiny"]
+    assert need["needed_bytes"] > need["memory_bytes"] == 64 << 20

@@ -1,0 +1,33 @@
+"""The table is whole: each of its rows is proved, or says why there is nothing to prove yet."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+# What a test says of itself by `proves` is known once its file was read.
+from tests.hostile import test_bearing, test_models, test_pages, test_requests
+from tests.hostile.rows import ELSEWHERE, MODELS, NAMES, PROVED, ROWS, SETTINGS, UPLOADS, WITHOUT, YAMLS
+
+ROOT = Path(__file__).resolve().parents[2]
+FILES = (test_bearing, test_models, test_pages, test_requests)
+
+
+def test_every_row_is_proved_or_says_why_not() -> None:
+    listed = {each.row for each in (*UPLOADS, *MODELS, *SETTINGS)} | {row for row, *_ in (*YAMLS, *NAMES.values())}
+    proved = listed | set(PROVED) | set(ELSEWHERE)
+    assert FILES
+    assert proved | set(WITHOUT) == set(ROWS)
+    assert not proved & set(WITHOUT)
+
+
+@pytest.mark.parametrize("row", ELSEWHERE)
+def test_what_proves_a_row_elsewhere_is_there(row: int) -> None:
+    file, test = ELSEWHERE[row]
+    assert f"def {test}(" in (ROOT / file).read_text()
+
+
+@pytest.mark.parametrize("row", WITHOUT)
+def test_a_row_without_a_counterpart_is_told(row: int) -> None:
+    pytest.skip(f"row {row}: {WITHOUT[row]}")
