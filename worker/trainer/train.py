@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from backend.core.assignment import CONTROL, JOURNAL, Amendment, Assignment, Outcome, Word
+from backend.core.bases import check_files
 from backend.core.errors import Invalid, StudioError
 from backend.core.recipe import resolve
 from backend.core.rendering import Dataset, Prepared
@@ -28,6 +29,7 @@ from worker.trainer.checkpoints import Progress, progress_in, read_checkpoint
 from worker.trainer.control import Channel
 from worker.trainer.failures import disk_full, is_out_of_memory, out_of_memory
 from worker.trainer.fit import Job, fit, restore
+from worker.trainer.head import choose
 from worker.trainer.journal import Journal
 from worker.trainer.leak import refuse_leaks
 from worker.trainer.loading import Loaded, load, versions
@@ -85,6 +87,7 @@ def train(assignment: Assignment, journal: Journal, channel: Channel) -> Outcome
     job = make_job(assignment, prepared, loaded, dataset, journal, channel)
     if assignment.recipe.data.packing:
         refuse_leaks(loaded.model, prepared.model_vocab_size)
+    choose_head(job)
     if (ended := before_the_first_step(job)) is not None:
         return ended
     if job.progress.is_complete or channel.word is Word.KEEP:
@@ -107,7 +110,9 @@ def use_device(device: str) -> None:
 
 
 def load_all(assignment: Assignment, journal: Journal) -> tuple[Prepared, Loaded]:
-    """Tokenizer and model; what was decided about them goes into the run's facts."""
+    """Tokenizer and model; what was decided about them goes into the run's facts. The folder is looked at once more: a
+    worker on another host has one of its own, which the launch has never seen."""
+    check_files(assignment.model_folder)
     template = assignment.recipe.model.chat_template
     prepared = load_tokenizer(assignment.model_folder, template, conversations=has_conversations(assignment.data))
     loaded = load(assignment, prepared, journal)
@@ -149,6 +154,13 @@ def make_job(
         checkpoint,
         changes=changes,
     )
+
+
+def choose_head(job: Job) -> None:
+    """Have the loss computed without all logits where this very model gives the same that way, else say why not."""
+    job.head, why_not = choose(job.loaded.model, job.prepared.model_vocab_size, job.loaded.compute_dtype)
+    if job.head is None:
+        job.journal.log("warning", f"The loss holds the logits of all tokens, which takes more memory: {why_not}.")
 
 
 def facts_of(assignment: Assignment, prepared: Prepared, loaded: Loaded, dataset: Dataset) -> dict[str, Any]:
@@ -246,7 +258,7 @@ def sha256(path: Path) -> str:
 
 def free_model(job: Job) -> None:
     """Give the memory back: a merge and its proof load their own."""
-    job.loaded = replace(job.loaded, model=None)
+    job.loaded, job.head = replace(job.loaded, model=None), None
     gc.collect()  # the trainer and its callbacks know each other
     if torch.cuda.is_initialized():
         torch.cuda.empty_cache()

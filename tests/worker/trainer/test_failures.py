@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
@@ -15,6 +16,7 @@ from backend.core.datasets.schema import Message, Row
 from tests.support.models import save_base
 from tests.support.rows import chat_rows, write_rows
 from tests.worker.trainer.conftest import Attempts
+from worker.trainer.failures import is_out_of_memory
 
 EMBEDDING = "model.embed_tokens.weight"
 SEED_OF_A_GOOD_START = 2  # some finite steps come before three in a row that are not
@@ -90,6 +92,18 @@ def test_out_of_memory_names_the_step_and_the_batch_and_the_way_out(attempts: At
     assert "batch 128" in cause["hint"]
 
 
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_memory_that_cannot_be_had_is_told_apart_from_other_errors(device: str) -> None:
+    if device == "cuda" and not torch.cuda.is_available():
+        pytest.skip("this machine has no accelerator")
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(1 << 50, dtype=torch.uint8, device=device)
+    assert is_out_of_memory(caught.value)
+    with pytest.raises(RuntimeError) as caught:
+        torch.ones(2, device=device) @ torch.ones(3, device=device)
+    assert not is_out_of_memory(caught.value)
+
+
 def test_a_base_with_nan_in_its_weights_is_refused_by_the_tensors_name(attempts: Attempts, tmp_path: Path) -> None:
     base = tmp_path / "damaged"
     shutil.copytree(attempts.base, base)
@@ -100,6 +114,14 @@ def test_a_base_with_nan_in_its_weights_is_refused_by_the_tensors_name(attempts:
     assert attempt.run() == 0
     assert attempt.end["cause"]["code"] == "model.not_finite"
     assert EMBEDDING in attempt.end["cause"]["message"]
+
+
+def test_a_base_that_was_spoiled_since_the_launch_is_not_loaded(attempts: Attempts, tmp_path: Path) -> None:
+    base = Path(shutil.copytree(attempts.base, tmp_path / "spoiled"))
+    (base / "adapter_config.json").write_text('{"base_model_name_or_path": "/etc"}')
+    attempt = attempts(model_folder=base)
+    assert attempt.run() == 0
+    assert attempt.end["cause"]["code"] == "model.refused"
 
 
 def test_a_layer_that_is_not_there_is_told_with_those_that_are(attempts: Attempts) -> None:
