@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import re
 import struct
 import tarfile
 import zipfile
@@ -60,6 +61,14 @@ def parquet_bomb(characters: int) -> bytes:
 def forged_parquet() -> bytes:
     """Its page claims two thousand million values and holds a hundred."""
     return small_parquet().replace(bytes([0xC8, 0x01]), b"\xfe\xff\xff\xff\x0f", 1)
+
+
+def garbled_schema() -> bytes:
+    """Parquet that carries an Arrow schema, as Arrow writes it, which is no schema."""
+    whole = parquet(pa.table({"text": ["a", "b"]}))
+    found = re.search(rb"ARROW:schema[^/]*(/[\w+/=]{60,})", whole, re.ASCII)
+    assert found
+    return whole[: found.start(1)] + b"/" * len(found[1]) + whole[found.end(1) :]
 
 
 def bad_arrow(*, stream: bool = False) -> bytes:

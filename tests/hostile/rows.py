@@ -103,6 +103,7 @@ UPLOADS: tuple[Upload, ...] = (
            ("damaged Parquet",)),
     Upload(11, "Arrow with wild offsets", "a.arrow", making.bad_arrow, ("an Arrow file",)),
     Upload(11, "an Arrow stream with wild offsets", "a.parquet", lambda: making.bad_arrow(stream=True), ("an Arrow stream",)),
+    Upload(11, "Parquet with a garbled Arrow schema", "a.parquet", making.garbled_schema, ("damaged Parquet",)),
     Upload(12, "a zip that climbs out", "a.zip", lambda: making.zipped(("../../x", b"x")), ("a zip archive",)),
     Upload(13, "a zip with a link", "a.zip", lambda: making.zipped(links=(("x", "/etc"),)), ("a zip archive",)),
     Upload(14, "a zip of 100,000 entries", "a.jsonl", making.crowded_zip, ("a zip archive",)),
