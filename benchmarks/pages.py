@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import http.client
 import os
-import socket
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,6 +26,7 @@ from backend.core import runs
 from backend.core.models import Run, State
 from backend.core.recipe import read_recipe, resolve
 from benchmarks.measure import Figure, column
+from benchmarks.peers import environment, free_port
 from benchmarks.rows import Asked, Row
 from tests.support import gallery
 from tests.support.browsers import find_chromium
@@ -153,15 +152,11 @@ def our_side(web: Web) -> Side:
 @contextmanager
 def peer() -> Iterator[Side]:
     """Gradio in an environment that is made for this run and thrown away: it is no dependency of ours."""
-    with tempfile.TemporaryDirectory() as folder:
-        python = Path(folder) / "venv" / "bin" / "python"
-        uv = [sys.executable, "-m", "uv"]
-        subprocess.run([*uv, "venv", "--quiet", "--python", sys.executable, python.parents[1]], check=True)
-        subprocess.run([*uv, "pip", "install", "--quiet", "--python", python, "gradio"], check=True)
+    with environment("gradio") as python:
         port = free_port()
-        environment = os.environ | {"PORT": str(port), "GRADIO_ANALYTICS_ENABLED": "False"}
+        environ = os.environ | {"PORT": str(port), "GRADIO_ANALYTICS_ENABLED": "False"}
         process = subprocess.Popen(
-            [python, "-c", PEER], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            [python, "-c", PEER], env=environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
         side = Side(f"http://127.0.0.1:{port}", "/", 'span:text-is("run-9")', psutil.Process(process.pid))
         try:
@@ -170,12 +165,6 @@ def peer() -> Iterator[Side]:
         finally:
             process.kill()
             process.wait()
-
-
-def free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return int(taken.getsockname()[1])
 
 
 def answers(side: Side) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 import tempfile
@@ -19,3 +20,10 @@ def environment(*packages: str) -> Iterator[Path]:
         subprocess.run([*uv, "venv", "--quiet", "--python", sys.executable, python.parents[1]], check=True)
         subprocess.run([*uv, "pip", "install", "--quiet", "--python", python, *packages], check=True)
         yield python
+
+
+def free_port() -> int:
+    """For a program that wants to be told its port."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return int(taken.getsockname()[1])

@@ -7,7 +7,6 @@ reaches its database and makes its pages ready; the peer's application has one r
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 import tempfile
@@ -23,6 +22,7 @@ from backend.core.db import migrate
 from backend.embedded.postgres import start_postgres
 from backend.embedded.valkey import start_valkey
 from benchmarks.measure import Figure, column
+from benchmarks.peers import free_port
 from benchmarks.rows import Asked, Row
 
 ROUNDS = 7
@@ -59,7 +59,7 @@ def measure(_asked: Asked) -> Sequence[Row]:
 
 def _start(arguments: Sequence[str], urls: Mapping[str, str]) -> dict[str, float]:
     """Start a process, wait for its first 200, look at it, end it."""
-    port = _free_port()
+    port = free_port()
     environment = {**os.environ, **urls, "STUDIO_PORT": str(port)}
     began = time.monotonic()
     process = subprocess.Popen(
@@ -85,9 +85,3 @@ def _answers(port: int) -> bool:
             return bool(answer.status == 200)
     except (urllib.error.URLError, ConnectionError, TimeoutError):
         return False
-
-
-def _free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return int(taken.getsockname()[1])

