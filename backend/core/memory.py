@@ -1,7 +1,7 @@
 """How much memory a training step takes: a closed formula, answered in microseconds, no torch and no accelerator.
 
 It follows what the trainer really does: which weights are fp32, what autocast copies, what autograd remembers, that the
-logits of all tokens are held at once. `docs/decisions/memory-by-a-closed-formula.md` says how far it may be trusted.
+logits of a few tokens are held at once. `docs/decisions/memory-by-a-closed-formula.md` says how far it may be trusted.
 """
 
 from __future__ import annotations
@@ -25,8 +25,12 @@ PROCESS_BYTES = 700 * MIB
 """A trainer on a CPU with torch, transformers and peft imported."""
 SLACK_SHARE = 0.05
 """What the allocator holds between tensors of changing sizes."""
-LOGITS_BYTES = 12
-"""A logit at the loss's backward: the log-softmax, and the gradients before and behind it, each fp32."""
+LOGITS_BYTES = {4: 8, 2: 10}
+"""A logit of a chunk at the loss, by the precision's width: itself, in fp32 where it is not, and its log-softmax."""
+LOSS_CHUNK, TRAINED_LOSS_CHUNK = 256, 1024
+"""Of how many tokens logits are held at once: where the head learns more, since each chunk adds up a gradient as large as it."""
+LAST_HIDDEN_BYTES = {4: 8, 2: 12}
+"""A number of the last hidden state there: its copy for supervised tokens and its gradient; in 16 bits its norm keeps more."""
 USUAL_LENGTH = 2048
 
 EXPLAINED: dict[str, str] = {
@@ -227,18 +231,28 @@ def _activations(shape: Shape, recipe: Recipe, length: int, width: int, *, on_cp
     trained = recipe.method.trained_parameters(shape)
     layer = tokens * _layer_bytes_a_token(shape, recipe, length, width)
     within = tokens * 12 * shape.intermediate + recipe.method.scratch_bytes(shape, width)
-    logits = LOGITS_BYTES * tokens * shape.vocabulary
+    loss = _loss_bytes(shape, recipe, tokens, width)
     casts = 2 * trained if width == 2 else 0  # autocast's 16-bit copies
     if recomputes(recipe.training, on_cpu=on_cpu):
         residual = shape.hidden * (4 if recipe.method.trains_residual else width)
-        worst = tokens * residual * shape.layers + max(logits, logits * 10 // 12 + casts, layer + within)
+        worst = tokens * residual * shape.layers + max(loss, casts, layer + within)
     else:
-        worst = layer * shape.layers + casts + max(logits, within)
+        worst = layer * shape.layers + casts + max(loss, within)
     if recipe.training.gradient_accumulation_steps == 1:  # gradients come only as activations go
         gradients = 4 * trained
         worst = max(worst, gradients + layer + within) - gradients
     added_rows = 0 if shape.chat_template or not recipe.method.makes_adapter else 2 * width * shape.embedding
     return worst + added_rows
+
+
+def _loss_bytes(shape: Shape, recipe: Recipe, tokens: int, width: int) -> int:
+    """Bytes at the loss: logits of a chunk, the last hidden state, and what a head that learns gathers."""
+    learns = not recipe.method.makes_adapter
+    chunk = TRAINED_LOSS_CHUNK if learns else LOSS_CHUNK
+    logits = LOGITS_BYTES[width] * min(tokens, chunk) * shape.vocabulary
+    of_head = 4 if width == 4 else 6  # a chunk's gradient of each weight, and autocast's copy
+    of_head += 4 if tokens > chunk else 0  # beside the sum of those before
+    return logits + LAST_HIDDEN_BYTES[width] * tokens * shape.hidden + (of_head * shape.embedding if learns else 0)
 
 
 def _layer_bytes_a_token(shape: Shape, recipe: Recipe, length: int, width: int) -> int:

@@ -22,11 +22,12 @@ from backend.core.assignment import Amendment, Assignment, Word
 from backend.core.errors import Invalid
 from backend.core.memory import recomputes
 from backend.core.recipe import Recipe
-from backend.core.rendering import Dataset, Prepared
+from backend.core.rendering import IGNORE_INDEX, Dataset, Prepared
 from worker.trainer.batches import Collator, supervised
 from worker.trainer.checkpoints import Progress, is_finite, save_checkpoint, state_of
 from worker.trainer.control import Channel, Interrupted
 from worker.trainer.failures import is_out_of_memory, not_finite, out_of_memory
+from worker.trainer.head import LossHead
 from worker.trainer.journal import Journal
 from worker.trainer.loading import Loaded
 from worker.trainer.observing import answers, measure
@@ -55,6 +56,8 @@ class Job:
     not_finite_steps: int = 0
     changes: list[Amendment] = field(default_factory=list)
     """Those that were made, each with the step that it holds from."""
+    head: LossHead | None = None
+    """Without one, the loss is computed from all logits."""
 
     @property
     def collate(self) -> Collator:
@@ -144,6 +147,17 @@ class StudioTrainer(Trainer):
         self.job.journal.moves()
         loss: torch.Tensor = super().training_step(*arguments, **named)
         return loss
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """The model's own loss; with a loss head the same number without all logits."""
+        if self.job.head is None:
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        batch = dict(inputs)
+        labels = batch.pop("labels")
+        count = num_items_in_batch if num_items_in_batch is not None else (labels[:, 1:] != IGNORE_INDEX).sum()
+        return self.job.head.summed_loss(batch, labels) / count
 
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
         """A step whose gradients are not finite is told, and not taken: one bad batch must not spoil the weights."""
@@ -239,6 +253,7 @@ class StudioTrainer(Trainer):
             job.collate,
             size,
             told,
+            head=job.head,
         )
         self._tell({"eval_loss": measured.loss})
         progress = job.progress

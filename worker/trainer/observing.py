@@ -14,6 +14,7 @@ from backend.core.recipe import Evaluation
 from backend.core.rendering import IGNORE_INDEX, Example, Prepared
 from backend.core.rendering.masks import encode_prompt
 from worker.trainer.batches import Collator, in_batches, supervised
+from worker.trainer.head import LossHead
 from worker.trainer.undisturbed import undisturbed
 
 
@@ -37,7 +38,13 @@ class Sample:
 
 
 def measure(
-    model: Any, examples: Sequence[Example], collate: Collator, batch_size: int, told: Callable[[int, int], None]
+    model: Any,
+    examples: Sequence[Example],
+    collate: Collator,
+    batch_size: int,
+    told: Callable[[int, int], None],
+    *,
+    head: LossHead | None = None,
 ) -> Measured:
     """Evaluate. Training goes on afterwards as if this had not been. `told` hears rows done and in all."""
     total, tokens, done = 0.0, 0, 0
@@ -45,18 +52,18 @@ def measure(
         for rows in in_batches(examples, batch_size):
             batch = {name: tensor.to(model.device) for name, tensor in collate(rows).items()}
             labels = batch.pop("labels")
-            logits = model(**batch, use_cache=False).logits
-            total += summed_loss(logits, labels)
+            loss = summed_loss(model, batch, labels) if head is None else head.summed_loss(batch, labels)
+            total += loss.item()
             tokens += supervised(labels)
             done += len(rows)
             told(done, len(examples))
     return Measured(total / tokens if tokens else float("nan"), tokens)
 
 
-def summed_loss(logits: torch.Tensor, labels: torch.Tensor) -> float:
-    """Cross-entropy of each token given those before it, summed; logits [rows, length, vocabulary], labels [rows, length]."""
-    each = logits[:, :-1].float().flatten(0, 1)
-    return functional.cross_entropy(each, labels[:, 1:].flatten(), ignore_index=IGNORE_INDEX, reduction="sum").item()
+def summed_loss(model: Any, batch: dict[str, torch.Tensor], labels: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy of each token given those before it, summed, from all logits at once; labels are [rows, length]."""
+    each = model(**batch, use_cache=False).logits[:, :-1].float().flatten(0, 1)
+    return functional.cross_entropy(each, labels[:, 1:].flatten(), ignore_index=IGNORE_INDEX, reduction="sum")
 
 
 def answers(
