@@ -1,0 +1,34 @@
+"""Labs of their own for drives that run side by side."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+
+import pytest
+
+from backend.core import db
+from backend.embedded.service import Service
+from tests.support.databases import fresh_database
+from tests.support.homes import short_home
+from tests.support.hosts import Lab, write_rows
+
+MakeLab = Callable[[], AbstractContextManager[Lab]]
+
+
+@pytest.fixture(scope="session")
+def make_lab(postgres_server: Service, database_template: str, valkey_server: Service, tiny_base: Path) -> MakeLab:
+    """A database and a home with the tiny model and a data set; nothing of it is left running at its end."""
+
+    @contextmanager
+    def made() -> Iterator[Lab]:
+        with short_home() as home, fresh_database(postgres_server, database_template) as database_url:
+            shutil.copytree(tiny_base, home / "models" / "tiny")
+            write_rows(home / "datasets" / "owls.parquet")
+            engine = db.engine(database_url)
+            yield Lab(home, database_url, valkey_server.url, engine)
+            engine.dispose()
+
+    return made

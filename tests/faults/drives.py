@@ -1,0 +1,166 @@
+"""A real run, driven into the fault that brings out one kind of bug, and what it left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import psutil
+from psycopg.conninfo import conninfo_to_dict
+
+from tests.faults.history import History, Leftover, Watcher, collect
+from tests.faults.story import ACTIVE, RESTS
+from tests.support.hosts import Lab
+from tests.support.links import Connection, Link
+from tests.support.processes import is_alive, processes_of, wait_until
+
+Program = Sequence[str]
+RECIPE: dict[str, dict[str, Any]] = {
+    "training": {"max_steps": 40},
+    "evaluation": {"prompts": [], "eval_steps": 1000, "sample_steps": 1000},
+    "saving": {"save_steps": 4},
+}
+STRIKE_STEP = 6
+ABANDONED_SECONDS = 15.0
+"""A run that has been queued for so long beside an idle host will not be taken any more."""
+ORPHAN_SECONDS = 10.0
+ENDING_SECONDS = 30.0
+PATIENCE_SECONDS = 300.0
+"""How long a busy machine may take for what is sure to come."""
+
+
+@dataclass
+class Drive:
+    """A lab, the program of its hosts, and the look at their processes."""
+
+    lab: Lab
+    program: Program
+    watcher: Watcher = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.watcher = Watcher(self.lab.home)
+        self.watcher.start()
+
+    @contextmanager
+    def run_in_training(self) -> Iterator[tuple[UUID, subprocess.Popen[bytes]]]:
+        """A host and its run, in mid-training."""
+        with self.lab.host("a", self.program) as host:
+            run_id = self.lab.launch(**RECIPE)
+            self.lab.wait_for_step(run_id, STRIKE_STEP, PATIENCE_SECONDS)
+            yield run_id, host
+
+    def rest(self, run_id: UUID) -> None:
+        """Until the run rests, or is queued and forgotten."""
+        queued_since = time.monotonic()
+        while (state := self.lab.run(run_id).state) not in RESTS:
+            queued_since = queued_since if state not in ACTIVE else time.monotonic()
+            if time.monotonic() - queued_since > ABANDONED_SECONDS:
+                return
+            time.sleep(0.05)
+
+    def history(self, run_id: UUID) -> History:
+        """What is there once everything had the time to end."""
+        with suppress(AssertionError):
+            wait_until(lambda: not processes_of(self.lab.home), seconds=ENDING_SECONDS)
+        left = [Leftover("process", str(process)) for process in processes_of(self.lab.home)]
+        home, url, samples = self.lab.home, self.lab.database_url, self.watcher.stop()
+        return collect(home, url, samples=samples, accepted=[str(run_id)], leftovers=left)
+
+
+def kill_the_trainer(drive: Drive) -> UUID:
+    """SIGKILL in mid-run: the run is queued, taken again and finished."""
+    with drive.run_in_training() as (run_id, _host):
+        os.kill(drive.lab.trainer_of(run_id), signal.SIGKILL)
+        drive.rest(run_id)
+    return run_id
+
+
+def lose_an_answer(drive: Drive) -> UUID:
+    """A batch is committed, and the connection breaks before Postgres' answer arrives: it is sent again."""
+    link = ForgetfulLink(drive.lab.database_url)
+    drive.lab.environment["DATABASE_URL"] = link.url
+    try:
+        with drive.run_in_training() as (run_id, _host):
+            link.lose_next_answer()
+            drive.rest(run_id)
+    finally:
+        link.close()
+    return run_id
+
+
+def freeze_the_host(drive: Drive) -> UUID:
+    """A host stands still past its lease, another one takes its run; then it wakes, and would write on."""
+    with drive.run_in_training() as (run_id, first):
+        trainer = psutil.Process(drive.lab.trainer_of(run_id))
+        first.send_signal(signal.SIGSTOP)
+        trainer.suspend()
+        with drive.lab.host("b", drive.program):
+            drive.lab.wait(lambda: drive.lab.run(run_id).begun == 2, "the second host to begin", PATIENCE_SECONDS)
+            told = drive.lab.run(run_id).seq
+            first.send_signal(signal.SIGCONT)
+            trainer.resume()
+            drive.lab.wait(
+                lambda: not is_alive(trainer) or drive.lab.run(run_id).seq > told + 3,
+                "the first one's next word",
+                PATIENCE_SECONDS,
+            )
+            first.kill()
+            drive.rest(run_id)
+    return run_id
+
+
+def kill_the_supervisor(drive: Drive) -> UUID:
+    """SIGKILL of the supervisor alone: its trainer, though it stands still, is to die with it; the run goes on later."""
+    with drive.run_in_training() as (run_id, host):
+        trainer = psutil.Process(drive.lab.trainer_of(run_id))
+        trainer.suspend()
+        host.kill()
+        host.wait()
+        with suppress(psutil.TimeoutExpired):
+            trainer.wait(ORPHAN_SECONDS)
+        with drive.lab.host("a", drive.program):
+            drive.rest(run_id)
+    return run_id
+
+
+DRIVES: dict[str, Callable[[Drive], UUID]] = {
+    "lost": kill_the_trainer,
+    "doubled": lose_an_answer,
+    "stale": freeze_the_host,
+    "torn": kill_the_trainer,
+    "orphan": kill_the_supervisor,
+}
+
+
+class ForgetfulLink(Link):
+    """To Postgres. Once it is told to, the answer to a commit of stored points is lost on the way, and the connection broken."""
+
+    COMMIT, POINTS = b"COMMIT", b'COPY "points"'
+    BREAK_SECONDS = 0.3
+
+    def __init__(self, database_url: str) -> None:
+        about = conninfo_to_dict(database_url)
+        super().__init__(Path(str(about["host"]), f".s.PGSQL.{about.get('port') or 5432}"))
+        self.url = f"postgresql://{about['user']}:{about['password']}@127.0.0.1:{self.port}/{about['dbname']}"
+        self._is_armed = False
+        self._storing: set[Connection] = set()
+
+    def lose_next_answer(self) -> None:
+        self._is_armed = True
+
+    async def _look(self, connection: Connection, data: bytes) -> None:
+        if self.POINTS in data:
+            self._storing.add(connection)
+        if self.COMMIT in data and connection in self._storing:
+            self._storing.discard(connection)
+            if self._is_armed:
+                self._is_armed, connection.is_deaf = False, True
+                self._loop.call_later(self.BREAK_SECONDS, connection.abort)

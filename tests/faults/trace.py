@@ -1,0 +1,162 @@
+"""Replays what was recorded of real runs in the model of the protocol: each step must be one that the model allows.
+
+Not everything is recorded: whether a trainer died or was given up, say. So the replay follows every run that the model could
+be in; where none is left, the recorded step is one that must not be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+
+from tests.faults.checker import Violation
+from tests.faults.history import History, Row
+from tests.faults.model import ACTIVE, Protocol, Refused, Run, must
+from tests.faults.story import Line, Story, stories
+
+RULE = "the protocol allows each step"
+WORDS = {"pause": "pause", "run": "resume", "stop": "stop", "keep": "keep"}
+"""Which word of a person leads to which intent."""
+BY_WHO_HOLDS = ("phase", "progress", "facts", "sample", "artifact", "log", "amended")
+"""What only the holder of an attempt tells."""
+
+
+def validate(history: History) -> list[Violation]:
+    """The first step of each run that the protocol does not allow."""
+    checkpoints: dict[str, list[tuple[int, int]]] = {}
+    for row in history.checkpoints:
+        checkpoints.setdefault(row["run_id"], []).append((row["attempt"], row["step"]))
+    found = []
+    for story in stories(history):
+        refusal = Replay(story, checkpoints.get(story.row["id"], [])).refusal()
+        if refusal:
+            found.append(Violation(RULE, f"{story.name}: {refusal}"))
+    return found
+
+
+Step = Callable[[Run], Run]
+
+
+@dataclass
+class Replay:
+    """One run's events, in the order of their numbers."""
+
+    story: Story
+    checkpoints: list[tuple[int, int]]
+    protocol: Protocol = field(default_factory=Protocol)
+
+    def refusal(self) -> str:
+        """Where the replay ends, and why; nothing where it comes through."""
+        runs = {Run()}
+        lines = {told.seq: (told.line, told.writer) for told in self.story.told}
+        for event in self.story.events[1:]:
+            steps = list(self._steps(event, *lines.get(event["seq"], (None, None))))
+            runs, reasons = _all_of(runs, steps)
+            if not runs:
+                return f"event {event['seq']} ({_name(event)}): {'; '.join(sorted(reasons))}"
+        return ""
+
+    def _steps(self, event: Row, line: Line | None, writer: int | None) -> Iterator[Step]:
+        """The transactions that this event may tell of."""
+        attempt, step = event["attempt"], event["step"]
+        match event["kind"]:
+            case "state":
+                yield from (partial(self._enters, event, act) for act in self._ways(event))
+            case "rewound":
+                own = [each for each in self.checkpoints if each[1] == step] if step else [(0, 0)]
+                yield from (partial(self._begins, attempt, saved) for saved in own)
+            case "metrics" if line is not None and "loss" in line.values:
+                yield partial(self._ships, attempt, writer, line)
+            case "checkpoint":
+                yield partial(self.protocol.publish, attempt=attempt, step=step)
+            case kind if kind in BY_WHO_HOLDS or kind == "metrics":
+                yield partial(self._tells, attempt)
+            case _:
+                yield lambda run: run  # people's notes and wishes move nothing
+
+    # ---- transactions --------------------------------------------------------------------------------------------
+
+    def _begins(self, attempt: int, saved: tuple[int, int], run: Run) -> Run:
+        return self.protocol.begin(run, attempt, saved)
+
+    def _ships(self, attempt: int, writer: int | None, line: Line, run: Run) -> Run:
+        """One line at a time; its place in its writer's journal is what the stored offset must be."""
+        must(writer is not None, "no journal holds this line")
+        assert writer is not None
+        run = self._begun(run, attempt)
+        own = [each.key for each in self.story.written[writer] if "loss" in each.values]
+        must(line.step == len(run.shown) + 1, f"step {line.step} is stored behind step {len(run.shown)}")
+        return self.protocol.ship(run, attempt, writer, own.index(line.key), (writer,))
+
+    def _tells(self, attempt: int, run: Run) -> Run:
+        self.protocol.fence(run, attempt)
+        return run
+
+    def _begun(self, run: Run, attempt: int) -> Run:
+        """The very first `begin` of a run takes nothing back, and is therefore not told."""
+        return self.protocol.begin(run, attempt, (0, 0)) if not run.begun else run
+
+    def _enters(self, event: Row, act: Step, run: Run) -> Run:
+        """An action that leads to the state, intent and attempt that are told."""
+        then = act(run)
+        told = (event["data"]["state"], event["data"]["intent"], event["attempt"])
+        must(
+            (then.state, then.intent, then.attempt) == told,
+            f"{run.state} ({run.intent}) leads to {then.state}, not {told}",
+        )
+        return then
+
+    def _ways(self, event: Row) -> Iterator[Step]:
+        """Every way into the told state."""
+        protocol, attempt, state = self.protocol, event["attempt"], event["data"]["state"]
+        yield lambda run: protocol.say(run, WORDS[event["data"]["intent"]])
+        match state:
+            case "preparing":
+                yield lambda run: protocol.claim(run, is_lapsed=True)
+            case "training":
+                yield lambda run: self._trains(self._begun(run, attempt), attempt)
+            case "finishing":
+                yield lambda run: protocol.finish(self._begun(run, attempt), attempt)
+            case _:
+                yield lambda run: protocol.end_unheld(run, is_lapsed=True)
+                yield lambda run: self._starts_over(run, state)
+                for how in ("freed", "died", "failed", "done"):
+                    yield partial(self._leaves, attempt, how)
+
+    def _trains(self, run: Run, attempt: int) -> Run:
+        self.protocol.fence(run, attempt)
+        must(run.state == "preparing", f"it trains after it was {run.state}")
+        return run._replace(state="training")
+
+    def _leaves(self, attempt: int, how: str, run: Run) -> Run:
+        must(run.state in ACTIVE, f"an attempt of a {run.state} run is left")
+        if how == "done":
+            is_empty = run.intent == "keep" and not run.shown
+            must(run.state == "finishing" or is_empty, f"it is done while {run.state}")
+        return self.protocol.leave(run, attempt, how)
+
+    def _starts_over(self, run: Run, state: str) -> Run:
+        """A person's word beside the protocol: a discarded run is brought back, or a run may leave its host."""
+        if state == "paused":
+            must(run.state == "stopped" and run.intent == "stop", f"a {run.state} run is brought back")
+            return run._replace(state="paused", intent="pause")
+        must(state == "queued" and run.state in ("queued", *ACTIVE), f"a {run.state} run starts over")
+        return run._replace(state="queued", is_held=False, published=(), tries=0, crashes=0)
+
+
+def _all_of(runs: Iterable[Run], steps: Iterable[Step]) -> tuple[set[Run], set[str]]:
+    """Every run that one of the steps leads to, and why the others were refused."""
+    found, reasons = set(), set()
+    for run in runs:
+        for step in steps:
+            try:
+                found.add(step(run))
+            except Refused as refused:
+                reasons.add(str(refused))
+    return found, reasons
+
+
+def _name(event: Row) -> str:
+    state = f" {event['data']['state']}" if event["kind"] == "state" else ""
+    return f"{event['kind']}{state}, attempt {event['attempt']}, step {event['step']}"
