@@ -1,0 +1,40 @@
+"""With the lease as it is set by default, a host that is gone for good costs its run less than a minute."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+from backend.core.models import State
+from backend.core.settings import Settings
+from tests.faults.conftest import MakeLab
+
+RESUMED_SECONDS = 60
+STEPS = 100_000
+"""More than the run gets to."""
+
+
+def default(name: str) -> str:
+    return str(Settings.model_fields[name].default)
+
+
+def test_a_host_that_is_gone_for_good_costs_its_run_less_than_a_minute(make_lab: MakeLab) -> None:
+    with make_lab() as lab:
+        lab.environment |= {f"STUDIO_{name.upper()}": default(name) for name in ("lease_seconds", "renew_seconds")}
+        run_id = lab.launch(training={"max_steps": STEPS}, saving={"save_steps": 20})
+        with lab.host("gone") as gone:
+            lab.wait_for_step(run_id, 25, seconds=300)
+            with lab.host("other"):
+                lab.wait(lambda: "watches" in (lab.home / "logs" / "supervisor-other.log").read_text(), "a host", 120)
+                trainer = lab.trainer_of(run_id)
+                gone.kill()
+                os.kill(trainer, signal.SIGKILL)
+                began, step = time.monotonic(), lab.run(run_id).step
+                lab.wait(lambda: lab.run(run_id).holder == "other", "the other host's claim", 300)
+                claimed = time.monotonic() - began
+                lab.wait_for(run_id, State.TRAINING, seconds=300)
+                trains = time.monotonic() - began
+                lab.wait(lambda: lab.run(run_id).step > step, "a step that was never trained before", 300)
+    print(f"a dead host's run was claimed after {claimed:.1f} s and trained again after {trains:.1f} s")
+    assert claimed <= RESUMED_SECONDS
