@@ -5,6 +5,7 @@ import type { State } from "./live";
 import { duration, word } from "./words";
 
 const PATIENCE_MS = 2000;
+const SLOW_MS = 5000;
 const PROBE_MS = 1000;
 const PROBE_LIMIT_MS = 3000;
 const FAREWELL_MS = 3000;
@@ -23,6 +24,7 @@ export const isAway = (): boolean => since > 0 && absent !== "queue";
 export function watchServer(): void {
   const send = window.fetch.bind(window);
   window.fetch = async (...asked) => {
+    const slow = setTimeout(suspect, SLOW_MS); // a door that is held open for a dead studio refuses nobody
     try {
       const answer = await send(...asked);
       if (answer.status === 401) askToSignIn();
@@ -31,6 +33,8 @@ export function watchServer(): void {
     } catch (error) {
       if ((error as Error).name !== "AbortError") suspect();
       throw error;
+    } finally {
+      clearTimeout(slow);
     }
   };
   document.addEventListener("connection", (event) => heard((event as CustomEvent<State>).detail));
