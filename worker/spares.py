@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 from backend.core.settings import Settings
+from worker.trainer.process import PARENT
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +31,7 @@ class Trainer:
     def __init__(self, settings: Settings) -> None:
         environment = {name: value for name, value in os.environ.items() if not SECRETS.fullmatch(name)}
         environment |= {"STUDIO_HOME": str(settings.root), "STUDIO_RUN_DIR": str(settings.folder("run"))}
+        environment[PARENT] = str(os.getpid())
         with open(settings.folder("logs") / "trainer.log", "ab") as output:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "worker.trainer"],

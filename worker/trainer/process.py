@@ -19,6 +19,8 @@ from pathlib import Path
 from worker.trainer.journal import Journal
 
 PR_SET_PDEATHSIG = 1
+PARENT = "STUDIO_TRAINER_PARENT"
+"""The variable in which a supervisor tells its trainer the number of its process."""
 FROZEN = {
     "OMP_WAIT_POLICY": "PASSIVE",  # spinning threads slow their neighbours, the web process among them, up to 40 times
     "TOKENIZERS_PARALLELISM": "false",
@@ -37,8 +39,11 @@ def freeze_environment() -> None:
 
 
 def die_with_parent() -> None:
-    """Have the kernel end this process when its parent dies. Where it cannot, or was asked too late, stdin closes."""
-    parent = os.getppid()
+    """Have the kernel end this process when its parent dies. Where it cannot, stdin closes.
+
+    `PARENT` names the parent: it may be gone before this process can ask who it was.
+    """
+    parent = int(os.environ.get(PARENT) or os.getppid())
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL))
     if os.getppid() != parent:  # it died before the call took effect

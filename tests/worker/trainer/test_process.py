@@ -13,7 +13,7 @@ from pathlib import Path
 
 from backend.core.assignment import ASSIGNMENT, JOURNAL
 from tests.worker.trainer.conftest import Attempts
-from worker.trainer.process import lock_name
+from worker.trainer.process import PARENT, lock_name
 
 SPARE = [sys.executable, "-W", "ignore", "-m", "worker.trainer"]
 
@@ -65,6 +65,16 @@ def test_a_trainer_dies_with_its_parent(tmp_path: Path) -> None:
     while Path(f"/proc/{trainer}/stat").exists() and "Z" not in Path(f"/proc/{trainer}/stat").read_text().split()[2]:
         assert time.monotonic() < deadline, "the trainer outlived its parent"
         time.sleep(0.05)
+
+
+def test_a_trainer_whose_parent_died_before_it_began_does_not_begin(tmp_path: Path) -> None:
+    """Else it would import for seconds before it finds that its pipe is closed."""
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    late = environment(tmp_path) | {PARENT: str(gone.pid)}
+    process = subprocess.Popen(SPARE, env=late, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    said, _ = process.communicate()
+    assert (process.returncode, said) == (1, b"")
 
 
 def test_a_second_trainer_waits_for_the_accelerator_and_says_so(attempts: Attempts) -> None:
