@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
@@ -91,6 +92,7 @@ class Studio:
         self.parts: dict[str, Part] = {}
         self.links: dict[str, Link] = {}
         self._token = ""
+        self._listener: socket.socket | None = None
 
     # ---- the start -----------------------------------------------------------------------------------------------
 
@@ -98,12 +100,12 @@ class Studio:
         """Everything, with the tiny model and a data set; returns when the web answers."""
         self._lay_out(base)
         self._start_services()
-        listener = listen("127.0.0.1", 0)
-        self.links["client-web"] = Link(f"http://127.0.0.1:{listener.getsockname()[1]}")
+        self._listener = listen("127.0.0.1", 0)
+        self.links["client-web"] = Link(f"http://127.0.0.1:{self._listener.getsockname()[1]}")
         web = self._program("web", self.home)
         web.migrate()
         self._token = make_token(self.postgres.url)
-        self._add("web", web.web_child(listener).launch)
+        self._add("web", web.web_child(self._listener).launch)
         for host in HOSTS:
             children = self._program(host, self.home / host).worker_children()
             for part, child in zip(("supervisor", "celery"), children, strict=True):
@@ -194,6 +196,8 @@ class Studio:
             part.kill()
         for link in self.links.values():
             link.close()
+        if self._listener is not None:
+            self._listener.close()
         for process in processes_of(self.home):
             with suppress(OSError):
                 process.kill()

@@ -73,6 +73,8 @@ class People(threading.Thread):
         self.changed: set[str] = set()
         """Runs whose recipe was amended: their losses are their own."""
         self._count, self._resumes = 0, dict[str, int]()
+        self.is_calm = True
+        """Nobody says a word about a run that goes on."""
         self._is_resting, self._is_closed = False, False
         self._launching: dict[str, Any] | None = None
 
@@ -89,7 +91,7 @@ class People(threading.Thread):
 
     def rest(self) -> None:
         """Launch nothing more, change no mind, and resume what waits for a person."""
-        self._is_resting = True
+        self._is_resting = self.is_calm = True
 
     def close(self) -> None:
         self._is_closed = True
@@ -143,7 +145,7 @@ class People(threading.Thread):
         if run.state in ("paused", "failed"):
             if self._is_resting or self.dice.random() < 0.3:
                 self._resume(run)
-        elif run.state in GOING and not self._is_resting and self.dice.random() < 0.02:
+        elif run.state in GOING and not self.is_calm and self.dice.random() < 0.02:
             self._change_mind(run)
 
     def _resume(self, run: RunOut) -> None:

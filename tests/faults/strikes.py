@@ -165,26 +165,23 @@ class TearCheckpoint(Strike):
     phases: tuple[Phase, ...] = (Phase.TRAINING, Phase.EXPORTING)
 
     def hit(self, studio: Studio, stand: Stand, dice: Random) -> Wound | None:
-        trainer = trainer_of(studio, stand)
-        if trainer is None:
+        trainer, victim = trainer_of(studio, stand), self._victim(studio.home / "runs" / stand.run, dice)
+        if trainer is None or victim is None:
             return None
         send(trainer, signal.SIGSTOP)  # it is to die before it can use or replace what is torn
-        torn = self._tear(studio.home / "runs" / stand.run, dice)
-        send(trainer, signal.SIGKILL)
-        return Wound(torn.relative_to(studio.home).as_posix()) if torn else None
-
-    @staticmethod
-    def _tear(run: Path, dice: Random) -> Path | None:
-        found = sorted(run.glob("attempt-*/checkpoints/checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
-        if not found:
-            return None
-        files = sorted(path for path in found[-1].iterdir() if path.is_file() and path.stat().st_size > 1)
-        if not files:
-            return None
-        victim = dice.choice(files)
         with suppress(OSError), open(victim, "r+b") as file:
             file.truncate(dice.randrange(victim.stat().st_size))
-        return found[-1]
+        send(trainer, signal.SIGKILL)
+        return Wound(victim.parent.relative_to(studio.home).as_posix())
+
+    @staticmethod
+    def _victim(run: Path, dice: Random) -> Path | None:
+        """A file of the newest checkpoint."""
+        found = sorted(run.glob("attempt-*/checkpoints/checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
+        with suppress(OSError):  # the supervisor may be deleting it
+            files = [path for path in sorted(found[-1].iterdir()) if path.stat().st_size > 1] if found else []
+            return dice.choice(files) if files else None
+        return None
 
 
 # ---- processes of the studio -----------------------------------------------------------------------------------------
