@@ -29,6 +29,9 @@ check: setup front tools browser  ## format, lint, types and tests
 bench: setup front           ## the benchmarks, each beside its peer
 	$(BIN)/python -m benchmarks
 
+faults: setup front          ## 3,000 faults in real studios; goes on where it stopped (FAULTS="--minutes 10")
+	$(BIN)/python -m tests.faults $(FAULTS)
+
 screenshots: setup front browser  ## every page, at three widths, light and dark, English and Chinese
 	$(BIN)/python -m tests.screenshots
 
