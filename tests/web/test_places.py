@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import FastAPI
 
 from tests.support.places import NO_PAGES, PLACES
-from tests.web.test_security import declared_routes
+from tests.support.routes import declared_routes
 
 
 def test_every_page_is_a_place(app: FastAPI) -> None:

@@ -2,68 +2,14 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
-
 import httpx
 import pytest
 from fastapi import FastAPI
-from fastapi.routing import APIRoute
 from sqlalchemy.orm import Session
 
 from backend.core.models import Role
-from backend.web.security import OPEN, OWN, check_host, safe_next
+from backend.web.security import check_host, safe_next
 from tests.web.conftest import ADDRESS, account, client_of
-
-ANY_ID = "00000000-0000-7000-8000-000000000000"
-WRITES = ("POST", "PUT", "PATCH", "DELETE")
-
-
-def declared_routes(app: FastAPI) -> Iterator[tuple[str, str]]:
-    """Every (method, path) that the application answers to, the path as it was declared."""
-
-    def walk(routes: object, prefix: str = "") -> Iterator[tuple[str, str]]:
-        for route in routes:  # type: ignore[attr-defined]
-            if isinstance(route, APIRoute):
-                yield from ((method, prefix + route.path) for method in sorted(route.methods or ()))
-            elif hasattr(route, "original_router"):
-                yield from walk(route.original_router.routes, prefix + route.include_context.prefix)
-
-    yield from walk(app.routes)
-
-
-def all_routes(app: FastAPI) -> Iterator[tuple[str, str]]:
-    """The same, parameters filled in."""
-    yield from ((method, re.sub(r"\{[^}]*\}", ANY_ID, path)) for method, path in declared_routes(app))
-
-
-async def test_every_route_is_closed_to_strangers_but_for_the_open_ones(app: FastAPI) -> None:
-    found = list(all_routes(app))
-    assert len(found) > 60
-    async with client_of(app) as stranger:
-        for method, path in found:
-            answer = await stranger.request(method, path)
-            if path in OPEN:
-                assert "location" not in answer.headers, path
-            elif path.startswith("/api/"):
-                assert answer.status_code == 401, (method, path)
-            else:
-                assert answer.status_code == 303, (method, path)
-                assert answer.headers["location"].startswith("/signin"), (method, path)
-
-
-async def test_viewers_write_nothing_but_their_own(app: FastAPI, viewer: httpx.AsyncClient) -> None:
-    closed = [(m, p) for m, p in all_routes(app) if m in WRITES and p not in OPEN and not OWN.fullmatch(p)]
-    assert len(closed) > 20
-    for method, path in closed:
-        answer = await viewer.request(method, path)
-        assert answer.status_code == 403, (method, path)
-
-
-async def test_people_are_for_administrators(member: httpx.AsyncClient, admin: httpx.AsyncClient) -> None:
-    for path in ("/api/v1/people", "/settings/people", "/api/v1/audit", "/settings/audit"):
-        assert (await member.get(path)).status_code == 403
-        assert (await admin.get(path)).status_code == 200
 
 
 async def test_a_name_that_is_not_ours_is_refused(anonymous: httpx.AsyncClient) -> None:
@@ -75,18 +21,6 @@ async def test_a_name_that_is_not_ours_is_refused(anonymous: httpx.AsyncClient) 
 @pytest.mark.parametrize("host", ["localhost:1", "127.0.0.1:8321", "[::1]:80", "192.168.3.4", "box.lan"])
 def test_addresses_and_configured_names_are_answered(host: str) -> None:
     check_host(host, ["box.lan"])
-
-
-async def test_a_write_from_another_site_is_refused(admin: httpx.AsyncClient) -> None:
-    for origin in ("https://evil.test", "null", "http://127.0.0.1:9999", "http://[evil", "", "127.0.0.1:8321"):
-        answer = await admin.post("/api/v1/tokens", json={"name": "x"}, headers={"origin": origin})
-        assert (answer.status_code, answer.json()["error"]["code"]) == (403, "cross_site"), origin
-
-
-async def test_a_write_that_a_browser_marks_as_cross_site_is_refused(admin: httpx.AsyncClient) -> None:
-    for site in ("cross-site", "same-site"):
-        answer = await admin.post("/api/v1/tokens", json={"name": "x"}, headers={"sec-fetch-site": site})
-        assert answer.status_code == 403
 
 
 async def test_a_cookie_alone_writes_nothing(app: FastAPI, session: Session) -> None:
@@ -163,29 +97,6 @@ def test_signing_in_leads_to_no_other_site(target: str) -> None:
 
 def test_signing_in_leads_back_to_where_one_was() -> None:
     assert safe_next("/runs/a%20b?x=1#y") == "/runs/a%20b?x=1#y"
-
-
-TRAVERSAL = [
-    "..%2f..%2fetc%2fpasswd",
-    "%252e%252e%252fetc",
-    "..%5c..%5cetc",
-    "%00",
-    "a%0d%0ab",
-    "%2e%2e",
-    "x" * 250,
-    ";touch x",
-    "C:%2f",
-    "‮gpj",
-]
-
-
-async def test_a_hostile_name_is_an_error_in_words_everywhere(app: FastAPI, admin: httpx.AsyncClient) -> None:
-    named = [(method, path) for method, path in all_routes(app) if ANY_ID in path]
-    assert len(named) > 30
-    for name in TRAVERSAL:
-        for method, path in named:
-            answer = await admin.request(method, path.replace(ANY_ID, name))
-            assert 400 <= answer.status_code < 500, (method, path, name, answer.text[:200])
 
 
 async def test_a_name_with_markup_is_shown_as_text(admin: httpx.AsyncClient) -> None:
