@@ -84,6 +84,10 @@ def test_numbers_that_only_look_alike_are_no_personal_data(text: str) -> None:
     assert words(Personal(), talk(text)) is None
 
 
+def test_an_address_that_begins_with_a_number_is_masked_once_and_the_rest_stays() -> None:
+    assert masked("Write 13812345678@qq.com now, or call 13812345678.") == "Write [email] now, or call [phone]."
+
+
 def test_masking_leaves_the_rest_of_the_row_as_it_was() -> None:
     row = talk("Ask ana@example.org or (555) 123-4567.")
     assert Personal().mended(row).messages[1].content == "Ask [email] or [phone]."

@@ -52,6 +52,10 @@ def personal_in(text: str) -> Iterator[tuple[int, int, str]]:
 
 
 def masked(text: str) -> str:
-    for start, end, mask in sorted(personal_in(text), reverse=True):
-        text = text[:start] + mask + text[end:]
-    return text
+    """Each of them gone. A number that begins an address goes with the address."""
+    pieces, at = [], 0
+    for start, end, mask in sorted(personal_in(text), key=lambda found: (found[0], -found[1])):
+        if start >= at:
+            pieces += [text[at:start], mask]
+            at = end
+    return "".join((*pieces, text[at:]))
