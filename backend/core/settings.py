@@ -62,7 +62,7 @@ class Settings(BaseSettings):
         30.0, gt=0, description="A lease that stayed unchanged for this long may be reclaimed."
     )
     renew_seconds: float = Field(5.0, gt=0, description="How often a supervisor renews its leases and looks for work.")
-    ship_seconds: float = Field(0.1, gt=0, description="How often a supervisor ships what its trainers wrote.")
+    ship_seconds: float = Field(0.05, gt=0, description="How often a supervisor ships what its trainers wrote.")
     stop_seconds: float = Field(
         120.0, gt=0, description="How long a trainer may take to save when told to stop or pause."
     )
