@@ -114,11 +114,23 @@ def first_admin(studio: Studio, name: str = "ada") -> httpx.Client:
 def running_studio(*models: Path, **settings: str) -> Iterator[Studio]:
     """A studio over an empty home, with `models` under its model root; gone without a trace when the context ends."""
     home = Path(tempfile.mkdtemp(prefix="fts-", dir="/tmp")).resolve()
-    (home / "logs").mkdir(mode=0o700)
     for model in models:
         shutil.copytree(model, home / "models" / model.name)
+    with studio_over(home, **settings) as studio:
+        yield studio
+
+
+def environment_of(home: Path, **settings: str) -> dict[str, str]:
+    """What a command of the studio in `home` is started with."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(OUTSIDE)}
-    environment = kept | FAST | settings | {"STUDIO_HOME": str(home)}
+    return kept | FAST | settings | {"STUDIO_HOME": str(home)}
+
+
+@contextmanager
+def studio_over(home: Path, **settings: str) -> Iterator[Studio]:
+    """A studio over this home, which is gone with it when the context ends."""
+    (home / "logs").mkdir(mode=0o700, exist_ok=True)
+    environment = environment_of(home, **settings)
     with open(home / "logs" / "up.log", "wb") as log:
         command = [sys.executable, "-m", "backend.cli", "up"]
         process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
