@@ -30,8 +30,8 @@ TICK_SECONDS = 0.02
 RESTART_SECONDS = 0.5
 """The pause before a part that ended by itself is started again, as `studio up` does."""
 REFERENCE = """
-    SELECT step, value FROM points JOIN runs ON runs.id = run_id
-    WHERE runs.name = 'run-1' AND state = 'succeeded' AND points.name = 'loss' ORDER BY step
+    SELECT points.step, points.value FROM points JOIN runs ON runs.id = points.run_id
+    WHERE runs.name = 'run-1' AND runs.state = 'succeeded' AND points.name = 'loss' ORDER BY points.step
 """
 SHORT_PHASES = (Phase.CLAIMED, Phase.SAVING)
 
@@ -47,8 +47,8 @@ class Plan:
     seed: int = 1
     first: int = 1
     minutes: float = float("inf")
-    per_segment: int = 50
-    at_once: int = 4
+    per_segment: int = 75
+    at_once: int = 6
     runs_alive: int = 3
     steps: int = 40
     patience: float = 1.0
@@ -228,7 +228,7 @@ class Campaign:
             segment = striking.segment
             segment.runs, segment.attempts = len(history.runs), len(history.attempts)
             segment.detections = [delay for _, delay in checker.detections(history, stories(history))]
-            segment.violations = [*checker.check(history), *trace.validate(history), *wrong]
+            segment.violations = [*violations_in(history), *wrong]
             if segment.violations:
                 _keep(history, studio, self.keep / f"faults-{first}")
         segment.wall_seconds, segment.cpu_seconds = time.monotonic() - began, cpu_seconds() - cpu
@@ -263,6 +263,11 @@ class Campaign:
             time.sleep(0.2)
             with studio.connect() as connection:
                 self.reference += connection.execute(REFERENCE).fetchall()  # type: ignore[arg-type]
+
+
+def violations_in(history: History) -> list[Violation]:
+    """What the checker and the replay of the protocol find."""
+    return [*checker.check(history), *trace.validate(history)]
 
 
 def _come_to_rest(studio: Studio, people: People, striking: Striking, seconds: float) -> None:
