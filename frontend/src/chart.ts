@@ -195,7 +195,7 @@ export class Chart {
     const columns = this.strands.flatMap((strand, at) => {
       const curve = strand.line.ahead ? this.ahead(at) : (strand.fine ?? strand.curve);
       const scale = this.scale(view.axis, strand.line);
-      const xs = curve.steps.map(scale.of, scale);
+      const xs = scale === STEPS ? curve.steps : curve.steps.map(scale.of, scale);
       const raw = { xs, values: this.positive(curve.values) };
       if (!this.isSmoothed(strand.line)) return [raw];
       return [raw, { xs, values: this.positive(smoothed(curve, view.smoothing, strand.fine && strand.curve)) }];
@@ -500,8 +500,10 @@ function wideEnough(_: uPlot, low: number | null, high: number | null): [number,
 
 /** Dots stand where they do not touch each other; a line of a single point is nothing but one. */
 function isSparse(plot: uPlot, at: number, dots: boolean): boolean {
-  const known = Array.from(plot.data[at]!).filter((value) => typeof value === "number").length;
-  return known === 1 || (dots && known * DOT_ROOM <= plot.over.clientWidth);
+  const most = dots ? Math.max(1, plot.over.clientWidth / DOT_ROOM) : 1;
+  let known = 0;
+  for (const value of plot.data[at]!) if (typeof value === "number" && ++known > most) return false;
+  return known > 0;
 }
 
 /** A stretch of that width that lies inside the whole. */

@@ -16,7 +16,12 @@ export class Curve {
   put(step: number, value: Value): void {
     const number = typeof value === "number" ? value : Number.NaN;
     let at = this.steps.length;
-    while (at > 0 && this.steps[at - 1]! >= step) at--; // nearly always at the end
+    while (at > 0 && this.steps[at - 1]! >= step) at--;
+    if (at === this.steps.length) {
+      this.steps.push(step); // nearly always
+      this.values.push(number);
+      return;
+    }
     const known = this.steps[at] === step ? 1 : 0;
     this.steps.splice(at, known, step);
     this.values.splice(at, known, number);
@@ -67,13 +72,28 @@ export type Column = { xs: readonly number[]; values: readonly number[] };
 type Aligned = [number[], ...(number | null | undefined)[][]];
 
 export function align(columns: readonly Column[]): Aligned {
-  const every = [...new Set(columns.flatMap(({ xs }) => xs))].sort((a, b) => a - b);
-  const aligned = columns.map(({ xs, values }) => {
-    const found = new Map(xs.map((x, at) => [x, values[at]!]));
-    return every.map((x) => {
-      const value = found.get(x);
-      return value !== undefined && Number.isNaN(value) ? null : value;
-    });
-  });
-  return [every, ...aligned];
+  const every = columns.map(({ xs }) => xs).reduce(merged, []);
+  return [every.slice(), ...columns.map((column) => spread(column, every))];
+}
+
+/** Two ascending lists as one, without twins. Lists of a hundred thousand are merged with every step that comes in. */
+function merged(one: readonly number[], other: readonly number[]): readonly number[] {
+  if (one.length === 0 || one === other) return other;
+  if (other.length === 0) return one;
+  const both: number[] = [];
+  for (let [i, j] = [0, 0]; i < one.length || j < other.length; ) {
+    const [a = Infinity, b = Infinity] = [one[i], other[j]];
+    both.push(Math.min(a, b));
+    if (a <= b) i++;
+    if (b <= a) j++;
+  }
+  return both;
+}
+
+/** The values at each x of `every`, of which the column's own xs are a part. */
+function spread({ xs, values }: Column, every: readonly number[]): (number | null | undefined)[] {
+  const told = values.map((value) => (Number.isNaN(value) ? null : value));
+  if (xs.length === every.length) return told;
+  let next = 0;
+  return every.map((x) => (x === xs[next] ? told[next++] : undefined));
 }
