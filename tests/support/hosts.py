@@ -88,9 +88,8 @@ class Lab:
 
     def launch(self, *, base: str = "tiny", rows: str = "owls", **changes: dict[str, Any]) -> UUID:
         """A run in the queue; `changes` are merged into the groups of the tests' recipe."""
-        groups = {
-            key: value | changes.get(key, {}) if isinstance(value, dict) else value for key, value in RECIPE.items()
-        }
+        groups = RECIPE | {key: RECIPE[key] | changes[key] for key in RECIPE.keys() & changes}
+        groups["method"] = changes.get("method", RECIPE["method"])
         recipe = resolve(
             read_recipe(groups | {k: v for k, v in changes.items() if k not in groups}).recipe,
             train_rows=60,
@@ -124,9 +123,7 @@ class Lab:
         }
         (self.home / "logs").mkdir(exist_ok=True)
         with open(self.home / "logs" / f"supervisor-{name}.log", "ab") as log:
-            return subprocess.Popen(
-                [sys.executable, "-m", *program], cwd=ROOT, env=environment, stdout=log, stderr=log
-            )
+            return subprocess.Popen([sys.executable, "-m", *program], cwd=ROOT, env=environment, stdout=log, stderr=log)
 
     def run(self, run_id: UUID) -> Run:
         with self.sessions.begin() as session:

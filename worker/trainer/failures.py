@@ -41,8 +41,11 @@ def disk_full(doing: str) -> Failed:
     return Failed(f"The disk is full: {doing}.", code="disk_full", hint=disks.HINT)
 
 
+OUT_OF_MEMORY_WORDS = ("DefaultCPUAllocator", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+"""Of plain `RuntimeError`s: of torch on a CPU, and of what asks the driver for memory past torch."""
+
+
 def is_out_of_memory(error: BaseException) -> bool:
-    """On a CPU torch raises a plain `RuntimeError`, which only its words tell apart."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    return isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in OUT_OF_MEMORY_WORDS)
