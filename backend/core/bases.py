@@ -182,9 +182,11 @@ def list_bases(settings: Settings) -> list[Listed]:
 
 
 def _model_folders(root: Path) -> Iterator[Path]:
-    """Folders with a configuration, one or two levels down: `name` and `org/name`."""
-    for pattern in ("*/config.json", "*/*/config.json"):
-        yield from (path.parent for path in root.glob(pattern) if not path.parent.name.startswith("."))
+    """Folders with a configuration, one or two levels down: `name` and `org/name`. Those of adapters too, to say why they are
+    no base."""
+    for level in ("*", "*/*"):
+        for name in ("config.json", ADAPTER):
+            yield from (path.parent for path in root.glob(f"{level}/{name}") if not path.parent.name.startswith("."))
 
 
 def _listed(name: str, folder: Path, settings: Settings) -> Listed:

@@ -171,6 +171,8 @@ DAMAGED: dict[str, bytes] = {
     "other shape": GOOD.replace(b"[2, 2]", b"[2, 9]"),
     "other type": GOOD.replace(b"BF16", b"QQ16"),
     "overlap": GOOD.replace(b"[0, 8]", b"[4, 8]"),
+    "no pair": GOOD.replace(b"[0, 8]", b"[0   ]"),
+    "no numbers": GOOD.replace(b"[0, 8]", b'["",8]'),
 }
 
 
@@ -258,11 +260,14 @@ def test_a_folder_is_looked_at_once_until_it_changes_whatever_was_found(
 def test_the_list_shows_what_can_be_used_and_why_the_rest_cannot(model: Path, chosen: Settings) -> None:
     shutil.copytree(model, model.parent / "org" / "other")
     shutil.copytree(model, model.parent / "evil")
+    (model.parent / "learned").mkdir()
+    (model.parent / "learned" / "adapter_config.json").write_text("{}")
     configure(model.parent / "evil", auto_map={})
     listed = bases.list_bases(chosen)
-    assert [each.path for each in listed] == ["evil", "org/other", "tiny"]
-    assert [each.facts is not None for each in listed] == [False, True, True]
+    assert [each.path for each in listed] == ["evil", "learned", "org/other", "tiny"]
+    assert [each.facts is not None for each in listed] == [False, False, True, True]
     assert "auto_map" in str(listed[0].problem)
+    assert "adapter, not a base model" in str(listed[1].problem)
 
 
 HubCache = Callable[..., Path]
