@@ -34,6 +34,10 @@ class TemplateRefused(ValueError):
     """The template cannot, or will not, render a conversation; the message says why in its own words."""
 
 
+class _TimeIsOver(BaseException):
+    """No `Exception`, since Jinja goes on after one that comes while it works out constants."""
+
+
 @dataclass(frozen=True)
 class Rendered:
     text: str
@@ -219,13 +223,15 @@ def _stopped_after(seconds: float) -> Iterator[None]:
         return
 
     def stop(_signal: int, _frame: FrameType | None) -> None:
-        words = f"it timed out, since one conversation takes it more than {seconds:g} s"
-        raise unusable(words)
+        raise _TimeIsOver
 
     before = signal.signal(signal.SIGVTALRM, stop)
     signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
     try:
         yield
+    except _TimeIsOver:
+        words = f"it timed out, since one conversation takes it more than {seconds:g} s"
+        raise unusable(words) from None
     finally:
         signal.setitimer(signal.ITIMER_VIRTUAL, 0)
         signal.signal(signal.SIGVTALRM, before)
@@ -254,8 +260,11 @@ def turns_of(row: Row) -> list[Turn]:
 
 
 def tools_of(row: Row) -> list[Any] | None:
-    """The tools of the row as JSON schemas."""
-    return list(_json(row.tools, "tools")) if row.tools else None
+    """The tools of the row as JSON schemas. Raises `TemplateRefused` where they are not a list of them."""
+    tools = _json(row.tools, "tools") if row.tools else None
+    if not isinstance(tools, list | None):
+        raise TemplateRefused("its tools are not a list")
+    return tools
 
 
 def _calls(text: str) -> list[Any]:
@@ -263,7 +272,9 @@ def _calls(text: str) -> list[Any]:
     calls = _json(text, "tool calls")
     calls = calls if isinstance(calls, list) else [calls]
     for call in calls:
-        function = call.get("function", call) if isinstance(call, dict) else {}
+        function = call.get("function", call) if isinstance(call, dict) else None
+        if not isinstance(function, dict):
+            raise TemplateRefused("its tool calls name no function")
         if isinstance(function.get("arguments"), str):
             function["arguments"] = _json(function["arguments"], "arguments")
     return calls
@@ -272,5 +283,5 @@ def _calls(text: str) -> list[Any]:
 def _json(text: str, what: str) -> Any:
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise TemplateRefused(f"its {what} are not JSON") from None
