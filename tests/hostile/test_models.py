@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from html import unescape
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,7 @@ TEMPLATES = {
         "it timed out",
     ),
     "computes without end": (
-        "{{ 9 ** 9 ** 9 }}",
+        "{{ 9 ** (9 ** 9) }}",
         "it timed out",
     ),
     "takes all memory": (
@@ -33,7 +34,8 @@ TEMPLATES = {
         "it needs more memory",
     ),
 }
-SECONDS_AT_MOST = 60
+CPU_SECONDS = 20
+"""Most of it goes into importing what reads a tokenizer."""
 
 
 def spoiled(studio: Studio, tiny_base: Path, name: str) -> Path:
@@ -85,8 +87,9 @@ def test_a_hostile_template_is_refused_wherever_it_is_rendered(studio: Studio, t
         answer = studio.client.get("/api/v1/datasets/animals/preview", params={"model": name})
     assert answer.status_code == 422, answer.text
     assert words in words_of(answer)
-    assert cost.seconds < SECONDS_AT_MOST
-    planned = studio.client.post(
-        "/api/v1/preflight", json={"model": name, "data": {"sets": ["animals"]}, "method": "lora"}
-    ).json()
+    assert cost.cpu_seconds < CPU_SECONDS
+    part = studio.client.get("/datasets/animals/preview", params={"model": name, "wait": 1, "view": "tokens"})
+    assert (part.status_code, words in unescape(part.text)) == (200, True), part.text
+    recipe = {"model": name, "data": {"sets": ["animals"]}, "method": "lora"}
+    planned = studio.client.post("/api/v1/preflight", json=recipe).json()
     assert any(words in each["message"] for each in planned["problems"]), planned
