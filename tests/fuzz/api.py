@@ -1,0 +1,261 @@
+"""Schemathesis over the whole OpenAPI document of a studio that has been worked in, as each role, with state.
+
+The web runs in a process of its own, behind a real server; a 500's trace is in its log.
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+import traceback
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import schemathesis
+from schemathesis.config import SchemathesisConfig
+from schemathesis.engine import events, from_schema
+from schemathesis.engine.recorder import ScenarioRecorder
+
+from backend.core import people
+from backend.core.models import Role
+from tests.fuzz.findings import Figures, Finding
+from tests.support import gallery
+from tests.support.hub import Shelf, hub_of
+from tests.support.webs import Web, running_web
+
+PASSWORD = "four quiet words here"
+HUB_MODEL = "Qwen/Qwen3-0.6B"
+STREAM_EVENTS, TIMEOUT_SECONDS = 3, 60
+
+SAID_BY_MORE_THAN_THE_SCHEMA = {
+    "runs_create": "whether a recipe fits depends on the models and data that are there",
+    "runs_preflight": "as for a launch",
+    "runs_clone": "changes are checked against the whole recipe",
+    "runs_amend": "the value is checked against the setting that it is for",
+    "recipes_save": "a recipe is checked by its own class, which names each unknown key",
+    "recipes_launch": "as for a launch",
+    "data_sets_put": "what a file must hold cannot be said of bytes",
+    "data_sets_look": "what a file must hold cannot be said of bytes",
+    "data_sets_preview": "a model path that exists cannot be said",
+    "data_sets_cut_lengths": "a model path that exists cannot be said",
+    "data_sets_post_mend": "a cleaner must find something to mend",
+    "uploads_create": "Upload-Metadata is a small language of its own",
+    "uploads_append": "the offset must be that of the upload",
+    "runs_events_of_several": "one of two parameters is needed, which OpenAPI cannot say",
+    "runs_compare": "runs that exist are named",
+    "people_set_my_password": "the old password must be the right one",
+    "people_create": "names and passwords have rules in words",
+    "people_change": "the last administrator stays",
+    "tokens_create": "a token is never more than its owner",
+    "models_inspect": "a model path that exists cannot be said",
+    "models_fit": "a model path that exists cannot be said",
+    "models_download": "an id has a grammar of its own",
+}
+"""Operations whose valid requests by the schema may still be refused with 422, and why. Everything else that the schema
+allows must be taken; all other checks hold for these too."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One round: as whom, how much, and from which seed. Without coverage only random cases are tried."""
+
+    role: Role | None
+    cases: int
+    seed: int
+    examples: int = 5
+    covers: bool = True
+    seconds: int = 600
+
+    @property
+    def takes_nul(self) -> bool:
+        return self.seed % 4 == 3
+
+    @property
+    def person(self) -> str:
+        return self.role or "anonymous"
+
+
+@dataclass
+class Badge:
+    """The token of somebody with a role. Fuzzing takes the one or the other away now and then: another person follows."""
+
+    web: Web
+    role: Role
+    hash: str
+    held: str = ""
+    people: int = 0
+
+    def secret(self) -> str:
+        with self.web.session() as session:
+            known = people.find_bearer(session, self.held) if self.held else None
+            if known and known.role == self.role:
+                return self.held
+            self.people += 1
+            who = people.create(session, f"{self.role} {self.people}", self.hash, self.role, by=None)
+            self.held = people.create_token(session, who, "fuzz", role=self.role, days=9, by=who.id).secret
+            session.commit()
+        return self.held
+
+
+@contextmanager
+def worked_in() -> Iterator[Web]:
+    """A studio with data, runs in every state, recipes, workers and people, and a hub of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        shelf = Shelf({})
+        with hub_of(shelf) as hub, running_web(HF_ENDPOINT=hub, HF_HOME=f"{folder}/hub") as web:
+            gallery.fill(web, web.sign_in("ada"), Path(folder))
+            shelf.models[HUB_MODEL] = web.settings.folder("models") / gallery.MODEL
+            yield web
+
+
+# ---- the document ---------------------------------------------------------------------------------------------------
+
+
+def grounded(document: Mapping[str, Any]) -> dict[str, Any]:
+    """The document with recipes that this studio can launch, so that more than refusals is reached."""
+    made = deepcopy(dict(document))
+    recipe = gallery.recipe(gallery.STORIES[0]) | {"name": "fuzzed"}
+    for path in made["paths"].values():
+        for operation in path.values():
+            content = operation.get("requestBody", {}).get("content", {})
+            if content.get("application/json", {}).get("schema", {}).get("title") == "Recipe":
+                content["application/json"]["example"] = recipe
+    made["components"]["schemas"]["SaveRecipe"]["properties"]["recipe"]["examples"] = [recipe]
+    return _untupled(made)  # type: ignore[no-any-return]
+
+
+def _untupled(node: Any) -> Any:
+    """`prefixItems` as `items`: Schemathesis turns it into a form that its own validator of 3.1 refuses."""
+    if isinstance(node, list):
+        return [_untupled(each) for each in node]
+    if not isinstance(node, dict):
+        return node
+    kept = {key: _untupled(value) for key, value in node.items() if key != "prefixItems"}
+    return kept | ({"items": {"anyOf": _untupled(node["prefixItems"])}} if "prefixItems" in node else {})
+
+
+def configuration(plan: Plan, address: str) -> SchemathesisConfig:
+    takes_more = {"positive_data_acceptance": {"enabled": False}}
+    everywhere = takes_more if plan.takes_nul else {}  # a NUL is refused everywhere, which a schema cannot say briefly
+    return SchemathesisConfig.from_dict(
+        {
+            "seed": plan.seed,
+            "base-url": address,
+            "max-time": plan.seconds,
+            "max-stream-events": STREAM_EVENTS,
+            "request-timeout": TIMEOUT_SECONDS,
+            "continue-on-failure": True,
+            "suppress-health-check": ["all"],
+            "output": {"sanitization": {"enabled": False}},
+            "generation": {
+                "max-examples": plan.examples,
+                "no-shrink": True,
+                "with-security-parameters": False,
+                "allow-x00": plan.takes_nul,
+            },
+            "checks": everywhere,
+            "phases": {"coverage": {"enabled": plan.covers}, "examples": {"enabled": plan.covers}},
+            "operations": [{"include-operation-id": list(SAID_BY_MORE_THAN_THE_SCHEMA), "checks": takes_more}],
+        }
+    )
+
+
+@schemathesis.serializer("application/offset+octet-stream")  # type: ignore[untyped-decorator]
+def piece(_context: Any, value: Any) -> dict[str, Any]:
+    return {"data": value if isinstance(value, bytes) else str(value).encode("utf-8", "replace")}
+
+
+# ---- a round --------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Round:
+    """What one round has seen."""
+
+    figures: Figures = field(default_factory=Figures)
+    reached: Counter[str] = field(default_factory=Counter)
+    """Operations that have succeeded, and how often."""
+
+    def take(self, label: str, recorder: ScenarioRecorder) -> None:
+        for case_id, interaction in recorder.interactions.items():
+            status = str(interaction.response.status_code) if interaction.response else "no answer"
+            self.figures.cases += 1
+            self.figures.kinds[status] += 1
+            case = recorder.cases.get(case_id)
+            if case and status.startswith("2"):
+                self.reached[case.value.operation.label] += 1
+        for case_id, nodes in recorder.checks.items():
+            for node in nodes:
+                if node.failure_info:
+                    self.figures.found(_finding(label, recorder, case_id, node.name, node.failure_info))
+
+
+def _finding(label: str, recorder: ScenarioRecorder, case_id: str, check: str, info: Any) -> Finding:
+    case = recorder.cases.get(case_id)
+    operation = case.value.operation.label if case else label
+    interaction = recorder.interactions.get(case_id)
+    answer = interaction.response if interaction else None
+    told = f"{answer.status_code} {answer.headers}\n{answer.content!r}" if answer else "no answer"
+    return Finding(
+        f"{operation} ({check})", info.failure.title, f"{info.failure.message}\n\n{info.code_sample}\n\n{told}"
+    )
+
+
+def fuzz(web: Web, plan: Plan) -> Round:
+    """Try `plan.cases` requests, or as many as fit into its time, as somebody with the plan's role."""
+    admin = Badge(web, Role.ADMIN, people.hash_password(PASSWORD))
+    badge = Badge(web, plan.role, admin.hash) if plan.role else None
+    headers = {"Authorization": f"Bearer {admin.secret()}"}
+    document = httpx.get(f"{web.address}/api/v1/openapi.json", headers=headers, trust_env=False).json()
+    schema = schemathesis.openapi.from_dict(grounded(document), config=configuration(plan, web.address))
+    if badge:
+        schema.auth(refresh_interval=None)(_bearer(badge))
+    seen = Round()
+    stream = from_schema(schema).execute()
+    for event in stream:
+        match event:
+            case events.ScenarioFinished():
+                seen.take(event.label or "", event.recorder)
+            case events.NonFatalError():
+                how = "".join(traceback.format_exception(event.value))
+                seen.figures.found(Finding(event.label, type(event.value).__name__, how))
+            case events.FatalError():
+                raise event.exception
+            case events.EngineFinished():
+                seen.figures.seconds = event.running_time
+        if seen.figures.cases >= plan.cases:
+            stream.stop()
+    look_behind(web, seen.figures)
+    return seen
+
+
+def _bearer(badge: Badge) -> type:
+    class Bearer:
+        def get(self, _case: Any, _context: Any) -> str:
+            return badge.secret()
+
+        def set(self, case: Any, secret: str, _context: Any) -> None:
+            case.headers["Authorization"] = f"Bearer {secret}"
+
+    return Bearer
+
+
+def look_behind(web: Web, figures: Figures) -> None:
+    """The web lives, and its log tells of nothing that went wrong out of sight."""
+    if web.process.poll() is not None:
+        figures.found(Finding("the web", "it ended", f"status {web.process.returncode}"))
+    log = (web.home / "logs" / "web.log").read_text(errors="replace")
+    for trace in re.findall(r"^Traceback .*?^(?=\S)(?!Traceback)[^\n]*", log, re.MULTILINE | re.DOTALL):
+        figures.found(Finding("the web's log", trace.splitlines()[-1][:200], trace))
+
+
+def never_reached(document: Mapping[str, Any], reached: Counter[str]) -> list[str]:
+    """Operations that have not once succeeded: what was tried of them is their refusals alone."""
+    labels = [f"{method.upper()} {path}" for path, operations in document["paths"].items() for method in operations]
+    return [label for label in labels if not reached[label]]

@@ -1,0 +1,44 @@
+"""How the state machines are run: short and the same each time in the suite, long and by a seed of one's own in a campaign."""
+
+from __future__ import annotations
+
+import random
+import traceback
+
+from hypothesis import HealthCheck, seed, settings
+from hypothesis.stateful import RuleBasedStateMachine, run_state_machine_as_test
+
+from tests.fuzz.findings import Figures, Finding
+
+SHORT = settings(
+    max_examples=50,
+    stateful_step_count=40,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    print_blob=True,
+    suppress_health_check=list(HealthCheck),
+)
+
+
+def campaign(machine: type[RuleBasedStateMachine], examples: int, first_seed: int) -> Figures:
+    """So many lives of the machine, from a seed."""
+    figures = Figures(cases=examples, kinds=Figures().kinds + {machine.__name__: examples})
+    chosen = settings(SHORT, derandomize=False, max_examples=examples)
+    number = random.Random(first_seed).getrandbits(64)
+    try:
+        run_state_machine_as_test(seed(number)(machine), settings=chosen)
+    except BaseExceptionGroup as several:
+        for error in several.exceptions:
+            figures.found(_finding(machine, error, number))
+    except AssertionError as error:
+        figures.found(_finding(machine, error, number))
+    except Exception as error:  # whatever a function of the product raised unforeseen
+        figures.found(_finding(machine, error, number))
+    return figures
+
+
+def _finding(machine: type, error: BaseException, number: int) -> Finding:
+    what = f"{type(error).__name__}: {str(error)[:200]}"
+    notes = "\n".join(getattr(error, "__notes__", ()))
+    return Finding(machine.__name__, what, f"seed {number}\n{notes}\n{''.join(traceback.format_exception(error))}")
