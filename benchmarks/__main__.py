@@ -23,8 +23,15 @@ class Benchmark:
 
 
 BENCHMARKS = (
+    Benchmark("logging_call", ("2a", "2a-step")),
+    Benchmark("durable_points", ("2b",)),
+    Benchmark("live", ("2c", "2c-growth")),
+    Benchmark("charts", ("3a", "3a-redraw", "3a-growth")),
+    Benchmark("long_curves", ("3b", "3b-growth")),
     Benchmark("web_start", ("7a",)),
-    Benchmark("pages", ("pages",)),
+    Benchmark("transfers", ("7b", "7c")),
+    Benchmark("first_screen", ("7d",)),
+    Benchmark("pages", ("pages", "pages-growth")),
 )
 
 

@@ -12,11 +12,13 @@ import statistics
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from urllib.parse import urlencode, urlsplit
+from uuid import UUID
 
 import psutil
 from playwright.sync_api import Browser, sync_playwright
@@ -27,14 +29,14 @@ from backend.core.models import Run, State
 from backend.core.recipe import read_recipe, resolve
 from benchmarks.measure import Figure, column
 from benchmarks.peers import environment, free_port
-from benchmarks.rows import Asked, Row
+from benchmarks.rows import Asked, Row, row
 from tests.support import gallery
 from tests.support.browsers import find_chromium
 from tests.support.models import save_base
 from tests.support.processes import wait_until
 from tests.support.webs import Web, running_web
 
-RUNS, ROUNDS, ASKED = 1000, 7, 40
+COUNTS, ROUNDS, ASKED = (10, 100, 1000), 7, 40
 PREFLIGHT = "/runs/preflight?part=quick"
 """What the form of a new run asks while somebody types."""
 FORM = {"model.path": gallery.MODEL, "data.sets.0.name": "letters", "method.kind": "lora", "data.truncation": "drop"}
@@ -77,11 +79,13 @@ class Side:
     process: psutil.Process
     cookie: str = ""
     csrf_token: str = ""
+    owner: UUID | None = None
 
 
 def measure(_asked: Asked) -> Sequence[Row]:
     with running_web() as web, peer() as theirs, sync_playwright() as playwright:
         ours = our_side(web)
+        grown = [grow(web, ours, first, count) for first, count in pairwise((0, *COUNTS))]
         browser = playwright.chromium.launch(executable_path=find_chromium(), args=["--no-sandbox"])
         look(browser, ours), look(browser, theirs)  # both have opened what they open once
         rounds = [(look(browser, ours), look(browser, theirs)) for _ in range(ROUNDS)]
@@ -90,7 +94,21 @@ def measure(_asked: Asked) -> Sequence[Row]:
         lists = {path: [serve(ours, path)["p95"] for _ in range(ROUNDS)] for path in LISTS}
         preflight = [serve(ours, PREFLIGHT, FORM)["p95"] for _ in range(ROUNDS)]
     typed = Figure("p95 of the preflight", "ms", preflight, goal=100)
-    return [figure.row("pages") for figure in (*of_browser(rounds), *of_server(served, lists), typed)]
+    rows = [figure.row("pages") for figure in (*of_browser(rounds), *of_server(served, lists), typed)]
+    return [*rows, growth(grown)]
+
+
+def grow(web: Web, ours: Side, first: int, count: int) -> float:
+    """Make the studio one of `count` runs; what the home page and the list of runs then cost, in ms of processor."""
+    add_runs(web, ours.owner, range(first, count))
+    return sum(serve(ours, path)["cpu"] for path in ("/", "/runs"))
+
+
+def growth(costs: Sequence[float]) -> Row:
+    told = " → ".join(f"{each:.1f}" for each in costs)
+    what = f"home and list of runs at {COUNTS[-1] // COUNTS[0]} times the runs"
+    beside = f"with {', '.join(f'{count:,}' for count in COUNTS)} runs: {told} ms of processor"
+    return row("pages-growth", what, "× as much", costs[-1] / costs[0], most=4, beside=beside)
 
 
 def of_browser(rounds: Sequence[tuple[Mapping[str, float], Mapping[str, float]]]) -> list[Figure]:
@@ -123,22 +141,6 @@ def our_side(web: Web) -> Side:
     with web.client(ada.identity) as client, tempfile.TemporaryDirectory() as folder:
         file = gallery.write_rows(Path(folder) / "letters.jsonl", gallery.rows(1000))
         client.put_dataset("letters", file, on_bytes=lambda _count: None)
-    raw = {"name": "run", "model": gallery.MODEL, "data": {"sets": ["letters"]}, "method": "lora"}
-    recipe = resolve(read_recipe(raw).recipe, train_rows=1000, context_length=256)
-    with web.session() as session:
-        for number in range(RUNS):
-            named = recipe.model_copy(update={"name": f"run-{number}"})
-            data = [{"name": "letters", "version": 1, "rows": 1000}]
-            runs.create(
-                session,
-                recipe=named,
-                model={"path": gallery.MODEL, "revision": None},
-                data=data,
-                owner_id=ada.identity.id,
-            )
-        done = {"state": State.SUCCEEDED, "step": 480, "total_steps": 480, "latest": {"loss": 0.68, "eval_loss": 0.7}}
-        session.execute(update(Run).values(**done, started_at=Run.created_at, ended_at=Run.created_at))
-        session.commit()
     return Side(
         web.address,
         "/runs",
@@ -146,7 +148,27 @@ def our_side(web: Web) -> Side:
         psutil.Process(web.process.pid),
         ada.cookie,
         ada.identity.csrf_token,
+        ada.identity.id,
     )
+
+
+def add_runs(web: Web, owner: UUID | None, numbers: Iterable[int]) -> None:
+    raw = {"name": "run", "model": gallery.MODEL, "data": {"sets": ["letters"]}, "method": "lora"}
+    recipe = resolve(read_recipe(raw).recipe, train_rows=1000, context_length=256)
+    with web.session() as session:
+        for number in numbers:
+            named = recipe.model_copy(update={"name": f"run-{number}"})
+            data = [{"name": "letters", "version": 1, "rows": 1000}]
+            runs.create(
+                session,
+                recipe=named,
+                model={"path": gallery.MODEL, "revision": None},
+                data=data,
+                owner_id=owner,
+            )
+        done = {"state": State.SUCCEEDED, "step": 480, "total_steps": 480, "latest": {"loss": 0.68, "eval_loss": 0.7}}
+        session.execute(update(Run).values(**done, started_at=Run.created_at, ended_at=Run.created_at))
+        session.commit()
 
 
 @contextmanager
