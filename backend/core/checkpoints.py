@@ -85,9 +85,13 @@ def _entry(folder: Path, name: str) -> FileEntry:
 
 def _check(folder: Path, file: FileEntry) -> Problem | None:
     path = folder / file.name
-    if not path.resolve().is_relative_to(folder.resolve()):
-        return Problem("checkpoint.damaged", "lies outside the checkpoint.", file.name)
-    if not path.is_file():
+    try:
+        if not path.resolve().is_relative_to(folder.resolve()):
+            return Problem("checkpoint.damaged", "lies outside the checkpoint.", file.name)
+        is_there = path.is_file()
+    except (OSError, ValueError):  # too long, or with a NUL: no file is called so
+        is_there = False
+    if not is_there:
         return Problem("checkpoint.damaged", "is missing.", file.name)
     if path.stat().st_size != file.bytes:
         return Problem("checkpoint.damaged", f"has {path.stat().st_size} bytes instead of {file.bytes}.", file.name)

@@ -6,6 +6,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 
+def sayable(text: str) -> str:
+    """Words that quote a stranger's may hold half of a pair of surrogates, which no answer can carry."""
+    return text if text.isascii() else text.encode(errors="backslashreplace").decode()
+
+
 @dataclass(frozen=True)
 class Problem:
     """One thing that is wrong with what a person gave us.
@@ -18,6 +23,10 @@ class Problem:
     message: str
     where: str = ""
     hint: str = ""
+
+    def __post_init__(self) -> None:
+        for name in ("message", "where", "hint"):
+            object.__setattr__(self, name, sayable(getattr(self, name)))
 
     def as_json(self) -> dict[str, str]:
         return {key: value for key, value in asdict(self).items() if value}
@@ -43,7 +52,8 @@ class StudioError(Exception):
         problems: tuple[Problem, ...] = (),
     ) -> None:
         super().__init__(message)
-        self.message, self.hint, self.where, self.problems = message, hint, where, problems
+        self.message, self.hint, self.where = sayable(message), sayable(hint), sayable(where)
+        self.problems = problems
         self.code = code or type(self).code
 
     def as_json(self) -> dict[str, Any]:

@@ -147,9 +147,10 @@ def look(hub_id: str, revision: str | None = None) -> HubModel:
 def _judged(answer: Mapping[str, Any]) -> HubModel:
     """The model as far as its configuration and the hub's own reading of its weights tell."""
     hub_id, revision = _id_of(answer), str(answer.get("sha") or "")
+    revision = revision if bases.COMMIT.fullmatch(revision) else ""
     config = _config(hub_id, revision)
     counts = _mapping(_mapping(answer.get("safetensors")).get("parameters"))
-    sizes = {name[:20]: _count(count) for name, count in counts.items() if _count(count)}
+    sizes = {printable(name, 20): _count(count) for name, count in counts.items() if _count(count)}
     parameters = sum(sizes.values()) or None
     stored = sum(count * BITS.get(name, 16) // 8 for name, count in sizes.items()) or None
     gated = bool(answer.get("gated"))
@@ -191,7 +192,7 @@ def _problem(answer: Mapping[str, Any], config: dict[str, Any], revision: str, *
             "It comes as pickled weights, which can run any program when loaded." if pickles else "It has no weights."
         )
         return Problem("model.pickle", kind, "", "Look for a version of it in safetensors.")
-    if not bases.COMMIT.fullmatch(revision):
+    if not revision:
         return Problem("hub.odd", "The hub names no commit for it.", "", "Try again later.")
     if gated and not config:
         return Problem("model.gated", "Its makers give it to those who accept their terms.", "", GATED_HINT)
@@ -206,7 +207,7 @@ GATED_HINT = "Accept its terms on the hub and set HF_TOKEN."
 def _config(hub_id: str, revision: str) -> dict[str, Any]:
     """The model's configuration; empty where it cannot be had, as of gated models."""
     try:
-        return _config_of(hub_id, revision) if bases.COMMIT.fullmatch(revision) else {}
+        return _config_of(hub_id, revision) if revision else {}
     except StudioError:
         return {}
 

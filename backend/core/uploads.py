@@ -154,7 +154,11 @@ def session(folder: Path, id: UUID) -> Session:
         words = json.loads(_words(folder, id).read_text())
         return Session(id, offset=_part(folder, id).stat().st_size, **words)
     except FileNotFoundError:
-        raise NotFound("There is no such upload.", hint="Start it anew.", code="upload.unknown") from None
+        raise unknown() from None
+
+
+def unknown() -> NotFound:
+    return NotFound("There is no such upload.", hint="Start it anew.", code="upload.unknown")
 
 
 def sessions(folder: Path, owner: str) -> list[Session]:
@@ -179,7 +183,7 @@ async def append(
         at = os.fstat(file.fileno()).st_size
         if at != offset:
             raise Conflict(f"The upload stands at byte {at}, not {offset}.", code="upload.offset")
-        _words(folder, id).touch()  # both files stay as long as one is written to
+        _keep(_words(folder, id))
         tally = None
         if tallies is not None:
             tally = await asyncio.to_thread(tallies.made, id, file_name(known), _part(folder, id), at)
@@ -189,6 +193,14 @@ async def append(
             await asyncio.to_thread(_store, file, block, tally.add if tally else _nobody)
             at += len(block)
     return session(folder, id)
+
+
+def _keep(path: Path) -> None:
+    """Both files of a session stay as long as one is written to. Raises `NotFound` where it was ended at this moment."""
+    try:
+        os.utime(path)
+    except FileNotFoundError:
+        raise unknown() from None
 
 
 def file_name(session: Session) -> str:
@@ -217,7 +229,7 @@ def finish(folder: Path, id: UUID, tallies: Tallies | None = None) -> Received:
 def discard(folder: Path, id: UUID) -> None:
     """End a session and drop what came. Raises `NotFound`."""
     session(folder, id)
-    _words(folder, id).unlink()
+    _words(folder, id).unlink(missing_ok=True)  # somebody may have done it at this moment
     _part(folder, id).unlink(missing_ok=True)
 
 
@@ -254,13 +266,19 @@ def metadata_of(header: str) -> dict[str, str]:
             found[key] = base64.b64decode(value, validate=True).decode()
         except ValueError:
             raise Invalid(f"The value of {key!r} is not base64 of UTF-8.", where="Upload-Metadata") from None
+        if "\0" in key + found[key]:
+            raise Invalid(f"The value of {key!r} holds a NUL character, which no name has.", where="Upload-Metadata")
     return found
 
 
 @contextmanager
 def _only_writer(path: Path) -> Iterator[BinaryIO]:
     """Holds among processes too, and ends with the process that holds it."""
-    with open(path, "ab", buffering=0) as file:
+    try:
+        found = os.open(path, os.O_WRONLY | os.O_APPEND)  # never made anew: it may have been ended at this moment
+    except FileNotFoundError:
+        raise unknown() from None
+    with open(found, "ab", buffering=0) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -45,10 +45,10 @@ def read_header(path: Path) -> dict[str, Tensor]:
         header = json.loads(raw)
         header.pop("__metadata__", None)
         tensors = {name: _tensor(words) for name, words in header.items()}
-        ends = sorted(tuple(words["data_offsets"]) for words in header.values())
+        extents = sorted(_extent(words["data_offsets"]) for words in header.values())
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise damaged(path.name, "its header cannot be read") from None
-    _check_extent(path.name, tensors, header, ends, size - 8 - length)
+    _check_extent(path.name, tensors, header, extents, size - 8 - length)
     return tensors
 
 
@@ -57,6 +57,13 @@ def _tensor(words: dict[str, Any]) -> Tensor:
     if words["dtype"] not in BITS or any(type(side) is not int or side < 0 for side in shape):
         raise ValueError
     return Tensor(words["dtype"], shape)
+
+
+def _extent(offsets: list[int]) -> tuple[int, int]:
+    start, end = offsets
+    if type(start) is not int or type(end) is not int:
+        raise ValueError
+    return start, end
 
 
 def _check_extent(

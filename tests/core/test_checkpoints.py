@@ -58,6 +58,13 @@ def test_a_manifest_cannot_point_outside(checkpoint: Path) -> None:
     assert "lies outside" in str(verify(checkpoint)[0])
 
 
+@pytest.mark.parametrize("name", ["a" * 300, "a\\u0000b"])
+def test_a_manifest_that_names_what_no_file_can_be_called_is_damaged(checkpoint: Path, name: str) -> None:
+    manifest = (checkpoint / "manifest.json").read_text().replace("model.safetensors", name)
+    (checkpoint / "manifest.json").write_text(manifest)
+    assert verify(checkpoint)[0].message == "is missing."
+
+
 def test_a_folder_without_a_manifest_was_never_finished(tmp_path: Path) -> None:
     assert [problem.code for problem in verify(tmp_path)] == ["checkpoint.unfinished"]
 

@@ -237,3 +237,11 @@ def until(holds: Callable[[], bool], seconds: float = 20) -> None:
     while not holds():
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+def test_what_a_hub_says_of_a_model_can_always_be_told_on() -> None:
+    odd = {"id": "owls/odd", "sha": "\ud800", "safetensors": {"parameters": {"\0\ud800": 3}}}
+    told = hub._judged(odd)
+    assert told.revision == ""
+    assert told.facts["dtype"] == "\\0\\ud800"
+    assert told.problem

@@ -101,6 +101,19 @@ def test_a_discarded_session_leaves_nothing(tmp_path: Path) -> None:
         uploads.discard(tmp_path, uuid7())
 
 
+@pytest.mark.parametrize("gone", ["part", "json"])
+async def test_a_piece_for_a_session_that_is_ended_at_this_moment_makes_nothing_anew(tmp_path: Path, gone: str) -> None:
+    begun = new(tmp_path)
+
+    async def ended_meanwhile() -> AsyncIterator[bytes]:
+        (tmp_path / f"{begun.id}.{gone}").unlink()  # as between another connection's two steps
+        yield BODY[:10]
+
+    with pytest.raises(NotFound):
+        await uploads.append(tmp_path, begun.id, 0, ended_meanwhile())
+    assert f"{begun.id}.{gone}" not in {path.name for path in tmp_path.iterdir()}
+
+
 def test_what_was_left_lying_is_swept_and_what_is_fresh_is_not(tmp_path: Path) -> None:
     old, fresh = new(tmp_path), new(tmp_path)
     for path in tmp_path.glob(f"{old.id}*"):
@@ -113,6 +126,8 @@ def test_metadata_is_read_and_nonsense_refused() -> None:
     assert uploads.metadata_of("filename d29ybGQ=, private") == {"filename": "world", "private": ""}
     with pytest.raises(Invalid, match="base64"):
         uploads.metadata_of("filename w!")
+    with pytest.raises(Invalid, match="NUL"):
+        uploads.metadata_of("filename AGE=")
 
 
 def test_a_file_that_went_away_since_the_folder_was_listed_was_touched_at_no_time(tmp_path: Path) -> None:

@@ -139,3 +139,40 @@ def until(is_so: Callable[[], bool], seconds: float = 10) -> None:
     while not is_so():
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+@pytest.mark.parametrize("body", [b'{"\\ud800": 1}', b'{"note": "\\ud800"}'])
+async def test_half_a_pair_of_surrogates_is_refused_in_words_that_can_be_sent(
+    member: httpx.AsyncClient, body: bytes
+) -> None:
+    for path in ("/api/v1/runs/any", "/api/v1/me"):
+        answer = await member.patch(path, content=body, headers={"content-type": "application/json"})
+        assert answer.status_code == 422, answer.text
+
+
+@pytest.mark.parametrize(
+    "text", ['{"model": "\\ud800"}', '{"\\ud800": 1}', '{"model": "a", "data": {"sets": ["\\ud800"]}}']
+)
+async def test_a_recipe_with_half_a_pair_of_surrogates_is_refused(member: httpx.AsyncClient, text: str) -> None:
+    for path in ("/api/v1/preflight", "/api/v1/runs"):
+        answer = await member.post(path, content=text, headers={"content-type": "application/json"})
+        assert answer.status_code == 422, answer.text
+    saved = await member.post("/api/v1/recipes", content=f'{{"name": "x", "recipe": {text}}}')
+    assert saved.status_code == 422, saved.text
+
+
+async def test_a_look_at_a_file_finds_what_the_reading_refuses(member: httpx.AsyncClient) -> None:
+    rows = b'{"text": "a\\u0000"}\n{"text": "\\ud800"}\n{"text": "good"}\n'
+    query = {"filename": "a.jsonl", "size": str(len(rows))}
+    answer = (await member.post("/api/v1/datasets/probe", params=query, content=rows)).json()
+    assert [problem["code"] for problem in answer["problems"]] == ["rows.nul", "rows.unicode"]
+    assert [row["text"] for row in answer["rows"]] == ["good"]
+
+
+async def test_a_column_whose_name_no_answer_can_carry_is_shown_as_it_is_written(member: httpx.AsyncClient) -> None:
+    rows = b'{"text": "a", "\\ud800\\u0000": "b"}\n'
+    query = {"filename": "a.jsonl", "size": str(len(rows))}
+    answer = await member.post("/api/v1/datasets/probe", params=query, content=rows)
+    assert answer.status_code == 200, answer.text
+    assert [column["name"] for column in answer.json()["columns"]] == ["text", "\\ud800\\0"]
+    assert (await member.put("/api/v1/datasets/odd", content=rows)).status_code == 201

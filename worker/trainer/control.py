@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 from pathlib import Path
 from types import FrameType
 
-from backend.core.assignment import Amendment, Change, Control, Order, Word
+from pydantic import ValidationError
+
+from backend.core.assignment import Amendment, Change, Control, Word
+
+log = logging.getLogger(__name__)
 
 
 class Interrupted(Exception):
@@ -60,9 +65,15 @@ class Channel:
             whole, newline, _half = file.read().rpartition(b"\n")
         self._offset += len(whole) + len(newline)
         for line in whole.splitlines():
-            self._hear(Control.validate_json(line))
+            self._hear(line)
 
-    def _hear(self, told: Order | Change) -> None:
+    def _hear(self, line: bytes) -> None:
+        """A line that cannot be read is told and passed over: it must not end a training, nor hide the word after it."""
+        try:
+            told = Control.validate_json(line)
+        except ValidationError:
+            log.error("a control line cannot be read: %r", line[:200])
+            return
         if isinstance(told, Change):
             self._changes.append(told.amendment)
         elif self._told is not Word.KEEP:

@@ -20,6 +20,7 @@ from backend.core.datasets.ingest import shown
 from backend.core.datasets.problems import BadRow, Problems, printable
 from backend.core.datasets.readers import READERS, Item
 from backend.core.datasets.source import Shape, Source, shape_of
+from backend.core.datasets.writer import fingerprint
 from backend.core.errors import Invalid, Problem
 from backend.core.formats.base import Format
 from backend.core.limited import run_limited
@@ -31,7 +32,7 @@ SECONDS = 4.0
 """It takes a fifth of a second; a busy machine is given time."""
 MEMORY_MIB = 384
 ROWS_LOOKED_AT, ROWS_SHOWN, COLUMNS_SHOWN, EXAMPLES, PROBLEMS_SHOWN = 200, 3, 60, 3, 20
-EXAMPLE_CHARACTERS, ROW_CHARACTERS = 120, 600
+EXAMPLE_CHARACTERS, ROW_CHARACTERS, NAME_CHARACTERS = 120, 600, 300
 
 
 @dataclass(frozen=True)
@@ -185,7 +186,11 @@ def _matched(records: Sequence[tuple[int, dict[str, Any]]], glimpse: Glimpse, pr
     except Invalid as refusal:
         return {"error": refusal.as_json()["error"]}
     rows = _rows(match, records, problems)
-    return {"format": match.format.name, "mapping": dict(match.mapping), "rows": rows}
+    return {
+        "format": match.format.name,
+        "mapping": {part: told_name(name) for part, name in match.mapping.items()},
+        "rows": rows,
+    }
 
 
 def _rows(match: Match, records: Sequence[tuple[int, dict[str, Any]]], problems: Problems) -> list[dict[str, Any]]:
@@ -193,6 +198,7 @@ def _rows(match: Match, records: Sequence[tuple[int, dict[str, Any]]], problems:
     for number, record in records:
         try:
             row = match.read(record, number)
+            fingerprint(row)  # text that is none is refused as the reading refuses it
         except BadRow as bad:
             problems.add(bad.at(number))
             continue
@@ -205,7 +211,12 @@ def _column(name: str, records: Sequence[tuple[int, dict[str, Any]]]) -> dict[st
     """A column with some of what stands in it."""
     values = (record.get(name) for _, record in records)
     examples = [_example(value) for value in values if value not in (None, "")]
-    return {"name": name, "examples": list(dict.fromkeys(examples))[:EXAMPLES]}
+    return {"name": told_name(name), "examples": list(dict.fromkeys(examples))[:EXAMPLES]}
+
+
+def told_name(name: str) -> str:
+    """A column's name as an answer can carry it. What is changed by this names no column that could be chosen."""
+    return printable(name, NAME_CHARACTERS)
 
 
 def _example(value: Any) -> str:

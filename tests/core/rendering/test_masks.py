@@ -346,3 +346,18 @@ def test_a_family_loads_from_its_folder_alone(tmp_path: Path) -> None:
     assert prepared.template_source == "model"
     assert prepared.added_tokens == ()
     assert prepared.stop_token_ids[0] == prepared.tokenizer.convert_tokens_to_ids("<end_of_turn>")
+
+
+@pytest.mark.parametrize("calls", ["1", '["x"]', '[{"function": "x"}]', "[" * 100_000, "nonsense"])
+def test_tool_calls_that_are_none_are_refused_by_row(load: Load, calls: str) -> None:
+    talk = (Message("user", "Hi"), Message("assistant", "", tool_calls=calls), Message("assistant", "Ho"))
+    with pytest.raises(Invalid) as refused:
+        read(load(FAMILIES["qwen2.5"]), *talk)
+    assert refused.value.where == "row 7"
+
+
+@pytest.mark.parametrize("tools", ["1", "{}", '"x"', "[" * 100_000])
+def test_tools_that_are_no_list_are_refused_by_row(load: Load, tools: str) -> None:
+    row = Row(7, messages=(Message("user", "Hi"), Message("assistant", "Ho")), tools=tools)
+    with pytest.raises(Invalid, match="tools are not"):
+        encode(row, load(FAMILIES["qwen2.5"]), max_length=4096, truncation="refuse")

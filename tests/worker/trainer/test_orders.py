@@ -13,10 +13,11 @@ from typing import Any
 
 import pytest
 
-from backend.core.assignment import ASSIGNMENT, JOURNAL, Amendment, Word
+from backend.core.assignment import ASSIGNMENT, CONTROL, JOURNAL, Amendment, Word
 from backend.core.checkpoints import verify
 from tests.support.rows import chat_rows, write_rows
 from tests.worker.trainer.conftest import Attempt, Attempts
+from worker.trainer.control import Channel
 
 ENDLESS = {"training": {"max_steps": 100_000}, "evaluation": {"eval_steps": 90_000, "sample_steps": 90_000}}
 
@@ -190,3 +191,9 @@ def test_a_change_that_comes_in_mid_run_is_taken_at_the_next_boundary(attempts: 
     assert "training.learning_rate: 'fast' cannot be the new value." in attempt.data("log")[-1]["text"]
     assert attempt.data("sample")[-1]["prompt"] == "Who?"
     assert max(attempt.losses()) == amended[-1]["step"]
+
+
+def test_a_line_that_cannot_be_read_hides_no_word_after_it(tmp_path: Path) -> None:
+    path = tmp_path / CONTROL
+    path.write_bytes(b'{"kind":"ord{"kind":"order","word":"pause"}\n\xff\n{"kind":"order","word":"keep"}\n')
+    assert Channel(path).word is Word.KEEP
