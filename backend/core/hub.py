@@ -262,34 +262,23 @@ def _ask_bytes(path: str, *, what: str, most: int) -> bytes:
 
 def _get(home: str, address: str, deadline: float, most: int) -> tuple[int, bytes]:
     """One request and the redirects that stay with the hub. Raises `OSError` or `HTTPException`."""
-    from urllib.request import Request, build_opener
+    from urllib.request import Request
 
-    opener = build_opener(_no_redirects())
+    from backend.core.openers import opener_until
+
     headers = {"Accept": "application/json", "User-Agent": "finetune-studio"}
     if token := os.environ.get("HF_TOKEN"):
         headers["Authorization"] = f"Bearer {token}"
-    for _ in range(REDIRECTS):
-        with opener.open(Request(address, headers=headers), timeout=TIMEOUT_SECONDS) as answer:
-            target = answer.headers.get("Location") if answer.status in (301, 302, 303, 307, 308) else None
-            if target is None:
-                return answer.status, _bounded(answer, deadline, most)
-        address = urljoin(address, target)
-        if urlsplit(address)[:2] != urlsplit(home)[:2]:
-            raise OSError("the hub redirects to another host")
+    with opener_until(deadline) as opener:
+        for _ in range(REDIRECTS):
+            with opener.open(Request(address, headers=headers), timeout=TIMEOUT_SECONDS) as answer:
+                target = answer.headers.get("Location") if answer.status in (301, 302, 303, 307, 308) else None
+                if target is None:
+                    return answer.status, _bounded(answer, deadline, most)
+            address = urljoin(address, target)
+            if urlsplit(address)[:2] != urlsplit(home)[:2]:
+                raise OSError("the hub redirects to another host")
     raise OSError("the hub redirects in circles")
-
-
-def _no_redirects() -> Any:
-    """A handler that hands over every status as it is, so that no redirect is followed unseen."""
-    from urllib.request import HTTPErrorProcessor
-
-    class AsItIs(HTTPErrorProcessor):
-        def http_response(self, request: Any, response: Any) -> Any:  # noqa: ARG002 -- the base's signature
-            return response
-
-        https_response = http_response
-
-    return AsItIs
 
 
 def _bounded(answer: Any, deadline: float, most: int) -> bytes:

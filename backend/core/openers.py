@@ -1,0 +1,69 @@
+"""HTTP to somebody who may be slow on purpose, or send us elsewhere: one deadline for all of it, and no redirect unseen."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from http.client import HTTPConnection, HTTPSConnection
+from threading import Timer
+from typing import Any
+from urllib.request import HTTPErrorProcessor, HTTPHandler, HTTPSHandler, OpenerDirector, build_opener
+
+
+@contextmanager
+def opener_until(deadline: float) -> Iterator[OpenerDirector]:
+    """An opener whose connections are cut at `deadline` (of the monotonic clock), whatever they are at: a time limit
+    holds for each single read, and headers that come in drops would be waited for without end. It hands over every
+    status as it is."""
+    connected: list[socket.socket] = []
+    timer = Timer(max(0.0, deadline - time.monotonic()), _cut, [connected])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield build_opener(_AsItIs, _Plain(connected), _Secure(connected))
+    finally:
+        timer.cancel()
+
+
+def _cut(connected: list[socket.socket]) -> None:
+    for each in connected:
+        with suppress(OSError):
+            each.shutdown(socket.SHUT_RDWR)
+
+
+class _AsItIs(HTTPErrorProcessor):
+    def http_response(self, request: Any, response: Any) -> Any:  # noqa: ARG002 -- the base's signature
+        return response
+
+    https_response = http_response
+
+
+class _Plain(HTTPHandler):
+    def __init__(self, connected: list[socket.socket]) -> None:
+        super().__init__()
+        self.connected = connected
+
+    def http_open(self, req: Any) -> Any:
+        return self.do_open(_told_to(HTTPConnection, self.connected), req)
+
+
+class _Secure(HTTPSHandler):
+    def __init__(self, connected: list[socket.socket]) -> None:
+        super().__init__()
+        self.connected = connected
+
+    def https_open(self, req: Any) -> Any:
+        return self.do_open(_told_to(HTTPSConnection, self.connected), req)
+
+
+def _told_to(kind: type[HTTPConnection], connected: list[socket.socket]) -> Any:
+    """A kind of connection that tells its socket once it has one."""
+
+    class Told(kind):  # type: ignore[misc,valid-type]
+        def connect(self) -> None:
+            super().connect()
+            connected.append(self.sock)
+
+    return Told

@@ -1,0 +1,158 @@
+"""Which test stands against which hole: everything that was published of comparable studios and of what we build on."""
+
+from __future__ import annotations
+
+import ast
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@dataclass(frozen=True)
+class Holes:
+    """Of one kind: where they were published, and our tests that would find them here, as `file::test`."""
+
+    published: str
+    tests: tuple[str, ...]
+
+
+COVERED = {
+    "commands smuggled into a shell": Holes(
+        "LLaMA-Factory CVE-2024-52803, kohya_ss CVE-2024-32025 and CVE-2024-32026, Ray CVE-2023-6019",
+        (
+            "security/test_paths.py::test_no_text_in_a_body_leads_out_of_the_studio",
+            "security/test_code.py::test_what_runs_what_it_reads_is_banned_in_our_own_code",
+        ),
+    ),
+    "code that a model brings": Holes(
+        "LLaMA-Factory CVE-2026-58116, Axolotl CVE-2026-86169, text-generation-webui CVE-2025-12488, "
+        "transformers CVE-2026-5241 and CVE-2026-4372",
+        (
+            "security/test_code.py::test_a_hostile_model_runs_nothing",
+            "security/test_code.py::test_no_setting_lets_code_in",
+            "core/test_bases.py::test_remote_code_is_refused",
+            "core/test_bases.py::test_an_attention_that_would_be_fetched_is_refused",
+            "core/test_hub.py::test_a_model_with_code_of_its_own_is_refused_before_a_download",
+        ),
+    ),
+    "configurations taken for code": Holes(
+        "Unsloth Zoo CVE-2026-93348, BentoML CVE-2026-44346, PEFT #3085 and #2888",
+        ("security/test_code.py::test_a_hostile_model_runs_nothing",),
+    ),
+    "pickles": Holes(
+        "LLaMA-Factory CVE-2025-46567 and CVE-2025-53002, PyTorch CVE-2025-32434 and CVE-2026-24747, "
+        "BentoML CVE-2025-27520 and CVE-2025-32375, Celery CVE-2021-23727",
+        (
+            "security/test_code.py::test_a_hostile_model_runs_nothing",
+            "security/test_code.py::test_a_worker_runs_no_pickle_and_hears_the_next_hint",
+            "core/test_queue.py::test_a_worker_refuses_every_message_that_is_not_json",
+            "core/test_hub.py::test_gated_models_and_pickles_are_refused_before_a_download",
+        ),
+    ),
+    "paths in names": Holes(
+        "MLflow CVE-2023-1177, CVE-2023-2780, CVE-2024-2928, CVE-2024-1560, CVE-2026-2033 and CVE-2026-53995, "
+        "h2o-3 CVE-2023-6038, CVE-2024-5986 and CVE-2026-3960, Gradio CVE-2023-51449, text-generation-webui CVE-2026-35050",
+        (
+            "security/test_paths.py::test_no_name_in_an_address_leads_out_of_the_studio",
+            "security/test_paths.py::test_no_question_leads_out_of_the_studio",
+            "security/test_paths.py::test_no_text_in_a_body_leads_out_of_the_studio",
+            "core/test_storage.py::test_a_key_that_climbs_is_refused",
+            "core/test_bases.py::test_a_path_outside_the_roots_is_refused",
+        ),
+    ),
+    "paths inside of models": Holes(
+        "accelerate CVE-2026-69112, transformers#46097",
+        (
+            "security/test_code.py::test_a_hostile_model_runs_nothing",
+            "core/test_bases.py::test_an_index_that_names_an_unsafe_shard_is_refused",
+            "core/test_bases.py::test_a_pipe_is_refused_and_not_waited_for",
+            "core/test_bases.py::test_a_link_that_leads_out_or_nowhere_is_refused",
+        ),
+    ),
+    "requests that the studio is made to send": Holes(
+        "Gradio CVE-2024-47167 and CVE-2026-28416, vLLM CVE-2026-24779 and CVE-2026-25960, Open WebUI CVE-2026-45401, "
+        "Label Studio CVE-2023-47116, MLflow CVE-2026-64849, h2o-3 CVE-2024-8062",
+        (
+            "core/test_hub.py::test_a_redirect_to_another_host_is_never_followed",
+            "core/test_hub.py::test_an_answer_that_is_too_long_is_not_read_to_its_end",
+            "security/test_errands.py::test_nothing_is_fetched_from_an_address_that_a_person_names",
+            "security/test_errands.py::test_a_hub_that_answers_never_or_in_drops_is_given_up",
+            "security/test_errands.py::test_a_hub_that_sends_elsewhere_is_not_followed",
+        ),
+    ),
+    "scripts in what is shown": Holes(
+        "Label Studio CVE-2024-26152 and CVE-2026-22033, Open WebUI CVE-2026-44549, CVE-2026-109291 and CVE-2026-54013, "
+        "Gradio CVE-2024-47872, Jupyter CVE-2026-44727",
+        (
+            "security/test_markup.py::test_markup_is_text_on_every_page",
+            "web/test_security.py::test_every_answer_carries_the_policy",
+        ),
+    ),
+    "other sites": Holes(
+        "Gradio CVE-2024-1727 and CVE-2024-47084, Open WebUI CVE-2026-56400, MLflow CVE-2025-1473, Ray CVE-2025-62593",
+        (
+            "security/test_sites.py::test_no_write_is_taken_from_another_site",
+            "security/test_sites.py::test_a_cookie_alone_writes_nothing_anywhere",
+            "security/test_sites.py::test_a_name_that_is_not_ours_is_refused_at_every_write_whoever_asks",
+            "security/test_sites.py::test_no_site_may_read_an_answer",
+        ),
+    ),
+    "doors left open": Holes(
+        "ShadowRay CVE-2023-48022, MLflow CVE-2026-2635, CVE-2026-2652 and CVE-2026-0545, Label Studio GHSA-f475-x83m-rx5m",
+        (
+            "security/test_roles.py::test_every_route_has_a_rule_and_no_rule_is_left_over",
+            "security/test_roles.py::test_each_kind_of_person_gets_what_the_rules_say_at_every_route",
+            "security/test_sessions.py::test_a_set_up_link_works_once",
+            "core/test_people.py::test_secrets_are_stored_hashed",
+        ),
+    ),
+    "templates": Holes(
+        "llama-cpp-python CVE-2024-34359, CVE-2026-5760, vLLM GHSA-69j4-grxj-j64p, CVE-2026-115918 and CVE-2026-44222",
+        (
+            "core/rendering/test_tokenizer.py::test_a_broken_or_hostile_template_is_refused_in_words",
+            "core/rendering/test_tokenizer.py::test_an_end_that_is_no_special_token_cannot_be_spelled_out_by_data",
+            "core/test_limited.py::test_a_process_that_takes_too_long_is_ended_with_its_children",
+            "core/test_limited.py::test_too_much_memory_is_told_in_words",
+        ),
+    ),
+    "more than a server can take": Holes(
+        "vLLM CVE-2026-34756, Starlette CVE-2024-47874 and CVE-2025-54121, python-multipart CVE-2026-40347 and CVE-2026-42561",
+        (
+            "web/test_security.py::test_a_large_body_is_refused_whether_or_not_it_says_so",
+            "web/test_security.py::test_ten_thousand_form_fields_are_refused",
+            "web/test_safety.py::test_one_person_has_a_few_turns_and_leaves_the_others_theirs",
+            "security/test_sessions.py::test_a_huge_password_is_refused_without_being_hashed",
+        ),
+    ),
+    "data formats": Holes(
+        "PyArrow CVE-2023-47248 and CVE-2026-92287, arrow#49955, ms-swift CVE-2025-50460",
+        (
+            "core/datasets/test_hostile_files.py::test_a_small_parquet_that_decodes_to_gigabytes_is_refused",
+            "core/datasets/test_hostile_files.py::test_an_archive_that_unpacks_to_a_gigabyte_is_refused",
+            "core/datasets/test_hostile_files.py::test_every_flipped_byte_of_a_parquet_is_survived",
+            "security/test_code.py::test_what_runs_what_it_reads_is_banned_in_our_own_code",
+        ),
+    ),
+    "doors that lead elsewhere": Holes(
+        "Gradio CVE-2026-59806, Jupyter CVE-2020-26232",
+        ("web/test_security.py::test_signing_in_leads_to_no_other_site",),
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", COVERED)
+def test_each_kind_of_hole_has_tests_that_exist(kind: str) -> None:
+    missing = [name for name in COVERED[kind].tests if name.partition("::")[2] not in tests_in(name.partition("::")[0])]
+    assert COVERED[kind].tests
+    assert missing == []
+
+
+@cache
+def tests_in(file: str) -> frozenset[str]:
+    tree = ast.parse((ROOT / file).read_text(encoding="utf-8"))
+    functions = (node for node in tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
+    return frozenset(node.name for node in functions if node.name.startswith("test_"))
