@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
+LONG = ("faults", "fuzz", "journeys", "hostile", "security")
+"""Folders whose files take minutes. They begin first, so that no worker is left alone with one at the end."""
 PATIENCE_MS = 20_000
 """How long a browser waits for what a page shall show: a busy machine takes its time to read rows."""
 
@@ -29,7 +31,9 @@ pytest_plugins = ["tests.support.models"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests marked `shared` are skipped, in words, where that folder does not stand beside the checkout."""
+    """What takes long comes first. Tests marked `shared` are skipped, in words, where that folder does not stand beside
+    the checkout."""
+    items.sort(key=lambda item: item.path.relative_to(ROOT / "tests").parts[0] not in LONG)
     if SHARED.is_dir():
         return
     absent = pytest.mark.skip(reason=f"no folder {SHARED.name} beside the checkout")
