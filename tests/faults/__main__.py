@@ -7,8 +7,9 @@ import os
 import sys
 from pathlib import Path
 
-from tests.faults.campaign import Plan, figures, run_campaign, violations_in
+from tests.faults.campaign import figures, run_campaign, violations_in
 from tests.faults.history import load
+from tests.faults.striking import Plan
 from tests.support.models import save_base
 from tests.support.studios import OUTSIDE
 

@@ -2,23 +2,39 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import psutil
+import redis
 
+from backend.core.queue import POKE, celery_app
 from tests.faults.history import Leftover
 from tests.faults.parts import Studio
 from tests.support.processes import processes_of
 
 RUN_FILES = ("runs", "datasets", "uploads", "models")
+QUEUE = "studio"
+MOST_DESCRIPTORS = 100
+"""A process at rest has its log, its sockets and at most thirty connections to Postgres."""
 HALF_WRITTEN = (".tmp-*", "*.tmp", "*.part", "*.partial", "*.draft")
 
 
 def at_rest(studio: Studio) -> list[Leftover]:
     """Called while every part runs and no run is going on: a trainer is nobody's then, and a run's file nobody's to read."""
     return [*_trainers(studio), *_zombies(studio), *_descriptors(studio), *_files(studio.home)]
+
+
+def unheard_hints(studio: Studio, seconds: float) -> int:
+    """How many hints still wait in Valkey after so long: Celery's workers are to take them, whatever befell their connections."""
+    deadline = time.monotonic() + seconds
+    with redis.Redis.from_url(studio.valkey.url) as client:
+        celery_app(studio.valkey.url).send_task(POKE, args=["nothing"])
+        while (waiting := int(client.llen(QUEUE))) and time.monotonic() < deadline:
+            time.sleep(0.1)
+    return waiting
 
 
 def after_the_end(studio: Studio) -> list[Leftover]:
@@ -49,15 +65,21 @@ def _zombies(studio: Studio) -> Iterator[Leftover]:
 
 
 def _descriptors(studio: Studio) -> Iterator[Leftover]:
-    """A file of a run or an upload that a process of the studio still holds open."""
+    """A file of a run or an upload that a process of the studio still holds open; more of them than it has a use for."""
     folders = [str(studio.home / name) for name in RUN_FILES]
     for process in processes_of(studio.home):
-        with suppress(OSError, psutil.Error):
-            for file in Path(f"/proc/{process.pid}/fd").iterdir():
-                with suppress(OSError):
-                    path = str(file.readlink())
-                    if any(path.startswith(folder) for folder in folders):
-                        yield Leftover("descriptor", f"{path} in {_name(process)}")
+        paths = list(_open_files(process))
+        held = [path for path in paths if any(path.startswith(folder) for folder in folders)]
+        yield from (Leftover("descriptor", f"{path} in {_name(process)}") for path in held)
+        if len(paths) > MOST_DESCRIPTORS:
+            yield Leftover("descriptor", f"{len(paths)} in {_name(process)}")
+
+
+def _open_files(process: psutil.Process) -> Iterator[str]:
+    with suppress(OSError):
+        for file in Path(f"/proc/{process.pid}/fd").iterdir():
+            with suppress(OSError):  # it was closed meanwhile
+                yield str(file.readlink())
 
 
 def _files(home: Path) -> Iterator[Leftover]:

@@ -98,6 +98,7 @@ class People(threading.Thread):
         for follower in self.followers.values():
             follower.is_closed = True
         self._stream.http.close()
+        self.join(30)
 
     def seen(self) -> list[Seen]:
         return [each for follower in self.followers.values() for each in follower.seen]

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.campaign import Plan, Segment, aim, figures, read_state, run_campaign
+from tests.faults.campaign import figures, read_state, run_campaign
 from tests.faults.phases import AIMS
 from tests.faults.strikes import CATALOGUE
+from tests.faults.striking import Plan, Segment, aim
 
 FAULTS = 150
 
