@@ -10,7 +10,7 @@ from sqlalchemy import delete, select, update
 from sqlalchemy.exc import DBAPIError
 
 from backend.core import people
-from backend.core.models import Audit
+from backend.core.models import Audit, Role
 from backend.core.settings import Settings
 from backend.web.app import create_app
 from tests.security.asking import asked
@@ -134,7 +134,7 @@ def test_what_happens_at_the_door_is_written_down(world: World) -> None:
 
 def test_what_was_done_outlives_the_account_and_cannot_be_changed(world: World) -> None:
     with world.web.session() as session:
-        mole = people.create(session, "mole", world.password_hash, world.people["member"].role, by=None)  # type: ignore[arg-type]
+        mole = people.create(session, "mole", people.NO_PASSWORD, Role.MEMBER, by=None)
         people.audit(session, mole.id, "recipe.delete", "the one that mattered")
         session.commit()
         session.delete(mole)

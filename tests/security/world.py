@@ -67,10 +67,11 @@ class World:
 
     @cached_property
     def people(self) -> dict[str, User]:
+        password_hash = self.password_hash  # before the transaction, which may not be idle for long
         with self.web.session() as session:
             made = {
                 who: people.by_name(session, f"the {who}")
-                or people.create(session, f"the {who}", self.password_hash, role, by=None)
+                or people.create(session, f"the {who}", password_hash, role, by=None)
                 for who, role in ROLES.items()
             }
             session.commit()
