@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+import psycopg
 from sqlalchemy import Table
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import DeclarativeBase, Session
 
 Cell = str | int | float | None
@@ -14,7 +16,10 @@ PIECE_ROWS = 2000
 def copy(
     session: Session, model: type[DeclarativeBase], columns: Sequence[str], rows: Sequence[Sequence[Cell]]
 ) -> None:
-    """Append rows in the session's own transaction. The other columns take what the database gives them."""
+    """Append rows in the session's own transaction. The other columns take what the database gives them.
+
+    Raises SQLAlchemy's errors, as every other statement does: who tells an outage from a bad value knows no others.
+    """
     if not rows:
         return
     table = model.__table__
@@ -22,9 +27,13 @@ def copy(
     named = ", ".join(f'"{table.c[name].name}"' for name in columns)
     connection = session.connection().connection.driver_connection
     assert connection is not None
-    with connection.cursor() as cursor, cursor.copy(f'COPY "{table.name}" ({named}) FROM STDIN') as stream:
-        for start in range(0, len(rows), PIECE_ROWS):
-            stream.write(lines(rows[start : start + PIECE_ROWS]))
+    statement = f'COPY "{table.name}" ({named}) FROM STDIN'
+    try:
+        with connection.cursor() as cursor, cursor.copy(statement) as stream:
+            for start in range(0, len(rows), PIECE_ROWS):
+                stream.write(lines(rows[start : start + PIECE_ROWS]))
+    except psycopg.Error as error:
+        raise DBAPIError.instance(statement, None, error, psycopg.Error) from error
 
 
 def lines(rows: Iterable[Sequence[Cell]]) -> str:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from sqlalchemy import select
+import pytest
+from sqlalchemy import func, select
+from sqlalchemy.exc import DataError, OperationalError
 
 from backend.core.bulk import copy
 from backend.core.events import EventKind, emit_all
-from backend.core.models import Point, Run, RunEvent
+from backend.core.models import Outbox, Point, Run, RunEvent
 from backend.core.points import POINT
 from tests.core.conftest import Sessions
 
@@ -54,3 +56,18 @@ def test_what_is_copied_in_a_transaction_that_fails_was_never_there(
         copy(session, Point, POINT, [(str(run.id), "loss", 1, 0.5, 1e9)])
         session.rollback()
         assert session.execute(select(Point)).first() is None
+
+
+def test_a_value_that_cannot_be_stored_fails_as_in_every_other_statement(sessions: Sessions) -> None:
+    with pytest.raises(DataError), sessions.begin() as session:
+        copy(session, Outbox, ("hint", "subject"), [("run", "\0")])
+
+
+def test_a_connection_that_breaks_fails_as_in_every_other_statement(sessions: Sessions) -> None:
+    """A holder of runs takes it for an outage, and goes on."""
+    with sessions() as session:
+        own = session.execute(select(func.pg_backend_pid())).scalar_one()
+        with sessions.begin() as other:
+            other.execute(select(func.pg_terminate_backend(own, 5000)))
+        with pytest.raises(OperationalError):
+            copy(session, Outbox, ("hint", "subject"), [("run", "x")])
