@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import psycopg
 from sqlalchemy import Table
+from sqlalchemy.engine import Connection
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import DeclarativeBase, Session
 
@@ -25,14 +28,22 @@ def copy(
     table = model.__table__
     assert isinstance(table, Table)
     named = ", ".join(f'"{table.c[name].name}"' for name in columns)
-    connection = session.connection().connection.driver_connection
-    assert connection is not None
     statement = f'COPY "{table.name}" ({named}) FROM STDIN'
+    with _translated(session.connection(), statement) as cursor, cursor.copy(statement) as stream:
+        for start in range(0, len(rows), PIECE_ROWS):
+            stream.write(lines(rows[start : start + PIECE_ROWS]))
+
+
+@contextmanager
+def _translated(connection: Connection, statement: str) -> Iterator[Any]:
+    """A cursor of the driver's own connection; its errors become SQLAlchemy's, and a connection that broke is used no more."""
+    driver = connection.connection.driver_connection
     try:
-        with connection.cursor() as cursor, cursor.copy(statement) as stream:
-            for start in range(0, len(rows), PIECE_ROWS):
-                stream.write(lines(rows[start : start + PIECE_ROWS]))
+        with driver.cursor() as cursor:  # type: ignore[union-attr]
+            yield cursor
     except psycopg.Error as error:
+        if connection.dialect.is_disconnect(error, driver, None):  # type: ignore[arg-type]
+            connection.invalidate(error)
         raise DBAPIError.instance(statement, None, error, psycopg.Error) from error
 
 
