@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,13 +13,17 @@ from backend.embedded.account import SYSTEM_DATA
 from backend.embedded.home import digest_of
 from tests.support.processes import processes_of
 
+DYING_SECONDS = 10.0
+
 
 @contextlib.contextmanager
 def short_home() -> Iterator[Path]:
     """Fails where a process of it is left at the end, and ends that."""
     path = Path(tempfile.mkdtemp(prefix="fts-", dir="/tmp")).resolve()
     yield path
-    left = processes_of(path)
+    deadline = time.monotonic() + DYING_SECONDS
+    while (left := processes_of(path)) and time.monotonic() < deadline:
+        time.sleep(0.05)  # what was killed dies when the machine comes to it
     for process in left:
         process.kill()
     shutil.rmtree(path, ignore_errors=True)

@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from backend.core import runs
 from backend.core.datasets.schema import Message, Row, arrow_schema, to_record
-from backend.core.models import Attempt, Point, Run
+from backend.core.models import Attempt, Point, Run, RunEvent
 from backend.core.recipe import read_recipe, resolve
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -134,6 +134,12 @@ class Lab:
         with self.sessions.begin() as session:
             rows = session.execute(select(Point.step, Point.value).where(Point.run_id == run_id, Point.name == "loss"))
             return {step: value.hex() for step, value in rows}
+
+    def logged(self, run_id: UUID) -> list[str]:
+        """What the run's log told people."""
+        lines = select(RunEvent.data["text"].astext).where(RunEvent.run_id == run_id, RunEvent.kind == "log")
+        with self.sessions.begin() as session:
+            return list(session.execute(lines.order_by(RunEvent.seq)).scalars())
 
     def attempts(self, run_id: UUID) -> list[Attempt]:
         with self.sessions.begin() as session:

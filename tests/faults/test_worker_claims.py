@@ -1,0 +1,190 @@
+"""Claims and leases under fault: a claimant that dies, hints in a crowd, clocks that are wrong, trainers that always die."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import psutil
+import pytest
+from sqlalchemy import func, select
+
+from backend.core import runs
+from backend.core.models import Outbox, RunEvent, State, Worker
+from backend.core.settings import Settings
+from tests.faults.conftest import MakeLab
+from tests.support.hosts import FAST, Lab
+from worker.supervisor import poke
+
+LEASE_SECONDS = float(FAST["STUDIO_LEASE_SECONDS"])
+PATIENCE_SECONDS = 180.0
+SHOWN_SECONDS, BUSY = 5.0, 4.0
+"""How soon a death is to be seen, and how much longer a machine may take that other tests keep busy."""
+ENDLESS: dict[str, Any] = {
+    "training": {"max_steps": 100_000, "per_device_train_batch_size": 1, "gradient_accumulation_steps": 1},
+    "evaluation": {"prompts": [], "eval_steps": 90_000, "sample_steps": 90_000},
+    "saving": {"save_steps": 10},
+}
+SHIFTED = """
+import datetime, os, time_machine
+shift = datetime.timedelta(hours=float(os.environ["CLOCK_HOURS"]))
+time_machine.travel(datetime.datetime.now(datetime.UTC) + shift, tick=True).start()
+"""
+
+
+@pytest.fixture
+def lab(make_lab: MakeLab) -> Iterator[Lab]:
+    with make_lab() as lab:
+        yield lab
+
+
+def settings_of(lab: Lab) -> Settings:
+    return Settings(home=lab.home)
+
+
+def trainers_of(lab: Lab, run_id: UUID) -> list[Path]:
+    """One file for each trainer that ever had the run."""
+    return sorted((lab.home / "runs" / str(run_id)).glob("attempt-*/trainer.json"))
+
+
+def stop(lab: Lab, run_id: UUID) -> None:
+    with lab.sessions.begin() as session:
+        runs.stop(session, run_id, keep=False)
+
+
+def claim_and_die(lab: Lab) -> None:
+    """What is left of a host that was killed right behind the commit of its claim: it never renewed, and spawned nothing."""
+    with lab.sessions.begin() as session:
+        session.add(Worker(name="gone", place="p"))
+        how = {"device": "cpu", "place": "p", "lease_seconds": LEASE_SECONDS, "limits": runs.Limits()}
+        assert runs.claim(session, worker="gone", **how)  # type: ignore[arg-type]
+
+
+def test_a_run_whose_claimant_died_before_it_ever_renewed_is_taken_over(lab: Lab) -> None:
+    run_id = lab.launch(**ENDLESS)
+    claim_and_die(lab)
+    with lab.host():
+        lab.wait_for_step(run_id, 1, PATIENCE_SECONDS)
+        stop(lab, run_id)
+        lab.wait_for(run_id, State.STOPPED, seconds=PATIENCE_SECONDS)
+    first, second = lab.attempts(run_id)
+    assert (first.worker, first.cause, second.worker) == ("gone", "lost", "a")
+    assert lab.run(run_id).crashes == 0, "the death of a host is no fault of the run's"
+
+
+def test_fifty_hints_at_once_to_two_hosts_start_one_trainer(lab: Lab) -> None:
+    configured = settings_of(lab)
+    with lab.host("a"), lab.host("b"):
+        for name in "ab":
+            lab.wait(partial(poke, configured, name), f"{name} to listen", PATIENCE_SECONDS)
+        run_id = lab.launch(**ENDLESS)
+        with lab.sessions.begin() as session:
+            session.add_all([Outbox(hint="run", subject=str(run_id)) for _ in range(50)])
+        with ThreadPoolExecutor(50) as crowd:
+            heard = sum(crowd.map(lambda n: poke(configured, "ab"[n % 2]), range(50)))
+        print(f"{heard} of 50 pokes were taken; the others found a full socket, which changes nothing")
+        lab.wait_for_step(run_id, 3, PATIENCE_SECONDS)
+        time.sleep(LEASE_SECONDS)
+        assert [attempt.number for attempt in lab.attempts(run_id)] == [1]
+        assert len(trainers_of(lab, run_id)) == 1
+        stop(lab, run_id)
+        lab.wait_for(run_id, State.STOPPED, seconds=PATIENCE_SECONDS)
+
+
+@contextmanager
+def clock(lab: Lab, folder: Path, hours: float) -> Iterator[None]:
+    """Processes that are started meanwhile, and theirs, read a wrong clock."""
+    folder.mkdir(exist_ok=True)
+    (folder / "sitecustomize.py").write_text(SHIFTED)
+    lab.environment |= {"PYTHONPATH": str(folder), "CLOCK_HOURS": str(hours)}
+    yield
+    del lab.environment["PYTHONPATH"], lab.environment["CLOCK_HOURS"]
+
+
+def test_hosts_whose_clocks_are_an_hour_off_rob_nobody_and_tell_all_in_order(lab: Lab, tmp_path: Path) -> None:
+    """The holder is an hour ahead, the one who waits an hour behind; then the holder is killed, and all goes on."""
+    with clock(lab, tmp_path, +1):
+        first = lab.start_host("a")
+    try:
+        run_id = lab.launch(**ENDLESS)
+        lab.wait_for_step(run_id, 3, PATIENCE_SECONDS)
+        with clock(lab, tmp_path, -1), lab.host("b"):
+            time.sleep(3 * LEASE_SECONDS)
+            assert [attempt.worker for attempt in lab.attempts(run_id)] == ["a"], "no lease was stolen"
+            saved: int = lab.wait(lambda: newest_checkpoint(lab, run_id), "a checkpoint", PATIENCE_SECONDS)
+            first.kill()
+            lab.wait(lambda: lab.run(run_id).begun == 2, "the other host to go on", PATIENCE_SECONDS)
+            lab.wait_for_step(run_id, saved + 5, PATIENCE_SECONDS)
+            stop(lab, run_id)
+            lab.wait_for(run_id, State.STOPPED, seconds=PATIENCE_SECONDS)
+    finally:
+        first.kill()
+        first.wait()
+    with lab.sessions.begin() as session:
+        now = session.execute(select(func.clock_timestamp())).scalar_one()
+        told = session.execute(select(RunEvent.at).where(RunEvent.run_id == run_id).order_by(RunEvent.seq)).scalars()
+        times = list(told)
+        run = runs.find(session, run_id)
+    assert times == sorted(times)
+    assert run.started_at is not None
+    assert run.ended_at is not None
+    for stamp in (run.queued_at, run.started_at, run.ended_at, *times):
+        assert 0 <= (now - stamp).total_seconds() < 30 * 60, "stamped by a wrong clock"
+
+
+def newest_checkpoint(lab: Lab, run_id: UUID) -> int:
+    with lab.sessions.begin() as session:
+        row = runs.newest_checkpoint(session, run_id)
+        return row.step if row else 0
+
+
+def kill_trainer(lab: Lab, run_id: UUID, number: int) -> None:
+    """As soon as there is one."""
+    file = lab.home / "runs" / str(run_id) / f"attempt-{number}" / "trainer.json"
+    lab.wait(lambda: file.exists() and file.stat().st_size > 0, f"trainer {number}", PATIENCE_SECONDS)
+    os.kill(int(json.loads(file.read_text())["pid"]), signal.SIGKILL)
+
+
+def kill_and_see(lab: Lab, run_id: UUID, number: int) -> float:
+    """Seconds from the death of the trainer to when a person can read of it."""
+    kill_trainer(lab, run_id, number)
+    killed = time.monotonic()
+    deaths = lambda: sum("The trainer died" in text for text in lab.logged(run_id))  # noqa: E731
+    lab.wait(lambda: deaths() == number, "the death to be shown", SHOWN_SECONDS * BUSY)
+    return time.monotonic() - killed
+
+
+def test_trainers_that_always_die_are_given_up_after_three_with_the_cause(lab: Lab) -> None:
+    with lab.host() as host:
+        run_id = lab.launch(**ENDLESS)
+        shown = [kill_and_see(lab, run_id, number) for number in (1, 2, 3)]
+        run = lab.wait_for(run_id, State.FAILED, seconds=PATIENCE_SECONDS)
+        print(f"deaths were shown after {', '.join(f'{seconds:.2f}' for seconds in shown)} s")
+        assert run.attempt == 3
+        assert run.cause is not None
+        assert "died 3 times in a row at step 0. It was killed" in run.cause["message"]
+        assert all("It was killed" in str(attempt.cause) for attempt in lab.attempts(run_id))
+        children = psutil.Process(host.pid).children(recursive=True)
+        zombies = [child for child in children if child.status() == psutil.STATUS_ZOMBIE]
+        assert zombies == []
+
+
+def test_a_run_that_gets_nowhere_is_paused_for_a_person_whatever_the_reason(lab: Lab) -> None:
+    lab.environment |= {"STUDIO_CRASH_LIMIT": "100", "STUDIO_ATTEMPT_LIMIT": "10"}
+    with lab.host():
+        run_id = lab.launch(**ENDLESS)
+        for number in range(1, 11):
+            kill_trainer(lab, run_id, number)
+        run = lab.wait_for(run_id, State.PAUSED, seconds=PATIENCE_SECONDS)
+    assert run.attempt == 10
+    assert run.cause is not None
+    assert run.cause["message"] == "It was tried 10 times without getting any further."
