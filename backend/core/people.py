@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -414,6 +415,16 @@ def find_credential(session: Session, via: Literal["session", "token"], credenti
         return None
     role = min(Role(found[0].role), Role(found[1].role), key=ROLES.index)
     return _identity(found[0], role, "token", found[1])
+
+
+def holding(session: Session, credentials: Collection[str]) -> set[str]:
+    """Of these hashes of secrets, those that hold now."""
+    now, stands = func.clock_timestamp(), User.disabled_at.is_(None)
+    sign_ins = select(SignIn.token_hash).join(User).where(SignIn.token_hash.in_(credentials), SignIn.expires_at > now)
+    unexpired = ApiToken.expires_at.is_(None) | (ApiToken.expires_at > now)
+    tokens = select(ApiToken.token_hash).join(User).where(ApiToken.token_hash.in_(credentials), unexpired)
+    tokens = tokens.where(ApiToken.revoked_at.is_(None), stands)
+    return set(session.scalars(sign_ins.where(stands).union_all(tokens)))
 
 
 def _identity(user: User, role: Role, via: Literal["session", "token"], row: SignIn | ApiToken) -> Identity:

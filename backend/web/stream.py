@@ -36,6 +36,8 @@ from backend.web.shapes.runs import EventOut, RunOut
 log = logging.getLogger(__name__)
 
 BEAT_SECONDS = 10.0
+CHECK_SECONDS = 2.0
+"""How often a viewer's sign-in is looked at: one that has ended is read to no longer than twice this."""
 LOOK_SECONDS = 1.0
 """How old news may get while Redis is silent."""
 PAGE = 500
@@ -220,23 +222,30 @@ async def frames(hub: Hub, viewer: Viewer) -> AsyncIterator[bytes]:
     """The bytes of one viewer's stream, until the run or the sign-in ends, or the server stops."""
     yield OPENING
     async with hub.watching(viewer.cursors, viewer.beyond) as feeds:
-        checked, told = time.monotonic(), tuple[str, ...]()
+        checked = spoke = time.monotonic()
+        told = tuple[str, ...]()
         while not hub.is_stopped:
             changed = hub.changed  # taken before reading, so that nothing slips between
             if (away := hub.away()) != told:
                 told = away
                 yield b"event: away\ndata: %s\n\n" % (",".join(away) or "nothing").encode()
             if block := await next_block(hub, feeds, viewer):
+                spoke = time.monotonic()
                 yield block
             elif viewer.is_single and all(feed.has_ended for feed in feeds.values()):
                 yield ending(feeds)
                 return
-            elif not await waited(changed, BEAT_SECONDS):
+            elif not await waited(changed, min(CHECK_SECONDS, BEAT_SECONDS)) and since(spoke) >= BEAT_SECONDS:
+                spoke = time.monotonic()
                 yield b"event: beat\ndata: 0\n\n"
-            if time.monotonic() - checked >= BEAT_SECONDS:
+            if since(checked) >= CHECK_SECONDS:
                 checked = time.monotonic()
                 if not await may_go_on(viewer):
                     return
+
+
+def since(then: float) -> float:
+    return time.monotonic() - then
 
 
 async def next_block(hub: Hub, feeds: Mapping[UUID, Feed], viewer: Viewer) -> bytes:

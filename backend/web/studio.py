@@ -30,6 +30,7 @@ from backend.web.pulse import DATABASE, QUEUE, Pulse, Vital, asks_database, asks
 from backend.web.render import Renderer
 from backend.web.repeats import Repeated
 from backend.web.security import own_names
+from backend.web.standing import Standing
 from backend.web.stream import Hub, stopped_by_signals
 from backend.web.turns import Turns
 from backend.web.works import Works
@@ -62,10 +63,13 @@ class Studio:
         self.operations = Operations(self.sync_engine, settings)
         self.pulse_engine = db.async_engine(settings.database_url, pool_size=1)
         self.pulse = Pulse(
-            Vital(DATABASE, asks_database(self.pulse_engine)), Vital(QUEUE, asks_queue(settings.redis_url)), self._changed
+            Vital(DATABASE, asks_database(self.pulse_engine)),
+            Vital(QUEUE, asks_queue(settings.redis_url)),
+            self._changed,
         )
         self.hub = Hub(self.readers, partial(queue.doorbells, settings.redis_url), self.pulse.away)
         self.renderer = Renderer()
+        self.standing = Standing(self.read)
         self.hashing = asyncio.Semaphore(HASHES_AT_ONCE)
         self.tasks: set[asyncio.Task[Any]] = set()
         self.works = Works(self.spawn)
@@ -161,7 +165,7 @@ class Studio:
         return identity
 
     async def still_holds(self, identity: Identity) -> bool:
-        return await self.read(lambda s: people.find_credential(s, identity.via, identity.credential)) is not None
+        return await self.standing.holds(identity)
 
     async def refuse(self, request: Request, error: Exception) -> Response:
         if isinstance(error, Repeated):

@@ -49,7 +49,7 @@ ASKS: dict[str, Ask] = {
     "GET /api/v1/datasets/{name}/lengths": ask({"params": {"model": MODEL}}, name="dataset"),
     "POST /api/v1/datasets/{name}/restore": ask(name="deleted"),
     "POST /api/v1/datasets/{name}/mend": ask({"json": {"cleaner": "repeats"}}, name="dataset"),
-    "POST /datasets/example": ask({"data": {"example": "stories"}}),
+    "POST /datasets/example": ask(lambda things: {"data": {"example": things.example}}),
     "POST /datasets/{name}/restore": ask(name="deleted"),
     "POST /datasets/{name}/mend": ask({"data": {"cleaner": "repeats", "version": "1"}}, name="dataset"),
     "GET /datasets/{name}/compare": ask({"params": {"before": 1, "after": 1}}, name="dataset"),
@@ -115,7 +115,7 @@ def asked(route: str, things: Things) -> Request:
         parameter = match[1]
         return quote(getattr(things, found.where.get(parameter) or NAMED_FOR.get(parameter, parameter)), safe="")
 
-    return method, PARAMETER.sub(named, path), found.send(things)
+    return method, PARAMETER.sub(named, path), dict(found.send(things))
 
 
 def status_of(client: httpx.Client, route: str, things: Things, **more: Any) -> tuple[int, str]:

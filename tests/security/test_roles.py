@@ -56,14 +56,14 @@ RULES: dict[Rule, tuple[str, ...]] = {
         "DELETE /api/v1/me/sessions", "GET /api/v1/tokens", "POST /api/v1/tokens", "GET /api/v1/uploads",
     ),
     Rule.MAKE: (
-        "POST /api/v1/datasets/probe", "POST /datasets/example", "POST /api/v1/models/download", "POST /models/download",
+        "POST /api/v1/datasets/probe", "POST /api/v1/models/download", "POST /models/download",
         "POST /api/v1/preflight", "POST /runs/preflight", "POST /runs/new", "POST /api/v1/runs", "POST /runs",
         "POST /api/v1/runs/{run}/clone", "POST /api/v1/recipes/{recipe}/launch",
     ),
     Rule.CHANGE: (
         "PUT /api/v1/datasets/{name}", "DELETE /api/v1/datasets/{name}", "POST /api/v1/datasets/{name}/restore",
         "POST /api/v1/datasets/{name}/mend", "POST /datasets/{name}/delete", "POST /datasets/{name}/restore",
-        "POST /datasets/{name}/mend", "POST /api/v1/uploads",
+        "POST /datasets/{name}/mend", "POST /datasets/example", "POST /api/v1/uploads",
         "PATCH /api/v1/runs/{run}", "POST /api/v1/runs/{run}/stop", "POST /api/v1/runs/{run}/pause",
         "POST /api/v1/runs/{run}/resume", "POST /api/v1/runs/{run}/restore", "POST /api/v1/runs/{run}/start-over",
         "POST /api/v1/runs/{run}/amendments", "POST /runs/several", "POST /runs/{run}/note", "POST /runs/{run}/act",
@@ -105,6 +105,8 @@ VIEWERS_WRITE_NO_UPLOADS = ("PATCH /api/v1/uploads/{upload}", "DELETE /api/v1/up
 def expected(rule: Rule, route: str, who: Who) -> str:
     if who == "anonymous":
         return DONE if rule is Rule.OPEN else SIGN_IN
+    if route == "POST /signout":
+        return SIGN_IN  # that is where signing out leads
     if who == "viewer" and route in VIEWERS_WRITE_NO_UPLOADS:
         return FORBIDDEN
     return REFUSED[rule].get(who, DONE)
@@ -115,7 +117,7 @@ def seen(status: int, said: str) -> str:
     if status == 401 or said.startswith("/signin?") or said == "/signin":
         return SIGN_IN
     known = {403: FORBIDDEN, 404: ABSENT}
-    return known.get(status, DONE if status < 400 or status in (409,) else f"{status}: {said}")
+    return known.get(status, DONE if status < 400 or status == 409 else f"{status}: {said}")
 
 
 def test_every_route_has_a_rule_and_no_rule_is_left_over(here: Settings) -> None:

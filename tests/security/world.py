@@ -35,6 +35,7 @@ from tests.support.webs import Web
 MODEL = "tiny-qwen3"
 HUB_MODEL = "owls/far"
 TAUGHT = "letters"
+EXAMPLE = "stories"
 ROW = {"instruction": "What eats mice?", "output": "The owl."}
 ROWS = "".join(json.dumps(row) + "\n" for row in (ROW, ROW, {"instruction": "And fish?", "output": "The osprey does."}))
 RECIPE: dict[str, Any] = {"model": MODEL, "data": {"sets": [TAUGHT], "truncation": "drop"}, "method": "lora"}
@@ -166,6 +167,13 @@ class Things:
     @cached_property
     def dataset(self) -> str:
         return self._made(lambda session, number: _copied(session, f"owls {number}", self.owner))
+
+    @cached_property
+    def example(self) -> str:
+        """The data set of ours by its one name: whoever took it first owns it."""
+        with self.world.web.session() as session:
+            is_there = session.scalar(select(Dataset.id).where(Dataset.name == EXAMPLE)) is not None
+        return EXAMPLE if is_there else self._made(lambda session, _: _copied(session, EXAMPLE, self.owner))
 
     @cached_property
     def deleted(self) -> str:
