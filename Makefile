@@ -8,7 +8,7 @@ BIN := .venv/bin
 COMPILE := $(BIN)/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-package torch --no-emit-index-url --no-header --custom-compile-command "make lock"
 
-.PHONY: demo run test check bench fuzz screenshots setup front tools browser lock
+.PHONY: demo run test check bench faults soak fuzz screenshots setup front tools browser lock
 
 demo: setup front            ## fine-tune a small model in two minutes, and keep serving
 	$(BIN)/studio demo
@@ -31,6 +31,9 @@ bench: setup front           ## the benchmarks, each beside its peer
 
 faults: setup front          ## 3,000 faults in real studios; goes on where it stopped (FAULTS="--minutes 10")
 	$(BIN)/python -m tests.faults $(FAULTS)
+
+soak: setup front            ## a studio under steady load for twenty minutes; SOAK="--minutes 5"
+	$(BIN)/python -m tests.faults.soak $(SOAK)
 
 fuzz: setup front            ## random input against the API, the life of a run, uploads and every parser; FUZZ="--minutes 5"
 	$(BIN)/python -m tests.fuzz $(FUZZ)

@@ -23,7 +23,7 @@ from tests.support.links import Connection, Link
 from tests.support.processes import is_alive, processes_of, wait_until
 
 Program = Sequence[str]
-RECIPE: dict[str, dict[str, Any]] = {
+RECIPE: dict[str, Any] = {
     "training": {"max_steps": 40},
     "evaluation": {"prompts": [], "eval_steps": 1000, "sample_steps": 1000},
     "saving": {"save_steps": 4},

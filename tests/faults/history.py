@@ -332,7 +332,7 @@ class Watcher(threading.Thread):
             parent = process.ppid()
         if before is not None and (before.run or (at - started > SETTLED_SECONDS and before.name != "spare")):
             return replace(before, at=at, parent=parent, status=status)
-        name = _name(process)
+        name = name_of(process)
         run, attempt, device = self._work(process) if name == "trainer" else (None, None, None)
         name = "spare" if name == "trainer" and run is None else name
         host = _environment(process).get("STUDIO_WORKER_NAME")
@@ -349,7 +349,8 @@ class Watcher(threading.Thread):
         return None, None, None
 
 
-def _name(process: psutil.Process) -> str:
+def name_of(process: psutil.Process) -> str:
+    """What a process is, by its arguments."""
     arguments = " ".join(process.cmdline())
     return next((name for mark, name in NAMES.items() if mark in arguments), "other")
 

@@ -1,0 +1,98 @@
+"""A small history that keeps every promise: a run whose first trainer is killed after step 3, and goes on from step 2."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from tests.faults.history import History, Row, Sample, Seen, Struck
+
+RUN, SUPERVISOR, FIRST, SECOND = "run-1", 10, 11, 12
+KILLED_AT = 104.0
+EVENTS: tuple[tuple[str, int, int, float, Any], ...] = (
+    ("state", 0, 0, 100.0, "queued"),
+    ("state", 0, 1, 100.5, "preparing"),
+    ("state", 0, 1, 101.0, "training"),
+    ("metrics", 1, 1, 101.5, 3.0),
+    ("metrics", 2, 1, 102.5, 2.5),
+    ("checkpoint", 2, 1, 102.6, None),
+    ("metrics", 3, 1, 103.5, 2.25),
+    ("state", 3, 1, 104.5, "queued"),
+    ("state", 3, 2, 105.0, "preparing"),
+    ("rewound", 2, 2, 105.5, None),
+    ("state", 2, 2, 106.0, "training"),
+    ("metrics", 3, 2, 106.5, 2.25),
+    ("metrics", 4, 2, 107.5, 2.0),
+    ("state", 4, 2, 108.0, "finishing"),
+    ("state", 4, 2, 109.0, "succeeded"),
+)
+"""Kind, step, attempt, time, and the loss or the state."""
+
+
+def moment(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).isoformat()
+
+
+def event(seq: int, kind: str, step: int, attempt: int, at: float, what: Any) -> Row:
+    data: Row = {}
+    if kind == "state":
+        data = {"state": what, "intent": "run", "attempt": attempt}
+    if kind == "metrics":
+        data = {"values": {"loss": what}, "epoch": 0.0, "t": at - 0.1}
+    row = {"run_id": RUN, "seq": seq, "kind": kind, "step": step, "attempt": attempt, "data": data}
+    return row | {"at": moment(at)}
+
+
+def looks(pid: int, name: str, first: float, last: float, attempt: int | None = None) -> list[Sample]:
+    """A process, looked at from its start to its end."""
+    run, device = (RUN, "cpu") if attempt else (None, None)
+    times = [first + 0.5 * number for number in range(int((last - first) * 2))] + [last]
+    parent = SUPERVISOR if name in ("trainer", "spare") else 1
+    return [Sample(at, pid, first, parent, name, run, attempt, device, "a", "alive") for at in times]
+
+
+def small_history() -> History:
+    events = [event(number, *told) for number, told in enumerate(EVENTS, start=1)]
+    metrics = [row for row in events if row["kind"] == "metrics"]
+    curve = {row["step"]: row["data"]["values"]["loss"] for row in metrics}
+    bucket = {
+        "name": "loss",
+        "width": 8,
+        "bucket": 0,
+        "low": 2.0,
+        "low_step": 4,
+        "high": 3.0,
+        "high_step": 1,
+        "odd": None,
+    }
+    times = {"ended_at": moment(104.5), "started_at": moment(100.5)}
+    row = {"id": RUN, "state": "succeeded", "intent": "run", "seq": len(events), "total_steps": 4}
+    return History(
+        runs=[row | {"holder": None, "lease_until": None, "cause": None}],
+        attempts=[{"run_id": RUN, "number": number, **times} for number in (1, 2)],
+        events=events,
+        points=[{"run_id": RUN, "name": "loss", "step": step, "value": value} for step, value in curve.items()],
+        buckets=[{"run_id": RUN, **bucket}],
+        checkpoints=[{"run_id": RUN, "attempt": 1, "step": 2}],
+        artifacts=[],
+        journals={
+            (RUN, attempt): [journal_line(each) for each in metrics if each["attempt"] == attempt] for attempt in (1, 2)
+        },
+        seen=[Seen(100.0, "ada", RUN, each["seq"], each["kind"], each["step"], each["data"]) for each in events],
+        samples=[
+            *looks(SUPERVISOR, "supervisor", 99.0, 112.0),
+            *looks(FIRST, "trainer", 100.5, KILLED_AT, 1),
+            *looks(SECOND, "trainer", 105.5, 108.9, 2),
+        ],
+        struck=[Struck(KILLED_AT, 1, 7, "kill trainer", "training", f"trainer {FIRST}")],
+        accepted=[RUN],
+        leftovers=[],
+        readable={"runs/run-1/attempt-1/checkpoints/checkpoint-2": []},
+        reference={RUN: list(curve.items())},
+    )
+
+
+def journal_line(told: Row) -> Row:
+    """What the trainer wrote of a metrics event."""
+    data = {name: told["data"][name] for name in ("values", "epoch")}
+    return {"kind": "metrics", "step": told["step"], "t": told["data"]["t"], "data": data}

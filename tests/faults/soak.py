@@ -1,0 +1,180 @@
+"""A studio under steady load for a long while: `python -m tests.faults.soak --minutes 20`.
+
+Points through the real journal, event streams, uploads, pages and runs at once, and meanwhile a look at every process each
+few seconds. It prints its figures last, keeps them in `benchmarks/results/soak.md`, and exits with 1 where a goal is missed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import date
+from pathlib import Path
+
+import psutil
+
+from backend.embedded.postgres import Postgres
+from backend.embedded.valkey import Valkey
+from tests.faults.history import name_of
+from tests.faults.load import Feeder, People, Readers, Tally, in_threads
+from tests.journeys.materials import Material, write_alpaca
+from tests.support.models import save_base
+from tests.support.processes import processes_of
+from tests.support.studios import Studio, running_studio
+
+RESULT = Path(__file__).resolve().parents[2] / "benchmarks" / "results" / "soak.md"
+LASTING = ("web", "supervisor", "celery", "valkey", "postgres", "studio")
+"""Parts that run from the start to the end; trainers and helpers come and go."""
+MIB = 1 << 20
+MOST_GROWTH, SPARE_DESCRIPTORS, MOST_DELAY_SECONDS = 0.05, 3, 1.0
+LEAST_LOAD = 0.95
+"""The part of the load that must have been there for the other figures to mean anything."""
+
+
+@dataclass
+class Meter:
+    """Memory and descriptors of each part over time, summed over its processes; Postgres without what they share."""
+
+    home: Path
+    every_seconds: float
+    memory: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    descriptors: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    first: set[tuple[str, float]] = field(default_factory=set)
+    newest: set[tuple[str, float]] = field(default_factory=set)
+    """Each process of a part, by its name and its start, at the first look and at the newest."""
+
+    def look(self) -> None:
+        self.newest = set()
+        memory, descriptors = dict.fromkeys(LASTING, 0.0), dict.fromkeys(LASTING, 0.0)
+        for process in processes_of(self.home):
+            try:
+                name = name_of(process)
+                if name not in LASTING:
+                    continue
+                memory[name] += process.memory_full_info().uss if name == "postgres" else process.memory_info().rss
+                descriptors[name] += process.num_fds()
+                if name != "postgres":  # its backends come and go with connections
+                    self.newest.add((name, process.create_time()))
+            except psutil.Error:
+                continue
+        self.first = self.first or self.newest
+        for name in LASTING:
+            self.memory[name].append(memory[name])
+            self.descriptors[name].append(descriptors[name])
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One line of the report; `holds` is None where nothing is promised."""
+
+    what: str
+    found: str
+    goal: str = ""
+    holds: bool | None = None
+
+
+def fifths(values: Sequence[float]) -> tuple[float, float]:
+    """The means of the second and of the last fifth: the first is warming up."""
+    size = max(1, len(values) // 5)
+    return statistics.fmean(values[size : 2 * size] or values), statistics.fmean(values[-size:])
+
+
+def figures(tally: Tally, meter: Meter, stored: int, failures: Sequence[str], rate: float) -> list[Figure]:
+    """Every goal with what was found."""
+    fed = tally.sent_points / tally.fed_seconds if tally.fed_seconds else 0.0
+    unexpected = {key: count for key, count in tally.statuses.items() if key[1] >= 500}
+    delays = sorted(tally.delays)
+    late = delays[int(0.95 * len(delays))] if delays else float("inf")
+    answers = ", ".join(f"{what} {status}: {count:,}" for (what, status), count in sorted(tally.statuses.items()))
+    ended = ", ".join(f"{count} {state}" for state, count in tally.ended_runs.items())
+    return [
+        Figure("answers", answers),
+        Figure("answers of 500 and above", str(sum(unexpected.values())), "0", not unexpected),
+        Figure("connections that broke", str(sum(tally.broken.values())) or "0", "0", not tally.broken),
+        Figure("events received", f"{len(delays):,}"),
+        Figure("delay of an event, p95", f"{late:.3f} s", f"≤ {MOST_DELAY_SECONDS:g} s", late <= MOST_DELAY_SECONDS),
+        Figure("points a second", f"{fed:.1f}", f"≥ {LEAST_LOAD * rate:g}", fed >= LEAST_LOAD * rate),
+        Figure("points sent and stored", f"{tally.sent_points:,} and {stored:,}", "equal", tally.sent_points == stored),
+        Figure("runs", ended, "none failed", not tally.ended_runs["failed"]),
+        Figure("load that stopped", "; ".join(failures) or "none", "none", not failures),
+        *_growth(meter),
+    ]
+
+
+def _growth(meter: Meter) -> list[Figure]:
+    found = []
+    for name in LASTING:
+        early, late = fifths(meter.memory[name])
+        grown = late / early - 1 if early else 0.0
+        memory = f"{early / MIB:.1f} → {late / MIB:.1f} MiB ({grown:+.1%})"
+        found.append(Figure(f"memory of {name}", memory, f"< {MOST_GROWTH:.0%}", grown < MOST_GROWTH))
+        before, after = fifths(meter.descriptors[name])
+        is_flat = after - before <= max(SPARE_DESCRIPTORS, MOST_GROWTH * before)
+        found.append(Figure(f"descriptors of {name}", f"{before:.0f} → {after:.0f}", "flat", is_flat))
+    died = sorted(name for name, _ in meter.first - meter.newest)
+    return [*found, Figure("parts that died", ", ".join(died) or "none", "none", not died)]
+
+
+def soak(studio: Studio, material: Material, minutes: float, rate: float, streams: int) -> list[Figure]:
+    """Everything at once for so long."""
+    tally = Tally()
+    feeder = Feeder(studio.home, Postgres(studio.home).url, Valkey(studio.home).url, rate, tally)
+    seconds = minutes * 60
+    meter = Meter(studio.home, every_seconds=min(5.0, seconds / 60))
+    with studio.client() as client:
+        client.put_dataset("rows", material.file, on_bytes=lambda _count: None)
+        people = People(client, material, feeder.run_ids, tally)
+        token = {"Authorization": client.http.headers["Authorization"]}
+        readers = Readers(studio.address, token, feeder.run_ids, streams, tally)
+        with in_threads(feeder.feed, readers.read, people.upload, people.look, people.train) as failures:
+            until = time.monotonic() + seconds
+            while time.monotonic() < until:
+                meter.look()
+                time.sleep(meter.every_seconds)
+        return figures(tally, meter, feeder.stored_points(), failures, rate)
+
+
+def report(found: Sequence[Figure], minutes: float, rate: float, streams: int) -> str:
+    """The figures as a page."""
+    words: dict[bool | None, Callable[[str], str]] = {
+        True: lambda goal: f"{goal}: met",
+        False: lambda goal: f"{goal}: MISSED",
+        None: lambda goal: goal,
+    }
+    lines = [f"| {each.what} | {each.found} | {words[each.holds](each.goal)} |" for each in found]
+    head = (
+        f"# A studio under steady load\n\n`python -m tests.faults.soak --minutes {minutes:g}`, {date.today():%d %B %Y}, "
+        f"{os.cpu_count()} cores: {rate:g} points a second, {streams} event streams, an upload every five seconds, a page "
+        "every second, one run after the other. Memory and descriptors are the means of the second and of the last fifth "
+        "of the time, summed over a part's processes; Postgres without the memory that its processes share.\n\n"
+    )
+    return head + "\n".join(["| figure | found | goal |", "|---|---|---|", *lines]) + "\n"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.faults.soak", description=__doc__)
+    parser.add_argument("--minutes", type=float, default=20.0)
+    parser.add_argument("--rate", type=float, default=200.0, help="points a second")
+    parser.add_argument("--streams", type=int, default=50)
+    parser.add_argument("--into", type=Path, default=RESULT, help="the file that keeps the figures")
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        base = save_base(Path(folder) / "tiny")
+        material = Material(base, write_alpaca(Path(folder) / "rows.json"), rows=60)
+        with running_studio(base) as studio:
+            found = soak(studio, material, asked.minutes, asked.rate, asked.streams)
+    page = report(found, asked.minutes, asked.rate, asked.streams)
+    asked.into.write_text(page)
+    print(page)
+    return 1 if any(each.holds is False for each in found) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

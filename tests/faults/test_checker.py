@@ -1,0 +1,185 @@
+"""Each rule of the checker is seen to be broken, by one change of a history that keeps them all, and no other rule with it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from tests.faults.checker import RULES_OF_A_RUN, RULES_OF_A_STUDIO, check, detections
+from tests.faults.history import History, Leftover, Row
+from tests.faults.small import FIRST, KILLED_AT, RUN, SECOND, SUPERVISOR, event, looks, moment, small_history
+from tests.faults.story import stories
+from tests.faults.trace import validate
+
+Change = Callable[[History], History]
+
+
+def changed_run(**values: object) -> Change:
+    return lambda history: replace(history, runs=[history.runs[0] | values])
+
+
+def changed_event(seq: int, **values: object) -> Change:
+    """A stored event is another one, and was seen as it is stored."""
+
+    def change(history: History) -> History:
+        events = [row | values if row["seq"] == seq else row for row in history.events]
+        return replace(history, events=events, seen=[])
+
+    return change
+
+
+def without_event(seq: int) -> Change:
+    return lambda history: replace(history, events=[row for row in history.events if row["seq"] != seq], seen=[])
+
+
+def inserted(place: int, kind: str, step: int, attempt: int, at: float, what: object) -> Change:
+    """One event more, all later ones counted on."""
+
+    def change(history: History) -> History:
+        events = list(history.events)
+        events.insert(place - 1, event(place, kind, step, attempt, at, what))
+        events = [row | {"seq": number} for number, row in enumerate(events, start=1)]
+        return replace(history, events=events, seen=[], runs=[history.runs[0] | {"seq": len(events)}])
+
+    return change
+
+
+def of_the_first_trainer(history: History) -> Row:
+    """A line that attempt 1 wrote after it was over."""
+    line = history.journals[RUN, 1][-1]
+    return line | {"step": 4, "t": 107.0}
+
+
+def stale(history: History) -> History:
+    line = of_the_first_trainer(history)
+    told = inserted(13, "metrics", 4, 2, 107.1, line["data"]["values"]["loss"])(history)
+    journals = history.journals | {(RUN, 1): [*history.journals[RUN, 1], line]}
+    return replace(told, journals=journals)
+
+
+def two_at_once(history: History) -> History:
+    """The first trainer is still there while the second one works."""
+    others = [look for look in history.samples if look.pid != FIRST]
+    return replace(history, samples=others + looks(FIRST, "trainer", 100.5, 107.0, 1))
+
+
+def elsewhere(history: History) -> History:
+    """The same for so long that no parent's death excuses it, and on another host."""
+    others = [look for look in history.samples if look.pid not in (FIRST, SECOND)]
+    first = [replace(look, host="b") for look in looks(FIRST, "trainer", 100.5, 120.0, 1)]
+    return replace(history, samples=[*others, *first, *looks(SECOND, "trainer", 105.5, 121.0, 2)])
+
+
+def orphaned(history: History) -> History:
+    lived = looks(13, "spare", 100.0, 112.0)
+    return replace(
+        history, samples=[*history.samples, *(replace(each, parent=1) if each.at > 101 else each for each in lived)]
+    )
+
+
+def told_late(history: History) -> History:
+    """Nobody says for a long while that the first trainer is dead."""
+    later = [row | {"at": moment(KILLED_AT + 7)} if row["seq"] == 8 else row for row in history.events]
+    return replace(history, events=later)
+
+
+BROKEN: dict[str, Change] = {
+    "events are numbered without a gap": changed_run(seq=99),
+    "only the owner of the history writes": stale,
+    "each step is told once as it was trained": inserted(5, "metrics", 1, 1, 101.5, 3.0),
+    "points are what the events draw": lambda history: replace(history, points=history.points[1:], buckets=[]),
+    "extremes are those of the points": lambda history: replace(
+        history, buckets=[history.buckets[0] | {"low_step": 3}]
+    ),
+    "states follow each other as they may": inserted(14, "state", 4, 2, 107.9, "preparing"),
+    "a failed run names its cause": lambda history: changed_run(state="failed", total_steps=None)(
+        changed_event(15, data={"state": "failed", "intent": "run", "attempt": 2})(history)
+    ),
+    "a run at rest holds nothing": changed_run(holder="a"),
+    "every client receives every event once": lambda history: replace(
+        history, seen=history.seen[:3] + history.seen[4:]
+    ),
+    "no accepted run is lost": lambda history: replace(history, accepted=[RUN, "run-2"]),
+    "one trainer works on an accelerator": two_at_once,
+    "one trainer works on a run": elsewhere,
+    "no trainer outlives its supervisor": orphaned,
+    "a dead trainer is shown in time": told_late,
+    "what is published can be read": lambda history: replace(
+        history, readable={"a folder": ["optimizer.pt is missing"]}
+    ),
+    "losses are those of an undisturbed run": lambda history: replace(history, reference={RUN: [(1, 3.0), (2, 2.0)]}),
+    "nothing is left over": lambda history: replace(history, leftovers=[Leftover("file", ".tmp-merged")]),
+}
+
+
+def test_a_history_that_keeps_every_promise_is_found_clean() -> None:
+    history = small_history()
+    assert check(history) == []
+    assert validate(history) == []
+
+
+def test_each_rule_has_a_history_that_breaks_it() -> None:
+    rules = [rule.__name__.replace("_", " ") for rule in (*RULES_OF_A_RUN, *RULES_OF_A_STUDIO)]
+    assert list(BROKEN) == rules
+
+
+@pytest.mark.parametrize("rule", BROKEN)
+def test_what_breaks_a_rule_is_told_by_that_rule(rule: str) -> None:
+    found = check(BROKEN[rule](small_history()))
+    assert {violation.rule for violation in found} == {rule}, found
+
+
+def test_how_fast_a_death_was_told_is_measured_from_the_last_look_at_the_living() -> None:
+    history = small_history()
+    delays = [delay for what, delay in detections(history, stories(history)) if "attempt 1" in what]
+    assert delays == pytest.approx([0.5])
+
+
+def test_a_death_beside_another_fault_is_not_counted() -> None:
+    history = small_history()
+    struck = [replace(history.struck[0], kind="kill postgres", at=KILLED_AT - 1)]
+    assert all("attempt 1" not in what for what, _ in detections(replace(history, struck=struck), []))
+
+
+def test_a_host_that_stood_still_may_find_its_run_taken() -> None:
+    history = elsewhere(small_history())
+    frozen = [replace(look, status="stopped") if look.pid == FIRST else look for look in history.samples]
+    assert check(replace(history, samples=frozen)) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (without_event(9), "attempt 2 writes, 1 is current"),
+        (without_event(10), "is stored"),
+        (changed_event(9, attempt=3, data={"state": "preparing", "intent": "run", "attempt": 3}), "leads to"),
+        (changed_event(6, step=3), "the checkpoint of step 3 is published"),
+        (inserted(8, "state", 3, 1, 104.2, "succeeded"), "it is done while training"),
+        (changed_event(10, step=1), ""),
+        (stale, "is stored"),
+    ],
+    ids=[
+        "no claim",
+        "no rewound",
+        "an attempt too many",
+        "too early",
+        "done in training",
+        "no such checkpoint",
+        "stale",
+    ],
+)
+def test_a_step_that_the_protocol_does_not_allow_is_named(change: Change, reason: str) -> None:
+    (violation,) = validate(change(small_history()))
+    assert reason in violation.what
+
+
+def test_a_history_can_be_kept_and_read_again(tmp_path_factory: pytest.TempPathFactory) -> None:
+    history, path = small_history(), tmp_path_factory.mktemp("history") / "kept" / "history.json"
+    history.save(path)
+    from tests.faults.history import load
+
+    assert load(path) == history
+    assert history.of_run("another").events == []
+    assert SUPERVISOR in {look.pid for look in history.of_run("another").samples}
