@@ -332,15 +332,15 @@ class Network(Strike):
 
 
 CATALOGUE: tuple[Strike, ...] = (
-    KillTrainer("trainer.kill", weight=3),
-    FreezeTrainer("trainer.freeze", weight=2),
+    KillTrainer("trainer.kill", weight=2),
+    FreezeTrainer("trainer.freeze"),
     StarveTrainer("trainer.starve"),
     KillAllTrainers("trainers.kill"),
-    TearCheckpoint("checkpoint.tear", weight=2),
-    Kill("supervisor.kill", part="supervisor-{host}", weight=2),
+    TearCheckpoint("checkpoint.tear"),
+    Kill("supervisor.kill", part="supervisor-{host}"),
     Kill("supervisor.kill_before_spawn", (Phase.CLAIMED,), part="supervisor-{host}"),
     Freeze("supervisor.freeze", HELD, part="supervisor-{host}"),
-    Freeze("host.freeze", HELD, part="supervisor-{host}", with_trainers=True, weight=2),
+    Freeze("host.freeze", HELD, part="supervisor-{host}", with_trainers=True),
     Preempt("supervisor.preempt", HELD, part="supervisor-{host}"),
     Kill("celery.kill", part="celery-{host}"),
     Freeze("celery.freeze", part="celery-{host}"),

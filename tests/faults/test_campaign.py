@@ -1,4 +1,4 @@
-"""The short form of the campaign: 150 faults of every kind in every phase, and every history without a violation."""
+"""The short form of the campaign: 150 faults of every kind in every phase, on one studio, and not one promise broken."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FAULTS = 150
 @pytest.fixture(scope="module")
 def done(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Segment]:
     state = tmp_path_factory.mktemp("faults") / "state.jsonl"
-    segments = run_campaign(tiny_base, Plan(FAULTS, patience=4.0), state)
+    segments = run_campaign(tiny_base, Plan(FAULTS, per_segment=FAULTS, patience=4.0), state)
     print("\n".join(figures(segments)))
     return segments
 
