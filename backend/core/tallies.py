@@ -153,7 +153,8 @@ class Tally:
             if len(self.held) < TELLING_BYTES:
                 return
             block, self.held = self.held, b""
-            self.counter = counter_for(block, self.name, gzipped=self.unpacked is not None)
+            # Of the same bytes however they come in pieces: another head might be taken for another kind of file.
+            self.counter = counter_for(block[:TELLING_BYTES], self.name, gzipped=self.unpacked is not None)
         self.counter.add(block)
 
 

@@ -40,7 +40,7 @@ def load_tokenizer(folder: Path, chat_template: TemplateName = "auto", *, conver
     work.choose_pad()
     turn_end = tokenizer.convert_tokens_to_ids(chat.turn_end) if chat is not None and chat.turn_end else None
     ends = [turn_end, tokenizer.eos_token_id, document_end, *stops]
-    rows = int(config.get("vocab_size") or config.get("text_config", {}).get("vocab_size") or len(tokenizer))
+    rows = _number(config, "vocab_size") or len(tokenizer)
     return Prepared(
         tokenizer=tokenizer,
         template_source=source,
@@ -54,7 +54,7 @@ def load_tokenizer(folder: Path, chat_template: TemplateName = "auto", *, conver
         stop_token_ids=tuple(dict.fromkeys(each for each in ends if each is not None)),
         notes=tuple(work.notes),
         chat=chat,
-        reader=Reader(tokenizer.backend_tokenizer, _control(tokenizer, chat)),
+        reader=_reader(tokenizer, chat),
     )
 
 
@@ -125,13 +125,25 @@ def _load(folder: Path) -> Any:
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
     except Exception as error:  # the library raises whatever a broken file makes it meet
-        words = f"The tokenizer cannot be loaded ({type(error).__name__}: {str(error)[:300]})."
-        hint = "The folder needs a tokenizer.json that works without code of its own."
-        raise Invalid(words, hint=hint, code="tokenizer", where="model") from None
+        raise _broken(error) from None
     if getattr(tokenizer, "backend_tokenizer", None) is None:
         words = "The tokenizer is written in Python alone, so text cannot be traced to its tokens."
         raise Invalid(words, hint="Convert it to a tokenizer.json.", code="tokenizer", where="model")
     return tokenizer
+
+
+def _broken(error: Exception) -> Invalid:
+    words = f"The tokenizer cannot be loaded ({type(error).__name__}: {str(error)[:300]})."
+    hint = "The folder needs a tokenizer.json that works without code of its own."
+    return Invalid(words, hint=hint, code="tokenizer", where="model")
+
+
+def _reader(tokenizer: Any, chat: Chat | None) -> Reader:
+    """It writes the tokenizer down and reads that again, which not every tokenizer that can be loaded survives."""
+    try:
+        return Reader(tokenizer.backend_tokenizer, _control(tokenizer, chat))
+    except Exception as error:
+        raise _broken(error) from None
 
 
 def _chat(tokenizer: Any, stops: list[int]) -> Chat:
@@ -165,17 +177,23 @@ def _control(tokenizer: Any, chat: Chat | None) -> list[str]:
 
 
 def _writes_bos(tokenizer: Any) -> bool:
-    return tokenizer.bos_token_id is not None and tokenizer("a")["input_ids"][0] == tokenizer.bos_token_id
+    return tokenizer.bos_token_id is not None and tokenizer("a")["input_ids"][:1] == [tokenizer.bos_token_id]
 
 
 def _context_length(config: dict[str, Any]) -> int | None:
-    inner = config.get("text_config", {})
-    names = ("max_position_embeddings", "n_positions", "n_ctx")
-    return next((int(where[name]) for where in (config, inner) for name in names if where.get(name)), None)
+    return _number(config, "max_position_embeddings", "n_positions", "n_ctx")
+
+
+def _number(config: dict[str, Any], *names: str) -> int | None:
+    """The first of these that is a positive whole number, in the configuration or in that of its text model."""
+    inner = config.get("text_config")
+    parts = (config, inner if isinstance(inner, dict) else {})
+    found = (part.get(name) for part in parts for name in names)
+    return next((value for value in found if type(value) is int and value > 0), None)
 
 
 def _ids_of(value: Any) -> list[int]:
-    return [each for each in (value if isinstance(value, list) else [value]) if isinstance(each, int)]
+    return [each for each in (value if isinstance(value, list) else [value]) if type(each) is int and each >= 0]
 
 
 def _read_json(path: Path) -> dict[str, Any]:

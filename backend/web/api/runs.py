@@ -20,7 +20,7 @@ from backend.core.strict import Strict
 from backend.core.yaml12 import as_yaml
 from backend.web import launching, reading
 from backend.web.deps import AnEdge, Edge, may_change
-from backend.web.downloads import a_file, attachment
+from backend.web.downloads import Answers, a_file, attachment
 from backend.web.shapes.common import Listing
 from backend.web.shapes.runs import (
     AmendmentOut,
@@ -41,7 +41,12 @@ RunName = Annotated[str, Path(max_length=100, description="The run's name or id.
 Narrowed = Annotated[str, Query(max_length=200, description="Only runs with this name of it.")]
 Names = Annotated[str, Query(max_length=2000, description="Metrics, comma-separated; all by default.")]
 LOG_PAGE = 1000
-RECIPE = a_file("The recipe.", "application/yaml")
+RECIPE: Answers = {
+    200: {
+        "description": "The recipe.",
+        "content": {"application/yaml": {"schema": {"type": "object", "title": "Recipe"}}},
+    }
+}
 LOG = a_file("The log, as `format` asks.", "text/plain", "application/x-ndjson")
 
 

@@ -144,6 +144,24 @@ def test_a_broken_tokenizer_is_refused_in_words(tmp_path: Path, content: str) ->
         load_tokenizer(folder)
 
 
+def test_a_tokenizer_that_does_not_survive_being_written_is_refused_in_words(tmp_path: Path) -> None:
+    folder = save(tmp_path, FAMILIES["qwen2.5"])
+    words = json.loads((folder / "tokenizer.json").read_text())
+    left, right = words["model"]["merges"][0]
+    words["model"]["vocab"].pop(left + right)
+    (folder / "tokenizer.json").write_text(json.dumps(words))
+    with pytest.raises(Invalid, match="cannot be loaded"):
+        load_tokenizer(folder)
+
+
+@pytest.mark.parametrize("ends", [[-1, True, "</s>"], {}, [[2]]])
+def test_ends_that_are_no_tokens_are_passed_over(tmp_path: Path, ends: object) -> None:
+    folder = save(tmp_path, FAMILIES["qwen2.5"])
+    known = load_tokenizer(folder).stop_token_ids
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": ends}))
+    assert set(load_tokenizer(folder).stop_token_ids) <= set(known)
+
+
 def test_an_end_token_that_is_the_bos_as_well_ends_an_answer(tmp_path: Path) -> None:
     family = replace(FAMILIES["zephyr"], kind="byte_level", specials=("<|endoftext|>",), eos="<|endoftext|>")
     prepared = load_tokenizer(save(tmp_path, replace(family, bos="<|endoftext|>", pad=None)))
