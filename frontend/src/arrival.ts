@@ -334,10 +334,12 @@ export class Arrival {
     this.reading = "";
     this.say("", false);
     setText("[data-message]", message, this.line);
-    setText("[data-hint]", skippable ? word("mend_or_leave") : (known?.hint ?? ""), this.line);
+    const alone = known && !problems.length && /^(row|line) /.test(known.where) ? known : undefined;
+    const told = alone ? [{ where: alone.where, message: alone.hint }] : problems;
+    setText("[data-hint]", skippable ? word("mend_or_leave") : alone ? "" : (known?.hint ?? ""), this.line);
     setText("[data-capped]", word("first_problems", { n: problems.length }), this.line);
     find("[data-capped]", this.line)!.hidden = problems.length < 100;
-    find("[data-problems]", this.line)!.replaceChildren(...problems.map(problemLine));
+    find("[data-problems]", this.line)!.replaceChildren(...told.map(problemLine));
     find("[data-skip]", this.line)!.hidden = !skippable;
     find("[data-remap]", this.line)!.hidden = !known?.code.startsWith("rows");
     find("[data-retry]", this.line)!.hidden = known !== undefined && known.status < 500;

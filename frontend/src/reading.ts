@@ -10,7 +10,7 @@ export type Operation = {
   state: "running" | "succeeded" | "failed" | "cancelled";
   done: number;
   total: number | null;
-  error?: { message: string; hint?: string; code?: string; problems?: Problem[] };
+  error?: { message: string; hint?: string; where?: string; code?: string; problems?: Problem[] };
 };
 
 /** Ends when the reading has succeeded. Raises `Refused` where it failed or was called off. */
@@ -39,7 +39,7 @@ async function look(address: string, signal: AbortSignal): Promise<Operation | u
 }
 
 function refused({ error, state }: Operation): Refused {
-  return new Refused(422, error?.hint ?? "", error?.problems ?? [], error?.message ?? state, error?.code);
+  return new Refused(422, error?.hint ?? "", error?.problems ?? [], error?.message ?? state, error?.code, error?.where);
 }
 
 export const callOff = (address: string) => fetch(`${address}/cancel`, { method: "POST", headers: guarded() });

@@ -31,6 +31,8 @@ export class Refused extends Error {
     readonly problems: Problem[],
     message: string,
     readonly code = "",
+    /** The row or the line, where a single one ended the reading. */
+    readonly where = "",
   ) {
     super(message);
   }
@@ -172,10 +174,10 @@ export async function request(
 
 /** What the API said when it refused: `{"error": {message, hint, problems}}`. */
 async function refusal(answer: Response): Promise<Refused> {
-  type Said = { error?: { code?: string; message?: string; hint?: string; problems?: Problem[] } };
+  type Said = { error?: { code?: string; message?: string; where?: string; hint?: string; problems?: Problem[] } };
   const said = ((await readBody(answer)) as Said | undefined)?.error;
   const message = said?.message ?? `HTTP ${answer.status}`;
-  return new Refused(answer.status, said?.hint ?? "", said?.problems ?? [], message, said?.code);
+  return new Refused(answer.status, said?.hint ?? "", said?.problems ?? [], message, said?.code, said?.where);
 }
 
 async function readBody(answer: Response): Promise<unknown> {
