@@ -44,9 +44,10 @@ def small_parquet() -> bytes:
 
 
 def gzip_bomb() -> bytes:
-    """1 MiB that unpacks to 1 GiB: one flushed block, over and over."""
+    """1 MiB that unpacks to 1 GiB of rows: one flushed block, over and over."""
+    row = b'{"text": "%s"}\n' % (b"a" * (MIB - 13))
     packer = zlib.compressobj(9, zlib.DEFLATED, 31)
-    first, again = (packer.compress(bytes(MIB)) + packer.flush(zlib.Z_FULL_FLUSH) for _ in range(2))
+    first, again = (packer.compress(row) + packer.flush(zlib.Z_FULL_FLUSH) for _ in range(2))
     return first + again * 1023 + packer.flush()
 
 

@@ -18,6 +18,7 @@ from tests.hostile import making
 from tests.hostile.making import GOOD, MIB, packed, second, talk
 
 Test = TypeVar("Test", bound=Callable[..., object])
+Spoil = Callable[[Path], object]
 ROWS = range(1, 81)
 WITHOUT: dict[int, str] = {
     71: "nothing here generates text on demand; the samples of a run have bounds of their own, which row 68 asks for",
@@ -140,7 +141,7 @@ class Spoiled:
 
     row: int
     title: str
-    spoil: Callable[[Path], None]
+    spoil: Spoil
     says: tuple[str, ...]
 
     @property
@@ -156,11 +157,11 @@ WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 ADAPTER = {"peft_type": "LORA", "r": 8, "target_modules": ["q_proj"], "base_model_name_or_path": "/etc"}
 
 
-def _writes(name: str, content: bytes) -> Callable[[Path], None]:
-    return lambda folder: bool((folder / name).write_bytes(content)) and None
+def _writes(name: str, content: bytes) -> Spoil:
+    return lambda folder: (folder / name).write_bytes(content)
 
 
-def _configured(name: str, **changes: object) -> Callable[[Path], None]:
+def _configured(name: str, **changes: object) -> Spoil:
     def spoil(folder: Path) -> None:
         path = folder / name
         known = json.loads(path.read_text()) if path.exists() else {}
@@ -169,7 +170,7 @@ def _configured(name: str, **changes: object) -> Callable[[Path], None]:
     return spoil
 
 
-def _adapter_alone(weights: str, **changes: object) -> Callable[[Path], None]:
+def _adapter_alone(weights: str, **changes: object) -> Spoil:
     """The folder holds an adapter and no model."""
 
     def spoil(folder: Path) -> None:
@@ -185,11 +186,11 @@ def _adapter_beside(folder: Path) -> None:
     (folder / "adapter_model.bin").write_bytes(PICKLE)
 
 
-def _renamed(name: str) -> Callable[[Path], None]:
-    return lambda folder: (folder / WEIGHTS).rename(folder / name) and None
+def _renamed(name: str) -> Spoil:
+    return lambda folder: (folder / WEIGHTS).rename(folder / name)
 
 
-def _sharded(shard: str) -> Callable[[Path], None]:
+def _sharded(shard: str) -> Spoil:
     """The index puts every tensor there."""
 
     def spoil(folder: Path) -> None:
