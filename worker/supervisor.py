@@ -91,7 +91,9 @@ class Supervisor:
                 self._register(session)
                 held = sql_select(Run.id, Run.attempt).where(Run.holder == self.host.name)
                 for run_id, attempt in session.execute(held):
-                    make_sure_it_is_dead(self.settings.run_folder(run_id, attempt))
+                    folder = self.settings.run_folder(run_id, attempt)
+                    make_sure_it_is_dead(folder)
+                    beside(partial(tidy, folder))
                 freed = runs.free_own(session, self.host.name, self.host.limits)
         except DBAPIError as error:
             log.warning("Postgres cannot be reached: %s", reason(error))
@@ -180,7 +182,7 @@ class Supervisor:
         return self.settings.share_devices or not strangers
 
     def _warn(self) -> None:
-        space = disks.low_on_space(self.settings.root)
+        space = disks.low_on_space(self.settings.folder("runs"))
         for device, holding in self.holdings.items():
             with contextlib.suppress(Fenced):  # its next turn finds out that it is over
                 holding.warn("space", space)
@@ -287,9 +289,18 @@ def remove(folder: Path) -> None:
 
 
 def tidy(attempt: Path) -> None:
-    """Delete what a trainer that was killed left half written: nothing that was published has such a name."""
-    for draft in attempt.glob("*/.tmp-*"):
-        remove(draft)
+    """Delete what killed trainers left half written, of this attempt and of those before it, whose host may be gone.
+
+    Nothing that was published has such a name.
+    """
+    for folder in attempt.parent.glob("attempt-*"):
+        if number_of(folder) <= number_of(attempt):  # a later one may be at work
+            for draft in folder.glob("*/.tmp-*"):
+                remove(draft)
+
+
+def number_of(attempt: Path) -> int:
+    return int(attempt.name.removeprefix("attempt-"))
 
 
 def reason(error: DBAPIError) -> str:

@@ -21,7 +21,7 @@ from tests.faults.conftest import MakeLab
 from tests.support.hosts import Lab
 
 MIB, PAGE = 1 << 20, 1 << 12
-PATIENCE_SECONDS = 180.0
+PATIENCE_SECONDS = 300.0
 RECIPE: dict[str, Any] = {
     "method": {"kind": "full"},  # a checkpoint of some megabytes
     "training": {"max_steps": 100_000, "per_device_train_batch_size": 1, "gradient_accumulation_steps": 1},
@@ -69,10 +69,10 @@ def checkpoints(lab: Lab, run_id: UUID) -> list[int]:
 def test_a_run_on_a_disk_that_fills_up_is_warned_ends_in_words_and_goes_on_once_there_is_room(
     make_lab: MakeLab,
 ) -> None:
-    with make_lab() as lab, small_disk(lab.home / "runs", 48) as disk, lab.host():
+    with make_lab() as lab, small_disk(lab.home / "runs", 96) as disk, lab.host():
         run_id = lab.launch(**RECIPE)
         lab.wait(lambda: checkpoints(lab, run_id), "a checkpoint", PATIENCE_SECONDS)
-        fill(disk, 4 * MIB)
+        fill(disk, 8 * MIB)
         lab.wait(lambda: any("nearly full" in text for text in lab.logged(run_id)), "the warning", PATIENCE_SECONDS)
 
         fill(disk, MIB // 4)

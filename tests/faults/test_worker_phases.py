@@ -34,7 +34,7 @@ from worker.trainer.process import lock_name
 REST_SECONDS, FREE_SECONDS = 10.0, 15.0
 BUSY = 4.0
 """A machine that other tests keep busy takes longer; on a free one the figures are those above."""
-PATIENCE_SECONDS = 180.0
+PATIENCE_SECONDS = 300.0
 ENDLESS: dict[str, Any] = {"max_steps": 100_000, "per_device_train_batch_size": 1, "gradient_accumulation_steps": 1}
 QUIET: dict[str, Any] = {"prompts": [], "eval_steps": 90_000, "sample_steps": 90_000}
 QUESTIONS: list[JsonValue] = [f"What does owl {number} eat?" for number in range(16)]

@@ -17,7 +17,7 @@ from tests.faults.conftest import MakeLab
 from tests.support.hosts import Lab, write_rows
 
 MIB = 1 << 20
-PATIENCE_SECONDS = 180.0
+PATIENCE_SECONDS = 300.0
 QUIET: dict[str, Any] = {"prompts": [], "eval_steps": 90_000, "sample_steps": 90_000}
 
 
