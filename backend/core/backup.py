@@ -97,7 +97,8 @@ class Found:
     """Runs whose files lie with another worker."""
 
     def folder(self, root: Path, folder: str) -> None:
-        files = sorted(path for path in (root / folder).rglob("*") if path.is_file() and not path.is_symlink())
+        inside = (root / folder).rglob("*") if bundle.is_safe(bundle.HOME + folder) else ()
+        files = sorted(path for path in inside if path.is_file() and not path.is_symlink())
         self.sources += [Source(path.relative_to(root).as_posix(), path) for path in files]
         if not files:
             self.missing.append(folder)

@@ -24,6 +24,7 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from backend.core.datasets.problems import printable
 from backend.core.durable import sync
 from backend.core.errors import Conflict, Invalid, NotFound, StudioError
 from backend.core.uploads import DiskFull
@@ -49,7 +50,8 @@ class Damaged(StudioError):
     code = "archive.damaged"
 
     def __init__(self, name: str, why: str) -> None:
-        super().__init__(f"{name} in the archive {why}.", hint="Take another copy of it. Nothing was changed.")
+        words = f"{printable(name, 300)} in the archive {why}."
+        super().__init__(words, hint="Take another copy of it.")
 
 
 class Member(BaseModel):
@@ -156,7 +158,10 @@ def written(path: Path, tell: Tell) -> Iterator[Writer]:
 def _no_archive(path: Path, error: OSError) -> StudioError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return DiskFull(f"There is no room for {path}.", hint="Make room, or choose another disk.")
-    return NotFound(f"{path} cannot be written: {error.strerror}.", hint="Choose another place.", code="archive.place")
+    file = error.filename or path
+    return NotFound(
+        f"{file} cannot be read or written: {error.strerror}.", hint="Mend that first.", code="archive.place"
+    )
 
 
 # ---- reading --------------------------------------------------------------------------------------------------------

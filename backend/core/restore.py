@@ -20,21 +20,25 @@ from sqlalchemy.orm import Session
 
 from backend.core import backup, db, runs
 from backend.core.bundle import HOME, Contents, Damaged, Reader, Table, Tell
-from backend.core.durable import sync
 from backend.core.errors import Conflict, Invalid, StudioError
 from backend.core.models import Device, Invitation, Operation, Run, SetupToken, SignIn, Worker
 from backend.core.people import audit
 from backend.core.settings import Settings
-from backend.core.storage import storage
+from backend.core.storage import publish_file, storage
 from backend.core.uploads import DiskFull
 
 REPLACED = ("runs", "datasets", "uploads")
-FOREIGN = f"SELECT to_regclass('{backup.VERSIONS}') IS NOT NULL"
+HAS_TABLES = f"SELECT to_regclass('{backup.VERSIONS}') IS NOT NULL"
 SIGNS_OF_LIFE = ("users", "runs", "datasets")
 OTHERS = """
 SELECT count(*) FROM pg_stat_activity
 WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'
 """
+ASTRAY = """
+SELECT place FROM (SELECT folder FROM checkpoints UNION SELECT folder FROM artifacts UNION SELECT key FROM dataset_versions)
+AS named (place) WHERE place !~ '^(runs|datasets)/' OR place ~ '(^|/)[.]{1,2}(/|$)' OR place ~ '//|\\\\' LIMIT 1
+"""
+"""Folders that rows name are read, served and deleted: each must lead into the home."""
 COUNTERS = """
 SELECT attribute.attname, pg_get_serial_sequence(quote_ident(%(table)s), attribute.attname)
 FROM pg_attribute AS attribute
@@ -75,6 +79,7 @@ def restore(
     with Reader(path) as archive:
         contents = archive.contents
         _refuse_newer(contents)
+        _refuse_company(database_url)
         if not replace:
             _refuse_a_studio(settings, database_url)
         _refuse_what_does_not_fit(settings, contents)
@@ -98,6 +103,15 @@ def _refuse_newer(contents: Contents) -> None:
         )
 
 
+def _refuse_company(database_url: str) -> None:
+    """A studio at work would write into what is being restored."""
+    with backup.connected(database_url) as connection:
+        (others,) = connection.execute(OTHERS).fetchone() or (0,)
+    if others:
+        hint = "Stop the web and the workers that use it, then restore."
+        raise Conflict(f"{others} other connections use this database.", hint=hint, code="restore.in_use")
+
+
 def _refuse_a_studio(settings: Settings, database_url: str) -> None:
     hint = "Choose an empty STUDIO_HOME and database, or let --replace remove what is there."
     for name in ("runs", "datasets"):
@@ -108,11 +122,12 @@ def _refuse_a_studio(settings: Settings, database_url: str) -> None:
             raise Conflict("There is a studio in this database.", hint=hint, code="restore.not_empty")
 
 
+def _has_tables(connection: psycopg.Connection) -> bool:
+    return connection.execute(HAS_TABLES).fetchone() == (True,)
+
+
 def _is_lived_in(connection: psycopg.Connection) -> bool:
-    is_there = connection.execute(FOREIGN).fetchone()
-    if not (is_there and is_there[0]):
-        return False
-    return any(
+    return _has_tables(connection) and any(
         connection.execute(sql.SQL("SELECT 1 FROM {} LIMIT 1").format(sql.Identifier(table))).fetchone()
         for table in SIGNS_OF_LIFE
     )
@@ -138,35 +153,26 @@ def _clear(settings: Settings) -> None:
 def _write_files(settings: Settings, archive: Reader, tell: Tell) -> None:
     """Data sets go to the storage, wherever that is; everything else lies in the home. A model that is there stays."""
     files = storage(settings)
-    folders = set()
     for member in archive.contents.files:
-        if not member.name.startswith(HOME):
-            continue
         name = member.name.removeprefix(HOME)
-        target = settings.root / name
-        if name.startswith("models/") and target.exists():
+        is_there = name.startswith("models/") and (settings.root / name).exists()
+        if name == member.name or is_there:  # a table, or nothing to do
             continue
         draft = settings.folder("uploads") / f"{uuid4()}.restored"
         try:
             _write(draft, archive.pieces(member, tell))
             if name.startswith("datasets/"):
                 files.publish(draft, name)
-                continue
-            target.parent.mkdir(parents=True, exist_ok=True)
-            draft.rename(target)
-            folders.add(target.parent)
+            else:
+                publish_file(draft, settings.root / name)
         finally:
             draft.unlink(missing_ok=True)
-    for folder in folders:
-        sync(folder)
 
 
 def _write(path: Path, pieces: Iterable[bytes]) -> None:
     with path.open("xb") as file:
         for piece in pieces:
             file.write(piece)
-        file.flush()
-    sync(path)
 
 
 # ---- tables ---------------------------------------------------------------------------------------------------------
@@ -175,22 +181,17 @@ def _write(path: Path, pieces: Iterable[bytes]) -> None:
 def _load(database_url: str, archive: Reader, tell: Tell) -> None:
     """The tables as they were, of the revision that they had, in one transaction."""
     with backup.connected(database_url) as connection:
-        _refuse_company(connection)
-        if connection.execute(FOREIGN).fetchone() == (True,):
-            db.migrate(database_url, "base")
+        has_tables = _has_tables(connection)
+    if has_tables:
+        db.migrate(database_url, "base")
     db.migrate(database_url, archive.contents.revision)
     order = _in_order(database_url, archive.contents.tables)
     with backup.connected(database_url) as connection, connection.transaction():
         for table in order:
             _load_table(connection, table, archive, tell)
             _set_counters(connection, table)
-
-
-def _refuse_company(connection: psycopg.Connection) -> None:
-    (others,) = connection.execute(OTHERS).fetchone() or (0,)
-    if others:
-        hint = "Stop the web and the workers that use it, then restore."
-        raise Conflict(f"{others} other connections use this database.", hint=hint, code="restore.in_use")
+        if astray := connection.execute(ASTRAY).fetchone():
+            raise Damaged(str(astray[0]), "would lie outside of a studio")
 
 
 def _in_order(database_url: str, tables: Sequence[Table]) -> list[Table]:

@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 LOOK_SECONDS = 1.0
-PATIENCE_LOOKS = 8
+PATIENCE_LOOKS = 12
 """A machine that is very busy takes seconds to answer, and is not away."""
 ANSWER_SECONDS = 5
 DATABASE, QUEUE = "database", "queue"

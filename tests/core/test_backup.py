@@ -308,8 +308,8 @@ def test_a_studio_is_not_restored_over_another(here: Place, file: Path) -> None:
 
 
 def test_a_database_that_somebody_uses_is_left_alone(there: Place, file: Path) -> None:
-    with backup.connected(there.url), pytest.raises(Conflict, match="1 other connections use this database"):
-        restore.restore(there.settings, there.url, file, tell=silent)
+    with backup.connected(there.url):
+        refused(there, file, Conflict, "1 other connections use this database", replace=True)
 
 
 @pytest.mark.parametrize("name", ["home/datasets/ab/abcdef.parquet", "database/users.copy", bundle.LIST])
@@ -378,6 +378,18 @@ def test_more_than_the_disk_holds_is_refused_before_it_is_unpacked(there: Place,
         new.getinfo(name).file_size = 1 << 60
 
     refused(there, rewritten(file, change), DiskFull, "unpacks to 1,152,921,5")
+
+
+@pytest.mark.parametrize(
+    "folder", ["../../evil", "/etc", "runs/../../evil", "runs//x", "runs/a\\\\b", "models/x", "runs/.."]
+)
+def test_a_row_that_names_a_folder_elsewhere_is_refused(here: Place, there: Place, tmp_path: Path, folder: str) -> None:
+    with backup.connected(here.url) as connection:
+        connection.execute("UPDATE checkpoints SET folder = %s WHERE step = 4", [folder])
+    backup.back_up(here.settings, here.url, tmp_path / "evil.zip", tell=silent)
+    with pytest.raises(bundle.Damaged, match="outside of a studio"):
+        restore.restore(there.settings, there.url, tmp_path / "evil.zip", tell=silent)
+    assert look(there, "SELECT count(*) FROM checkpoints") == [(0,)]
 
 
 def test_a_table_that_no_studio_has_is_refused(there: Place, file: Path) -> None:
