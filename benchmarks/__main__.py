@@ -23,6 +23,10 @@ class Benchmark:
 
 
 BENCHMARKS = (
+    Benchmark("training", ("1a", "1b")),
+    Benchmark("loss_head", ("1c",)),
+    Benchmark("merging", ("5a",)),
+    Benchmark("first_step", ("click",)),
     Benchmark("logging_call", ("2a", "2a-step")),
     Benchmark("durable_points", ("2b",)),
     Benchmark("live", ("2c", "2c-growth")),

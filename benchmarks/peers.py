@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -27,3 +28,21 @@ def free_port() -> int:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         return int(taken.getsockname()[1])
+
+
+@contextmanager
+def beside_ours(*alone: str, whole: Sequence[str] = ()) -> Iterator[dict[str, str]]:
+    """An environment of variables in which our own Python also finds these packages: `alone` without what they need, `whole`
+    with it, in the versions that we have. Both sides then compute with the same torch and transformers.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        known = Path(folder) / "ours.txt"
+        target = Path(folder) / "site-packages"  # dill goes through the insides of modules that lie elsewhere
+        freeze = [sys.executable, "-m", "uv", "pip", "freeze", "--exclude-editable", "--python", sys.executable]
+        known.write_text(subprocess.run(freeze, check=True, capture_output=True, text=True).stdout)
+        install = [sys.executable, "-m", "uv", "pip", "install", "--quiet", "--python", sys.executable]
+        install += ["--target", str(target)]
+        subprocess.run([*install, "--no-deps", *alone], check=True)
+        if whole:
+            subprocess.run([*install, "--constraint", str(known), *whole], check=True)
+        yield os.environ | {"PYTHONPATH": os.pathsep.join([str(target), str(Path.cwd())])}

@@ -1,0 +1,262 @@
+"""A step of LoRA (1d) and of QLoRA (1e) on an accelerator, beside TRL with PEFT: `python -m benchmarks.accelerator`.
+
+An 8B Llama of random weights, rank 16 on all linear layers, rows of 4,096 tokens: tokens a second, the arithmetic that this
+is, its share of a plain matrix product timed in the same process, and the most memory. Each side runs in a process of its
+own. `--tiny` runs the same lines on a CPU with a small model, as a test of the script itself; its figures mean nothing.
+Where TRL is not installed, ours runs alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import itertools
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    BitsAndBytesConfig,
+    LlamaConfig,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
+
+from backend.core.methods.lora import Lora
+from benchmarks.rows import Row, keep, row, table
+from worker.trainer.head import LossHead, choose
+
+GFLOP_A_TOKEN = 34
+"""8B: forward and gradient of the input through frozen weights, attention at 4,096 tokens, and the adapter."""
+MATMUL = 8192
+LEAST_TOKENS = {"H100": 13_500, "H200": 14_500}
+LEAST_SHARE_OF_LORA = 0.93
+CASES = {"lora": "1d", "qlora": "1e"}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is trained, and for how long."""
+
+    config: dict[str, Any]
+    tokens: int
+    rows: int
+    steps: int
+    warm_up: int
+    device: str
+    dtype: torch.dtype
+
+
+BIG = Setting(
+    {"hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32, "num_attention_heads": 32,
+     "num_key_value_heads": 8, "vocab_size": 128_256, "max_position_embeddings": 8192},
+    tokens=4096, rows=2, steps=20, warm_up=5, device="cuda:0", dtype=torch.bfloat16,
+)  # fmt: skip
+TINY = Setting(
+    {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4,
+     "num_key_value_heads": 2, "vocab_size": 512, "max_position_embeddings": 256},
+    tokens=64, rows=2, steps=3, warm_up=1, device="cpu", dtype=torch.float32,
+)  # fmt: skip
+
+
+class Clock(TrainerCallback):  # type: ignore[misc] -- transformers' base is untyped
+    """Seconds of each step behind the warm-up: by events of the device where it has them."""
+
+    def __init__(self, setting: Setting) -> None:
+        self.setting, self.marks = setting, list[Any]()
+
+    def on_step_end(self, *_arguments: Any, **_named: Any) -> None:
+        if self.setting.device == "cpu":
+            self.marks.append(time.perf_counter())
+            return
+        mark: Any = torch.cuda.Event(enable_timing=True)
+        mark.record()
+        self.marks.append(mark)
+
+    @property
+    def seconds(self) -> list[float]:
+        marks = self.marks[self.setting.warm_up - 1 :]
+        if self.setting.device == "cpu":
+            return [after - before for before, after in itertools.pairwise(marks)]
+        torch.cuda.synchronize()
+        return [before.elapsed_time(after) / 1000 for before, after in itertools.pairwise(marks)]
+
+
+class Headed(Trainer):  # type: ignore[misc] -- transformers' base is untyped
+    """The loop with our loss head."""
+
+    def __init__(self, head: LossHead, **named: Any) -> None:
+        super().__init__(**named)
+        self.head = head
+
+    def compute_loss(self, _model: Any, inputs: Any, *_others: Any, num_items_in_batch: Any = None) -> Any:
+        batch = dict(inputs)
+        return self.head.summed_loss(batch, batch.pop("labels")) / num_items_in_batch
+
+
+def one_side(side: str, case: str, setting: Setting) -> dict[str, float]:
+    model = adapted(case, setting)
+    rows = [{"input_ids": ids, "labels": ids} for ids in random_rows(setting)]
+    clock, memory = Clock(setting), 0.0
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = ours(model, rows, setting, folder) if side == "ours" else trl(model, rows, setting, folder)
+        trainer.add_callback(clock)
+        trainer.train()
+    if setting.device != "cpu":
+        memory = torch.cuda.max_memory_allocated() / 1024**3
+    del trainer, model
+    seconds = statistics.median(clock.seconds)
+    tokens = setting.rows * setting.tokens / seconds
+    return {"tokens": tokens, "gib": memory, "matmul_tflops": matmul_tflops(setting)}
+
+
+def adapted(case: str, setting: Setting) -> Any:
+    """Random weights on the device, quantised there where the case asks for it, with an adapter."""
+    config = LlamaConfig(**setting.config, use_cache=False)
+    with tempfile.TemporaryDirectory() as folder, of_type(setting):
+        base = AutoModelForCausalLM.from_config(config)
+        if case == "qlora":
+            base.save_pretrained(folder)
+            del base
+            quantised = BitsAndBytesConfig(
+                load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
+                bnb_4bit_compute_dtype=setting.dtype,
+            )  # fmt: skip
+            base = AutoModelForCausalLM.from_pretrained(
+                folder, dtype=setting.dtype, quantization_config=quantised, device_map={"": setting.device}
+            )
+    return Lora(r=16).apply(base, [])
+
+
+@contextmanager
+def of_type(setting: Setting) -> Iterator[None]:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(setting.dtype)
+    try:
+        with torch.device(setting.device):
+            yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+def random_rows(setting: Setting) -> list[list[int]]:
+    generator = torch.Generator().manual_seed(0)
+    count = setting.rows * (setting.steps + setting.warm_up)
+    ids: list[list[int]] = torch.randint(
+        setting.config["vocab_size"], (count, setting.tokens), generator=generator
+    ).tolist()
+    return ids
+
+
+def arguments(setting: Setting, folder: str) -> dict[str, Any]:
+    return {
+        "output_dir": folder, "max_steps": setting.steps + setting.warm_up, "per_device_train_batch_size": setting.rows,
+        "bf16": setting.dtype == torch.bfloat16, "use_cpu": setting.device == "cpu", "gradient_checkpointing": True,
+        "gradient_checkpointing_kwargs": {"use_reentrant": False}, "optim": "adamw_torch_fused", "learning_rate": 1e-4,
+        "max_grad_norm": 0.0, "logging_strategy": "no", "save_strategy": "no", "report_to": "none", "disable_tqdm": True,
+    }  # fmt: skip
+
+
+def ours(model: Any, rows: list[dict[str, Any]], setting: Setting, folder: str) -> Trainer:
+    head, why_not = choose(model, setting.config["vocab_size"], setting.dtype)
+    assert head is not None, why_not
+
+    def collate(batch: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        return {name: torch.tensor([each[name] for each in batch]) for name in ("input_ids", "labels")}
+
+    given = TrainingArguments(**arguments(setting, folder), remove_unused_columns=False)
+    return Headed(head, model=model, args=given, train_dataset=rows, data_collator=collate)
+
+
+def trl(model: Any, rows: list[dict[str, Any]], setting: Setting, folder: str) -> Trainer:
+    """With Liger's kernels where they are installed: TRL's fastest."""
+    from datasets import Dataset
+    from trl import SFTConfig, SFTTrainer
+
+    from tests.support.models import make_tokenizer
+
+    liger = importlib.util.find_spec("liger_kernel") is not None and setting.device != "cpu"
+    given = SFTConfig(**arguments(setting, folder), max_length=setting.tokens, use_liger_kernel=liger)
+    return SFTTrainer(model=model, args=given, train_dataset=Dataset.from_list(rows), processing_class=make_tokenizer())
+
+
+def matmul_tflops(setting: Setting) -> float:
+    """What the device reaches on a plain product of random square matrices."""
+    size = MATMUL if setting.device != "cpu" else 256
+    left, right = (torch.randn(size, size, dtype=setting.dtype, device=setting.device) for _ in range(2))
+    return 2 * size**3 / timed(lambda: left @ right, setting) / 1e12
+
+
+def timed(work: Callable[[], Any], setting: Setting, times: int = 20) -> float:
+    synchronise = torch.cuda.synchronize if setting.device != "cpu" else lambda: None
+    for _ in range(5):
+        work()
+    synchronise()
+    began = time.perf_counter()
+    for _ in range(times):
+        work()
+    synchronise()
+    return (time.perf_counter() - began) / times
+
+
+# ---- both sides in turns --------------------------------------------------------------------------------------------
+
+
+def compare(*, tiny: bool) -> list[Row]:
+    sides = ("ours", "trl") if importlib.util.find_spec("trl") else ("ours",)
+    found = {case: {side: side_run(side, case, tiny=tiny) for side in sides} for case in CASES}
+    device = "CPU, tiny: a test of the script" if tiny else torch.cuda.get_device_name(0)
+    lora = found["lora"]["ours"]["tokens"]
+    return [one_row(case, found[case], lora, device) for case in CASES]
+
+
+def side_run(side: str, case: str, *, tiny: bool) -> dict[str, float]:
+    command = [sys.executable, "-W", "ignore", "-m", "benchmarks.accelerator", "--side", side, "--case", case]
+    done = subprocess.run(command + ["--tiny"] * tiny, check=True, stdout=subprocess.PIPE, text=True)
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def one_row(case: str, sides: dict[str, dict[str, float]], lora: float, device: str) -> Row:
+    mine, peer = sides["ours"], sides.get("trl")
+    tflops = mine["tokens"] * GFLOP_A_TOKEN / 1000
+    told = f"{device}; {tflops:.0f} TFLOP/s, {100 * tflops / mine['matmul_tflops']:.0f} % of a plain product; "
+    told += f"{mine['gib']:.1f} GiB" + (f", TRL {peer['gib']:.1f} GiB" if peer else ", no TRL at hand")
+    told += f"; {mine['tokens'] / lora:.2f} of LoRA" if case == "qlora" else ""
+    least = next((least for name, least in LEAST_TOKENS.items() if name in device), 0)
+    is_met = mine["tokens"] >= least if case == "lora" else mine["tokens"] >= LEAST_SHARE_OF_LORA * lora
+    return row(CASES[case], f"8B {case}, rows of 4,096 tokens, beside TRL", "tokens/s", mine["tokens"],
+               peer["tokens"] if peer else None, more_is_better=True, least_ratio=1 if peer else None, equal=is_met,
+               beside=told)  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.accelerator", description=__doc__)
+    parser.add_argument("--tiny", action="store_true", help="on a CPU, with a small model: tests the script")
+    parser.add_argument("--side", choices=("ours", "trl"), help=argparse.SUPPRESS)
+    parser.add_argument("--case", choices=tuple(CASES), help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    setting = TINY if given.tiny else BIG
+    if given.side:
+        print(json.dumps(one_side(given.side, given.case, setting)))
+        return
+    if not given.tiny and not torch.cuda.is_available():
+        parser.error("there is no accelerator here; --tiny tests the script without one")
+    rows = compare(tiny=given.tiny)
+    if not given.tiny:
+        keep(rows)
+    print(table(rows))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,181 @@
+"""Base and adapter to one model, beside PEFT's `merge_and_unload` (5a): load, merge and save, at two sizes, all tensors compared.
+
+Each side works in a process of its own: `python -m benchmarks.merging ours|peft FOLDER` prints one line of JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.rows import Asked, Row, row
+
+ROUNDS = 2
+SHARD_BYTES = 400_000_000
+RANK = 16
+MOST_GIB = 0.8
+
+
+@dataclass(frozen=True)
+class Size:
+    """A Llama in bf16."""
+
+    name: str
+    hidden: int
+    layers: int
+
+
+SIZES = (Size("0.3B", 1024, 14), Size("1B", 2048, 16))
+LONG_SIZES = (*SIZES, Size("3B", 3072, 26))
+
+
+def measure(asked: Asked) -> Sequence[Row]:
+    sizes = LONG_SIZES if asked.long else SIZES
+    found = {size.name: compare(size) for size in sizes}
+    peaks = {name: each["ours"]["gib"] for name, each in found.items()}
+    smallest, largest = sizes[0].name, sizes[-1].name
+    flat = peaks[largest] / peaks[smallest]
+    rows = [
+        row("5a", f"merge of {name}, beside PEFT", "CPU-s", each["ours"]["cpu"], each["peft"]["cpu"],
+            least_ratio=1.3, equal=each["differing"] == 0,
+            beside=f"{each['tensors']} tensors, {each['differing']} differ; {each['ours']['wall']:.1f} s and "
+            f"{each['peft']['wall']:.1f} s on the clock")
+        for name, each in found.items()
+    ]  # fmt: skip
+    memory = found[largest]
+    told = ", ".join(f"{name} {peak:.2f}" for name, peak in peaks.items())
+    return [*rows, row("5a", f"memory of that merge, {largest}", "GiB", memory["ours"]["gib"], memory["peft"]["gib"],
+                       most=MOST_GIB, beside=f"{told}: the largest takes {flat:.2f}× the smallest")]  # fmt: skip
+
+
+def compare(size: Size) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as given:
+        folder = Path(given)
+        write_base(folder / "base", size)
+        write_adapter(folder / "adapter", folder / "base")
+        rounds = [{side: side_run(side, folder) for side in ("ours", "peft")} for _ in range(ROUNDS)]
+        tensors, differing = compared(folder / "ours", folder / "peft")
+    sides = {
+        side: {name: statistics.median(each[side][name] for each in rounds) for name in ("cpu", "wall", "gib")}
+        for side in ("ours", "peft")
+    }
+    return {**sides, "tensors": tensors, "differing": differing}
+
+
+# ---- what is merged -------------------------------------------------------------------------------------------------
+
+
+def write_base(folder: Path, size: Size) -> None:
+    """Random weights, shard by shard, so that no size needs more memory than a shard."""
+    import torch
+    from safetensors.torch import save_file
+    from transformers import AutoModelForCausalLM, LlamaConfig
+
+    config = LlamaConfig(
+        vocab_size=32_000, hidden_size=size.hidden, intermediate_size=size.hidden * 11 // 4, num_hidden_layers=size.layers,
+        num_attention_heads=size.hidden // 64, num_key_value_heads=size.hidden // 128, dtype="bfloat16",
+        tie_word_embeddings=False, architectures=["LlamaForCausalLM"],
+    )  # fmt: skip
+    config.save_pretrained(folder)
+    with torch.device("meta"):
+        shapes = {name: each.shape for name, each in AutoModelForCausalLM.from_config(config).state_dict().items()}
+    generator, where = torch.Generator().manual_seed(0), {}
+    for number, names in enumerate(shards(shapes)):
+        file = f"model-{number:05}.safetensors"
+        save_file(
+            {name: torch.randn(shapes[name], generator=generator).mul_(0.02).bfloat16() for name in names},
+            folder / file,
+            metadata={"format": "pt"},
+        )
+        where |= dict.fromkeys(names, file)
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": where}))
+
+
+def shards(shapes: dict[str, Any]) -> Iterator[list[str]]:
+    names: list[str] = []
+    for name in shapes:
+        if names and 2 * sum(shapes[each].numel() for each in (*names, name)) > SHARD_BYTES:
+            yield names
+            names = []
+        names.append(name)
+    yield names
+
+
+def write_adapter(folder: Path, base: Path) -> None:
+    """LoRA on every linear layer but the head."""
+    import torch
+    from peft import LoraConfig
+    from safetensors.torch import save_file
+
+    from worker.exports.tensors import stored_tensors
+
+    names = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+    LoraConfig(r=RANK, lora_alpha=2 * RANK, target_modules=names, task_type="CAUSAL_LM").save_pretrained(folder)
+    generator, made = torch.Generator().manual_seed(1), {}
+    for name, tensor in stored_tensors(base, "model").items():
+        if name.split(".")[-2] in names:
+            outputs, inputs = tensor.shape
+            key = f"base_model.model.{name.removesuffix('.weight')}"
+            made[f"{key}.lora_A.weight"] = torch.randn(RANK, inputs, generator=generator).mul_(0.02)
+            made[f"{key}.lora_B.weight"] = torch.randn(outputs, RANK, generator=generator).mul_(0.02)
+    save_file(made, folder / "adapter_model.safetensors")
+
+
+# ---- both sides -----------------------------------------------------------------------------------------------------
+
+
+def side_run(side: str, folder: Path) -> dict[str, float]:
+    command = [sys.executable, "-W", "ignore", "-m", "benchmarks.merging", side, str(folder)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True)
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def run(side: str, folder: Path) -> dict[str, float]:
+    """What it costs once the libraries are there; the memory is all that the process ever held."""
+    import peft
+    import torch
+    import transformers
+
+    from backend.core.methods.lora_merge import plan_lora
+    from worker.exports.merge import merge
+
+    torch.set_num_threads(1)
+    began, clock = time.process_time(), time.perf_counter()
+    if side == "ours":
+        merge(folder / "base", folder / "adapter", folder / side, planner=plan_lora)
+    else:
+        model = transformers.AutoModelForCausalLM.from_pretrained(folder / "base", dtype="auto")
+        merged: Any = peft.PeftModel.from_pretrained(model, folder / "adapter")
+        merged.merge_and_unload().save_pretrained(folder / side)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2
+    return {"cpu": time.process_time() - began, "wall": time.perf_counter() - clock, "gib": peak}
+
+
+def compared(left: Path, right: Path) -> tuple[int, int]:
+    """How many tensors there are, and how many of them differ in a bit."""
+    import torch
+
+    from worker.exports.tensors import stored_tensors
+
+    one, other = stored_tensors(left, "model"), stored_tensors(right, "model")
+    differing = one.keys() ^ other.keys()
+    for name in one.keys() & other.keys():
+        if not torch.equal(one[name].load(), other[name].load()):
+            differing.add(name)
+    return len(one.keys() | other.keys()), len(differing)
+
+
+if __name__ == "__main__":
+    print(json.dumps(run(sys.argv[1], Path(sys.argv[2]))))

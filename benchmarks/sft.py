@@ -1,0 +1,200 @@
+"""One run of supervised training in a process of its own: `python -m benchmarks.sft ours|trl FOLDER`. Prints one line of JSON.
+
+Both sides get the same model with the same adapter, the same token ids and labels, optimizer and schedule. Ours is what a run of
+the studio does after its assignment: `load_all`, `prepare`, the chosen loss head, the loop with its journal and its metrics
+of each step. The clock is the process's CPU time between the ends of two steps.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM, TrainerCallback
+
+from backend.core.assignment import CONTROL, JOURNAL, Assignment, DataFile
+from backend.core.datasets.schema import Message, Row
+from backend.core.recipe import read_recipe
+from backend.core.rendering import Example
+from tests.support.models import make_tokenizer
+from tests.support.rows import write_rows
+from worker.trainer.batches import Collator
+from worker.trainer.control import Channel
+from worker.trainer.fit import Job, make_trainer
+from worker.trainer.journal import Journal
+from worker.trainer.observing import measure
+from worker.trainer.train import choose_head, load_all, make_job, prepare
+
+if TYPE_CHECKING:
+    from transformers import Trainer
+
+LONGEST, MEAN = 512, 128
+VOCABULARY = 4096
+WARM_UP_STEPS = 2
+"""Libraries set things up in their first steps."""
+
+
+# ---- what both sides train ------------------------------------------------------------------------------------------
+
+
+def write_work(folder: Path, lengths: Sequence[int], *, packing: bool, rows_a_step: int) -> None:
+    """A model, rows of exactly these lengths in tokens, and the assignment of a run on them."""
+    tokenizer = make_tokenizer()
+    tokenizer.model_max_length = 2048
+    tokenizer.save_pretrained(folder / "base")
+    torch.manual_seed(0)
+    LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=VOCABULARY, hidden_size=256, intermediate_size=688, num_hidden_layers=4, num_attention_heads=4,
+            num_key_value_heads=4, max_position_embeddings=2048, pad_token_id=tokenizer.pad_token_id,
+            eos_token_id=tokenizer.eos_token_id, bos_token_id=tokenizer.eos_token_id, tie_word_embeddings=False,
+        )
+    ).save_pretrained(folder / "base")  # fmt: skip
+    write_rows(folder / "rows.parquet", list(rows_of(lengths, tokenizer)))
+    recipe = {
+        "model": "base",
+        "data": {"sets": ["rows"], "max_length": LONGEST, "packing": packing},
+        "method": {"kind": "lora", "r": 16},
+        "training": {
+            "per_device_train_batch_size": rows_a_step,
+            "gradient_accumulation_steps": 1,
+            "num_train_epochs": 1,
+            "learning_rate": 1e-3,
+        },
+        "evaluation": {"eval_share": 0, "prompts": []},
+    }
+    assignment = Assignment(
+        run="benchmark",
+        attempt=1,
+        folder=folder,
+        recipe=read_recipe(recipe).recipe,
+        model_folder=folder / "base",
+        data=(DataFile(name="rows", version=1, path=folder / "rows.parquet"),),
+        device="cpu",
+        run_name="benchmark",
+    )
+    (folder / "assignment.json").write_text(assignment.model_dump_json())
+
+
+def rows_of(lengths: Sequence[int], tokenizer: Any) -> Iterator[Row]:
+    """Questions of a few digits and longer answers. A digit is one token, so lengths come out as they are asked for."""
+    draw = random.Random(0)
+    frame = len(tokenizer.apply_chat_template(_chat("", ""), return_dict=True)["input_ids"])
+    for number, length in enumerate(lengths, 1):
+        asked = min(8, length - frame - 1)
+        start = draw.randrange(10)
+        digits = "".join(str((start + place * 3) % 10) for place in range(length - frame))
+        yield Row(number, tuple(Message(**each) for each in _chat(digits[:asked], digits[asked:])))
+
+
+def _chat(question: str, answer: str) -> list[dict[str, str]]:
+    return [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+
+
+def skewed(count: int) -> list[int]:
+    """Lengths as conversations have them: many short, few long; mean about `MEAN`."""
+    draw = random.Random(1)
+    return [max(24, min(LONGEST, int(draw.lognormvariate(4.55, 0.75)))) for _ in range(count)]
+
+
+# ---- the two sides --------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Clock(TrainerCallback):  # type: ignore[misc] -- transformers' base is untyped
+    """CPU seconds at each step's end."""
+
+    ends: list[float] = field(default_factory=list)
+
+    def on_step_end(self, *_arguments: Any, **_named: Any) -> None:
+        self.ends.append(time.process_time())
+
+
+def job_of(folder: Path, journal: Journal) -> Job:
+    assignment = Assignment.model_validate_json((folder / "assignment.json").read_bytes())
+    prepared, loaded = load_all(assignment, journal)
+    dataset = prepare(assignment.data, prepared, assignment.recipe, seed=assignment.recipe.training.seed)
+    channel = Channel(folder / CONTROL)
+    return make_job(assignment, prepared, loaded, dataset, journal, channel)
+
+
+def ours(job: Job) -> Trainer:
+    choose_head(job)
+    assert job.head is not None
+    return make_trainer(job)
+
+
+def trl(job: Job, documents: Sequence[Example], rows_a_step: int) -> Trainer:
+    """TRL as its guide has it, without checkpointing of activations, which it would switch on and which costs a third."""
+    from datasets import Dataset
+    from trl import SFTConfig, SFTTrainer
+
+    rows = [{"input_ids": each.input_ids.tolist(), "labels": each.labels.tolist()} for each in documents]
+    training = job.recipe.training
+    arguments = SFTConfig(
+        output_dir=str(job.assignment.folder / "trl"),
+        per_device_train_batch_size=rows_a_step,
+        num_train_epochs=1,
+        max_length=LONGEST,
+        learning_rate=training.learning_rate,
+        lr_scheduler_type=training.lr_scheduler_type,
+        warmup_steps=training.warmup_steps,
+        weight_decay=training.weight_decay,
+        max_grad_norm=training.max_grad_norm,
+        optim=training.optim,
+        seed=training.seed,
+        gradient_checkpointing=False,
+        bf16=False,
+        use_cpu=True,
+        logging_steps=1,
+        save_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        dataloader_pin_memory=False,
+    )
+    return SFTTrainer(
+        model=job.loaded.model,
+        args=arguments,
+        train_dataset=Dataset.from_list(rows),
+        processing_class=job.prepared.tokenizer,
+    )
+
+
+def run(side: str, folder: Path) -> dict[str, Any]:
+    """Train, and tell losses, real tokens a CPU second after the warm-up, and the loss over all rows afterwards."""
+    torch.set_num_threads(1)
+    told = json.loads((folder / "told.json").read_text())
+    attempt = folder / side
+    attempt.mkdir(exist_ok=True)
+    (attempt / JOURNAL).unlink(missing_ok=True)
+    with Journal(attempt / JOURNAL) as journal:
+        job = job_of(folder, journal)
+        documents = unpacked(job.dataset.train)
+        trainer = ours(job) if side == "ours" else trl(job, documents, told["documents_a_step"])
+        trainer.add_callback(clock := Clock())
+        trainer.train()
+        after = measure(job.loaded.model, documents, Collator(job.prepared.pad_token_id), 8, lambda _done, _all: None)
+    seconds = clock.ends[-1] - clock.ends[WARM_UP_STEPS - 1]
+    tokens = sum(len(each.input_ids) for each in documents) * (1 - WARM_UP_STEPS / len(clock.ends))
+    return {"steps": len(clock.ends), "seconds": seconds, "tokens": tokens, "loss": after.loss}
+
+
+def unpacked(examples: Sequence[Example]) -> list[Example]:
+    """The documents of packed rows, each by itself."""
+    found = []
+    for each in examples:
+        starts = [0] if each.position_ids is None else (each.position_ids == 0).nonzero()[0].tolist()
+        for start, end in zip(starts, [*starts[1:], len(each.input_ids)], strict=True):
+            found.append(Example(each.input_ids[start:end], each.labels[start:end]))
+    return found
+
+
+if __name__ == "__main__":
+    print(json.dumps(run(sys.argv[1], Path(sys.argv[2]))))

@@ -1,0 +1,65 @@
+"""What benchmarks found out is judged, kept and told."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks.__main__ import BENCHMARKS, chosen
+from benchmarks.rows import Asked, keep, row, table
+
+SHAPE = {"id", "what", "ours", "peer", "unit", "ratio", "goal", "holds", "beside"}
+
+
+def test_a_cost_is_better_where_it_is_less_and_a_rate_where_it_is_more() -> None:
+    assert row("1c", "memory", "MiB", 50, 600, least_ratio=10).ratio == 12
+    assert row("1a", "speed", "tokens/s", 3000, 1000, more_is_better=True, least_ratio=2.5).ratio == 3
+
+
+def test_a_row_holds_where_every_goal_is_met_and_both_sides_did_the_same() -> None:
+    assert row("2a", "call", "µs", 4, 44, least_ratio=8, most=5).holds
+    assert row("2a", "call", "µs", 6, 66, least_ratio=8, most=5).holds is False
+    assert row("2a", "call", "µs", 4, 8, least_ratio=8, most=5).holds is False
+    assert row("5a", "merge", "s", 1, 2, least_ratio=1.3, equal=False).holds is False
+    assert row("pages", "first paint", "ms", 80).holds is None
+
+
+def test_new_rows_replace_those_of_their_id_and_leave_the_others(tmp_path: Path) -> None:
+    file = tmp_path / "latest.json"
+    keep([row("1a", "speed", "t/s", 1), row("10b", "old", "s", 1)], file)
+    keep([row("2a", "call", "µs", 1.23456, 44), row("1a", "speed", "t/s", 2)], file)
+    kept = json.loads(file.read_text())
+    assert [(each["id"], each["ours"]) for each in kept] == [("1a", 2), ("2a", 1.235), ("10b", 1)]
+    assert all(each.keys() == SHAPE for each in kept)
+
+
+def test_a_missed_goal_is_told_as_such() -> None:
+    told = table([row("1a", "speed", "t/s", 1, 1, least_ratio=2, beside="losses 1 and 1")])
+    assert "[≥ 2×: MISSED]" in told
+    assert "losses 1 and 1" in told
+
+
+def test_benchmarks_are_chosen_by_name_or_by_the_id_of_a_row() -> None:
+    assert [each.module for each in chosen(["1b", "merging"])] == ["training", "merging"]
+    assert chosen([]) == list(BENCHMARKS)
+    with pytest.raises(ValueError, match="there is no benchmark 9z"):
+        chosen(["9z"])
+    assert Asked(frozenset({"1a"})).wants("1a")
+    assert not Asked(frozenset({"1a"})).wants("1b")
+
+
+def test_every_benchmark_is_there() -> None:
+    assert all(importlib.util.find_spec(f"benchmarks.{each.module}") for each in BENCHMARKS)
+
+
+def test_the_script_for_accelerators_runs_without_one() -> None:
+    command = [sys.executable, "-W", "ignore", "-m", "benchmarks.accelerator", "--tiny"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stderr
+    assert "1d " in done.stdout
+    assert "1e " in done.stdout
