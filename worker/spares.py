@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 from backend.core.settings import Settings
-from worker.trainer.process import PARENT
+from worker.trainer.parent import PARENT
 
 log = logging.getLogger(__name__)
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from worker.trainer.process import die_with_parent, freeze_environment, wait_for_assignment
+from worker.trainer.parent import die_with_parent
 
 
 def main(arguments: list[str]) -> int:
-    freeze_environment()
     die_with_parent()
+    from worker.trainer.process import freeze_environment, wait_for_assignment
+
+    freeze_environment()
     path = Path(arguments[0]) if arguments else wait_for_assignment()
     if path is None:
         return 0

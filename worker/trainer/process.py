@@ -1,26 +1,21 @@
-"""The trainer as a process: frozen environment, no orphan, heavy imports beforehand, one accelerator at a time."""
+"""The trainer as a process: frozen environment, heavy imports beforehand, one accelerator at a time."""
 
 from __future__ import annotations
 
-import ctypes
 import fcntl
 import importlib
 import os
 import re
-import signal
 import socket
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from worker.trainer.journal import Journal
+from worker.trainer.parent import watch_stdin
 
-PR_SET_PDEATHSIG = 1
-PARENT = "STUDIO_TRAINER_PARENT"
-"""The variable in which a supervisor tells its trainer the number of its process."""
 FROZEN = {
     "OMP_WAIT_POLICY": "PASSIVE",  # spinning threads slow their neighbours, the web process among them, up to 40 times
     "TOKENIZERS_PARALLELISM": "false",
@@ -36,29 +31,6 @@ def freeze_environment() -> None:
     """Set what libraries read once, at import. What the supervisor set already stands."""
     for name, value in FROZEN.items():
         os.environ.setdefault(name, value)
-
-
-def die_with_parent() -> None:
-    """Have the kernel end this process when its parent dies. Where it cannot, stdin closes.
-
-    `PARENT` names the parent: it may be gone before this process can ask who it was.
-    """
-    parent = int(os.environ.get(PARENT) or os.getppid())
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL))
-    if os.getppid() != parent:  # it died before the call took effect
-        os._exit(1)
-
-
-def watch_stdin() -> None:
-    """End this process when stdin closes: the parent is gone."""
-
-    def wait() -> None:
-        while os.read(0, 4096):
-            pass
-        os._exit(1)
-
-    threading.Thread(target=wait, name="parent-watch", daemon=True).start()
 
 
 def wait_for_assignment() -> Path | None:

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from backend.core.assignment import ASSIGNMENT, JOURNAL
 from tests.worker.trainer.conftest import Attempts
-from worker.trainer.process import PARENT, lock_name
+from worker.trainer.parent import PARENT
+from worker.trainer.process import lock_name
 
 SPARE = [sys.executable, "-W", "ignore", "-m", "worker.trainer"]
 
