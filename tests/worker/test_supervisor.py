@@ -487,15 +487,20 @@ def test_a_supervisor_that_waits_for_postgres_can_be_ended(lab: Lab) -> None:
         assert host.wait(timeout=15) == 0
 
 
-def test_what_a_killed_trainer_left_half_written_is_deleted_and_nothing_else(tmp_path: Path) -> None:
+def test_what_killed_trainers_left_half_written_is_deleted_and_nothing_else(tmp_path: Path) -> None:
     for name in (
-        "checkpoints/.tmp-checkpoint-8",
-        "checkpoints/checkpoint-4",
-        "artifacts/.tmp-merged",
-        "artifacts/adapter",
+        "attempt-9/checkpoints/.tmp-checkpoint-4",  # its host died
+        "attempt-10/checkpoints/.tmp-checkpoint-8",
+        "attempt-10/checkpoints/checkpoint-4",
+        "attempt-10/artifacts/.tmp-merged",
+        "attempt-10/artifacts/adapter",
+        "attempt-11/checkpoints/.tmp-checkpoint-12",  # another host is at it
     ):
         (tmp_path / name).mkdir(parents=True)
         (tmp_path / name / "weights").write_text("…")
-    tidy(tmp_path)
-    left = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.glob("*/*"))
-    assert left == ["artifacts/adapter", "checkpoints/checkpoint-4"]
+    tidy(tmp_path / "attempt-10")
+    assert {path.relative_to(tmp_path).as_posix() for path in tmp_path.glob("*/*/*")} == {
+        "attempt-10/artifacts/adapter",
+        "attempt-10/checkpoints/checkpoint-4",
+        "attempt-11/checkpoints/.tmp-checkpoint-12",
+    }
