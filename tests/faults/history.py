@@ -282,6 +282,10 @@ class Watcher(threading.Thread):
             self._forget(pid)
         return sorted(self.samples, key=lambda sample: sample.at)
 
+    def is_following(self, pid: int) -> bool:
+        """Whether this process was there at the newest look."""
+        return pid in self._last
+
     def look(self) -> None:
         """One look at the process table."""
         present = set(psutil.pids())

@@ -207,8 +207,6 @@ def must(condition: bool, otherwise: str) -> None:
 # ---- the world around it ---------------------------------------------------------------------------------------------
 
 NAMES = "AB"
-STEPS, PERIOD = 3, 2
-"""A run's steps, and after how many a checkpoint is saved."""
 LIVE = ("train", "export")
 
 
@@ -238,7 +236,7 @@ class Trainer(NamedTuple):
 class World(NamedTuple):
     run: Run
     hosts: tuple[Host, ...]
-    faults: int
+    faults: tuple[str, ...]
     words: tuple[str, ...]
     trainers: tuple[Trainer, ...] = ()
     journals: tuple[tuple[int, ...], ...] = ((),)
@@ -254,12 +252,16 @@ class World(NamedTuple):
 
 @dataclass(frozen=True)
 class Instance:
-    """What may happen, and how often. `poison` is what the run itself kills each time: its trainer or the whole host."""
+    """What may befall a run, each as often as it is named. `poison` is what it kills itself each time: trainer or host.
+
+    A run has so many `steps`, and saves a checkpoint after each `period` of them.
+    """
 
     faults: tuple[str, ...] = ()
-    budget: int = 0
     words: tuple[str, ...] = ()
     poison: str = ""
+    steps: int = 3
+    period: int = 2
 
 
 Act = Callable[[], World]
@@ -275,7 +277,7 @@ class Model:
         self.protocol = Protocol(off, crash_limit=2, attempt_limit=3)
 
     def start(self) -> World:
-        return World(Run(), (Host(), Host()), self.instance.budget, self.instance.words)
+        return World(Run(), (Host(), Host()), self.instance.faults, self.instance.words)
 
     def actions(self, world: World) -> Iterator[Action]:
         for h, host in enumerate(world.hosts):
@@ -304,6 +306,7 @@ class Model:
             yield "ends what nobody holds", lambda: self._end(world)
 
     def _claim(self, world: World, h: int) -> World:
+        must(bool(world.run.attempt) or not h, "hosts are alike: who claims first is called A")
         run = self.protocol.claim(world.run, is_lapsed=world.is_lapsed)
         holder = world.hosts[world.holder]
         is_speaking = is_well(world, world.holder) and not holder.is_late and holder.token == world.run.attempt
@@ -324,7 +327,8 @@ class Model:
         lives = any(trainer.host == h and trainer.mode in (*LIVE, "wait") for trainer in world.trainers)
         must(not lives or not self.protocol.holds("free only what is dead"), "its trainer lives")
         run = self.protocol.leave(world.run, world.run.attempt, "freed")
-        return world._replace(run=run, holder=-1, is_lapsed=False)
+        wrong = "an attempt is freed while its trainer works" if lives else ""
+        return world._replace(run=run, holder=-1, is_lapsed=False, wrong=wrong)
 
     def _end(self, world: World) -> World:
         must(self.protocol.holds("ending needs no holder"), "it needs a holder")
@@ -412,10 +416,10 @@ class Model:
     def _watch(self, world: World, h: int, trainer: Trainer) -> Iterator[tuple[str, Act]]:
         host, run = world.hosts[h], world.run
         yield "ships", lambda: self._ship(world, h)
-        if "lose answer" in self.instance.faults and world.faults:
+        if "lose answer" in world.faults:
             yield (
                 "ships, and the answer is lost",
-                lambda: self._ship(world, h)._replace(hosts=world.hosts, faults=world.faults - 1),
+                lambda: self._ship(world, h)._replace(hosts=world.hosts, faults=less(world.faults, "lose answer")),
             )
         yield "publishes a checkpoint", lambda: self._publish(world, h)
         if run.intent == "stop":
@@ -467,13 +471,13 @@ class Model:
             if not taken or not self.protocol.holds("a lock on each accelerator"):
                 yield f"{name} takes the accelerator", self._load(world, place)
         elif trainer.mode == "train":
-            ends = step == STEPS or bool(trainer.word)
-            if not is_saved and (step % PERIOD == 0 or ends):
+            ends = step == self.instance.steps or bool(trainer.word)
+            if not is_saved and (step % self.instance.period == 0 or ends):
                 yield f"{name} saves step {step}", world._replace(files=world.files | {(trainer.token, step, True)})
             elif ends:
-                mode = "paused" if trainer.word == "pause" and step < STEPS else "export"
+                mode = "paused" if trainer.word == "pause" and step < self.instance.steps else "export"
                 yield f"{name} trains no further", set_trainer(world, place, mode=mode)
-            elif self.instance.poison and step + 1 == PERIOD:
+            elif self.instance.poison and step + 1 == self.instance.period:
                 yield f"{name} dies of its step", self._poisoned(world, place)
             else:
                 journals = replace_at(world.journals, trainer.token, (*line, trainer.token))
@@ -504,29 +508,28 @@ class Model:
             if host.is_frozen:
                 yield f"!{NAMES[h]} wakes", put(world, h, host._replace(is_frozen=False))
         for word in dict.fromkeys(world.words):
-            left = list(world.words)
-            left.remove(word)
             if (said := unless_refused(partial(self._say, world, word))) is not None:
-                yield f"!a person says {word}", said._replace(words=tuple(left))
-        if world.faults:
-            yield from self._faults(world._replace(faults=world.faults - 1))
+                yield f"!a person says {word}", said._replace(words=less(world.words, word))
+        for fault in dict.fromkeys(world.faults):
+            yield from self._strike(world._replace(faults=less(world.faults, fault)), fault)
 
     def _say(self, world: World, word: str) -> World:
         return world._replace(run=self.protocol.say(world.run, word))
 
-    def _faults(self, world: World) -> Iterator[Action]:
-        kinds = self.instance.faults
+    def _strike(self, world: World, fault: str) -> Iterator[Action]:
         for h, host in enumerate(world.hosts):
-            if host.is_up and "kill supervisor" in kinds:
+            if not host.token:
+                continue  # what befalls a host that has nothing to do changes nothing
+            if fault == "kill supervisor":
                 yield f"!{NAMES[h]}'s supervisor is killed", crash(world, h, leaves_orphans=True)
-            if host.is_up and not host.is_frozen and "freeze" in kinds:
+            if fault == "freeze" and not host.is_frozen:
                 yield f"!{NAMES[h]} is frozen", put(world, h, host._replace(is_frozen=True, is_late=True))
         for place, trainer in enumerate(world.trainers):
-            if trainer.mode in LIVE and not trainer.is_orphan and "kill trainer" in kinds:
+            if fault == "kill trainer" and trainer.mode in LIVE and not trainer.is_orphan:
                 killed = set_trainer(world, place, mode="dead")
                 yield f"!the trainer of attempt {trainer.token} is killed", killed._replace(deaths=world.deaths + 1)
         readable = [file for file in world.files if file[2]]
-        if readable and "tear" in kinds:
+        if fault == "tear" and readable:
             attempt, step, _ = newest = max(readable)
             files = world.files - {newest} | {(attempt, step, False)}
             yield f"!the checkpoint of step {step} is torn", world._replace(files=files, is_torn=True)
@@ -547,10 +550,10 @@ class Model:
             return "two trainers work on one accelerator"
         if run.crashes > world.deaths:
             return f"{run.crashes} deaths are counted, {world.deaths} happened"
-        if self.instance.poison == "trainer" and world.deaths > self.protocol.crash_limit + self.instance.budget:
+        if self.instance.poison == "trainer" and world.deaths > self.protocol.crash_limit:
             return f"it died {world.deaths} times in a row, and was tried again"
-        if run.state == "succeeded" and len(run.shown) != STEPS:
-            return f"it succeeded, and {len(run.shown)} of {STEPS} steps are shown"
+        if run.state == "succeeded" and len(run.shown) != self.instance.steps:
+            return f"it succeeded, and {len(run.shown)} of {self.instance.steps} steps are shown"
         if run.state == "paused" and run.intent != "pause":
             return f"it is paused, and the last word was {run.intent}"
         if run.attempt > 3 * self.protocol.attempt_limit:
@@ -569,6 +572,12 @@ def unless_refused(act: Act) -> World | None:
         return act()
     except Refused:
         return None
+
+
+def less(items: tuple[str, ...], item: str) -> tuple[str, ...]:
+    """The same without one of them."""
+    place = items.index(item)
+    return items[:place] + items[place + 1 :]
 
 
 def is_well(world: World, h: int) -> bool:
@@ -611,31 +620,32 @@ def crash(world: World, h: int, *, leaves_orphans: bool) -> World:
 
 # ---- exploration -----------------------------------------------------------------------------------------------------
 
-PROCESSES = ("kill trainer", "kill supervisor", "freeze")
 INSTANCES = {
-    "processes": Instance(PROCESSES, 2),
-    "answers": Instance(("lose answer", "kill trainer"), 2),
-    "storage": Instance(("tear", "kill trainer"), 2),
-    "words": Instance(("kill supervisor",), 1, ("pause", "resume", "stop")),
-    "pause": Instance(("freeze",), 1, ("pause",)),
-    "keep": Instance(("kill trainer",), 1, ("pause", "keep")),
-    "poisoned step": Instance(("kill supervisor",), 1, poison="trainer"),
+    "deaths": Instance(("kill trainer", "kill trainer", "kill supervisor")),
+    "frozen": Instance(("freeze", "kill supervisor"), steps=2, period=1),
+    "supervisor": Instance(("kill supervisor",)),
+    "answers": Instance(("lose answer", "kill trainer")),
+    "storage": Instance(("tear", "kill trainer")),
+    "words": Instance(("kill supervisor",), ("pause", "resume", "stop")),
+    "pause": Instance(("freeze",), ("pause",)),
+    "keep": Instance(("kill trainer",), ("pause", "keep")),
+    "poisoned step": Instance(poison="trainer"),
     "poisoned host": Instance(poison="host"),
 }
 MUTATIONS = {
-    "every write is fenced": "processes",
+    "every write is fenced": "frozen",
     "leaving ends the right to write": "pause",
-    "only who is gone is robbed": "processes",
+    "only who is gone is robbed": "frozen",
     "the offset is compared": "answers",
-    "the owner's journal is shipped up to the checkpoint": "processes",
-    "begin rewinds": "processes",
-    "one lineage": "processes",
+    "the owner's journal is shipped up to the checkpoint": "deaths",
+    "begin rewinds": "deaths",
+    "one lineage": "frozen",
     "resume verifies": "storage",
-    "all is shipped before the end": "processes",
-    "free only what is dead": "processes",
-    "a lock on each accelerator": "processes",
-    "trainers die with their supervisor": "processes",
-    "only deaths of trainers count": "processes",
+    "all is shipped before the end": "deaths",
+    "free only what is dead": "deaths",
+    "a lock on each accelerator": "frozen",
+    "trainers die with their supervisor": "supervisor",
+    "only deaths of trainers count": "deaths",
     "deaths are counted": "poisoned step",
     "attempts are capped": "poisoned host",
     "the entry reads the intent": "words",

@@ -27,6 +27,7 @@ EVENTS: tuple[tuple[str, int, int, float, Any], ...] = (
     ("state", 4, 2, 109.0, "succeeded"),
 )
 """Kind, step, attempt, time, and the loss or the state."""
+ENDINGS = ((1, "It was killed."), (2, "succeeded"))
 
 
 def moment(at: float) -> str:
@@ -69,7 +70,7 @@ def small_history() -> History:
     row = {"id": RUN, "state": "succeeded", "intent": "run", "seq": len(events), "total_steps": 4}
     return History(
         runs=[row | {"holder": None, "lease_until": None, "cause": None}],
-        attempts=[{"run_id": RUN, "number": number, **times} for number in (1, 2)],
+        attempts=[{"run_id": RUN, "number": number, "cause": cause, **times} for number, cause in ENDINGS],
         events=events,
         points=[{"run_id": RUN, "name": "loss", "step": step, "value": value} for step, value in curve.items()],
         buckets=[{"run_id": RUN, **bucket}],

@@ -156,7 +156,7 @@ def test_a_host_that_stood_still_may_find_its_run_taken() -> None:
         (without_event(10), "is stored"),
         (changed_event(9, attempt=3, data={"state": "preparing", "intent": "run", "attempt": 3}), "leads to"),
         (changed_event(6, step=3), "the checkpoint of step 3 is published"),
-        (inserted(8, "state", 3, 1, 104.2, "succeeded"), "it is done while training"),
+        (inserted(8, "state", 3, 1, 104.2, "succeeded"), "leads to"),
         (changed_event(10, step=1), ""),
         (stale, "is stored"),
     ],
@@ -173,6 +173,21 @@ def test_a_host_that_stood_still_may_find_its_run_taken() -> None:
 def test_a_step_that_the_protocol_does_not_allow_is_named(change: Change, reason: str) -> None:
     (violation,) = validate(change(small_history()))
     assert reason in violation.what
+
+
+def test_a_run_that_is_held_is_taken_only_after_a_lease_of_silence() -> None:
+    history = without_event(8)(small_history())
+    taken = replace(history, events=[row | {"seq": number} for number, row in enumerate(history.events, start=1)])
+    assert validate(taken, lease_seconds=1.4) == []
+    (violation,) = validate(taken, lease_seconds=1.6)
+    assert "after its holder's last word" in violation.what
+
+
+def test_a_run_whose_trainers_die_is_given_up_in_time() -> None:
+    history = small_history()
+    early = [row | {"data": row["data"] | {"state": "failed"}} if row["seq"] == 8 else row for row in history.events]
+    (violation,) = validate(replace(history, events=early))
+    assert "event 8" in violation.what
 
 
 def test_a_history_can_be_kept_and_read_again(tmp_path_factory: pytest.TempPathFactory) -> None:

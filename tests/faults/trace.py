@@ -12,8 +12,8 @@ from functools import partial
 
 from tests.faults.checker import Violation
 from tests.faults.history import History, Row
-from tests.faults.model import ACTIVE, Protocol, Refused, Run, must
-from tests.faults.story import Line, Story, stories
+from tests.faults.model import ACTIVE, RESTS, Protocol, Refused, Run, must
+from tests.faults.story import Line, Story, seconds, stories
 
 RULE = "the protocol allows each step"
 WORDS = {"pause": "pause", "run": "resume", "stop": "stop", "keep": "keep"}
@@ -22,14 +22,15 @@ BY_WHO_HOLDS = ("phase", "progress", "facts", "sample", "artifact", "log", "amen
 """What only the holder of an attempt tells."""
 
 
-def validate(history: History) -> list[Violation]:
-    """The first step of each run that the protocol does not allow."""
+def validate(history: History, lease_seconds: float = 0.0) -> list[Violation]:
+    """The first step of each run that the protocol does not allow. `lease_seconds` is how long a holder must have been
+    silent whose run is taken over."""
     checkpoints: dict[str, list[tuple[int, int]]] = {}
     for row in history.checkpoints:
         checkpoints.setdefault(row["run_id"], []).append((row["attempt"], row["step"]))
     found = []
     for story in stories(history):
-        refusal = Replay(story, checkpoints.get(story.row["id"], [])).refusal()
+        refusal = Replay(story, checkpoints.get(story.row["id"], []), lease_seconds).refusal()
         if refusal:
             found.append(Violation(RULE, f"{story.name}: {refusal}"))
     return found
@@ -44,6 +45,7 @@ class Replay:
 
     story: Story
     checkpoints: list[tuple[int, int]]
+    lease_seconds: float = 0.0
     protocol: Protocol = field(default_factory=Protocol)
 
     def refusal(self) -> str:
@@ -113,7 +115,7 @@ class Replay:
         yield lambda run: protocol.say(run, WORDS[event["data"]["intent"]])
         match state:
             case "preparing":
-                yield lambda run: protocol.claim(run, is_lapsed=True)
+                yield partial(self._claims, event)
             case "training":
                 yield lambda run: self._trains(self._begun(run, attempt), attempt)
             case "finishing":
@@ -121,8 +123,24 @@ class Replay:
             case _:
                 yield lambda run: protocol.end_unheld(run, is_lapsed=True)
                 yield lambda run: self._starts_over(run, state)
-                for how in ("freed", "died", "failed", "done"):
+                for how in self._endings(attempt):
                     yield partial(self._leaves, attempt, how)
+
+    def _claims(self, event: Row, run: Run) -> Run:
+        """A run that is held may be taken once its holder was silent for a whole lease."""
+        if run.is_held:
+            told = [
+                each for each in self.story.events[: event["seq"] - 1] if each["kind"] in (*BY_WHO_HOLDS, "metrics")
+            ]
+            silence = seconds(event["at"]) - seconds(told[-1]["at"]) if told else self.lease_seconds
+            must(silence >= self.lease_seconds, f"it is taken {silence:.2f} s after its holder's last word")
+        return self.protocol.claim(run, is_lapsed=True)
+
+    def _endings(self, attempt: int) -> tuple[str, ...]:
+        """How an attempt may have ended: its row names the state that followed, or tells in words how the trainer died."""
+        cause = next((row.get("cause") for row in self.story.attempts if row["number"] == attempt), None)
+        died = cause is not None and cause not in (*RESTS, "queued", "lost")
+        return ("died",) if died else ("freed", "failed", "done")
 
     def _trains(self, run: Run, attempt: int) -> Run:
         self.protocol.fence(run, attempt)

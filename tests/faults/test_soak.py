@@ -1,0 +1,64 @@
+"""A soak tells each goal that was missed. The soak itself is long: `make soak`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.faults.load import Tally
+from tests.faults.soak import LASTING, MIB, Figure, Meter, fifths, figures, report
+
+
+def a_good_hour(tmp_path: Path) -> tuple[Tally, Meter]:
+    tally = Tally(delays=[0.1] * 100, sent_points=2000, fed_seconds=10.0)
+    tally.statuses["look", 200] = 5
+    meter = Meter(tmp_path, 1.0)
+    for name in LASTING:
+        meter.memory[name], meter.descriptors[name] = [100.0 * MIB] * 50, [40.0] * 50
+    return tally, meter
+
+
+def missed(tally: Tally, meter: Meter, stored: int = 2000, failures: tuple[str, ...] = ()) -> list[str]:
+    return [each.what for each in figures(tally, meter, stored, failures, rate=200) if each.holds is False]
+
+
+def test_a_studio_that_stays_as_it_is_meets_every_goal(tmp_path: Path) -> None:
+    assert missed(*a_good_hour(tmp_path)) == []
+
+
+def test_each_goal_that_is_missed_is_named(tmp_path: Path) -> None:
+    tally, meter = a_good_hour(tmp_path)
+    tally.statuses["upload", 503] = 1
+    tally.delays[:10] = [9.0] * 10
+    tally.broken["stream: ReadError"] = 1
+    meter.memory["web"][-10:] = [110.0 * MIB] * 10
+    meter.descriptors["celery"][-10:] = [50.0] * 10
+    meter.first = {("web", 1.0)}
+    assert missed(tally, meter, stored=1999, failures=("feed: ValueError",)) == [
+        "answers of 500 and above",
+        "connections that broke",
+        "delay of an event, p95",
+        "points sent and stored",
+        "load that stopped",
+        "memory of web",
+        "descriptors of celery",
+        "parts that died",
+    ]
+
+
+def test_a_load_that_was_too_light_proves_nothing(tmp_path: Path) -> None:
+    tally, meter = a_good_hour(tmp_path)
+    tally.fed_seconds = 20.0
+    assert missed(tally, meter) == ["points a second"]
+
+
+def test_growth_is_measured_behind_the_warm_up() -> None:
+    assert fifths([0.0] * 10 + [4.0] * 30 + [5.0] * 10) == pytest.approx((4.0, 5.0))
+
+
+def test_a_report_says_what_was_met_and_what_was_not() -> None:
+    page = report([Figure("a", "1", "0", False), Figure("b", "0", "0", True), Figure("c", "7")], 20, 200, 50)
+    assert "| a | 1 | 0: MISSED |" in page
+    assert "| b | 0 | 0: met |" in page
+    assert "| c | 7 |  |" in page
