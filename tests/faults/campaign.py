@@ -31,6 +31,7 @@ REFERENCE = """
     WHERE runs.name = 'run-1' AND runs.state = 'succeeded' AND points.name = 'loss' ORDER BY points.step
 """
 HINT_SECONDS = 10.0
+TIDY_SECONDS = 5.0
 
 
 @dataclass
@@ -71,7 +72,7 @@ class Campaign:
             people.is_calm = False
             striking.strike(count)
             _come_to_rest(studio, people, striking, self.plan.rest_seconds)
-            found = leftovers.at_rest(studio)
+            found = leftovers.at_rest(studio, TIDY_SECONDS * self.plan.patience)
             unheard = leftovers.unheard_hints(studio, HINT_SECONDS * self.plan.patience)
             history = collect(studio.home, studio.postgres.url, people.seen(), (), striking.struck, people.accepted)
         finally:

@@ -22,8 +22,16 @@ MOST_DESCRIPTORS = 100
 HALF_WRITTEN = (".tmp-*", "*.tmp", "*.part", "*.partial", "*.draft")
 
 
-def at_rest(studio: Studio) -> list[Leftover]:
-    """Called while every part runs and no run is going on: a trainer is nobody's then, and a run's file nobody's to read."""
+def at_rest(studio: Studio, seconds: float) -> list[Leftover]:
+    """What is still there so long after the last run ended, while every part runs: then a trainer is nobody's, and a
+    run's file nobody's to read."""
+    deadline = time.monotonic() + seconds
+    while (found := _found(studio)) and time.monotonic() < deadline:
+        time.sleep(0.5)
+    return found
+
+
+def _found(studio: Studio) -> list[Leftover]:
     return [*_trainers(studio), *_zombies(studio), *_descriptors(studio), *_files(studio.home)]
 
 
