@@ -1,0 +1,210 @@
+"""Markup in whatever a person, a file, a model or a worker can make the studio show, in a real browser.
+
+Label Studio CVE-2024-26152 (a cell) and CVE-2026-22033; Open WebUI CVE-2026-44549 (a preview), CVE-2026-109291
+(`javascript:`) and CVE-2026-54013 (SVG); Gradio CVE-2024-47872; Jupyter CVE-2026-44727.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from playwright.sync_api import Browser, Dialog, Page
+from sqlalchemy import update
+from sqlalchemy.orm import Session
+
+from backend.core import people
+from backend.core.assignment import LineKind, Outcome
+from backend.core.errors import Problem
+from backend.core.models import (
+    ApiToken,
+    Artifact,
+    Attempt,
+    Dataset,
+    DatasetVersion,
+    Device,
+    Operation,
+    Role,
+    Run,
+    SavedRecipe,
+    SignIn,
+    User,
+    Worker,
+)
+from tests.security.world import ROW, TAUGHT, World
+from tests.support.showcase import Shipper
+from tests.support.trouble import Trouble, settle
+from tests.support.webs import running_web
+
+EVIL = (
+    "<script data-evil>alert(1)</script>"
+    "<img data-evil src=x onerror=alert(1)><svg data-evil onload=alert(1)>"
+    "</script></textarea></title><iframe data-evil srcdoc='<script>alert(1)</script>'></iframe>"
+    "\"'><b data-evil onmouseover=alert(1)>\u202egpj</b>"
+    "<a data-evil href=javascript:alert(1)>x</a><img data-evil src='data:image/svg+xml,<svg onload=alert(1)>'>"
+    "{{1337*1337}}${1337*1337}{% debug %}<form data-evil action=//evil.test><input data-evil autofocus onfocus=alert(1)>"
+)
+COMPUTED = f"{1337 * 1337}"
+ADDRESS = "javascript:alert(1)"
+CREATED = """() => [...document.querySelectorAll(
+  '[data-evil], [href^="javascript:" i], [src^="javascript:" i], [action*="evil.test"], iframe, object, embed, ' +
+  '[href^="data:" i]:not([rel=icon])'
+)].map((each) => each.outerHTML.slice(0, 200))"""
+OPENED = "() => document.querySelectorAll('details').forEach((each) => { each.open = true; })"
+NAMED = f"{EVIL[:40]}<img data-evil src=x onerror=alert(1)>"
+
+
+def plant(world: World) -> dict[str, str]:
+    """Markup in everything that is shown, past every rule of what a name may be. Returns the names by which pages ask."""
+    things = world.things()
+    row = {"instruction": EVIL, "output": EVIL, EVIL[:80]: EVIL}
+    with world.client("owner") as client:
+        sent = client.put(
+            "/api/v1/datasets/evil",
+            params={
+                "filename": f"{NAMED}.jsonl",
+                "columns": json.dumps({"prompt": "instruction", "completion": "output"}),
+            },
+            content=json.dumps(row)
+            + "\n"
+            + json.dumps({"instruction": "x", "output": ADDRESS} | {EVIL[:80]: "y"})
+            + "\n",
+        )
+        assert sent.status_code == 201, sent.text
+        assert client.post("/api/v1/recipes", json={"name": "evil", "recipe": recipe()}).status_code == 201
+    folder = world.web.settings.folder("models") / "<img data-evil src=x onerror=alert(1)>"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps({"model_type": EVIL, "architectures": [EVIL]}))
+    (folder / "README.md").write_text(f"---\nlicense: {ADDRESS}\n---\n# {EVIL}\n[x]({ADDRESS})\n")
+    with world.web.session() as session:
+        live(session, things.run)
+        rename(session, world)
+        session.commit()
+    return {"run": NAMED, "dataset": f"{NAMED} 1", "recipe": f"{NAMED} 2"}
+
+
+def recipe() -> dict[str, Any]:
+    return {"model": "tiny-qwen3", "data": {"sets": [TAUGHT]}, "evaluation": {"prompts": [EVIL, ROW["instruction"]]}}
+
+
+def live(session: Session, name: str) -> None:
+    """A run whose every event says it, and which failed because of it."""
+    run = session.query(Run).filter_by(name=name).one()
+    run.recipe = run.recipe | {"evaluation": run.recipe["evaluation"] | {"prompts": [EVIL]}}
+    run.note, run.notes = EVIL, [Problem("x", EVIL, EVIL, EVIL).as_json()]
+    session.commit()
+    shipper = Shipper(session, worker=NAMED[:60], device=NAMED[:60], place=str(run.place or "here"), run_id=run.id)
+    shipper.ship(LineKind.PHASE, [0], lambda _: {"phase": "training", "text": EVIL})
+    shipper.ship(
+        LineKind.FACTS, [0], lambda _: {"device": EVIL, "architecture": EVIL, "total_steps": 9, "precision": EVIL}
+    )
+    shipper.ship(LineKind.METRICS, [1, 2], lambda step: {"values": {"loss": 1 / step, EVIL[:60]: 1.0}})
+    shipper.ship(LineKind.LOG, [2], lambda _: {"level": EVIL, "text": EVIL})
+    answer = {"index": 0, "prompt": EVIL, "text": EVIL, "tokens": 9, "finish": EVIL}
+    shipper.ship(LineKind.SAMPLE, [2], lambda _: answer)
+    shipper.ship(LineKind.CHECKPOINT, [2], lambda _: {"folder": EVIL, "manifest_sha256": EVIL, "bytes": 1})
+    shipper.end(Outcome.FAILED, Problem(EVIL, EVIL, EVIL, EVIL))
+    session.add(Artifact(
+        run_id=run.id, attempt=1, step=2, kind=EVIL[:60], folder="x", bytes=1, sha256=EVIL,
+        files=[{"name": EVIL, "bytes": 1, "sha256": EVIL, "crc32": 1}], facts={"max_logit_diff": 0.1, "dtype": EVIL},
+    ))  # fmt: skip
+
+
+def rename(session: Session, world: World) -> None:
+    """Names that no form takes, as a restored or an older database might hold them."""
+    session.execute(update(Run).where(Run.note == EVIL).values(name=NAMED))
+    session.execute(update(Dataset).where(Dataset.name == "evil").values(name=f"{NAMED} 1"))
+    session.execute(update(DatasetVersion).values(source_name=EVIL))
+    session.execute(update(SavedRecipe).where(SavedRecipe.name == "evil").values(name=f"{NAMED} 2"))
+    session.execute(update(SignIn).values(user_agent=f"{EVIL[:200]} Firefox/142"))
+    session.execute(update(Attempt).values(worker=NAMED))
+    session.add(Worker(name=NAMED, place=EVIL, facts={"version": EVIL}))
+    session.flush()
+    session.add(Device(worker=NAMED, name=EVIL[:60], title=EVIL, memory_bytes=1 << 34))
+    guest = people.create(session, "guest", people.NO_PASSWORD, Role.VIEWER, by=None)
+    token = people.create_token(session, guest, "laptop", role=Role.VIEWER, days=9, by=None)
+    people.audit(session, guest.id, EVIL, EVIL, field=EVIL, role=EVIL, version=EVIL)
+    session.flush()
+    session.execute(update(ApiToken).where(ApiToken.id == token.row.id).values(name=EVIL))
+    session.execute(update(User).where(User.id == guest.id).values(name=NAMED, language=EVIL))
+    owner = world.people["admin"].id
+    error = {"code": EVIL, "message": EVIL, "hint": EVIL, "problems": [Problem("x", EVIL, EVIL, EVIL).as_json()]}
+    for state in ("failed", "running"):
+        words = {"name": EVIL, "id": EVIL, "source_name": EVIL, "total": 9}
+        session.add(Operation(kind="ingest", state=state, input=words, error=error, owner_id=owner))
+
+
+PAGES = (
+    "/",
+    "/datasets",
+    "/datasets/{dataset}",
+    "/datasets/{dataset}?model=tiny-qwen3&wait=1",
+    "/datasets/{dataset}/compare?before=1&after=1",
+    "/models",
+    "/models?q={evil}&model={evil}",
+    "/runs",
+    "/runs?q={evil}&owner={evil}&did=pause&run={evil}",
+    "/runs/new?dataset={dataset}&model={evil}&view=advanced",
+    "/runs/new?recipe={recipe}&view=yaml",
+    "/runs/new?clone={run}&view=advanced",
+    "/runs/{run}",
+    "/runs/{run}?q={evil}&level=error",
+    "/compare?run={run}&run={run}",
+    "/recipes",
+    "/recipes/{recipe}",
+    "/search?q={evil}",
+    "/settings/people",
+    "/settings/tokens",
+    "/settings/sessions",
+    "/settings/workers",
+    "/settings/storage",
+    "/settings/audit",
+    "/signin?next={evil}",
+    "/runs/{evil}",
+)
+
+
+@pytest.fixture
+def spoiled(tiny_base: Path) -> Iterator[World]:
+    """A studio of this test's own: what is planted would be in the way of others."""
+    with running_web(tiny_base) as web:
+        world = World(web)
+        world.teach()
+        yield world
+
+
+def test_markup_is_text_on_every_page(spoiled: World, browser: Browser) -> None:
+    names = {name: quote(value, safe="") for name, value in (plant(spoiled) | {"evil": EVIL}).items()}
+    _, cookie = spoiled.sign_in("admin")
+    trouble, dialogs, wrong = Trouble(), list[str](), list[str]()
+    context = browser.new_context(base_url=spoiled.web.address, viewport={"width": 1280, "height": 900})
+    context.add_cookies([{"name": "studio", "value": cookie, "url": spoiled.web.address}])
+    trouble.watch(context)
+    page = context.new_page()
+
+    def dismiss(dialog: Dialog) -> None:
+        dialogs.append(dialog.message)
+        dialog.dismiss()
+
+    page.on("dialog", dismiss)
+    for address in PAGES:
+        wrong += looked_at(page, address, names)
+    context.close()
+    policy = [what for what in trouble.found if what.startswith(("policy", "script"))]
+    assert (wrong, dialogs, policy) == ([], [], [])
+
+
+def looked_at(page: Page, address: str, names: dict[str, str]) -> list[str]:
+    """What was made of markup on that page, with everything on it unfolded."""
+    answer = page.goto(address.format(**names))
+    assert answer is not None
+    assert answer.status < 500, address
+    settle(page)
+    page.evaluate(OPENED)
+    settle(page)
+    wrong = [f"{address}: {made}" for made in page.evaluate(CREATED)]
+    return wrong + ([f"{address}: a template was computed"] if COMPUTED in page.content() else [])
