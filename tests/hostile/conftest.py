@@ -12,6 +12,9 @@ from tests.hostile.studio import Studio, signed_in
 from tests.support.hub import Shelf, hub_of
 from tests.support.webs import running_web
 
+STUDIOS: list[Studio] = []
+"""Those that were attacked, for the figures at the end."""
+SHOWN = 12
 ANIMALS = b'{"instruction": "What eats mice?", "output": "The owl."}\n' * 2
 
 
@@ -22,25 +25,24 @@ def shelf(tiny_base: Path) -> Shelf:
 
 
 @pytest.fixture(scope="session")
-def studio(
-    tiny_base: Path, shelf: Shelf, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
-) -> Iterator[Studio]:
+def studio(tiny_base: Path, shelf: Shelf, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
     """With a data set `animals` and a model `tiny-qwen3`. What the attacks cost is told when all are over."""
     cache = tmp_path_factory.mktemp("hub")
     with hub_of(shelf) as hub, running_web(tiny_base, HF_ENDPOINT=hub, HF_HOME=str(cache)) as web:
         found = Studio(web, signed_in(web, "mallory", Role.ADMIN))
         assert found.client.put("/api/v1/datasets/animals?filename=a.jsonl", content=ANIMALS).status_code == 201
+        STUDIOS.append(found)
         yield found
-    tell(request.config, found)
 
 
-def tell(config: pytest.Config, studio: Studio) -> None:
-    """The figures of the whole table, where somebody reads along."""
-    told = config.pluginmanager.get_plugin("terminalreporter")
-    if told is None or not studio.costs:
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """The figures of the whole table, where one process ran it."""
+    costs = {what: cost for studio in STUDIOS for what, cost in studio.costs.items()}
+    if not costs:
         return
-    told.write_line(f"\nhostile: {len(studio.costs)} attacks measured; the dearest of them:")
-    for what, cost in sorted(studio.costs.items(), key=lambda each: -each[1].cpu_seconds)[:8]:
-        told.write_line(f"  {cost.cpu_seconds:5.2f} s of CPU {cost.seconds:6.2f} s {cost.memory_mib:5.0f} MiB  {what}")
-    most = max(cost.memory_mib for cost in studio.costs.values())
-    told.write_line(f"  most memory above the start, with all that was started: {most:.0f} MiB")
+    terminalreporter.write_line(f"hostile: {len(costs)} attacks measured; the dearest of them:")
+    for what, cost in sorted(costs.items(), key=lambda each: -each[1].cpu_seconds)[:SHOWN]:
+        figures = f"{cost.cpu_seconds:5.2f} s of CPU {cost.seconds:6.2f} s {cost.memory_mib:5.0f} MiB"
+        terminalreporter.write_line(f"  {figures}  {what}")
+    most = max(cost.memory_mib for cost in costs.values())
+    terminalreporter.write_line(f"  most memory above the start, with all that was started: {most:.0f} MiB")

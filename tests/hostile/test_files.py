@@ -8,7 +8,7 @@ from tests.hostile.rows import UPLOADS, Upload
 from tests.hostile.studio import Studio, words_of
 
 CPU_SECONDS, MEMORY_MIB = 4.0, 512
-"""The goal is 2 s; machines differ by as much. `conftest.tell` prints what it took."""
+"""The goal is 2 s; machines differ by as much. What it took is printed at the end."""
 
 
 @pytest.mark.parametrize("upload", UPLOADS, ids=str)

@@ -17,7 +17,7 @@ from tests.hostile.studio import Studio
 from tests.support.trouble import signed_in
 
 SCRIPT = "<script>alert(1)</script><img src=x onerror=alert(2)>"
-PATIENCE_MS = 60_000
+PATIENCE_MS = 120_000
 
 
 @pytest.fixture
@@ -38,10 +38,10 @@ def refusal_of(page: Page, upload: Upload) -> str:
     page.set_input_files("[data-files]", {"name": upload.name, "mimeType": "", "buffer": upload.content()})
     line = page.locator("[data-arrival]").last
     alert, send = line.locator("[role=alert]"), line.locator("[data-send]")
-    expect(alert.or_(send).locator("visible=true").first).to_be_visible()
+    expect(alert.or_(send).locator("visible=true").first).to_be_visible(timeout=PATIENCE_MS)
     if send.is_visible() and send.is_enabled():
         send.click()
-        expect(alert).to_be_visible()
+        expect(alert).to_be_visible(timeout=PATIENCE_MS)
     return line.inner_text()
 
 
