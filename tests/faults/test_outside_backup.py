@@ -8,6 +8,8 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
+import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +19,10 @@ import httpx
 import pytest
 
 from backend.commands.client import Client
+from backend.core import backup
+from backend.core.checkpoints import verify
+from backend.core.settings import Settings
+from tests.faults.conftest import MakeLab
 from tests.journeys.materials import Material, write_alpaca
 from tests.support.processes import wait_until
 from tests.support.studios import PASSWORD, ROOT, Studio, environment_of, first_admin, running_studio, studio_over
@@ -98,6 +104,26 @@ def after(before: Before) -> Iterator[Studio]:
 def command(home: Path, *words: str | Path) -> subprocess.CompletedProcess[str]:
     line = [sys.executable, "-m", "backend.cli", *map(str, words)]
     return subprocess.run(line, cwd=ROOT, env=environment_of(home), capture_output=True, text=True, timeout=SECONDS)
+
+
+def test_checkpoints_that_come_and_go_while_the_backup_reads_are_all_whole_in_it(
+    make_lab: MakeLab, tmp_path: Path
+) -> None:
+    with make_lab() as lab, lab.host():
+        run_id = lab.launch(training={"max_steps": 100_000}, saving={"save_steps": 1, "save_total_limit": 1})
+        settings = Settings(home=lab.home, DATABASE_URL=lab.database_url)
+        lab.wait_for_step(run_id, 3, seconds=SECONDS)
+        kept = []
+        for number in range(3):
+            file = tmp_path / f"{number}.zip"
+            made = backup.back_up(settings, lab.database_url, file, tell=lambda *_: time.sleep(0.05))
+            assert made.contents.missing == ()
+            with zipfile.ZipFile(file) as archive:
+                archive.extractall(tmp_path / str(number))
+            kept += list((tmp_path / str(number)).glob("home/runs/*/attempt-*/checkpoints/*"))
+            lab.wait_for_step(run_id, lab.run(run_id).step + 2, seconds=SECONDS)
+        assert [verify(folder) for folder in kept] == [[]] * 3
+        assert len({folder.name for folder in kept}) == 3, "each was replaced by the next one"
 
 
 def test_an_archive_is_whole_and_says_so(before: Before, tmp_path: Path) -> None:
