@@ -57,10 +57,12 @@ export function watchServer(): void {
 
 /** Asks until everything answers. */
 async function probe(send: typeof fetch, start: number): Promise<void> {
-  while ((absent = await missing(send))) {
+  absent = await missing(send);
+  while (absent) {
     since ||= start;
     if (performance.now() - since >= PATIENCE_MS) show();
     await new Promise((done) => setTimeout(done, PROBE_MS));
+    absent = await missing(send);
   }
   probing = false;
   if (since && find("#away")?.hidden === false) welcome();
