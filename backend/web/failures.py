@@ -139,7 +139,7 @@ def methods_of(request: Request) -> list[str]:
     return [
         method
         for method in METHODS
-        if any(route.matches(request.scope | {"method": method})[0] is Match.FULL for route in routes)
+        if any(route.matches({**request.scope, "method": method})[0] is Match.FULL for route in routes)
     ]
 
 

@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from hypothesis.stateful import RuleBasedStateMachine
 from sqlalchemy import Engine
 
 from backend.core import db
@@ -53,7 +54,7 @@ class Campaign:
 
 def over_api(campaign: Campaign) -> Figures:
     """Rounds over the API, each as somebody else, in a studio of its own."""
-    figures, reached = Figures(), Counter[str]()
+    figures, reached, described = Figures(), Counter[str](), set[str]()
     progress = campaign.progress("api")
     while progress.cases < campaign.cases and campaign.has_time():
         role = ROLES[progress.rounds % len(ROLES)]
@@ -66,7 +67,9 @@ def over_api(campaign: Campaign) -> Figures:
         progress.advance(seen.figures.cases)
         figures.add(seen.figures)
         reached += seen.reached
-    print(f"api: {progress.cases:,} of {campaign.cases:,} cases over all calls; {len(reached)} operations succeeded")
+        described |= seen.described
+    print(f"api: {progress.cases:,} of {campaign.cases:,} cases over all calls")
+    print(f"only refused in this call: {', '.join(sorted(described - set(reached))) or 'no operation'}")
     return figures
 
 
@@ -80,7 +83,7 @@ def over_uploading(campaign: Campaign) -> Figures:
     return _lives(campaign, "uploading", uploading.Uploading)
 
 
-def _lives(campaign: Campaign, name: str, machine: type[life.RuleBasedStateMachine]) -> Figures:
+def _lives(campaign: Campaign, name: str, machine: type[RuleBasedStateMachine]) -> Figures:
     figures, progress = Figures(), campaign.progress(name)
     wanted = progress.cases + campaign.cases // 20
     while progress.cases < wanted and campaign.has_time():

@@ -22,6 +22,7 @@ import schemathesis
 from schemathesis.config import SchemathesisConfig
 from schemathesis.engine import events, from_schema
 from schemathesis.engine.recorder import ScenarioRecorder
+from schemathesis.transport import SerializationContext
 
 from backend.core import people
 from backend.core.models import Role
@@ -174,9 +175,10 @@ def configuration(plan: Plan, address: str) -> SchemathesisConfig:
     )
 
 
-@schemathesis.serializer("application/offset+octet-stream")  # type: ignore[untyped-decorator]
-def piece(_context: Any, value: Any) -> dict[str, Any]:
-    return {"data": value if isinstance(value, bytes) else str(value).encode("utf-8", "replace")}
+@schemathesis.serializer("application/offset+octet-stream")
+def piece(_context: SerializationContext, value: Any) -> bytes:
+    """A piece of an upload, which is bytes as they are."""
+    return value if isinstance(value, bytes) else str(value).encode("utf-8", "replace")
 
 
 # ---- a round --------------------------------------------------------------------------------------------------------
@@ -189,6 +191,8 @@ class Round:
     figures: Figures = field(default_factory=Figures)
     reached: Counter[str] = field(default_factory=Counter)
     """Operations that have succeeded, and how often."""
+    described: set[str] = field(default_factory=set)
+    """All that there are."""
 
     def take(self, label: str, recorder: ScenarioRecorder) -> None:
         for case_id, interaction in recorder.interactions.items():
@@ -223,7 +227,7 @@ def fuzz(web: Web, plan: Plan) -> Round:
     if plan.role:
         badge = Badge(web, plan.role, people.hash_password(PASSWORD))
         schema.auth(refresh_interval=None)(_bearer(badge))
-    seen = Round()
+    seen = Round(described={f"{method.upper()} {path}" for path, each in document["paths"].items() for method in each})
     stream = from_schema(schema).execute()
     for event in stream:
         match event:
@@ -260,9 +264,3 @@ def look_behind(web: Web, figures: Figures) -> None:
     log = (web.home / "logs" / "web.log").read_text(errors="replace")
     for trace in re.findall(r"^Traceback .*?^(?=\S)(?!Traceback)[^\n]*", log, re.MULTILINE | re.DOTALL):
         figures.found(Finding("the web's log", trace.splitlines()[-1][:200], trace))
-
-
-def never_reached(document: Mapping[str, Any], reached: Counter[str]) -> list[str]:
-    """Operations that have not once succeeded: what was tried of them is their refusals alone."""
-    labels = [f"{method.upper()} {path}" for path, operations in document["paths"].items() for method in operations]
-    return [label for label in labels if not reached[label]]

@@ -282,16 +282,16 @@ class RunLife(RuleBasedStateMachine):
             journal.ship(session, runs.Token(self.run_id, by), batch, origin, LONG)
 
     def line(self, number: int, at: int, kind: str, step: int) -> Line:
-        data: dict[str, Any] = {
+        kept: dict[str, dict[str, Any]] = {
             "metrics": {"values": {"loss": model.value_of(number, at)}, "epoch": 0.0},
             "checkpoint": {"folder": f"checkpoints/{step}", "manifest_sha256": "0" * 64, "bytes": 1},
             "artifact": {"kind": "adapter", "folder": "artifacts/adapter", "bytes": 1, "sha256": "0" * 64, "files": []},
             "amended": {"sequence": self.pending()},
             "training": {"phase": "training", "text": ""},
             "saving": {"phase": "saving", "text": ""},
-        }[kind]
+        }
         kinds = {"training": LineKind.PHASE, "saving": LineKind.PHASE}
-        return Line(n=at, t=1e9 + at, kind=kinds.get(kind) or LineKind(kind), step=step, data=data)
+        return Line(n=at, t=1e9 + at, kind=kinds.get(kind) or LineKind(kind), step=step, data=kept[kind])
 
     def pending(self) -> int:
         """The first amendment that no trainer has applied yet; 0, of which there is none, where all are."""

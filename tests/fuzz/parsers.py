@@ -22,7 +22,11 @@ from functools import cache
 from pathlib import Path
 from types import FrameType
 from typing import Any
+from urllib.parse import quote
 from uuid import UUID
+
+from starlette.datastructures import Headers
+from starlette.requests import Request
 
 from backend.core import bases, hub, uploads
 from backend.core.assignment import CONTROL, JOURNAL, MANIFEST, Line
@@ -41,6 +45,7 @@ from backend.core.tallies import Tally
 from backend.core.weights import read_header
 from backend.core.yaml12 import as_yaml, read_yaml
 from backend.web import downloads, security, stream
+from backend.web.render import LANGUAGES, language_of
 from tests.fuzz.findings import Figures, Finding
 from tests.fuzz.mutation import Mutator
 from tests.support.models import CHATML
@@ -369,7 +374,8 @@ def journal(case: Case) -> None:
     """However the journal is cut into pieces, each whole line is read once, in order, and the end is where it ends."""
     path = case.write(JOURNAL, case.chance.bytes_of((JOURNAL_SEED,)))
     whole = tail.read(path, 0, limit=1 << 30)
-    lines, at = [], 0
+    lines: list[Line] = []
+    at = 0
     while (chunk := tail.read(path, at, limit=case.pick((64, 100, 1000)))).end > at:
         lines += chunk.lines
         at = chunk.end
@@ -421,7 +427,11 @@ def header(case: Case) -> None:
         security.check_host(text, ())
     with suppress(BadRequest, TooLarge):
         form = {"content-type": "application/x-www-form-urlencoded"}
-        security.form_fields(security.Headers(form), text.encode("latin-1"))
+        security.form_fields(Headers(form), text.encode("latin-1"))
+    asked = [(b"accept-language", text.encode("latin-1")), (b"cookie", b"language=" + text.encode("latin-1"))]
+    query = quote(text).encode()
+    request = Request({"type": "http", "headers": asked, "query_string": b"lang=" + query, "state": {"identity": None}})
+    assert language_of(request) in LANGUAGES
     sendable(uploads.metadata_of(text))
 
 
