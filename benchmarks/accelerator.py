@@ -69,7 +69,7 @@ TINY = Setting(
 )  # fmt: skip
 
 
-class Clock(TrainerCallback):  # type: ignore[misc] -- transformers' base is untyped
+class Clock(TrainerCallback):
     """Seconds of each step behind the warm-up: by events of the device where it has them."""
 
     def __init__(self, setting: Setting) -> None:
@@ -92,7 +92,7 @@ class Clock(TrainerCallback):  # type: ignore[misc] -- transformers' base is unt
         return [before.elapsed_time(after) / 1000 for before, after in itertools.pairwise(marks)]
 
 
-class Headed(Trainer):  # type: ignore[misc] -- transformers' base is untyped
+class Headed(Trainer):
     """The loop with our loss head."""
 
     def __init__(self, head: LossHead, **named: Any) -> None:
@@ -187,7 +187,10 @@ def trl(model: Any, rows: list[dict[str, Any]], setting: Setting, folder: str) -
 
     liger = importlib.util.find_spec("liger_kernel") is not None and setting.device != "cpu"
     given = SFTConfig(**arguments(setting, folder), max_length=setting.tokens, use_liger_kernel=liger)
-    return SFTTrainer(model=model, args=given, train_dataset=Dataset.from_list(rows), processing_class=make_tokenizer())
+    trainer: Trainer = SFTTrainer(
+        model=model, args=given, train_dataset=Dataset.from_list(rows), processing_class=make_tokenizer()
+    )
+    return trainer
 
 
 def matmul_tflops(setting: Setting) -> float:

@@ -89,7 +89,7 @@ def write_base(folder: Path, size: Size) -> None:
     config.save_pretrained(folder)
     with torch.device("meta"):
         shapes = {name: each.shape for name, each in AutoModelForCausalLM.from_config(config).state_dict().items()}
-    generator, where = torch.Generator().manual_seed(0), {}
+    generator, where = torch.Generator().manual_seed(0), dict[str, str]()
     for number, names in enumerate(shards(shapes)):
         file = f"model-{number:05}.safetensors"
         save_file(
@@ -120,7 +120,7 @@ def write_adapter(folder: Path, base: Path) -> None:
     from worker.exports.tensors import stored_tensors
 
     names = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-    LoraConfig(r=RANK, lora_alpha=2 * RANK, target_modules=names, task_type="CAUSAL_LM").save_pretrained(folder)
+    LoraConfig(r=RANK, lora_alpha=2 * RANK, target_modules=names, task_type="CAUSAL_LM").save_pretrained(str(folder))
     generator, made = torch.Generator().manual_seed(1), {}
     for name, tensor in stored_tensors(base, "model").items():
         if name.split(".")[-2] in names:

@@ -23,6 +23,7 @@ from backend.core.assignment import CONTROL, JOURNAL, Assignment, DataFile
 from backend.core.datasets.schema import Message, Row
 from backend.core.recipe import read_recipe
 from backend.core.rendering import Example
+from backend.core.rendering.prepare import prepare
 from tests.support.models import make_tokenizer
 from tests.support.rows import write_rows
 from worker.trainer.batches import Collator
@@ -30,7 +31,7 @@ from worker.trainer.control import Channel
 from worker.trainer.fit import Job, make_trainer
 from worker.trainer.journal import Journal
 from worker.trainer.observing import measure
-from worker.trainer.train import choose_head, load_all, make_job, prepare
+from worker.trainer.train import choose_head, load_all, make_job
 
 if TYPE_CHECKING:
     from transformers import Trainer
@@ -86,16 +87,13 @@ def write_work(folder: Path, lengths: Sequence[int], *, packing: bool, rows_a_st
 def rows_of(lengths: Sequence[int], tokenizer: Any) -> Iterator[Row]:
     """Questions of a few digits and longer answers. A digit is one token, so lengths come out as they are asked for."""
     draw = random.Random(0)
-    frame = len(tokenizer.apply_chat_template(_chat("", ""), return_dict=True)["input_ids"])
+    empty = [{"role": "user", "content": ""}, {"role": "assistant", "content": ""}]
+    frame = len(tokenizer.apply_chat_template(empty, return_dict=True)["input_ids"])
     for number, length in enumerate(lengths, 1):
         asked = min(8, length - frame - 1)
         start = draw.randrange(10)
         digits = "".join(str((start + place * 3) % 10) for place in range(length - frame))
-        yield Row(number, tuple(Message(**each) for each in _chat(digits[:asked], digits[asked:])))
-
-
-def _chat(question: str, answer: str) -> list[dict[str, str]]:
-    return [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+        yield Row(number, (Message("user", digits[:asked]), Message("assistant", digits[asked:])))
 
 
 def skewed(count: int) -> list[int]:
@@ -108,7 +106,7 @@ def skewed(count: int) -> list[int]:
 
 
 @dataclass
-class Clock(TrainerCallback):  # type: ignore[misc] -- transformers' base is untyped
+class Clock(TrainerCallback):
     """CPU seconds at each step's end."""
 
     ends: list[float] = field(default_factory=list)
@@ -159,12 +157,13 @@ def trl(job: Job, documents: Sequence[Example], rows_a_step: int) -> Trainer:
         disable_tqdm=True,
         dataloader_pin_memory=False,
     )
-    return SFTTrainer(
+    trainer: Trainer = SFTTrainer(
         model=job.loaded.model,
         args=arguments,
         train_dataset=Dataset.from_list(rows),
         processing_class=job.prepared.tokenizer,
     )
+    return trainer
 
 
 def run(side: str, folder: Path) -> dict[str, Any]:

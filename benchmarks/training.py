@@ -90,4 +90,4 @@ def side_run(side: str, folder: Path, environment: Mapping[str, str]) -> dict[st
 
 
 def speed(runs: Sequence[Mapping[str, Any]]) -> float:
-    return statistics.median(each["tokens"] / each["seconds"] for each in runs)
+    return float(statistics.median(each["tokens"] / each["seconds"] for each in runs))

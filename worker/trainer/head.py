@@ -120,7 +120,7 @@ class _Chunked(torch.autograd.Function):
     """Summed cross-entropy whose gradients are made in the pass forward. The pass back may run once."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any,
         logits: Logits,
         chunk: int,
@@ -146,7 +146,7 @@ class _Chunked(torch.autograd.Function):
         return total
 
     @staticmethod
-    def backward(ctx: Any, above: torch.Tensor) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, above: torch.Tensor) -> Any:
         share = above / ctx.scale
         return None, None, None, None, *(None if each is None else each.mul_(share) for each in ctx.saved_tensors)
 
