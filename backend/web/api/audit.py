@@ -53,15 +53,21 @@ async def download(
     edge: AnEdge, _: Admin, person: Person = "", action: Action = "", format: Literal["csv", "jsonl"] = "csv"
 ) -> StreamingResponse:
     """All of it as one file."""
+    wanted, read = Wanted(person, action), partial(administration.audit_page, limit=PAGE)
+    page = await edge.read(partial(read, wanted=wanted))  # what cannot be asked for is refused before the answer begins
 
     async def lines() -> AsyncIterator[str]:
         if format == "csv":
             yield _csv_line(COLUMNS)
-        wanted: Wanted | None = Wanted(person, action)
-        while wanted:  # a page at a time: whoever reads slowly holds no connection
-            found, following = await edge.read(partial(administration.audit_page, wanted=wanted, limit=PAGE))
-            yield "".join(map(as_csv if format == "csv" else as_jsonl, found))
-            wanted = replace(wanted, before=UUID(following)) if following else None
+        found, following = page
+        yield written(found)
+        while following:  # a page at a time: whoever reads slowly holds no connection
+            after = replace(wanted, before=UUID(following))
+            found, following = await edge.read(partial(read, wanted=after))
+            yield written(found)
+
+    def written(found: Iterable[AuditOut]) -> str:
+        return "".join(map(as_csv if format == "csv" else as_jsonl, found))
 
     media = "text/csv; charset=utf-8" if format == "csv" else "application/jsonl; charset=utf-8"
     return StreamingResponse(
