@@ -87,8 +87,8 @@ def test_a_run_on_a_disk_that_fills_up_is_warned_ends_in_words_and_goes_on_once_
         (disk / "somebody-elses").unlink()
         with lab.sessions.begin() as session:
             runs.resume(session, run_id)
-        run = lab.wait_for_step(run_id, kept[0] + 1, PATIENCE_SECONDS)
-        assert run.attempt == 2
+        lab.wait(lambda: lab.run(run_id).begun == 2, "the history to be taken over", PATIENCE_SECONDS)
+        lab.wait_for_step(run_id, kept[0] + 1, PATIENCE_SECONDS)
         assert sorted(lab.losses(run_id)) == list(range(1, max(lab.losses(run_id)) + 1)), "each step is there"
 
 

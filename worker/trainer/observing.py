@@ -90,7 +90,7 @@ def answers(
         yield Sample(index, prompt, text, len(answer), "stop" if stopped else "length")
 
 
-class EachToken(StoppingCriteria):  # type: ignore[misc]
+class EachToken(StoppingCriteria):
     """Stops nothing: it is where `generate` can be listened to."""
 
     def __init__(self, told: Callable[[], None]) -> None:
