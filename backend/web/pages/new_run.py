@@ -21,6 +21,7 @@ from backend.core.launch import held_back_prompts, pin
 from backend.core.prospects import Prospect
 from backend.core.recipe import read_recipe
 from backend.web import base_models, drafts, launching, previews, reading, repeats
+from backend.web.api.datasets import Template
 from backend.web.api.recipes import keep, one
 from backend.web.contexts.new_run import FirstRowPart, NewRunPage, Preflight, PreflightPart
 from backend.web.deps import AnEdge, Edge
@@ -134,7 +135,12 @@ async def preflight_part(request: Request, pairs: Pairs, edge: AnEdge, part: str
 
 @router.get("/runs/new/row")
 async def first_row(
-    request: Request, edge: AnEdge, dataset: str, model: str, version: int | None = None, chat_template: str = "auto"
+    request: Request,
+    edge: AnEdge,
+    dataset: str,
+    model: str,
+    version: int | None = None,
+    chat_template: Template = "auto",
 ) -> Response:
     """The first row of the chosen data under the chosen model."""
     lens = previews.Lens(model, chat_template, {})
