@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Dialog, Page, expect
 
 from backend.core.models import Role
 from tests.hostile.making import MIB
@@ -25,10 +25,15 @@ def page(browser: Browser, studio: Studio) -> Iterator[Page]:
     """Somebody who is signed in. A dialog that a script of theirs opened would fail the test, as any breach of the policy."""
     who = studio.web.sign_in("looker", Role.ADMIN)
     opened: list[str] = []
+
+    def dismissed(dialog: Dialog) -> None:
+        opened.append(dialog.message)
+        dialog.dismiss()
+
     with signed_in(browser, studio.web.address, who.cookie) as context:
         page = context.new_page()
         page.set_default_timeout(PATIENCE_MS)
-        page.on("dialog", lambda dialog: (opened.append(dialog.message), dialog.dismiss()))
+        page.on("dialog", dismissed)
         yield page
     assert opened == []
 
