@@ -166,7 +166,7 @@ def write_model(
     untied: bool,
     on_progress: OnProgress,
 ) -> MergeReport:
-    """The shards one after the other, their index where there are several, and the config as the weights now are."""
+    """The shards one after the other, their index where one is needed, and the config as the weights now are."""
     out.mkdir(parents=True, exist_ok=True)
     total, done = sum(job.origin.end - job.origin.start for job in jobs), 0
 
@@ -179,7 +179,7 @@ def write_model(
     for file in sorted(set(shards.values())):
         shapes |= write_shard(out / file, [job for job in jobs if shards[job.name] == file], tell)
     files = tuple(sorted(set(shards.values())))
-    if len(files) > 1:
+    if files != ("model.safetensors",):  # a single file may have a shard's name, too
         index = {"metadata": {"total_size": done}, "weight_map": {job.name: shards[job.name] for job in jobs}}
         (out / "model.safetensors.index.json").write_text(json.dumps(index, indent=2))
     vocab_size = vocabulary_of(skeleton, shapes)

@@ -86,6 +86,16 @@ def test_other_kinds_of_adapters_have_the_bits_of_pefts_own(tmp_path: Path, name
     assert differing(tmp_path / "ours", merged_by_peft(base, adapter, tmp_path / "theirs")) == []
 
 
+def test_a_single_file_that_an_index_names_is_found_again(tmp_path: Path) -> None:
+    base = save_base(tmp_path / "base", "llama")
+    names = dict.fromkeys(tensors(base), "model-00001-of-00001.safetensors")
+    (base / "model.safetensors").rename(base / "model-00001-of-00001.safetensors")
+    (base / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": names}))
+    adapter = save_adapter(base, tmp_path / "adapter", **FLAVOURS["lora"])
+    ours(base, adapter, tmp_path / "ours")
+    assert differing(tmp_path / "ours", merged_by_peft(base, adapter, tmp_path / "theirs")) == []
+
+
 @pytest.mark.parametrize("whole", [True, False])
 @pytest.mark.parametrize("kind", ["qwen3", "llama"])
 def test_added_tokens_grow_the_embedding_by_their_trained_rows(tmp_path: Path, kind: str, whole: bool) -> None:
