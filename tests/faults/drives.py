@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -16,11 +17,13 @@ from uuid import UUID
 import psutil
 from psycopg.conninfo import conninfo_to_dict
 
+from backend.core.assignment import JOURNAL
 from tests.faults.history import History, Leftover, Watcher, collect
 from tests.faults.story import ACTIVE, RESTS
 from tests.support.hosts import Lab
 from tests.support.links import Connection, Link
 from tests.support.processes import is_alive, processes_of, wait_until
+from worker.trainer.process import lock_name
 
 Program = Sequence[str]
 RECIPE: dict[str, Any] = {
@@ -118,17 +121,31 @@ def freeze_the_host(drive: Drive) -> UUID:
 
 
 def kill_the_supervisor(drive: Drive) -> UUID:
-    """SIGKILL of the supervisor alone: its trainer, though it stands still, is to die with it; the run goes on later."""
-    with drive.run_in_training() as (run_id, host):
-        trainer = psutil.Process(drive.lab.trainer_of(run_id))
-        trainer.suspend()
-        host.kill()
-        host.wait()
-        with suppress(psutil.TimeoutExpired):
-            trainer.wait(ORPHAN_SECONDS)
-        with drive.lab.host("a", drive.program):
+    """SIGKILL of the supervisor alone: its trainer, which waits for the accelerator, is to die with it; later the run goes on."""
+    lab = drive.lab
+    with lab.host("a", drive.program) as host:
+        with taken_accelerator(lab.home):
+            run_id = lab.launch(**RECIPE)
+            journal = lab.home / "runs" / str(run_id) / "attempt-1" / JOURNAL
+            lab.wait(journal.exists, "a trainer with its assignment", PATIENCE_SECONDS)
+            trainer = psutil.Process(lab.trainer_of(run_id))
+            host.kill()
+            host.wait()
+            with suppress(psutil.TimeoutExpired):
+                trainer.wait(ORPHAN_SECONDS)
+        with lab.host("a", drive.program):
             drive.rest(run_id)
     return run_id
+
+
+@contextmanager
+def taken_accelerator(home: Path) -> Iterator[None]:
+    """Somebody else computes on it: a trainer waits, and costs nothing."""
+    path = home / "run" / lock_name("cpu")
+    path.parent.mkdir(exist_ok=True)
+    with path.open("wb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 DRIVES: dict[str, Callable[[Drive], UUID]] = {
