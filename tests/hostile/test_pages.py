@@ -61,7 +61,7 @@ def test_each_file_is_refused_on_the_page_in_the_same_words(page: Page) -> None:
             expect(page.locator("[data-arrival]")).to_have_count(0)
     wrong = {row: words for row, (words, says) in told.items() if not all(_is_in(each, words) for each in says)}
     assert wrong == {}
-    assert len(told) > 40
+    assert len(told) >= 40
 
 
 def _is_in(words: str, text: str) -> bool:
