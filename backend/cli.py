@@ -107,7 +107,9 @@ def migrate() -> None:
 def backup(
     file: Annotated[Path, typer.Argument(dir_okay=False, help="Where to write it; nothing is overwritten.")],
     models: Annotated[bool, typer.Option("--models", help="Base models of the home too.")] = False,
-    check: Annotated[bool, typer.Option("--check", help="Write nothing: read FILE and say whether it is whole.")] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Write nothing: read FILE and say whether it is whole.")
+    ] = False,
 ) -> None:
     """Write the whole studio into FILE, while it works or stands still: tables, data sets, checkpoints, artifacts."""
     from backend.commands import backup as commands

@@ -178,6 +178,8 @@ def settings_rows() -> list[tuple[str, str, str]]:
 def default(value: object) -> str:
     if value in ("", ()):
         return "–"
+    if isinstance(value, bool):
+        return f"`{str(value).lower()}`"
     return f"`{value:g}`" if isinstance(value, float) else f"`{value}`"
 
 

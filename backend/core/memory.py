@@ -27,8 +27,6 @@ SLACK_SHARE = 0.05
 """What the allocator holds between tensors of changing sizes."""
 LOGITS_BYTES = {4: 8, 2: 10}
 """A logit of a chunk at the loss, by the precision's width: itself, in fp32 where it is not, and its log-softmax."""
-LOSS_CHUNK, TRAINED_LOSS_CHUNK = 256, 1024
-"""Of how many tokens logits are held at once: where the head learns more, since each chunk adds up a gradient as large as it."""
 LAST_HIDDEN_BYTES = {4: 8, 2: 12}
 """A number of the last hidden state there: its copy for supervised tokens and its gradient; in 16 bits its norm keeps more."""
 USUAL_LENGTH = 2048
@@ -231,7 +229,7 @@ def _activations(shape: Shape, recipe: Recipe, length: int, width: int, *, on_cp
     trained = recipe.method.trained_parameters(shape)
     layer = tokens * _layer_bytes_a_token(shape, recipe, length, width)
     within = tokens * 12 * shape.intermediate + recipe.method.scratch_bytes(shape, width)
-    loss = _loss_bytes(shape, recipe, tokens, width)
+    loss = _loss_bytes(shape, recipe, tokens, width, on_cpu=on_cpu)
     casts = 2 * trained if width == 2 else 0  # autocast's 16-bit copies
     if recomputes(recipe.training, on_cpu=on_cpu):
         residual = shape.hidden * (4 if recipe.method.trains_residual else width)
@@ -245,10 +243,17 @@ def _activations(shape: Shape, recipe: Recipe, length: int, width: int, *, on_cp
     return worst + added_rows
 
 
-def _loss_bytes(shape: Shape, recipe: Recipe, tokens: int, width: int) -> int:
+def loss_chunk(*, learns: bool, on_cpu: bool) -> int:
+    """Of how many tokens logits are held at once. Where the head learns of more, since each chunk adds up a gradient as
+    large as it; on a CPU of fewer, since its allocator leaves wide gaps between large blocks, and a core is no slower.
+    """
+    return 1024 if learns else 128 if on_cpu else 256
+
+
+def _loss_bytes(shape: Shape, recipe: Recipe, tokens: int, width: int, *, on_cpu: bool) -> int:
     """Bytes at the loss: logits of a chunk, the last hidden state, and what a head that learns gathers."""
     learns = not recipe.method.makes_adapter
-    chunk = TRAINED_LOSS_CHUNK if learns else LOSS_CHUNK
+    chunk = loss_chunk(learns=learns, on_cpu=on_cpu)
     logits = LOGITS_BYTES[width] * min(tokens, chunk) * shape.vocabulary
     of_head = 4 if width == 4 else 6  # a chunk's gradient of each weight, and autocast's copy
     of_head += 4 if tokens > chunk else 0  # beside the sum of those before

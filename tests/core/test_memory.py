@@ -10,10 +10,10 @@ from backend.core import memory
 from backend.core.catalog import METHODS
 from backend.core.memory import (
     LOGITS_BYTES,
-    LOSS_CHUNK,
     Footprint,
     Shape,
     footprint,
+    loss_chunk,
     most_rows,
     shape_of,
     verdict,
@@ -54,7 +54,7 @@ def test_a_simulated_step_is_met_within_two_percent() -> None:
     """An 8B LoRA step of 2 × 2,048 tokens, simulated tensor by tensor: 49.9 GiB with all logits at 12 bytes each."""
     needed = footprint(shape(), recipe(per_device_train_batch_size=2, gradient_checkpointing=False))
     tokens, vocabulary = 2 * 2048, shape().vocabulary
-    less = (12 * tokens - LOGITS_BYTES[2] * LOSS_CHUNK) * vocabulary / GIB
+    less = (12 * tokens - LOGITS_BYTES[2] * loss_chunk(learns=False, on_cpu=False)) * vocabulary / GIB
     assert tensors(needed) + less == pytest.approx(49.9, rel=0.02)
 
 

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from backend.core.memory import LOSS_CHUNK, TRAINED_LOSS_CHUNK
+from backend.core.memory import loss_chunk
 from backend.core.rendering import IGNORE_INDEX
 from worker.trainer.failures import is_out_of_memory
 from worker.trainer.undisturbed import undisturbed
@@ -52,7 +52,8 @@ class LossHead:
         of_head = {id(each) for each in causal.get_output_embeddings().parameters()}
         inside = {id(each) for each in backbone.parameters()} - of_head  # a tied head learns with the embedding
         trained = tuple(each for each in causal.parameters() if each.requires_grad and id(each) not in inside)
-        return cls(model, backbone, trained, compute_dtype, TRAINED_LOSS_CHUNK if trained else LOSS_CHUNK)
+        chunk = loss_chunk(learns=bool(trained), on_cpu=causal.device.type == "cpu")
+        return cls(model, backbone, trained, compute_dtype, chunk)
 
     def summed_loss(self, batch: dict[str, torch.Tensor], labels: torch.Tensor) -> torch.Tensor:
         """Cross-entropy of each supervised token given those before it, summed. `labels` are [rows, length]."""

@@ -107,7 +107,8 @@ def test_the_logits_of_a_large_vocabulary_take_a_tenth_of_the_memory() -> None:
     def held(loss: Callable[[torch.Tensor], torch.Tensor]) -> int:
         with Held() as counted:
             loss(hidden.clone().requires_grad_()).backward()
-        return counted.most
+        most: int = counted.most
+        return most
 
     head = LossHead.of(adapted, torch.float32)
     taught = (labels[:, 1:] != IGNORE_INDEX).nonzero(as_tuple=True)
