@@ -1,4 +1,4 @@
-"""The journal of an attempt: one JSON line for everything that happens, appended in one write each."""
+"""The journal of an attempt: one JSON line for everything that happens, in the order in which it happened."""
 
 from __future__ import annotations
 
@@ -21,13 +21,12 @@ from backend.core.errors import StudioError
 HEARTBEAT_SECONDS = 10.0
 FLUSH_SECONDS = 0.05
 
-
 Told = tuple[LineKind, int, float, Mapping[str, Any]]
 """A line before it has a number: its kind, its step, when, in seconds since the epoch, and its data."""
 
 
 class Journal:
-    """Appends lines to `events.jsonl`. A line is one `write`, so a killed trainer leaves whole lines, or half of the last.
+    """Appends lines to `events.jsonl`, those that wait in one `write`: a killed trainer leaves whole lines, or half of the last.
 
     Metrics are written by a thread, every `FLUSH_SECONDS`, and before any other line: a step waits for no disk. What a
     kill can take with it are steps behind the newest checkpoint, and those the next attempt makes again.
@@ -45,7 +44,7 @@ class Journal:
             raise FileExistsError(f"{path} holds another attempt's lines; each attempt has a folder of its own")
         self._n, self._lock = 0, threading.Lock()
         self._told: deque[Told] = deque()
-        self._is_stuck = False
+        self._was_refused = False
         self._last_line = self._last_work = time.monotonic()
         self._heartbeat_seconds, self._closing = heartbeat_seconds, threading.Event()
         self._heart = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
@@ -83,7 +82,7 @@ class Journal:
     def metrics(self, values: Mapping[str, float], epoch: float) -> None:
         """Tell what a step measured. Raises `OSError` once it cannot be written."""
         self._told.append((LineKind.METRICS, self.step, time.time(), {"values": dict(values), "epoch": epoch}))
-        if self._is_stuck:
+        if self._was_refused:
             with self._lock:
                 self._flush()
 
@@ -154,9 +153,12 @@ class Journal:
         lines = [*waiting, last] if last else waiting
         if not lines:
             return
-        self._is_stuck = True
-        self._append(b"".join(encoded(self._n + at, *line) for at, line in enumerate(lines)))
-        self._is_stuck = False
+        try:
+            self._append(b"".join(encoded(self._n + at, *line) for at, line in enumerate(lines)))
+        except OSError:
+            self._was_refused = True  # a step hears of it at once, and of a write that only takes long it hears nothing
+            raise
+        self._was_refused = False
         for _ in waiting:
             self._told.popleft()
         self._n += len(lines)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 import signal
 import time
@@ -126,6 +127,22 @@ def test_metrics_that_cannot_be_written_are_an_error_and_are_kept_for_when_there
     assert [line["kind"] for line in told] == [LineKind.PHASE], "no half line"
     kinds = [line["kind"] for line in lines(path)]
     assert kinds == [LineKind.PHASE, *[LineKind.METRICS] * (len(kinds) - 2), LineKind.END]
+
+
+def test_a_step_does_not_wait_while_the_disk_stands_still(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    os.mkfifo(path)  # a file that takes no more until somebody reads
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    journal = Journal(path)
+    journal.metrics({"x" * 1_000_000: 1.0}, epoch=0.0)
+    wait_until(lambda: journal._lock.locked(), seconds=20, what="a write that waits")
+    for journal.step in range(1, 100):
+        journal.metrics({"loss": 1.0}, epoch=0.0)
+    assert journal._lock.locked(), "the write waits still, and no step did"
+    os.close(reader)
+    with pytest.raises(OSError, match="Invalid argument"), journal:  # what is no file cannot be cut back
+        pass
+    os.close(journal._descriptor)
 
 
 def tell_until_refused(journal: Journal) -> None:
