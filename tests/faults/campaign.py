@@ -23,7 +23,7 @@ from tests.faults.parts import Studio, running_studio
 from tests.faults.people import DONE, People
 from tests.faults.phases import AIMS, Phase
 from tests.faults.story import seconds, stories
-from tests.faults.strikes import CATALOGUE
+from tests.faults.strikes import CATALOGUE, LEASE_SECONDS
 from tests.faults.striking import Plan, Segment, Striking
 
 REFERENCE = """
@@ -112,7 +112,7 @@ def _shown_after(history: History) -> Iterator[float]:
 
 def violations_in(history: History) -> list[Violation]:
     """What the checker and the replay of the protocol find."""
-    return [*checker.check(history), *trace.validate(history)]
+    return [*checker.check(history), *trace.validate(history, LEASE_SECONDS)]
 
 
 def _come_to_rest(studio: Studio, people: People, striking: Striking, patience_seconds: float) -> None:

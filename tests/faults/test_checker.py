@@ -14,6 +14,7 @@ from tests.faults.story import stories
 from tests.faults.trace import validate
 
 Change = Callable[[History], History]
+LEASE_SECONDS = 1.0
 
 
 def changed_run(**values: object) -> Change:
@@ -117,7 +118,7 @@ BROKEN: dict[str, Change] = {
 def test_a_history_that_keeps_every_promise_is_found_clean() -> None:
     history = small_history()
     assert check(history) == []
-    assert validate(history) == []
+    assert validate(history, LEASE_SECONDS) == []
 
 
 def test_each_rule_has_a_history_that_breaks_it() -> None:
@@ -171,7 +172,7 @@ def test_a_host_that_stood_still_may_find_its_run_taken() -> None:
     ],
 )
 def test_a_step_that_the_protocol_does_not_allow_is_named(change: Change, reason: str) -> None:
-    (violation,) = validate(change(small_history()))
+    (violation,) = validate(change(small_history()), LEASE_SECONDS)
     assert reason in violation.what
 
 
@@ -183,11 +184,28 @@ def test_a_run_that_is_held_is_taken_only_after_a_lease_of_silence() -> None:
     assert "after its holder's last word" in violation.what
 
 
-def test_a_run_whose_trainers_die_is_given_up_in_time() -> None:
+def test_a_run_is_not_given_up_at_the_first_death_of_its_trainer() -> None:
     history = small_history()
     early = [row | {"data": row["data"] | {"state": "failed"}} if row["seq"] == 8 else row for row in history.events]
-    (violation,) = validate(replace(history, events=early))
+    (violation,) = validate(replace(history, events=early), LEASE_SECONDS)
     assert "event 8" in violation.what
+
+
+def test_a_run_whose_trainers_die_is_queued_twice_and_no_third_time() -> None:
+    assert validate(dying(2), LEASE_SECONDS) == []
+    (violation,) = validate(dying(3), LEASE_SECONDS)
+    assert "state queued, attempt 3" in violation.what
+
+
+def dying(times: int) -> History:
+    """A run whose trainers die before their first step."""
+    told: list[tuple[str, int, object]] = [("state", 0, "queued")]
+    for attempt in range(1, times + 1):
+        told += [("state", attempt, "preparing"), *([("rewound", attempt, None)] if attempt > 1 else [])]
+        told += [("state", attempt, "training"), ("state", attempt, "queued")]
+    events = [event(seq, kind, 0, attempt, 100.0 + seq, what) for seq, (kind, attempt, what) in enumerate(told, 1)]
+    attempts = [{"run_id": RUN, "number": number, "cause": "It was killed."} for number in range(1, times + 1)]
+    return replace(small_history(), events=events, attempts=attempts, journals={})
 
 
 def test_a_history_can_be_kept_and_read_again(tmp_path_factory: pytest.TempPathFactory) -> None:

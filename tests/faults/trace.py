@@ -20,9 +20,11 @@ WORDS = {"pause": "pause", "run": "resume", "stop": "stop", "keep": "keep"}
 """Which word of a person leads to which intent."""
 BY_WHO_HOLDS = ("phase", "progress", "facts", "sample", "artifact", "log", "amended")
 """What only the holder of an attempt tells."""
+RENEWING = ("metrics", "checkpoint", *(kind for kind in BY_WHO_HOLDS if kind != "log"))
+"""What is stored together with a longer lease. A warning of the host's own is not."""
 
 
-def validate(history: History, lease_seconds: float = 0.0) -> list[Violation]:
+def validate(history: History, lease_seconds: float) -> list[Violation]:
     """The first step of each run that the protocol does not allow. `lease_seconds` is how long a holder must have been
     silent whose run is taken over."""
     checkpoints: dict[str, list[tuple[int, int]]] = {}
@@ -45,7 +47,7 @@ class Replay:
 
     story: Story
     checkpoints: list[tuple[int, int]]
-    lease_seconds: float = 0.0
+    lease_seconds: float
     protocol: Protocol = field(default_factory=Protocol)
 
     def refusal(self) -> str:
@@ -122,16 +124,14 @@ class Replay:
                 yield lambda run: protocol.finish(self._begun(run, attempt), attempt)
             case _:
                 yield lambda run: protocol.end_unheld(run, is_lapsed=True)
-                yield lambda run: self._starts_over(run, state)
+                yield partial(self._starts_over, attempt, state)
                 for how in self._endings(attempt):
                     yield partial(self._leaves, attempt, how)
 
     def _claims(self, event: Row, run: Run) -> Run:
         """A run that is held may be taken once its holder was silent for a whole lease."""
         if run.is_held:
-            told = [
-                each for each in self.story.events[: event["seq"] - 1] if each["kind"] in (*BY_WHO_HOLDS, "metrics")
-            ]
+            told = [each for each in self.story.events[: event["seq"] - 1] if each["kind"] in RENEWING]
             silence = seconds(event["at"]) - seconds(told[-1]["at"]) if told else self.lease_seconds
             must(silence >= self.lease_seconds, f"it is taken {silence:.2f} s after its holder's last word")
         return self.protocol.claim(run, is_lapsed=True)
@@ -154,12 +154,17 @@ class Replay:
             must(run.state == "finishing" or is_empty, f"it is done while {run.state}")
         return self.protocol.leave(run, attempt, how)
 
-    def _starts_over(self, run: Run, state: str) -> Run:
-        """A person's word beside the protocol: a discarded run is brought back, or a run may leave its host."""
+    def _starts_over(self, attempt: int, state: str, run: Run) -> Run:
+        """A person's word beside the protocol: a discarded run is brought back, or a run may leave its host.
+
+        That forgives what was counted, so it is no reading of a trainer's death: three of those could not be told then.
+        """
         if state == "paused":
             must(run.state == "stopped" and run.intent == "stop", f"a {run.state} run is brought back")
             return run._replace(state="paused", intent="pause")
+        is_death = run.state in ACTIVE and "died" in self._endings(attempt)
         must(state == "queued" and run.state in ("queued", *ACTIVE), f"a {run.state} run starts over")
+        must(not is_death, "a run whose trainer died starts over")
         return run._replace(state="queued", is_held=False, published=(), tries=0, crashes=0)
 
 
