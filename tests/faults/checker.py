@@ -104,7 +104,8 @@ def points_are_what_the_events_draw(story: Story) -> Iterator[str]:
 
 
 def extremes_are_those_of_the_points(story: Story) -> Iterator[str]:
-    """A bucket holds the lowest and the highest value of its steps, so that a thinned curve loses neither."""
+    """A bucket holds the lowest and the highest value of its steps, so that a thinned curve loses neither; on each level of
+    them every step has its bucket."""
     if story.stale:
         return
     values: dict[str, dict[int, float]] = defaultdict(dict)
@@ -118,6 +119,17 @@ def extremes_are_those_of_the_points(story: Story) -> Iterator[str]:
         held = (finite.get(row["low_step"]), finite.get(row["high_step"]))
         if (row["low"], row["high"]) != extremes or held != extremes or (row["odd"] is None) != (finite == inside):
             yield f"{story.name}: the bucket of {row['name']} at {first} (width {row['width']}) holds {row}"
+    yield from _missing_buckets(story, values)
+
+
+def _missing_buckets(story: Story, values: dict[str, dict[int, float]]) -> Iterator[str]:
+    widths = {row["width"] for row in story.buckets}
+    if values and not widths:
+        yield f"{story.name}: it has points and no bucket"
+    held = {(row["name"], row["width"], row["bucket"]) for row in story.buckets}
+    due = {(name, width, step // width) for name, steps in values.items() for step in steps for width in widths}
+    for name, width, bucket in sorted(due - held)[:1]:
+        yield f"{story.name}: {name} has no bucket at {bucket * width} (width {width})"
 
 
 def states_follow_each_other_as_they_may(story: Story) -> Iterator[str]:
@@ -152,12 +164,15 @@ def a_run_at_rest_holds_nothing(story: Story) -> Iterator[str]:
 
 
 def every_client_receives_every_event_once(story: Story) -> Iterator[str]:
-    """Whoever follows gets each event once, in order and as it is stored, however often the connection broke."""
+    """Whoever follows gets each event once, from the first to the last, in order and as it is stored, however often the
+    connection broke."""
     stored = {event["seq"]: event for event in story.events}
     for client, seen in story.clients.items():
-        for before, after in pairwise(seen):
-            if after.seq != before.seq + 1:
-                yield f"{story.name}: {client} received event {after.seq} after {before.seq}"
+        for before, after in pairwise((0, *(each.seq for each in seen))):
+            if after != before + 1:
+                yield f"{story.name}: {client} received event {after} after {before}"
+        if seen[-1].seq < max(stored, default=0):
+            yield f"{story.name}: {client} received none of the events after {seen[-1].seq}"
         for each in seen:
             event = stored.get(each.seq)
             if event is None or (event["kind"], event["step"], event["data"]) != (each.kind, each.step, each.data):
@@ -174,6 +189,12 @@ def no_accepted_run_is_lost(history: History, told: Sequence[Story]) -> Iterator
     for story in told:
         if story.row["state"] not in RESTS:
             yield f"{story.name} is still {story.row['state']}, told to {story.row['intent']}"
+
+
+def no_launch_is_carried_out_twice(history: History, told: Sequence[Story]) -> Iterator[str]:
+    """Who sends a launch again, since its answer was lost, gets the run that it made: no run is there that nobody was told of."""
+    accepted = set(history.accepted)
+    yield from (f"{story.name} is there, and was nobody's answer" for story in told if story.row["id"] not in accepted)
 
 
 def one_trainer_works_on_an_accelerator(history: History, told: Sequence[Story]) -> Iterator[str]:
@@ -246,6 +267,7 @@ RULES_OF_A_RUN: tuple[Callable[[Story], Iterator[str]], ...] = (
 )
 RULES_OF_A_STUDIO: tuple[Callable[[History, Sequence[Story]], Iterator[str]], ...] = (
     no_accepted_run_is_lost,
+    no_launch_is_carried_out_twice,
     one_trainer_works_on_an_accelerator,
     one_trainer_works_on_a_run,
     no_trainer_outlives_its_supervisor,

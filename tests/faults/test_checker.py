@@ -80,6 +80,12 @@ def orphaned(history: History) -> History:
     )
 
 
+def without_the_first_point(history: History) -> History:
+    """It is gone from the curve, and from the buckets too."""
+    bucket = history.buckets[0] | {"high": 2.5, "high_step": 2}
+    return replace(history, points=history.points[1:], buckets=[bucket])
+
+
 def told_late(history: History) -> History:
     """Nobody says for a long while that the first trainer is dead."""
     later = [row | {"at": moment(KILLED_AT + 7)} if row["seq"] == 8 else row for row in history.events]
@@ -90,7 +96,7 @@ BROKEN: dict[str, Change] = {
     "events are numbered without a gap": changed_run(seq=99),
     "only the owner of the history writes": stale,
     "each step is told once as it was trained": inserted(5, "metrics", 1, 1, 101.5, 3.0),
-    "points are what the events draw": lambda history: replace(history, points=history.points[1:], buckets=[]),
+    "points are what the events draw": without_the_first_point,
     "extremes are those of the points": lambda history: replace(
         history, buckets=[history.buckets[0] | {"low_step": 3}]
     ),
@@ -103,6 +109,7 @@ BROKEN: dict[str, Change] = {
         history, seen=history.seen[:3] + history.seen[4:]
     ),
     "no accepted run is lost": lambda history: replace(history, accepted=[RUN, "run-2"]),
+    "no launch is carried out twice": lambda history: replace(history, accepted=[]),
     "one trainer works on an accelerator": two_at_once,
     "one trainer works on a run": elsewhere,
     "no trainer outlives its supervisor": orphaned,
@@ -130,6 +137,40 @@ def test_each_rule_has_a_history_that_breaks_it() -> None:
 def test_what_breaks_a_rule_is_told_by_that_rule(rule: str) -> None:
     found = check(BROKEN[rule](small_history()))
     assert {violation.rule for violation in found} == {rule}, found
+
+
+@pytest.mark.parametrize(
+    ("rule", "change"),
+    [
+        ("extremes are those of the points", lambda history: replace(history, buckets=[])),
+        (
+            "extremes are those of the points",
+            lambda history: replace(history, buckets=[*history.buckets, history.buckets[0] | {"name": "other"}]),
+        ),
+        (
+            "extremes are those of the points",
+            lambda history: replace(
+                history,
+                points=[*history.points, history.points[0] | {"name": "grad_norm"}],
+                events=[with_grad_norm(row) for row in history.events],
+                journals={key: [with_grad_norm(line) for line in each] for key, each in history.journals.items()},
+                seen=[],
+            ),
+        ),
+        ("every client receives every event once", lambda history: replace(history, seen=history.seen[:-1])),
+        ("every client receives every event once", lambda history: replace(history, seen=history.seen[1:])),
+    ],
+    ids=["no bucket", "a bucket of nothing", "a metric without buckets", "no last event", "no first event"],
+)
+def test_what_is_missing_breaks_a_rule_too(rule: str, change: Change) -> None:
+    assert {violation.rule for violation in check(change(small_history()))} == {rule}
+
+
+def with_grad_norm(row: Row) -> Row:
+    """The first step measured something else as well."""
+    if row["kind"] != "metrics" or row["step"] != 1:
+        return row
+    return row | {"data": row["data"] | {"values": row["data"]["values"] | {"grad_norm": 3.0}}}
 
 
 def test_how_fast_a_death_was_told_is_measured_from_the_last_look_at_the_living() -> None:
