@@ -71,7 +71,7 @@ class Campaign:
             self._wait_for_reference(studio)
             people.is_calm = False
             striking.strike(count)
-            _come_to_rest(studio, people, striking, self.plan.rest_seconds)
+            came_to_rest = _come_to_rest(studio, people, striking, self.plan.rest_seconds)
             found = leftovers.at_rest(studio, TIDY_SECONDS * self.plan.patience)
             unheard = leftovers.unheard_hints(studio, HINT_SECONDS * self.plan.patience)
             history = collect(studio.home, studio.postgres.url, people.seen(), (), striking.struck, people.accepted)
@@ -82,9 +82,16 @@ class Campaign:
         found += leftovers.after_the_end(studio)
         reference = {run: self.reference for run in people.accepted if run not in people.changed}
         wrong = [Violation("the web answers what it may", answer) for answer in people.wrong]
-        if unheard:
-            wrong.append(Violation("hints are heard", f"{unheard} waited for more than {HINT_SECONDS} s"))
+        wrong += self._unfinished(came_to_rest, unheard)
         return replace(history, samples=samples, leftovers=found, reference=reference), wrong
+
+    def _unfinished(self, came_to_rest: bool, unheard_hints: int) -> Iterator[Violation]:
+        if not came_to_rest:
+            words = f"{self.plan.rest_seconds:g} s after everything was healed, a run goes on or a client waits"
+            yield Violation("a healed studio comes to rest", words)
+        if unheard_hints:
+            words = f"{unheard_hints} waited for more than {HINT_SECONDS * self.plan.patience:g} s"
+            yield Violation("hints are heard", words)
 
     def _wait_for_reference(self, studio: Studio) -> None:
         """Until the first run has succeeded, before anything is struck."""
@@ -115,14 +122,17 @@ def violations_in(history: History) -> list[Violation]:
     return [*checker.check(history), *trace.validate(history, LEASE_SECONDS)]
 
 
-def _come_to_rest(studio: Studio, people: People, striking: Striking, patience_seconds: float) -> None:
-    """Everything is healed; people resume what waits for them; wait until each run has ended and each client knows."""
+def _come_to_rest(studio: Studio, people: People, striking: Striking, patience_seconds: float) -> bool:
+    """Everything is healed; people resume what waits for them. Whether each run ends in time, and each client knows."""
     studio.heal()
     people.rest()
     deadline = time.monotonic() + patience_seconds
-    while time.monotonic() < deadline and not _is_at_rest(studio, people):
+    while not _is_at_rest(studio, people):
+        if time.monotonic() > deadline:
+            return False
         striking.tend()
         time.sleep(0.2)
+    return True
 
 
 def _is_at_rest(studio: Studio, people: People) -> bool:

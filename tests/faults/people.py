@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from random import Random
 from typing import Any
 
@@ -37,6 +37,11 @@ def recipe(name: str, steps: int) -> dict[str, Any]:
     }
 
 
+def unexpected(refused: Refused) -> list[str]:
+    """What is wrong with a refusal; nothing where it had to be reckoned with."""
+    return [] if refused.status in EXPECTED else [f"status {refused.status}: {refused.message}"]
+
+
 class Follower(threading.Thread):
     """Reads one run's events from the first to the last, through every break of the connection."""
 
@@ -44,6 +49,7 @@ class Follower(threading.Thread):
         super().__init__(name=f"follower of {name}", daemon=True)
         self.client, self.run_id, self.run_name = client, run, name
         self.seen: list[Seen] = []
+        self.wrong: list[str] = []
         self.is_closed = False
 
     @property
@@ -53,12 +59,17 @@ class Follower(threading.Thread):
     def run(self) -> None:
         """The stream of an ended run ends, and begins again where somebody resumed it."""
         while not self.is_closed:
-            with suppress(Unreachable, Refused, httpx.HTTPError, RuntimeError):
-                for event in self.client.events(self.run_name, after=self.last):
-                    self.seen.append(
-                        Seen(time.time(), self.name, self.run_id, event.seq, event.kind, event.step, event.data)
-                    )
+            try:
+                self._read()
+            except Refused as refused:
+                self.wrong += unexpected(refused)
+            except (Unreachable, httpx.HTTPError, RuntimeError):
+                pass  # nobody answers just now, or the client was closed
             time.sleep(1.0)
+
+    def _read(self) -> None:
+        for event in self.client.events(self.run_name, after=self.last):
+            self.seen.append(Seen(time.time(), self.name, self.run_id, event.seq, event.kind, event.step, event.data))
 
 
 class People(threading.Thread):
@@ -69,7 +80,7 @@ class People(threading.Thread):
         self.dice, self.steps, self.alive = dice, steps, alive
         self.client, self._stream = client(5.0), client(PATIENCE_SECONDS)
         self.followers: dict[str, Follower] = {}
-        self.wrong: list[str] = []
+        self._wrong: list[str] = []
         self.changed: set[str] = set()
         """Runs whose recipe was amended: their losses are their own."""
         self._count, self._resumes = 0, dict[str, int]()
@@ -100,6 +111,11 @@ class People(threading.Thread):
         self._stream.http.close()
         self.join(30)
 
+    @property
+    def wrong(self) -> list[str]:
+        """Answers that nobody may get."""
+        return [*self._wrong, *(each for follower in self.followers.values() for each in follower.wrong)]
+
     def seen(self) -> list[Seen]:
         return [each for follower in self.followers.values() for each in follower.seen]
 
@@ -116,8 +132,7 @@ class People(threading.Thread):
         try:
             yield
         except Refused as refused:
-            if refused.status not in EXPECTED:
-                self.wrong.append(f"status {refused.status}: {refused.message}")
+            self._wrong += unexpected(refused)
         except (StudioError, httpx.HTTPError):
             pass  # nobody answers just now
 

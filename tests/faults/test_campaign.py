@@ -28,7 +28,7 @@ def test_no_fault_breaks_a_promise(done: list[Segment]) -> None:
     assert sum(segment.faults for segment in done) == FAULTS
 
 
-def test_every_kind_of_fault_was_met_in_every_phase_of_a_run(done: list[Segment]) -> None:
+def test_every_kind_of_fault_and_every_phase_of_a_run_was_met(done: list[Segment]) -> None:
     kinds = {kind for segment in done for kind in segment.kinds}
     phases = {phase for segment in done for phase in segment.phases}
     assert kinds == {strike.kind for strike in CATALOGUE}
