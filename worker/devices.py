@@ -7,7 +7,7 @@ import platform
 import shutil
 import subprocess
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 
 CSV = "--format=csv,noheader,nounits"
@@ -49,12 +49,12 @@ def found(wanted: str) -> tuple[Accelerator, ...]:
     return gpus or (_cpu(),)
 
 
-def occupants(own: Collection[int]) -> dict[str, tuple[Occupant, ...]]:
+def occupants(own: Container[int]) -> dict[str, tuple[Occupant, ...]]:
     """By device, the processes that compute on it, but for our `own`: what a dead host left, or what others run."""
     return strangers(_ask(PLACES), _ask(PROCESSES), own)
 
 
-def strangers(places: Iterable[str], processes: Iterable[str], own: Collection[int]) -> dict[str, tuple[Occupant, ...]]:
+def strangers(places: Iterable[str], processes: Iterable[str], own: Container[int]) -> dict[str, tuple[Occupant, ...]]:
     """The same from the driver's answers: lines of `index, bus` and of `bus, process id, MiB, name`."""
     devices = {bus: f"cuda:{index}" for index, bus in (_parts(line, 2) for line in places)}
     told: dict[str, list[Occupant]] = defaultdict(list)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from backend.core.models import Worker
 from tests.support.hosts import Lab
 from worker import devices
 from worker.devices import Occupant
+from worker.supervisor import OwnProcesses
 
 PLACES = ["0, 00000000:3B:00.0", "1, 00000000:5E:00.0"]
 DRIVER = """#!/bin/sh
@@ -38,6 +41,19 @@ def test_each_stranger_is_named_on_its_device() -> None:
 def test_our_own_trainers_are_no_strangers() -> None:
     assert devices.strangers(PLACES, ["00000000:5E:00.0, 4711, 12288, python"], own={4711}) == {}
     assert devices.shared("cuda:1", ()) == ""
+
+
+def test_a_trainer_is_known_after_its_end_until_somebody_else_has_its_number() -> None:
+    own = OwnProcesses()
+    with subprocess.Popen(["/bin/sleep", "60"]) as trainer:
+        own.note(trainer.pid)
+        assert trainer.pid in own
+        assert os.getpid() not in own
+        trainer.kill()
+    assert trainer.pid in own, "a driver lists it a moment longer"
+    own.note(os.getpid())
+    own._started[os.getpid()] = "that of an earlier process with this number"
+    assert os.getpid() not in own
 
 
 def test_without_a_driver_there_is_nobody() -> None:
