@@ -80,7 +80,7 @@ class Journal:
         self._write(LineKind.FACTS, facts)
 
     def metrics(self, values: Mapping[str, float], epoch: float) -> None:
-        """Tell what a step measured. Raises `OSError` once it cannot be written."""
+        """Tell what a step measured. Raises what came of it, mostly an `OSError`, once it cannot be written."""
         self._told.append((LineKind.METRICS, self.step, time.time(), {"values": dict(values), "epoch": epoch}))
         if self._was_refused:
             with self._lock:
@@ -155,7 +155,7 @@ class Journal:
             return
         try:
             self._append(b"".join(encoded(self._n + at, *line) for at, line in enumerate(lines)))
-        except OSError:
+        except Exception:
             self._was_refused = True  # a step hears of it at once, and of a write that only takes long it hears nothing
             raise
         self._was_refused = False
@@ -178,7 +178,7 @@ class Journal:
 
     def _beat(self) -> None:
         while not self._closing.wait(FLUSH_SECONDS):
-            with contextlib.suppress(OSError):  # a full disk may have room again at the next beat
+            with contextlib.suppress(Exception):  # a full disk may have room again; of all else the next step hears
                 if self._told:
                     with self._lock:
                         self._flush()

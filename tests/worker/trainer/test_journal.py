@@ -8,9 +8,10 @@ import resource
 import signal
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
+from pydantic import ValidationError
 
 from backend.core.assignment import Change, Line, LineKind, Order, Outcome, Word
 from backend.core.errors import Invalid
@@ -127,6 +128,16 @@ def test_metrics_that_cannot_be_written_are_an_error_and_are_kept_for_when_there
     assert [line["kind"] for line in told] == [LineKind.PHASE], "no half line"
     kinds = [line["kind"] for line in lines(path)]
     assert kinds == [LineKind.PHASE, *[LineKind.METRICS] * (len(kinds) - 2), LineKind.END]
+
+
+def test_what_no_line_can_hold_ends_the_training_instead_of_being_lost_in_silence(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "events.jsonl")
+    journal.step = cast("int", "no number")
+    with pytest.raises(ValidationError):
+        tell_until_refused(journal)
+    with pytest.raises(ValidationError), journal:
+        pass
+    os.close(journal._descriptor)
 
 
 def test_a_step_does_not_wait_while_the_disk_stands_still(tmp_path: Path) -> None:
