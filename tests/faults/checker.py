@@ -20,6 +20,8 @@ DYING_SECONDS = 8.0
 SHOWN_SECONDS = 5.0
 """Within what time the death of a trainer is shown."""
 ZOMBIE_SECONDS = 60.0
+WOUND_SECONDS = 10.0
+"""For how long at most a fault may still be felt before what it struck is mended."""
 MAY_FOLLOW = {
     "": {"queued"},
     "queued": {"queued", "preparing", "paused", "stopped"},
@@ -287,6 +289,7 @@ class Trainer:
 
     run: str
     attempt: int
+    host: str | None
     device: str
     pid: int
     parent: int
@@ -316,7 +319,7 @@ def _trainers(samples: Sequence[Sample], told: Sequence[Story]) -> Iterator[Trai
         if began is not None:
             began = max(began, work.started)  # its clock may have been set back on purpose
         place = f"{work.device} of host {work.host}"
-        yield Trainer(work.run, work.attempt, place, work.pid, looks[0].parent, began, work.at)
+        yield Trainer(work.run, work.attempt, work.host, place, work.pid, looks[0].parent, began, work.at)
 
 
 def _overlapping(
@@ -333,14 +336,15 @@ def _overlapping(
 
 
 def _was_cut_off(history: History, trainer: Trainer) -> bool:
-    """Whether it or its supervisor stood still meanwhile, or the network between them and Postgres was struck."""
+    """Whether it or its supervisor stood still meanwhile, or the network between its host and Postgres was struck."""
     began = trainer.began or trainer.ended
     stood_still = any(
         look.status == "stopped" and look.pid in (trainer.pid, trainer.parent) and began <= look.at <= trainer.ended
         for look in history.samples
     )
     return stood_still or any(
-        strike.kind.startswith("network") and began <= strike.at <= trainer.ended for strike in history.struck
+        strike.target == f"{trainer.host}-postgres" and began - WOUND_SECONDS <= strike.at <= trainer.ended
+        for strike in history.struck
     )
 
 
@@ -377,5 +381,7 @@ def _was_well(history: History, supervisor: int, died: float, shown: float) -> b
     lived = (
         bool(looks) and all(look.status == "alive" for look in looks) and max(look.at for look in looks) >= shown - 1
     )
-    others = [strike for strike in history.struck if "trainer" not in strike.kind and died - 10 < strike.at < shown]
+    others = [
+        strike for strike in history.struck if "trainer" not in strike.kind and died - WOUND_SECONDS < strike.at < shown
+    ]
     return lived and not others

@@ -19,7 +19,7 @@ RUN_FILES = ("runs", "datasets", "uploads", "models")
 QUEUE = "studio"
 MOST_DESCRIPTORS = 100
 """A process at rest has its log, its sockets and at most thirty connections to Postgres."""
-HALF_WRITTEN = (".tmp-*", "*.tmp", "*.part", "*.partial", "*.draft")
+HALF_WRITTEN = (".tmp-*", "*.tmp", "*.part", "*.partial", "*.draft", "*.body")
 
 
 def at_rest(studio: Studio, seconds: float) -> list[Leftover]:

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from tests.faults.checker import RULES_OF_A_RUN, RULES_OF_A_STUDIO, check, detections
-from tests.faults.history import History, Leftover, Row
+from tests.faults.history import History, Leftover, Row, Struck
 from tests.faults.small import FIRST, KILLED_AT, RUN, SECOND, SUPERVISOR, event, looks, moment, small_history
 from tests.faults.story import stories
 from tests.faults.trace import validate
@@ -189,6 +189,13 @@ def test_a_host_that_stood_still_may_find_its_run_taken() -> None:
     history = elsewhere(small_history())
     frozen = [replace(look, status="stopped") if look.pid == FIRST else look for look in history.samples]
     assert check(replace(history, samples=frozen)) == []
+
+
+@pytest.mark.parametrize(("link", "is_excused"), [("b-postgres", True), ("a-postgres", False), ("client-web", False)])
+def test_a_host_that_was_cut_off_from_postgres_may_find_its_run_taken(link: str, is_excused: bool) -> None:
+    history = elsewhere(small_history())
+    struck = [*history.struck, Struck(110.0, 2, 7, "network.link.cut", "training", link)]
+    assert (check(replace(history, struck=struck)) == []) == is_excused
 
 
 @pytest.mark.parametrize(
