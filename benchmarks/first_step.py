@@ -39,8 +39,8 @@ def measure(_asked: Asked) -> Sequence[Row]:
     with tempfile.TemporaryDirectory() as given:
         base = save_base(Path(given) / "tiny")
         file = write_chats(Path(given) / "chats.jsonl")
-        patient = {"STUDIO_LEASE_SECONDS": "30", "STUDIO_RENEW_SECONDS": "10"}  # as a studio is by default
-        with running_studio(base, **patient) as studio, studio.client() as client:
+        usual = {"STUDIO_LEASE_SECONDS": "30", "STUDIO_RENEW_SECONDS": "5"}  # tests have a studio look more often
+        with running_studio(base, **usual) as studio, studio.client() as client:
             client.put_dataset("chats", file, on_bytes=lambda _count: None)
             rounds = [launch(studio, client, f"run-{number}") for number in range(ROUNDS)]
     parts = ", ".join(f"{name} {statistics.median(each[name] for each in rounds):.2f}" for name in rounds[0])

@@ -9,10 +9,7 @@ So the processor time of telling (the call's and that of the thread that writes)
 
 from __future__ import annotations
 
-import json
-import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -20,10 +17,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.peers import environment
+from benchmarks.peers import environment, told
 from benchmarks.rows import Asked, Row, row
 
 STEPS, ROUNDS = 300, 3
+GROWTH = (200, 2_000, 20_000)
 NAMES = ("loss", "grad_norm", "learning_rate", "tokens_per_second", "memory", "accuracy", "entropy", "tokens")
 HEAD = """
 import json, statistics, sys, time
@@ -75,20 +73,25 @@ print(json.dumps({"median": median, "stored": [[step, json.loads(text)] for step
 
 def measure(_asked: Asked) -> Sequence[Row]:
     with environment("trackio") as python:
-        rounds = [(told(sys.executable, OURS), told(str(python), PEER)) for _ in range(ROUNDS)]
+        rounds = [(side_run(sys.executable, OURS), side_run(python, PEER)) for _ in range(ROUNDS)]
     ours, peer = (statistics.median(each["median"] for each in side) for side in zip(*rounds, strict=True))
     equal = all(one["stored"] == other["stored"] for one, other in rounds)
     points = STEPS * len(NAMES)
     beside = f"{points:,} values stored on each side, {'equal to the last bit' if equal else 'NOT the same'}; trackio"
     call = row("2a", "telling 8 metrics", "µs", ours, peer, least_ratio=8, most=5, equal=equal, beside=beside)
-    return [call, share_of_a_step()]
+    return [call, share_of_a_step(), growth()]
 
 
-def told(python: str, program: str) -> dict[str, Any]:
+def growth() -> Row:
+    costs = [cost_of_telling(steps) for steps in GROWTH]
+    what, runs = "telling a step's metrics in a run of 100 times the steps", ", ".join(f"{each:,}" for each in GROWTH)
+    beside = f"in {runs} steps: {' → '.join(f'{each * 1e6:.0f}' for each in costs)} µs of processor a step"
+    return row("2a-growth", what, "× the cost", costs[-1] / costs[0], most=1.5, beside=beside)
+
+
+def side_run(python: str | Path, program: str) -> dict[str, Any]:
     command = [python, "-c", HEAD + program, str(STEPS), ",".join(NAMES)]
-    environment = os.environ | {"TRACKIO_DISABLE_TELEMETRY": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    answer: dict[str, Any] = told(command, TRACKIO_DISABLE_TELEMETRY="1")
     return answer
 
 
@@ -102,17 +105,17 @@ def share_of_a_step() -> Row:
     )
 
 
-def cost_of_telling() -> float:
-    """Processor seconds of one step's metrics: the call, and the thread that writes."""
+def cost_of_telling(steps: int = 2000) -> float:
+    """Processor seconds of one step's metrics in a run of so many: the call, and the thread that writes."""
     from worker.trainer.journal import Journal
 
     values = {name: 1 / (at + 3) for at, name in enumerate(NAMES)}
     with tempfile.TemporaryDirectory() as folder, Journal(Path(folder) / "events.jsonl") as journal:
         began = time.process_time()
-        for journal.step in range(1, 2001):
+        for journal.step in range(1, steps + 1):
             journal.metrics(values, 0.0)
         journal.log("info", "all of them are written before this")
-        return (time.process_time() - began) / 2000
+        return (time.process_time() - began) / steps
 
 
 def cost_of_a_step() -> float:

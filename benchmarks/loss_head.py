@@ -7,14 +7,13 @@ its own: `python -m benchmarks.loss_head ours|all TOKENS` prints one line of JSO
 from __future__ import annotations
 
 import json
-import os
 import resource
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from typing import Any
 
+from benchmarks.peers import ONE_THREAD, told
 from benchmarks.rows import Asked, Row, row
 
 WIDTH, VOCABULARY = 512, 32_000
@@ -43,9 +42,7 @@ def measure(asked: Asked) -> Sequence[Row]:
 
 def side_run(side: str, tokens: int) -> dict[str, float]:
     command = [sys.executable, "-W", "ignore", "-m", "benchmarks.loss_head", side, str(tokens)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True)
-    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    found: dict[str, float] = told(command, **ONE_THREAD)
     return found
 
 

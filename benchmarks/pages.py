@@ -1,15 +1,13 @@
 """The pages beside a Gradio page that lists the same runs: what a person waits for, what comes over the wire, what it costs.
 
 Both are asked in turn by the same browser, each time with an empty cache. Our lists have 1,000 runs behind them; the
-peer's page holds the fifty that ours shows first, and nothing else.
+peer's page holds as many as ours shows first, and nothing else.
 """
 
 from __future__ import annotations
 
 import http.client
-import os
 import statistics
-import subprocess
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -27,13 +25,13 @@ from sqlalchemy import update
 from backend.core import runs
 from backend.core.models import Run, State
 from backend.core.recipe import read_recipe, resolve
+from backend.web.pages.run_list import LISTED
 from benchmarks.measure import Figure, column
-from benchmarks.peers import environment, free_port
+from benchmarks.peers import environment, serving
 from benchmarks.rows import Asked, Row, row
 from tests.support import gallery
 from tests.support.browsers import find_chromium
 from tests.support.models import save_base
-from tests.support.processes import wait_until
 from tests.support.webs import Web, running_web
 
 COUNTS, ROUNDS, ASKED = (10, 100, 1000), 7, 40
@@ -45,7 +43,8 @@ PEER = """
 import os
 import gradio as gr
 heads = ["Run", "State", "Model", "Step", "Loss", "Started"]
-rows = [[f"run-{number}", "Succeeded", "tiny", 480, 0.68, "an hour ago"] for number in range(50)]
+count = int(os.environ["ROWS"])
+rows = [[f"run-{number}", "Succeeded", "tiny", 480, 0.68, "an hour ago"] for number in range(count)]
 with gr.Blocks(title="Runs") as page:
     gr.Markdown("# Runs")
     gr.Textbox(label="Search runs")
@@ -173,27 +172,9 @@ def add_runs(web: Web, owner: UUID | None, numbers: Iterable[int]) -> None:
 
 @contextmanager
 def peer() -> Iterator[Side]:
-    """Gradio in an environment that is made for this run and thrown away: it is no dependency of ours."""
-    with environment("gradio") as python:
-        port = free_port()
-        environ = os.environ | {"PORT": str(port), "GRADIO_ANALYTICS_ENABLED": "False"}
-        process = subprocess.Popen(
-            [python, "-c", PEER], env=environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        side = Side(f"http://127.0.0.1:{port}", "/", 'span:text-is("run-9")', psutil.Process(process.pid))
-        try:
-            wait_until(lambda: answers(side), seconds=60, what="the peer's first answer")
-            yield side
-        finally:
-            process.kill()
-            process.wait()
-
-
-def answers(side: Side) -> bool:
-    try:
-        return ask(http.client.HTTPConnection(urlsplit(side.address).netloc, timeout=5), side, "/") == 200
-    except OSError:
-        return False
+    environ = {"ROWS": str(LISTED), "GRADIO_ANALYTICS_ENABLED": "False"}
+    with environment("gradio") as python, serving(python, PEER, **environ) as (address, process):
+        yield Side(address, "/", 'span:text-is("run-9")', process)
 
 
 # ---- one look and one answer ----------------------------------------------------------------------------------------

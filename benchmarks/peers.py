@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import http.client
+import json
 import os
 import socket
 import subprocess
@@ -10,6 +12,48 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+import psutil
+
+from tests.support.processes import wait_until
+
+ONE_THREAD = {"OMP_NUM_THREADS": "1"}
+"""Where noise would decide, a side computes alone on its core."""
+
+
+def told(command: Sequence[str | Path], **environ: str) -> Any:
+    """What a program prints as its last line, in JSON: each side works in a process of its own."""
+    done = subprocess.run(command, env={**os.environ, **environ}, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"{command[0]} ended with {done.returncode}: {done.stderr[-2000:]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@contextmanager
+def serving(python: Path, program: str, **environ: str) -> Iterator[tuple[str, psutil.Process]]:
+    """A peer that serves at $PORT, from its first answer on: its address and its process."""
+    place, quiet = f"127.0.0.1:{(port := free_port())}", subprocess.DEVNULL
+    environ |= {"PORT": str(port)}
+    process = subprocess.Popen([python, "-c", program], env=os.environ | environ, stdout=quiet, stderr=quiet)
+    try:
+        wait_until(lambda: answers(place), seconds=60, what="the peer's first answer")
+        yield f"http://{place}", psutil.Process(process.pid)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def answers(place: str, path: str = "/") -> bool:
+    """Whether a server says anything at all there."""
+    connection = http.client.HTTPConnection(place, timeout=5)
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().status < 500
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
 
 
 @contextmanager

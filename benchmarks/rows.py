@@ -50,6 +50,7 @@ def row(
     *,
     more_is_better: bool = False,
     least_ratio: float | None = None,
+    least: float | None = None,
     most: float | None = None,
     equal: bool = True,
     beside: str = "",
@@ -60,6 +61,9 @@ def row(
     if least_ratio is not None:
         goals.append(f"≥ {least_ratio:g}×")
         met.append(ratio is not None and ratio >= least_ratio)
+    if least is not None:
+        goals.append(f"≥ {least:g} {unit}")
+        met.append(ours >= least)
     if most is not None:
         goals.append(f"≤ {most:g} {unit}")
         met.append(ours <= most)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import statistics
-import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -17,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.peers import beside_ours
+from benchmarks.peers import ONE_THREAD, beside_ours, told
 from benchmarks.rows import Asked, Row, row
 
 ROUNDS = 2
@@ -82,10 +81,7 @@ def write(folder: Path, case: Case, scale: int) -> None:
 
 def side_run(side: str, folder: Path, environment: Mapping[str, str]) -> dict[str, Any]:
     command = [sys.executable, "-W", "ignore", "-m", "benchmarks.sft", side, str(folder)]
-    done = subprocess.run(
-        command, env={**environment, "OMP_NUM_THREADS": "1"}, check=True, stdout=subprocess.PIPE, text=True
-    )
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    found: dict[str, Any] = told(command, **environment, **ONE_THREAD)
     return found
 
 

