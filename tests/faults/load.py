@@ -168,6 +168,9 @@ class Readers:
             streams = [asyncio.create_task(self._follow(client, number)) for number in range(self.count)]
             while not ended.is_set():
                 await asyncio.sleep(0.2)
+                for stream in streams:
+                    if stream.done():
+                        stream.result()  # none ends by itself: that is an error, and fewer streams are another load
             for stream in streams:
                 stream.cancel()
             await asyncio.gather(*streams, return_exceptions=True)

@@ -30,6 +30,7 @@ def test_a_studio_that_stays_as_it_is_meets_every_goal(tmp_path: Path) -> None:
 def test_each_goal_that_is_missed_is_named(tmp_path: Path) -> None:
     tally, meter = a_good_hour(tmp_path)
     tally.statuses["upload", 503] = 1
+    tally.statuses["stream", 429] = 1
     tally.delays[:10] = [9.0] * 10
     tally.broken["stream: ReadError"] = 1
     meter.memory["web"][-10:] = [110.0 * MIB] * 10
@@ -38,6 +39,7 @@ def test_each_goal_that_is_missed_is_named(tmp_path: Path) -> None:
     assert missed(tally, meter, stored=1999, failures=("feed: ValueError",)) == [
         "answers of 500 and above",
         "connections that broke",
+        "streams that were refused",
         "delay of an event, p95",
         "points sent and stored",
         "load that stopped",
