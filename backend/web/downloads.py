@@ -28,14 +28,14 @@ def a_file(words: str, *media_types: str) -> Answers:
     return {200: {"description": words, "content": {each: {"schema": schema} for each in media_types}}}
 
 
-def send_archive(request: Request, folder: Path, artifact: Artifact, name: str) -> Response:
+def send_archive(request: Request, home: Path, artifact: Artifact, name: str) -> Response:
     """The artifact's folder as a zip. Raises `Conflict` where this host cannot reach the files."""
     files = [
         ArchivedFile(**{key: file[key] for key in ("name", "bytes", "sha256", "crc32")}) for file in artifact.files
     ]
     for file in files:
-        check_reachable(folder / file.name)
-    archive = Archive(folder, files, root=name.removesuffix(".zip"))
+        reachable(home, artifact, file.name)
+    archive = Archive(home / artifact.folder, files, root=name.removesuffix(".zip"))
     headers = headers_of(archive.etag, name, artifact.sha256)
     if is_known(request.headers.get("if-none-match", ""), archive.etag):
         return Response(status_code=304, headers=headers)
@@ -48,8 +48,7 @@ def send_file(request: Request, home: Path, artifact: Artifact, name: str, accel
     listed = next((file for file in artifact.files if file["name"] == name), None)
     if listed is None:
         raise NotFound("The artifact has no such file.", where=name, hint="Its description lists what it has.")
-    path = home / artifact.folder / name
-    check_reachable(path)
+    path = reachable(home, artifact, name)
     headers = headers_of(f'"{listed["sha256"]}"', Path(name).name, listed["sha256"])
     if is_known(request.headers.get("if-none-match", ""), headers["ETag"]):
         return Response(status_code=304, headers=headers)
@@ -59,13 +58,17 @@ def send_file(request: Request, home: Path, artifact: Artifact, name: str, accel
     return FileResponse(path, headers=headers, media_type=OCTETS)
 
 
-def check_reachable(path: Path) -> None:
-    if not path.is_file():
+def reachable(home: Path, artifact: Artifact, name: str) -> Path:
+    """Where the file lies. A trainer says what an artifact holds, and must not name what lies outside of its run's folder, by
+    a path that climbs or by a link. Raises `Conflict`."""
+    path, own = home / artifact.folder / name, home / "runs" / str(artifact.run_id)
+    if not path.is_file() or not path.resolve().is_relative_to(own.resolve()):
         raise Conflict(
             f"The file {path.name} of this artifact cannot be reached from here.",
             hint="It lies on the worker that made it: share its storage with the web host.",
             code="artifact.unreachable",
         )
+    return path
 
 
 def headers_of(etag: str, name: str, sha256: str) -> dict[str, str]:

@@ -12,6 +12,7 @@ import shutil
 import zipfile
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import pytest
@@ -246,6 +247,20 @@ async def test_an_artifacts_files_are_downloaded_one_by_one(
     (here.root / row.folder / "beside.txt").write_text("not listed")
     for name in ("beside.txt", "../adapter/README.md", "%2e%2e/x", "", "model.safetensors/"):
         assert (await viewer.get(f"/api/v1/artifacts/{row.id}/files/{name}")).status_code == 404
+
+
+@pytest.mark.parametrize("name", ["../../../../../secret", "link", "/etc/hostname"])
+async def test_an_artifact_gives_away_nothing_beside_its_run_whatever_a_trainer_lists(
+    viewer: httpx.AsyncClient, session: Session, here: Settings, name: str
+) -> None:
+    row = published(session, here, queued_run(session))
+    (here.root / "secret").write_text("canary")
+    (here.root / row.folder / "link").symlink_to(here.root / "secret")
+    row.files = [row.files[0] | {"name": name}]
+    session.commit()
+    for path in ("download", f"files/{quote(name, safe='')}"):
+        answer = await viewer.get(f"/api/v1/artifacts/{row.id}/{path}")
+        assert (answer.status_code, answer.json()["error"]["code"]) == (409, "artifact.unreachable")
 
 
 async def test_a_proxy_in_front_may_send_the_files(session: Session, here: Settings) -> None:

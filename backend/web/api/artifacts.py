@@ -58,7 +58,7 @@ async def download(artifact: ArtifactId, request: Request, edge: AnEdge) -> Resp
     """The artifact as a zip of known length. Ranges, `If-Range`, `ETag` and `HEAD` work; `X-Checksum-SHA256` is the
     artifact's own hash, over the list of its files."""
     row, run_name = await edge.read(lambda session: find(session, artifact))
-    return send_archive(request, edge.settings.root / row.folder, row, f"{run_name}-{row.kind}.zip")
+    return send_archive(request, edge.settings.root, row, f"{run_name}-{row.kind}.zip")
 
 
 @router.head("/{artifact}/files/{file:path}", include_in_schema=False)
