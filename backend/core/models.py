@@ -134,6 +134,7 @@ class Audit(Base):
     """Who did what, from where. Postgres itself refuses to change or delete a row."""
 
     __tablename__ = "audit"
+    __table_args__ = (Index("ix_audit_sign_ins", "user_id", "address", postgresql_where=text("action = 'sign_in'")),)
 
     id: Mapped[UUID] = _id()
     at: Mapped[datetime] = _now()

@@ -343,6 +343,12 @@ def sign_in(session: Session, user: User, user_agent: str, *, hours: int) -> str
     return secret
 
 
+def has_signed_in(session: Session, name: str, address: str) -> bool:
+    """Whether that person was let in from there before."""
+    was = (Audit.action == "sign_in", Audit.address == address, func.lower(User.name) == name.strip().lower())
+    return session.scalar(select(Audit.id).join(User, User.id == Audit.user_id).where(*was).limit(1)) is not None
+
+
 def sign_out(session: Session, identity: Identity) -> None:
     session.execute(delete(SignIn).where(SignIn.token_hash == identity.credential))
     audit(session, identity.id, "sign_out", identity.name)

@@ -38,8 +38,10 @@ def address(text: str) -> Counted:
     return _counted("address", text, AN_ADDRESS)
 
 
-def account(name: str) -> Counted:
-    return _counted("account", name.strip().lower(), AN_ACCOUNT)
+def account(name: str, apart: str = "") -> Counted:
+    """`apart` is what its owner alone is likely to have, as an address from which they have signed in before: failures
+    there count for themselves, so that no stranger who fails on purpose locks anybody out of their own account."""
+    return _counted("account", f"{name.strip().lower()}\0{apart}", AN_ACCOUNT)
 
 
 def _counted(kind: str, name: str, limit: int) -> Counted:

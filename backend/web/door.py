@@ -20,8 +20,8 @@ from backend.web.studio import Studio, cookie_name, is_https
 
 async def check_password(studio: Studio, request: Request, name: str, password: str) -> User:
     """The person, if name and password fit. Raises `Unauthenticated`, or `TooMany` after too many failures."""
-    address, account = address_of(request), throttle.account(name)
-    await studio.write(lambda session: throttle.attempt(session, address, account))
+    address = address_of(request)
+    account = await studio.write(partial(attempt, request=request, name=name))
     user = await studio.read(lambda session: people.by_name(session, name))
     if await studio.password_matches(password, user.password_hash if user else None) and user:
         await studio.write(lambda session: forgive(session, address, account))
@@ -34,6 +34,14 @@ async def check_password(studio: Studio, request: Request, name: str, password: 
 
 def address_of(request: Request) -> Counted:
     return throttle.address(client_address(request.scope) or "unknown")
+
+
+def attempt(session: Session, request: Request, name: str) -> Counted:
+    """Count an attempt for the address and for the account, which is returned."""
+    where = client_address(request.scope) or ""
+    account = throttle.account(name, where if people.has_signed_in(session, name, where) else "")
+    throttle.attempt(session, address_of(request), account)
+    return account
 
 
 def forgive(session: Session, address: Counted, account: Counted) -> None:
@@ -97,7 +105,7 @@ async def _chosen_password(studio: Studio, password: str, again: str) -> str:
 
 async def change_password(edge: Edge, old: str, new: str, *, revoke_tokens: bool = False) -> None:
     """Raises `Forbidden` where the old password is wrong: a stolen session must not become an account."""
-    account = throttle.account(edge.who.name)
+    account = throttle.account(edge.who.name, edge.who.credential)  # strangers who fail at the door are none of this
     await edge.studio.write(lambda session: throttle.attempt(session, account))
     user = await edge.read(lambda session: people.find(session, str(edge.who.id)))
     if not await edge.studio.password_matches(old, user.password_hash):

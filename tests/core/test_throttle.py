@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from contextvars import copy_context
 from datetime import timedelta
 
 import pytest
 from sqlalchemy import func, select, update
 
-from backend.core import throttle
+from backend.core import people, throttle
+from backend.core.audit import asking_address
 from backend.core.errors import TooMany
-from backend.core.models import Failure
+from backend.core.models import Failure, Role
 from tests.core.conftest import Sessions
 
 ADA, HOME = throttle.account("Ada"), throttle.address("192.0.2.7")
@@ -28,6 +30,24 @@ def test_an_account_is_slowed_down_whatever_the_address_and_the_process(sessions
         fail(sessions, ADA, throttle.address("198.51.100.1"))
     assert 0 < refused.value.retry_after_seconds <= throttle.WINDOW.total_seconds()
     fail(sessions, throttle.account("bob"), HOME)
+
+
+def test_strangers_who_fail_lock_nobody_out_of_where_they_signed_in_before(sessions: Sessions) -> None:
+    with sessions.begin() as session:
+        ada = people.create(session, "Ada", people.NO_PASSWORD, Role.MEMBER, by=None)
+        context = copy_context()
+        context.run(asking_address.set, "192.0.2.7")
+        context.run(people.sign_in, session, ada, "a browser", hours=1)
+    with sessions() as session:
+        assert people.has_signed_in(session, " aDA", "192.0.2.7")
+        assert not people.has_signed_in(session, "Ada", "192.0.2.8")
+        assert not people.has_signed_in(session, "bob", "192.0.2.7")
+    fail(sessions, ADA, times=throttle.AN_ACCOUNT)
+    at_home = throttle.account("Ada", "192.0.2.7")
+    fail(sessions, at_home, times=throttle.AN_ACCOUNT)
+    for counted in (ADA, at_home):
+        with pytest.raises(TooMany):
+            fail(sessions, counted)
 
 
 def test_a_holder_of_many_addresses_is_counted_once(sessions: Sessions) -> None:
