@@ -6,6 +6,7 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from http.client import HTTPConnection, HTTPSConnection
 from threading import Timer
 from typing import Any
@@ -17,20 +18,32 @@ def opener_until(deadline: float) -> Iterator[OpenerDirector]:
     """An opener whose connections are cut at `deadline` (of the monotonic clock), whatever they are at: a time limit
     holds for each single read, and headers that come in drops would be waited for without end. It hands over every
     status as it is."""
-    connected: list[socket.socket] = []
-    timer = Timer(max(0.0, deadline - time.monotonic()), _cut, [connected])
+    line = _Line(deadline)
+    timer = Timer(max(0.0, deadline - time.monotonic()), line.cut)
     timer.daemon = True
     timer.start()
     try:
-        yield build_opener(_AsItIs, _Plain(connected), _Secure(connected))
+        yield build_opener(_AsItIs, _Plain(line), _Secure(line))
     finally:
         timer.cancel()
 
 
-def _cut(connected: list[socket.socket]) -> None:
-    for each in connected:
-        with suppress(OSError):
-            each.shutdown(socket.SHUT_RDWR)
+@dataclass
+class _Line:
+    """Every connection of one opener."""
+
+    deadline: float
+    connected: list[socket.socket] = field(default_factory=list)
+
+    def took(self, connection: socket.socket) -> None:
+        self.connected.append(connection)
+        if time.monotonic() >= self.deadline:  # it took so long to connect that the others were cut already
+            self.cut()
+
+    def cut(self) -> None:
+        for each in self.connected:
+            with suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
 
 
 class _AsItIs(HTTPErrorProcessor):
@@ -41,29 +54,29 @@ class _AsItIs(HTTPErrorProcessor):
 
 
 class _Plain(HTTPHandler):
-    def __init__(self, connected: list[socket.socket]) -> None:
+    def __init__(self, line: _Line) -> None:
         super().__init__()
-        self.connected = connected
+        self.line = line
 
     def http_open(self, req: Any) -> Any:
-        return self.do_open(_told_to(HTTPConnection, self.connected), req)
+        return self.do_open(_told_to(HTTPConnection, self.line), req)
 
 
 class _Secure(HTTPSHandler):
-    def __init__(self, connected: list[socket.socket]) -> None:
+    def __init__(self, line: _Line) -> None:
         super().__init__()
-        self.connected = connected
+        self.line = line
 
     def https_open(self, req: Any) -> Any:
-        return self.do_open(_told_to(HTTPSConnection, self.connected), req)
+        return self.do_open(_told_to(HTTPSConnection, self.line), req)
 
 
-def _told_to(kind: type[HTTPConnection], connected: list[socket.socket]) -> Any:
+def _told_to(kind: type[HTTPConnection], line: _Line) -> Any:
     """A kind of connection that tells its socket once it has one."""
 
     class Told(kind):  # type: ignore[misc,valid-type]
         def connect(self) -> None:
             super().connect()
-            connected.append(self.sock)
+            line.took(self.sock)
 
     return Told

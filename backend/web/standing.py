@@ -30,6 +30,7 @@ class Standing:
         """Raises what the database raises while it is away."""
         self.asked[who.credential] = time.monotonic()
         async with self.one_question:  # whoever comes meanwhile takes the answer of the first
+            self.asked[who.credential] = time.monotonic()  # a wait for a database that is away may have been long
             is_old = time.monotonic() - self.answered_at >= FRESH_SECONDS
             if is_old or who.credential not in self.answers:
                 await self._ask()
