@@ -13,6 +13,7 @@ from tests.faults.soak import LASTING, MIB, Figure, Meter, fifths, figures, repo
 def a_good_hour(tmp_path: Path) -> tuple[Tally, Meter]:
     tally = Tally(delays=[0.1] * 100, sent_points=2000, fed_seconds=10.0)
     tally.statuses["look", 200] = 5
+    tally.ended_runs["succeeded"] = 3
     meter = Meter(tmp_path, 1.0)
     for name in LASTING:
         meter.memory[name], meter.descriptors[name] = [100.0 * MIB] * 50, [40.0] * 50
@@ -52,7 +53,9 @@ def test_each_goal_that_is_missed_is_named(tmp_path: Path) -> None:
 def test_a_load_that_was_too_light_proves_nothing(tmp_path: Path) -> None:
     tally, meter = a_good_hour(tmp_path)
     tally.fed_seconds = 20.0
-    assert missed(tally, meter) == ["points a second"]
+    tally.ended_runs.clear()
+    meter.memory["valkey"] = [0.0] * 50
+    assert missed(tally, meter) == ["points a second", "runs", "memory of valkey"]
 
 
 def test_growth_is_measured_behind_the_warm_up() -> None:
