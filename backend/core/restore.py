@@ -74,7 +74,8 @@ def restore(
 ) -> Restored:
     """Make this home and this database the studio that the archive holds. No part of a studio may be at work here.
 
-    Raises `Conflict` where a studio stands already, unless it is to be replaced, and `Damaged` before anything was touched.
+    Raises `Conflict` where a studio stands already, unless it is to be replaced, and `Damaged`: before anything was touched
+    where bytes are wrong, and with no row stored where rows are, which only somebody who made them up can bring about.
     """
     with Reader(path) as archive:
         contents = archive.contents
