@@ -59,7 +59,7 @@ http {{
   server {{
     listen 127.0.0.1:{port};
     location / {{ proxy_pass {studio}; proxy_set_header Host $http_host; proxy_buffering off; }}
-    location {prefix}/ {{ internal; alias {home}/; }}
+    location {prefix}/runs/ {{ internal; alias {home}/runs/; }}
   }}
 }}
 """
