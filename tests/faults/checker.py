@@ -70,19 +70,27 @@ def only_the_owner_of_the_history_writes(story: Story) -> Iterator[str]:
 
 
 def each_step_is_told_once_as_it_was_trained(story: Story) -> Iterator[str]:
-    """With `rewound` applied, every step is there once, in order, and equal to the journals of those who owned the history."""
+    """With `rewound` applied, every step is there once, in order, and equal to the journals of those who owned the history.
+
+    None is missing of a run that gave out what it learned.
+    """
     told_and_trained = zip_longest(story.drawn, story.trained)
-    is_complete = story.row["state"] == "succeeded"
     for place, (told, trained) in enumerate(told_and_trained):
         if told is None:
-            if is_complete:
-                yield f"{story.name} succeeded, and step {trained.step if trained else '?'} was never told"
+            if _has_given_out(story):
+                yield f"{story.name} gave out what it learned, and step {trained.step if trained else '?'} was never told"
             return
         if trained is None or told.key != trained.key:
             yield f"{story.name}: " + _how_it_differs(place, told, trained, story.drawn)
             return
-    if is_complete and story.drawn and story.drawn[-1].step != story.row["total_steps"]:
+    if story.row["state"] == "succeeded" and story.drawn and story.drawn[-1].step != story.row["total_steps"]:
         yield f"{story.name} succeeded at step {story.drawn[-1].step} of {story.row['total_steps']}"
+
+
+def _has_given_out(story: Story) -> bool:
+    """Whether the last owner of the history came to its end, or told an artifact, before which it told all that it trained."""
+    given = {event["attempt"] for event in story.events if event["kind"] == "artifact"}
+    return story.row["state"] == "succeeded" or (bool(story.owners) and story.owners[-1].attempt in given)
 
 
 def _how_it_differs(place: int, told: Line, trained: Line | None, drawn: Sequence[Line]) -> str:

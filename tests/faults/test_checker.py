@@ -86,6 +86,18 @@ def without_the_first_point(history: History) -> History:
     return replace(history, points=history.points[1:], buckets=[bucket])
 
 
+def kept_without_its_last_step(history: History) -> History:
+    """It was stopped and kept: an artifact is told, and the last step that it was trained on is not."""
+    told = inserted(15, "artifact", 4, 2, 108.5, None)(history)
+    told = changed_event(16, data={"state": "stopped", "intent": "keep", "attempt": 2})(told)
+    last = next(row for row in told.events if row["kind"] == "metrics" and row["step"] == 4)
+    events = [row for row in told.events if row is not last]
+    events = [row | {"seq": number} for number, row in enumerate(events, start=1)]
+    row = told.runs[0] | {"seq": len(events), "state": "stopped", "intent": "keep"}
+    bucket = told.buckets[0] | {"low": 2.25, "low_step": 3}
+    return replace(told, events=events, runs=[row], points=told.points[:-1], buckets=[bucket])
+
+
 def told_late(history: History) -> History:
     """Nobody says for a long while that the first trainer is dead."""
     later = [row | {"at": moment(KILLED_AT + 7)} if row["seq"] == 8 else row for row in history.events]
@@ -157,10 +169,18 @@ def test_what_breaks_a_rule_is_told_by_that_rule(rule: str) -> None:
                 seen=[],
             ),
         ),
+        ("each step is told once as it was trained", kept_without_its_last_step),
         ("every client receives every event once", lambda history: replace(history, seen=history.seen[:-1])),
         ("every client receives every event once", lambda history: replace(history, seen=history.seen[1:])),
     ],
-    ids=["no bucket", "a bucket of nothing", "a metric without buckets", "no last event", "no first event"],
+    ids=[
+        "no bucket",
+        "a bucket of nothing",
+        "a metric without buckets",
+        "no last step",
+        "no last event",
+        "no first event",
+    ],
 )
 def test_what_is_missing_breaks_a_rule_too(rule: str, change: Change) -> None:
     assert {violation.rule for violation in check(change(small_history()))} == {rule}
