@@ -135,6 +135,7 @@ def look(hub_id: str, revision: str | None = None) -> HubModel:
         raise NotFound(
             f"“{printable(hub_id[:TEXT_LENGTH])}” is no id of a model.",
             hint="An id looks like org/name.",
+            where="id",
             code="model.unknown",
         )
     at = f"/revision/{quote(revision, safe='')}" if revision else ""

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from backend.core.models import Role
+from tests.hostile.rows import OTHERWISE
 from tests.hostile.studio import Studio, signed_in
 from tests.support.hub import Shelf, hub_of
 from tests.support.webs import running_web
@@ -46,3 +47,5 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.write_line(f"  {figures}  {what}")
     most = max(cost.memory_mib for cost in costs.values())
     terminalreporter.write_line(f"  most memory above the start, with all that was started: {most:.0f} MiB")
+    for row, why in OTHERWISE.items():
+        terminalreporter.write_line(f"  row {row} says it otherwise: {why}")

@@ -8,7 +8,7 @@ import pytest
 
 # What a test says of itself by `proves` is known once its file was read.
 from tests.hostile import test_bearing, test_models, test_pages, test_requests
-from tests.hostile.rows import ELSEWHERE, MODELS, NAMES, PROVED, ROWS, SETTINGS, UPLOADS, WITHOUT, YAMLS
+from tests.hostile.rows import ELSEWHERE, MODELS, NAMES, OTHERWISE, PROVED, ROWS, SETTINGS, UPLOADS, WITHOUT, YAMLS
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = (test_bearing, test_models, test_pages, test_requests)
@@ -21,6 +21,7 @@ def test_every_row_is_proved_or_says_why_not() -> None:
     assert FILES
     assert proved | set(WITHOUT) == set(ROWS)
     assert not proved & set(WITHOUT)
+    assert set(OTHERWISE) <= proved
 
 
 @pytest.mark.parametrize("row", ELSEWHERE)
