@@ -87,8 +87,8 @@ class Host:
             yield session
             session.flush()
             rings = take_rings(session)
-        if rings:
-            self._news.update(rings)
+        self._news.update(rings)
+        if self._news:  # those too that came when the last ringing was just over
             self.chores.start("ringing", self._ring)
 
     def _ring(self) -> None:
