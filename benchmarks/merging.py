@@ -6,7 +6,6 @@ Each side works in a process of its own: `python -m benchmarks.merging ours|peft
 from __future__ import annotations
 
 import json
-import resource
 import statistics
 import sys
 import tempfile
@@ -18,6 +17,7 @@ from typing import Any
 
 from benchmarks.peers import ONE_THREAD, told
 from benchmarks.rows import Asked, Row, row
+from tests.support.processes import peak_bytes
 
 ROUNDS = 2
 SHARD_BYTES = 400_000_000
@@ -162,8 +162,8 @@ def run(side: str, folder: Path) -> dict[str, float]:
         model = transformers.AutoModelForCausalLM.from_pretrained(folder / "base", dtype="auto")
         merged: Any = peft.PeftModel.from_pretrained(model, folder / "adapter")
         merged.merge_and_unload().save_pretrained(folder / side)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2
-    return {"cpu": time.process_time() - began, "wall": time.perf_counter() - clock, "gib": peak}
+    cpu, wall = time.process_time() - began, time.perf_counter() - clock
+    return {"cpu": cpu, "wall": wall, "gib": peak_bytes() / 1024**3}
 
 
 def compared(left: Path, right: Path) -> tuple[int, int]:

@@ -248,15 +248,16 @@ def test_a_base_whose_own_files_are_quantised_is_refused(tmp_path: Path) -> None
 
 
 MEASURED = """
-import resource, sys
+import sys
 from pathlib import Path
 from backend.core.methods.lora_merge import plan_lora
+from tests.support.processes import peak_bytes
 from worker.exports.merge import merge
 small, large, out = map(Path, sys.argv[1:])
 merge(small / "base", small / "adapter", out / "small", planner=plan_lora)  # whatever is loaded late is loaded now
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = peak_bytes()
 merge(large / "base", large / "adapter", out / "large", planner=plan_lora)
-print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
+print(peak_bytes() - before)
 """
 
 
