@@ -158,10 +158,13 @@ def states_follow_each_other_as_they_may(story: Story) -> Iterator[str]:
 
 
 def a_failed_run_names_its_cause(story: Story) -> Iterator[str]:
-    """A failure is told in words that a person can act on."""
+    """A failure is told in words that a person can act on, and of each attempt that is over how it ended."""
     cause = story.row["cause"] or {}
     if story.row["state"] == "failed" and not (cause.get("code") and cause.get("message")):
         yield f"{story.name} failed without a cause: {story.row['cause']}"
+    for row in story.attempts:
+        if row["ended_at"] and not row["cause"]:
+            yield f"{story.name}: attempt {row['number']} ended, and nothing says how"
 
 
 def a_run_at_rest_holds_nothing(story: Story) -> Iterator[str]:

@@ -169,6 +169,10 @@ def test_what_breaks_a_rule_is_told_by_that_rule(rule: str) -> None:
                 seen=[],
             ),
         ),
+        (
+            "a failed run names its cause",
+            lambda history: replace(history, attempts=[row | {"cause": None} for row in history.attempts]),
+        ),
         ("each step is told once as it was trained", kept_without_its_last_step),
         ("every client receives every event once", lambda history: replace(history, seen=history.seen[:-1])),
         ("every client receives every event once", lambda history: replace(history, seen=history.seen[1:])),
@@ -177,6 +181,7 @@ def test_what_breaks_a_rule_is_told_by_that_rule(rule: str) -> None:
         "no bucket",
         "a bucket of nothing",
         "a metric without buckets",
+        "no word on a death",
         "no last step",
         "no last event",
         "no first event",
