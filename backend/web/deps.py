@@ -117,6 +117,7 @@ Admin = Annotated[Identity, Depends(administrator)]
 
 
 def may_change(who: Identity, owner_id: Any) -> None:
-    """Members change what is their own; administrators everything. Raises `Forbidden`."""
-    if owner_id is not None and owner_id != who.id and not who.may(Role.ADMIN):
+    """Members change what is their own; administrators everything, and what was left behind by those whose account was
+    removed is theirs alone. Raises `Forbidden`."""
+    if owner_id != who.id and not who.may(Role.ADMIN):
         raise Forbidden("That belongs to somebody else.", hint="Its owner or an administrator can change it.")

@@ -13,10 +13,11 @@ import pytest
 import uvicorn
 from fastapi import FastAPI
 from playwright.sync_api import Browser, BrowserContext, Page
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from backend.core import db, people, runs
-from backend.core.models import Role, Run
+from backend.core.models import Role, Run, User
 from backend.core.people import Identity
 from backend.core.recipe import read_recipe
 from backend.core.settings import Settings
@@ -69,13 +70,14 @@ def account(session: Session, role: Role, name: str = "") -> Account:
 
 
 def queued_run(session: Session, name: str = "first", owner: Account | None = None) -> Run:
-    """A run in the queue, as a launch leaves it."""
+    """A run in the queue, as a launch leaves it: of `owner`, else of the test's member, where it has one."""
+    its = owner.identity.id if owner else session.scalar(select(User.id).where(User.name == f"the {Role.MEMBER}"))
     run = runs.create(
         session,
         recipe=read_recipe(RECIPE | {"name": name}).recipe,
         model={"path": "tiny", "revision": None},
         data=[{"name": "letters", "version": 1, "rows": 3}],
-        owner_id=owner.identity.id if owner else None,
+        owner_id=its,
     )
     session.commit()
     return run

@@ -155,20 +155,20 @@ async def test_a_viewer_is_offered_no_acts(viewer: httpx.AsyncClient) -> None:
 # ---- the note -------------------------------------------------------------------------------------------------------
 
 
-async def test_a_note_is_kept_and_told_to_who_follows(member: httpx.AsyncClient, session: Session, rich: Run) -> None:
-    answer = await member.patch("/api/v1/runs/rich", json={"note": "  Rank 16.\r\nAgain.  "})
+async def test_a_note_is_kept_and_told_to_who_follows(admin: httpx.AsyncClient, session: Session, rich: Run) -> None:
+    answer = await admin.patch("/api/v1/runs/rich", json={"note": "  Rank 16.\r\nAgain.  "})
     assert answer.json()["note"] == "Rank 16.\nAgain."
     newest = journal.events(session, rich.id, answer.json()["seq"] - 1)
     assert [(event.kind, event.data) for event in newest] == [("note", {"text": "Rank 16.\nAgain."})]
-    again = await member.patch("/api/v1/runs/rich", json={"note": "Rank 16.\nAgain."})
+    again = await admin.patch("/api/v1/runs/rich", json={"note": "Rank 16.\nAgain."})
     assert again.json()["seq"] == answer.json()["seq"], "what changes nothing is no event"
 
 
 @pytest.mark.usefixtures("rich")
-async def test_a_note_that_is_too_long_is_refused(member: httpx.AsyncClient) -> None:
-    assert (await member.patch("/api/v1/runs/rich", json={"note": "x" * 2001})).status_code == 422
-    assert (await member.post("/runs/rich/note", data={"note": "x" * 2001})).status_code == 422
-    assert (await member.patch("/api/v1/runs/rich", json={"note": "x" * 2000})).status_code == 200
+async def test_a_note_that_is_too_long_is_refused(admin: httpx.AsyncClient) -> None:
+    assert (await admin.patch("/api/v1/runs/rich", json={"note": "x" * 2001})).status_code == 422
+    assert (await admin.post("/runs/rich/note", data={"note": "x" * 2001})).status_code == 422
+    assert (await admin.patch("/api/v1/runs/rich", json={"note": "x" * 2000})).status_code == 200
 
 
 async def test_only_its_owner_and_administrators_write_a_note(app: FastAPI, session: Session) -> None:
@@ -181,10 +181,10 @@ async def test_only_its_owner_and_administrators_write_a_note(app: FastAPI, sess
 
 
 @pytest.mark.usefixtures("rich")
-async def test_a_form_without_script_leads_back_to_the_run(member: httpx.AsyncClient) -> None:
-    answer = await member.post("/runs/rich/note", data={"note": "by hand"})
+async def test_a_form_without_script_leads_back_to_the_run(admin: httpx.AsyncClient) -> None:
+    answer = await admin.post("/runs/rich/note", data={"note": "by hand"})
     assert (answer.status_code, answer.headers["location"]) == (303, "/runs/rich")
-    assert "by hand" in (await member.get("/runs/rich")).text
+    assert "by hand" in (await admin.get("/runs/rich")).text
 
 
 # ---- curves, log, recipe --------------------------------------------------------------------------------------------

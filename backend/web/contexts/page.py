@@ -36,8 +36,8 @@ class Here:
         return self.person is not None and self.person.role == "admin"
 
     def may_change(self, owner: str | None) -> bool:
-        """Members change what is their own or nobody's, administrators everything. What else is refused is not offered."""
-        return self.is_admin or (self.person is not None and self.may_write and owner in (None, self.person.name))
+        """Members change what is their own, administrators everything. What else is refused is not offered."""
+        return self.is_admin or (self.person is not None and self.may_write and owner == self.person.name)
 
 
 @dataclass(frozen=True)
