@@ -14,7 +14,7 @@ import httpx
 from tests.security.world import HUB_MODEL, MODEL, PASSWORD, RECIPE, ROWS, TAUGHT, Things
 
 FORM = {"view": "advanced", "model.path": MODEL, "data.sets.0.name": TAUGHT, "method.kind": "lora"}
-PARAMETER = re.compile(r"\{(\w+)\}")
+PARAMETER = re.compile(r"\{(\w+)(?::\w+)?\}")
 Words = dict[str, Any]
 Request = tuple[str, str, Words]
 """Method, path and the rest, as `httpx` takes them."""
@@ -110,12 +110,13 @@ def asked(route: str, things: Things) -> Request:
     """The request that succeeds at `route`."""
     method, _, path = route.partition(" ")
     found = ASKS.get(route, Ask())
+    return method, PARAMETER.sub(lambda match: name_of(route, match[1], things), path), dict(found.send(things))
 
-    def named(match: re.Match[str]) -> str:
-        parameter = match[1]
-        return quote(getattr(things, found.where.get(parameter) or NAMED_FOR.get(parameter, parameter)), safe="")
 
-    return method, PARAMETER.sub(named, path), dict(found.send(things))
+def name_of(route: str, parameter: str, things: Things) -> str:
+    """What stands for `parameter` in that request's address, encoded."""
+    where = ASKS.get(route, Ask()).where
+    return quote(getattr(things, where.get(parameter) or NAMED_FOR.get(parameter, parameter)), safe="")
 
 
 def status_of(client: httpx.Client, route: str, things: Things, **more: Any) -> tuple[int, str]:

@@ -11,6 +11,7 @@ import http.client
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
@@ -19,7 +20,7 @@ import pytest
 
 from backend.core.settings import Settings
 from backend.web.app import create_app
-from tests.security.asking import ASKS, PARAMETER, asked
+from tests.security.asking import ASKS, PARAMETER, asked, name_of
 from tests.security.world import World
 from tests.support.routes import declared_routes, questions_of, routes_of
 
@@ -131,11 +132,11 @@ def test_no_name_in_an_address_leads_out_of_the_studio(
     wrong, things = [], world.things("admin")
     for route in declared(here):
         method, _, path = route.partition(" ")
+        others = partial(PARAMETER.sub, lambda match, route=route: name_of(route, match[1], things))
         for parameter in PARAMETER.finditer(path):
             for name in canary.names():
                 for spelled in spellings(name):
-                    target = path[: parameter.start()] + spelled + path[parameter.end() :]
-                    target = PARAMETER.sub(quote(things.run, safe=""), target)
+                    target = others(path[: parameter.start()]) + spelled + others(path[parameter.end() :])
                     if found := line.send(method, target):
                         wrong.append(f"{method} {target}: {found}")
     assert wrong == []

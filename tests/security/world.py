@@ -17,6 +17,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from backend.core import people, recipes, runs, uploads
+from backend.core.datasets import examples
 from backend.core.ids import uuid7
 from backend.core.models import (
     Artifact,
@@ -164,16 +165,24 @@ class Things:
 
         return self._made(make)
 
+    @property
+    def file(self) -> str:
+        """Of the artifact."""
+        return str(ADAPTER["files"][0]["name"])
+
     @cached_property
     def dataset(self) -> str:
         return self._made(lambda session, number: _copied(session, f"owls {number}", self.owner))
 
     @cached_property
     def example(self) -> str:
-        """The data set of ours by its one name: whoever took it first owns it."""
+        """The key of a data set of ours, which has one name: whoever took it first owns it."""
+        name = examples.example(EXAMPLE).name
         with self.world.web.session() as session:
-            is_there = session.scalar(select(Dataset.id).where(Dataset.name == EXAMPLE)) is not None
-        return EXAMPLE if is_there else self._made(lambda session, _: _copied(session, EXAMPLE, self.owner))
+            is_there = session.scalar(select(Dataset.id).where(Dataset.name == name)) is not None
+        if not is_there:
+            self._made(lambda session, _: _copied(session, name, self.owner))
+        return EXAMPLE
 
     @cached_property
     def deleted(self) -> str:
