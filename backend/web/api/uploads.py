@@ -178,7 +178,7 @@ async def finished(edge: Edge, session: uploads.Session) -> str:
 @router.delete("/{upload}", status_code=204, response_class=Response, responses=told(204, "It is gone."))
 async def cancel(upload: UUID, edge: AnEdge) -> Response:
     name = own(edge, upload).metadata["dataset"]
+    await edge.studio.write(lambda session: people.audit(session, edge.who.id, "upload.discard", name))
     uploads.discard(folder(edge), upload)
     TALLIES.forget(upload)
-    await edge.studio.write(lambda session: people.audit(session, edge.who.id, "upload.discard", name))
     return answer(204)
