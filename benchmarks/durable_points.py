@@ -10,21 +10,20 @@ import secrets
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 from sqlalchemy import Engine, func, select
 from sqlalchemy.orm import Session, sessionmaker
 
-from backend.core import db, journal, runs
+from backend.core import journal, runs
 from backend.core.assignment import LineKind
 from backend.core.models import Point
 from backend.core.recipe import read_recipe
-from backend.embedded.postgres import start_postgres
 from benchmarks.logging_call import NAMES
 from benchmarks.peers import environment, told
 from benchmarks.rows import Asked, Row, row
+from tests.support.databases import own_postgres
 from worker import tail
 from worker.trainer.journal import encoded
 
@@ -48,7 +47,7 @@ print(steps * len(names) / seconds)
 
 
 def measure(_asked: Asked) -> Sequence[Row]:
-    with environment("mlflow") as python, tempfile.TemporaryDirectory() as folder, database(fast=False) as engine:
+    with environment("mlflow") as python, tempfile.TemporaryDirectory() as folder, own_postgres(fast=False) as engine:
         journals = {steps: write_journal(Path(folder) / f"{steps}.jsonl", steps) for steps in GROWTH}
         files = [Path(folder) / f"{at}.db" for at in range(ROUNDS)]
         rounds = [(ship(engine, journals[STEPS], STEPS), peer(python, file)) for file in files]
@@ -65,20 +64,6 @@ def growth(rates: Sequence[float]) -> Row:
     beside = f"of {counts} points: {' → '.join(f'{each:,.0f}' for each in rates)} a second"
     what = "time for a point where there are most, beside the shortest"
     return row("2b-growth", what, "× the time", max(rates) / rates[-1], most=1.25, beside=beside)
-
-
-@contextmanager
-def database(*, fast: bool) -> Iterator[Engine]:
-    """An empty studio's database. `fast` waits for no disk."""
-    with tempfile.TemporaryDirectory(prefix="fts-", dir="/tmp") as folder:
-        postgres = start_postgres(Path(folder).resolve(), fast=fast)
-        try:
-            db.migrate(postgres.url)
-            engine = db.engine(postgres.url)
-            yield engine
-            engine.dispose()
-        finally:
-            postgres.stop()
 
 
 def write_journal(path: Path, steps: int) -> Path:

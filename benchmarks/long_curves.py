@@ -20,8 +20,9 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from backend.core import curves, points
 from backend.core.points import Measured
-from benchmarks.durable_points import claimed, database
+from benchmarks.durable_points import claimed
 from benchmarks.rows import Asked, Row, row
+from tests.support.databases import own_postgres
 
 STEPS, POINTS, ROUNDS, SPIKES = 1_000_000, 1000, 9, 200
 T = TypeVar("T")
@@ -38,7 +39,7 @@ PEER = text("""
 
 def measure(_asked: Asked) -> Sequence[Row]:
     """One row for the whole curve, and one for how the time grows with a run's length."""
-    with database(fast=True) as engine:
+    with own_postgres() as engine:
         sessions = sessionmaker(engine)
         lengths = (STEPS // 100, STEPS // 10, STEPS)
         stored = {steps: fill(sessions, steps) for steps in lengths}

@@ -14,20 +14,16 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from hypothesis.stateful import RuleBasedStateMachine
-from sqlalchemy import Engine
 
-from backend.core import db
 from backend.core.models import Role
-from backend.embedded.postgres import start_postgres
 from tests.fuzz import api, life, machines, parsers, uploading
 from tests.fuzz.findings import KEPT, Figures, Progress
-from tests.support.homes import short_home
+from tests.support.databases import own_postgres
 from tests.support.models import save_base
 
 ROLES: tuple[Role | None, ...] = (Role.ADMIN, Role.MEMBER, Role.ADMIN, Role.VIEWER, Role.MEMBER, None)
@@ -75,7 +71,7 @@ def over_api(campaign: Campaign) -> Figures:
 
 def over_life(campaign: Campaign) -> Figures:
     """Lives of a run on a Postgres of their own."""
-    with _database() as engine:
+    with own_postgres() as engine:
         return _lives(campaign, "life", type("RunLife", (life.RunLife,), {"engine": engine}))
 
 
@@ -90,19 +86,6 @@ def _lives(campaign: Campaign, name: str, machine: type[RuleBasedStateMachine]) 
         figures.add(machines.campaign(machine, LIVES, campaign.seed * 1000 + progress.rounds))
         progress.advance(LIVES)
     return figures
-
-
-@contextmanager
-def _database() -> Iterator[Engine]:
-    with short_home() as home:
-        postgres = start_postgres(home, fast=True)
-        try:
-            db.migrate(postgres.url)
-            engine = db.engine(postgres.url)
-            yield engine
-            engine.dispose()
-        finally:
-            postgres.stop()
 
 
 def over_parsers(campaign: Campaign) -> Figures:
