@@ -257,6 +257,15 @@ def test_a_run_that_is_held_is_taken_only_after_a_lease_of_silence() -> None:
     assert "after its holder's last word" in violation.what
 
 
+def test_a_run_that_was_just_claimed_is_not_taken_again() -> None:
+    told = [("queued", 0, 100.0), ("preparing", 1, 110.0), ("preparing", 2, 110.9)]
+    events = [event(seq, "state", 0, attempt, at, state) for seq, (state, attempt, at) in enumerate(told, start=1)]
+    history = replace(small_history(), events=events, journals={})
+    assert validate(history, lease_seconds=0.8) == []
+    (violation,) = validate(history, lease_seconds=1.0)
+    assert "it is taken 0.90 s after its holder's last word" in violation.what
+
+
 def test_a_run_is_not_given_up_at_the_first_death_of_its_trainer() -> None:
     history = small_history()
     early = [row | {"data": row["data"] | {"state": "failed"}} if row["seq"] == 8 else row for row in history.events]

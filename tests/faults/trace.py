@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import pairwise
 
 from tests.faults.checker import Violation
 from tests.faults.history import History, Row
@@ -21,7 +22,7 @@ WORDS = {"pause": "pause", "run": "resume", "stop": "stop", "keep": "keep"}
 BY_WHO_HOLDS = ("phase", "progress", "facts", "sample", "artifact", "log", "amended")
 """What only the holder of an attempt tells."""
 RENEWING = ("metrics", "checkpoint", *(kind for kind in BY_WHO_HOLDS if kind != "log"))
-"""What is stored together with a longer lease. A warning of the host's own is not."""
+"""What is stored together with a longer lease, as a claim is. A warning of the host's own is not."""
 
 
 def validate(history: History, lease_seconds: float) -> list[Violation]:
@@ -131,8 +132,9 @@ class Replay:
     def _claims(self, event: Row, run: Run) -> Run:
         """A run that is held may be taken once its holder was silent for a whole lease."""
         if run.is_held:
-            told = [each for each in self.story.events[: event["seq"] - 1] if each["kind"] in RENEWING]
-            silence = seconds(event["at"]) - seconds(told[-1]["at"]) if told else self.lease_seconds
+            before = pairwise(self.story.events[: event["seq"] - 1])
+            renewed = [then for first, then in before if then["kind"] in RENEWING or then["attempt"] > first["attempt"]]
+            silence = seconds(event["at"]) - seconds(renewed[-1]["at"])
             must(silence >= self.lease_seconds, f"it is taken {silence:.2f} s after its holder's last word")
         return self.protocol.claim(run, is_lapsed=True)
 
