@@ -22,7 +22,7 @@ ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 """Where noise would decide, a side computes alone on its core."""
 
 
-def told(command: Sequence[str | Path], **environ: str) -> Any:
+def told(command: Sequence[str | Path], /, **environ: str) -> Any:
     """What a program prints as its last line, in JSON: each side works in a process of its own."""
     done = subprocess.run(command, env={**os.environ, **environ}, capture_output=True, text=True)
     if done.returncode:
@@ -31,7 +31,7 @@ def told(command: Sequence[str | Path], **environ: str) -> Any:
 
 
 @contextmanager
-def serving(python: Path, program: str, **environ: str) -> Iterator[tuple[str, psutil.Process]]:
+def serving(python: Path, program: str, /, **environ: str) -> Iterator[tuple[str, psutil.Process]]:
     """A peer that serves at $PORT, from its first answer on: its address and its process."""
     place, quiet = f"127.0.0.1:{(port := free_port())}", subprocess.DEVNULL
     environ |= {"PORT": str(port)}

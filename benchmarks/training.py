@@ -81,7 +81,7 @@ def write(folder: Path, case: Case, scale: int) -> None:
 
 def side_run(side: str, folder: Path, environment: Mapping[str, str]) -> dict[str, Any]:
     command = [sys.executable, "-W", "ignore", "-m", "benchmarks.sft", side, str(folder)]
-    found: dict[str, Any] = told(command, **environment, **ONE_THREAD)
+    found: dict[str, Any] = told(command, **{**environment, **ONE_THREAD})
     return found
 
 
