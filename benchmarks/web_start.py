@@ -11,8 +11,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -22,7 +20,7 @@ from backend.core.db import migrate
 from backend.embedded.postgres import start_postgres
 from backend.embedded.valkey import start_valkey
 from benchmarks.measure import Figure, column
-from benchmarks.peers import free_port
+from benchmarks.peers import answers, free_port
 from benchmarks.rows import Asked, Row
 
 ROUNDS = 7
@@ -66,7 +64,7 @@ def _start(arguments: Sequence[str], urls: Mapping[str, str]) -> dict[str, float
         [sys.executable, *arguments], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     try:
-        while not _answers(port):
+        while not answers(f"127.0.0.1:{port}", "/healthz"):
             if process.poll() is not None:
                 raise SystemExit(f"{arguments} ended with code {process.returncode}")
             time.sleep(0.01)
@@ -77,11 +75,3 @@ def _start(arguments: Sequence[str], urls: Mapping[str, str]) -> dict[str, float
     finally:
         process.kill()
         process.wait()
-
-
-def _answers(port: int) -> bool:
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=5) as answer:
-            return bool(answer.status == 200)
-    except (urllib.error.URLError, ConnectionError, TimeoutError):
-        return False
