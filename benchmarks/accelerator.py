@@ -218,7 +218,7 @@ def measure(_asked: Asked) -> Sequence[Row]:
 def compare(*, tiny: bool) -> list[Row]:
     sides = ("ours", "trl") if importlib.util.find_spec("trl") else ("ours",)
     found = {case: {side: side_run(side, case, tiny=tiny) for side in sides} for case in CASES}
-    device = "CPU, tiny: a test of the script" if tiny else torch.cuda.get_device_name(0)
+    device = "CPU, tiny: a test of the script, whose figures mean nothing" if tiny else torch.cuda.get_device_name(0)
     lora = found["lora"]["ours"]["tokens"]
     return [one_row(case, found[case], lora, device) for case in CASES]
 
