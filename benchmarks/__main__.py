@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import sys
+import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -48,7 +50,7 @@ def chosen(names: Sequence[str]) -> list[Benchmark]:
     return [each for each in BENCHMARKS if not names or {each.module, *each.ids} & set(names)]
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help="a benchmark, or the id of a row; all without one")
     parser.add_argument("--long", action="store_true", help="also what takes many minutes")
@@ -58,14 +60,22 @@ def main() -> None:
     except ValueError as problem:
         parser.error(str(problem))
     found: list[Row] = []
+    broken: list[str] = []
     for benchmark in benchmarks:
         print(f"measuring {benchmark.module} …", flush=True)
         ids = frozenset(arguments.names) & set(benchmark.ids)
-        rows = benchmark.measure(Asked(ids, arguments.long))
+        try:
+            rows = benchmark.measure(Asked(ids, arguments.long))
+        except Exception:  # a peer that cannot be fetched today must not take the others' figures with it
+            traceback.print_exc()
+            broken.append(benchmark.module)
+            continue
         keep(rows)
         found += rows
     print(f"\n{table(found)}\n\nkept in {LATEST}")
+    print(f"not measured: {', '.join(broken)}" if broken else "all of them were measured")
+    return 1 if broken else 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
