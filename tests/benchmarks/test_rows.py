@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.__main__ import BENCHMARKS, chosen
-from benchmarks.rows import LATEST, Asked, keep, row, table
+from benchmarks.__main__ import BENCHMARKS, Benchmark, chosen, main
+from benchmarks.rows import LATEST, Asked, Row, keep, row, table
 from tests.conftest import ROOT
 
 SHAPE = {"id", "what", "ours", "peer", "unit", "ratio", "goal", "holds", "beside"}
@@ -53,6 +53,23 @@ def test_benchmarks_are_chosen_by_name_or_by_the_id_of_a_row() -> None:
         chosen(["9z"])
     assert Asked(frozenset({"1a"})).wants("1a")
     assert not Asked(frozenset({"1a"})).wants("1b")
+
+
+def test_a_benchmark_that_breaks_takes_no_others_figures_with_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def measure(benchmark: Benchmark, _asked: Asked) -> list[Row]:
+        if benchmark.module == "merging":
+            raise OSError("no index answers")
+        return [row(each, "told", "s", 1) for each in benchmark.ids]
+
+    kept: list[list[Row]] = []
+    monkeypatch.setattr(Benchmark, "measure", measure)
+    monkeypatch.setattr("benchmarks.__main__.keep", kept.append)
+    monkeypatch.setattr(sys, "argv", ["benchmarks", "5a", "7d"])
+    assert main() == 1
+    assert [each.id for rows in kept for each in rows] == ["7d"]
+    assert capsys.readouterr().out.endswith("not measured: merging\n")
 
 
 def test_every_module_that_measures_is_listed_with_the_ids_of_its_rows() -> None:
