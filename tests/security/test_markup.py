@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 import pytest
 from playwright.sync_api import Browser, Dialog, Page
-from sqlalchemy import update
+from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from backend.core import people
@@ -35,7 +35,10 @@ from backend.core.models import (
     User,
     Worker,
 )
+from backend.core.settings import Settings
+from backend.web.app import create_app
 from tests.security.world import ROW, TAUGHT, World
+from tests.support.routes import declared_routes
 from tests.support.showcase import Shipper
 from tests.support.trouble import Trouble, settle
 from tests.support.webs import running_web
@@ -55,7 +58,8 @@ CREATED = """() => [...document.querySelectorAll(
   '[href^="data:" i]:not([rel=icon])'
 )].map((each) => each.outerHTML.slice(0, 200))"""
 OPENED = "() => document.querySelectorAll('details').forEach((each) => { each.open = true; })"
-NAMED = f"{EVIL[:40]}<img data-evil src=x onerror=alert(1)>"
+NAMED = "<img data-evil src=x onerror=alert(1)><svg data-evil onload=alert(1)>"
+"""What an address can hold: with a slash it would lead to another page."""
 
 
 def plant(world: World) -> dict[str, str]:
@@ -84,7 +88,8 @@ def plant(world: World) -> dict[str, str]:
         live(session, things.run)
         rename(session, world)
         session.commit()
-    return {"run": NAMED, "dataset": f"{NAMED} 1", "recipe": f"{NAMED} 2"}
+        dataset = session.scalars(select(Dataset.id).where(Dataset.name == f"{NAMED} 1")).one()
+    return {"run": NAMED, "name": str(dataset), "recipe": f"{NAMED} 2"}
 
 
 def recipe() -> dict[str, Any]:
@@ -141,22 +146,24 @@ def rename(session: Session, world: World) -> None:
 PAGES = (
     "/",
     "/datasets",
-    "/datasets/{dataset}",
-    "/datasets/{dataset}?model=tiny-qwen3&wait=1",
-    "/datasets/{dataset}/compare?before=1&after=1",
+    "/datasets/{name}",
+    "/datasets/{name}?model=tiny-qwen3&wait=1",
+    "/datasets/{name}/compare?before=1&after=1",
     "/models",
     "/models?q={evil}&model={evil}",
     "/runs",
     "/runs?q={evil}&owner={evil}&did=pause&run={evil}",
-    "/runs/new?dataset={dataset}&model={evil}&view=advanced",
+    "/runs/new?dataset={name}&model={evil}&view=advanced",
     "/runs/new?recipe={recipe}&view=yaml",
     "/runs/new?clone={run}&view=advanced",
     "/runs/{run}",
-    "/runs/{run}?q={evil}&level=error",
+    "/runs/{run}?q={run}&level=warn",
     "/compare?run={run}&run={run}",
     "/recipes",
     "/recipes/{recipe}",
     "/search?q={evil}",
+    "/help",
+    "/settings/you",
     "/settings/people",
     "/settings/tokens",
     "/settings/sessions",
@@ -164,8 +171,28 @@ PAGES = (
     "/settings/storage",
     "/settings/audit",
     "/signin?next={evil}",
+    "/setup?token={evil}",
+    "/invitation?token={evil}",
     "/runs/{evil}",
 )
+TELL_NOTHING = ("/help", "/settings/you", "/settings/sessions", "/settings/storage", "/runs/{evil}")
+"""Pages without a word that was planted: they tell sizes, the kinds of browsers, an address that leads nowhere."""
+PARTS = (
+    "/datasets/{name}/measured",
+    "/datasets/{name}/preview",
+    "/datasets/{name}/quality",
+    "/datasets/{name}/verdict",
+    "/runs/new/row",
+    "/runs/{run}/artifacts",
+    "/runs/{run}/history",
+    "/runs/{run}/log",
+    "/runs/{run}/memory",
+    "/runs/{run}/note",
+    "/runs/{run}/status",
+)
+"""What pages fetch anew of themselves: the same templates as in the whole."""
+NO_PAGES = ("/healthz", "/people", "/settings")
+"""An answer to machines, and addresses that lead on."""
 
 
 @pytest.fixture
@@ -175,6 +202,12 @@ def spoiled(tiny_base: Path) -> Iterator[World]:
         world = World(web)
         world.teach()
         yield world
+
+
+def test_every_page_is_looked_at(here: Settings) -> None:
+    declared = {path for method, path in declared_routes(create_app(here)) if method == "GET"}
+    looked = {address.partition("?")[0] for address in PAGES}
+    assert sorted(path for path in declared - looked if not path.startswith("/api/")) == sorted((*PARTS, *NO_PAGES))
 
 
 def test_markup_is_text_on_every_page(spoiled: World, browser: Browser) -> None:
@@ -206,5 +239,7 @@ def looked_at(page: Page, address: str, names: dict[str, str]) -> list[str]:
     settle(page)
     page.evaluate(OPENED)
     settle(page)
-    wrong = [f"{address}: {made}" for made in page.evaluate(CREATED)]
-    return wrong + ([f"{address}: a template was computed"] if COMPUTED in page.content() else [])
+    wrong, content = [f"{address}: {made}" for made in page.evaluate(CREATED)], page.content()
+    if ("data-evil" in content) == (address in TELL_NOTHING):
+        wrong.append(f"{address}: what was planted is {'shown' if address in TELL_NOTHING else 'not even shown'}")
+    return wrong + ([f"{address}: a template was computed"] if COMPUTED in content else [])
