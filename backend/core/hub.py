@@ -97,12 +97,12 @@ def named_in(words: str) -> str | None:
 def _path_of(address: str) -> str:
     """What stands behind the host. A mirror's name may stand for the hub's; a file, or a machine by its number, may not."""
     try:
-        parts = urlsplit(address)
-        host, own = parts.hostname or "", urlsplit(endpoint()).hostname
-    except ValueError:  # brackets that hold no address
+        parts, own = urlsplit(address), urlsplit(endpoint())
+        host, is_own = parts.hostname or "", (parts.hostname, parts.port) == (own.hostname, own.port)
+    except ValueError:  # brackets that hold no address, a port that is no number
         raise _not_allowed(address) from None
     is_machine = host == "localhost" or host.replace(".", "").isdigit() or ":" in host or "." not in host
-    if parts.scheme not in ("http", "https") or (is_machine and host != own):
+    if parts.scheme not in ("http", "https") or (is_machine and not is_own):
         raise _not_allowed(address)
     return parts.path
 
