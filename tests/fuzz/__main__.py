@@ -83,8 +83,9 @@ def _lives(campaign: Campaign, name: str, machine: type[RuleBasedStateMachine]) 
     figures, progress = Figures(), campaign.progress(name)
     wanted = progress.cases + campaign.cases // 20
     while progress.cases < wanted and campaign.has_time():
-        figures.add(machines.campaign(machine, LIVES, campaign.seed * 1000 + progress.rounds))
-        progress.advance(LIVES)
+        lived = machines.campaign(machine, LIVES, campaign.seed * 1000 + progress.rounds)
+        progress.advance(lived.cases)
+        figures.add(lived)
     return figures
 
 
