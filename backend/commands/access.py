@@ -71,13 +71,10 @@ def make_token(url: str) -> str:
     from backend.core import db, people
     from backend.core.models import Role
 
-    engine = db.engine(url, pool_size=1)
     try:
-        with Session(engine) as session, session.begin():
+        with db.engine_once(url) as engine, Session(engine) as session, session.begin():
             owner = people.this_machine(session)
             return people.create_token(session, owner, "commands", role=Role.ADMIN, days=None, by=owner.id).secret
     except OperationalError as error:
         hint = "Start the studio with `studio up`, or set STUDIO_TOKEN."
         raise Unavailable(f"The studio's database cannot be reached: {error.orig}.", hint=hint) from error
-    finally:
-        engine.dispose()

@@ -56,12 +56,13 @@ def revoke(token: Annotated[str, typer.Argument(help="The token's id, as `studio
 @contextmanager
 def database() -> Iterator[Session]:
     """One transaction on the studio's database. Raises `Unavailable` where it cannot be reached."""
-    engine = db.engine(database_url(settings()), pool_size=1)
     try:
-        with Session(engine, expire_on_commit=False) as session, session.begin():
+        with (
+            db.engine_once(database_url(settings())) as engine,
+            Session(engine, expire_on_commit=False) as session,
+            session.begin(),
+        ):
             yield session
     except OperationalError as error:
         hint = "Start the studio with `studio up`, or set DATABASE_URL."
         raise Unavailable(f"The studio's database cannot be reached: {error.orig}.", hint=hint) from error
-    finally:
-        engine.dispose()

@@ -174,13 +174,10 @@ def _snapshot(connection: psycopg.Connection) -> Iterator[None]:
 
 
 def _tables(database_url: str) -> list[Table]:
-    engine = db.engine(database_url, pool_size=1)
-    try:
+    with db.engine_once(database_url) as engine:
         found = inspect(engine)
         names = sorted(set(found.get_table_names()) - {VERSIONS})
         return [Table(name=name, columns=tuple(column["name"] for column in found.get_columns(name))) for name in names]
-    finally:
-        engine.dispose()
 
 
 def _rows(connection: psycopg.Connection, table: Table) -> Iterator[bytes]:
@@ -244,9 +241,5 @@ def _stored(files: Storage, key: str) -> Iterator[bytes]:
 
 
 def _remember(database_url: str, name: str) -> None:
-    engine = db.engine(database_url, pool_size=1)
-    try:
-        with Session(engine) as session, session.begin():
-            audit(session, None, "studio.backup", name)
-    finally:
-        engine.dispose()
+    with db.engine_once(database_url) as engine, Session(engine) as session, session.begin():
+        audit(session, None, "studio.backup", name)

@@ -6,6 +6,8 @@ Functions of the core take a synchronous `Session`; the web calls them through `
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -60,6 +62,16 @@ def engine(url: str, *, pool_size: int = 5) -> Engine:
     )
     event.listen(made, "connect", _let_go_when_frozen)
     return made
+
+
+@contextmanager
+def engine_once(url: str) -> Iterator[Engine]:
+    """An engine of one connection for a command that asks and ends. Nothing of it is left open."""
+    made = engine(url, pool_size=1)
+    try:
+        yield made
+    finally:
+        made.dispose()
 
 
 def _let_go_when_frozen(connection: DBAPIConnection, _record: ConnectionPoolEntry) -> None:

@@ -197,13 +197,10 @@ def _load(database_url: str, archive: Reader, tell: Tell) -> None:
 
 def _in_order(database_url: str, tables: Sequence[Table]) -> list[Table]:
     """Tables that others refer to come first. Raises `Invalid` for one that this revision does not have."""
-    engine = db.engine(database_url, pool_size=1)
-    try:
+    with db.engine_once(database_url) as engine:
         found = inspect(engine)
         names = [name for name, _ in found.get_sorted_table_and_fkc_names() if name and name != backup.VERSIONS]
         known = {name: {column["name"] for column in found.get_columns(name)} for name in names}
-    finally:
-        engine.dispose()
     for table in tables:
         if not set(table.columns) <= known.get(table.name, set()):
             raise Invalid(f"The archive has a table that a studio has not: {table.name}.", code="archive.foreign")
@@ -231,17 +228,13 @@ def _set_counters(connection: psycopg.Connection, table: Table) -> None:
 
 def _tie_up(settings: Settings, database_url: str, contents: Contents, name: str, *, keep_sign_ins: bool) -> Restored:
     """Nobody who held anything then holds it now."""
-    engine = db.engine(database_url, pool_size=1)
-    try:
-        with Session(engine) as session, session.begin():
-            going_on = _free_runs(session, settings)
-            session.execute(update(Run).where(Run.place == contents.place).values(place=settings.place()))
-            _end_operations(session)
-            for gone in (Device, Worker, *(() if keep_sign_ins else (SignIn, Invitation, SetupToken))):
-                session.execute(delete(gone))
-            audit(session, None, "studio.restore", name)
-    finally:
-        engine.dispose()
+    with db.engine_once(database_url) as engine, Session(engine) as session, session.begin():
+        going_on = _free_runs(session, settings)
+        session.execute(update(Run).where(Run.place == contents.place).values(place=settings.place()))
+        _end_operations(session)
+        for gone in (Device, Worker, *(() if keep_sign_ins else (SignIn, Invitation, SetupToken))):
+            session.execute(delete(gone))
+        audit(session, None, "studio.restore", name)
     return Restored(contents, going_on)
 
 
