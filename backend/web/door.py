@@ -17,6 +17,10 @@ from backend.web.deps import Edge
 from backend.web.security import client_address
 from backend.web.studio import Studio, cookie_name, is_https
 
+INSIDE = "signed in"
+"""Where a wrong old password counts: not with those of strangers at the door, and not for one token or browser alone, of which
+a thief could make more."""
+
 
 async def check_password(studio: Studio, request: Request, name: str, password: str) -> User:
     """The person, if name and password fit. Raises `Unauthenticated`, or `TooMany` after too many failures."""
@@ -105,7 +109,7 @@ async def _chosen_password(studio: Studio, password: str, again: str) -> str:
 
 async def change_password(edge: Edge, old: str, new: str, *, revoke_tokens: bool = False) -> None:
     """Raises `Forbidden` where the old password is wrong: a stolen session must not become an account."""
-    account = throttle.account(edge.who.name, edge.who.credential)  # strangers who fail at the door are none of this
+    account = throttle.account(edge.who.name, INSIDE)
     await edge.studio.write(lambda session: throttle.attempt(session, account))
     user = await edge.read(lambda session: people.find(session, str(edge.who.id)))
     if not await edge.studio.password_matches(old, user.password_hash):

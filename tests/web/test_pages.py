@@ -118,6 +118,27 @@ async def test_an_office_that_signs_in_behind_one_address_is_not_slowed_down(
             assert answer.status_code == 303
 
 
+async def test_a_stranger_who_fails_on_purpose_locks_nobody_out_of_where_they_signed_in_before(
+    app: FastAPI, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    account(session, Role.MEMBER, "ada")
+    monkeypatch.setattr(people, "password_matches", lambda password, _: password == "right")
+    away = httpx.ASGITransport(app, client=("198.51.100.9", 1))
+    async with client_of(app) as home, httpx.AsyncClient(transport=away, base_url=ADDRESS) as stranger:
+
+        async def tried(client: httpx.AsyncClient, password: str) -> int:
+            client.cookies.clear()
+            answer = await client.post(
+                "/signin", data={"name": "ada", "password": password}, headers={"origin": ADDRESS}
+            )
+            return answer.status_code
+
+        assert await tried(home, "right") == 303
+        assert [await tried(stranger, "guess") for _ in range(11)] == [401] * 10 + [429]
+        assert await tried(stranger, "right") == 429
+        assert await tried(home, "right") == 303
+
+
 async def test_over_https_the_cookie_belongs_to_this_host_alone(app: FastAPI, session: Session) -> None:
     people.create(session, "ada", people.hash_password("four quiet words"), Role.MEMBER, by=None)
     session.commit()
