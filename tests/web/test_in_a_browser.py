@@ -212,7 +212,7 @@ def test_discarding_asks_once_and_can_be_taken_back(page: Page, session: Session
     page.click("#ask-discard .primary")
     expect(page.locator("#run-status")).to_have_attribute("data-state", "stopped")
     page.get_by_role("button", name="Bring it back").click()
-    expect(page.locator("#run-status")).to_have_attribute("data-state", "paused")
+    expect(page.locator("#run-status")).to_have_attribute("data-state", "queued")
 
 
 def test_a_file_becomes_a_data_set_and_its_learned_tokens_are_inked(

@@ -347,7 +347,7 @@ def test_a_discarded_run_comes_back(page: Page, session: Session) -> None:
     page.click("#ask-discard .primary")
     expect(page.locator("[data-next]")).to_have_text("It can be brought back for 24 hours.")
     page.get_by_role("button", name="Bring it back").click()
-    expect(page.locator("#run-status")).to_have_attribute("data-state", "paused")
+    expect(page.locator("#run-status")).to_have_attribute("data-state", "queued")
 
 
 def test_a_remedy_fills_the_form_of_a_clone(page: Page, session: Session) -> None:

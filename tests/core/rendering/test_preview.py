@@ -127,19 +127,20 @@ def test_steps_are_counted_from_packed_rows_and_batches_from_documents(folder: P
 
 
 @pytest.mark.parametrize(
-    ("template", "code", "seconds"),
+    ("template", "words"),
     [
-        ("{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}", "limited.time", 5),
-        ("{{ 'a' * 10**9 }}{{ 'b' * 10**9 }}", "limited.memory", 60),
-        ("{{ messages.__class__ }}{{ messages.__class__.__base__.__subclasses__() }}", "template", 60),
+        ("{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}", "timed out"),
+        ("{{ 'a' * 10**9 }}{{ 'b' * 10**9 }}", "memory"),
+        ("{{ messages.__class__ }}{{ messages.__class__.__base__.__subclasses__() }}", "reaches for __class__"),
     ],
 )
-def test_a_hostile_template_ends_in_words(tmp_path: Path, template: str, code: str, seconds: float) -> None:
+def test_a_hostile_template_ends_in_words(tmp_path: Path, template: str, words: str) -> None:
     folder = save(tmp_path / "model", replace(FAMILIES["gpt2-chatml"], template=template))
     files = [store(tmp_path, talks(1)).model_dump(mode="json")]
     with pytest.raises(Invalid) as refusal:
-        run_limited(PREVIEW, {"model_folder": str(folder), "files": files}, timeout_seconds=seconds)
-    assert refusal.value.code == code
+        run_limited(PREVIEW, {"model_folder": str(folder), "files": files}, timeout_seconds=60)
+    assert refusal.value.code == "template"
+    assert words in str(refusal.value)
 
 
 def test_neither_torch_nor_the_network_is_touched(tmp_path: Path) -> None:
