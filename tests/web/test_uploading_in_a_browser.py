@@ -14,6 +14,7 @@ from playwright.sync_api import Browser, BrowserContext, Locator, Page, Route, e
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from backend.core import people
 from backend.core.datasets import store
 from backend.core.models import DatasetVersion, Operation, Role
 from backend.core.settings import Settings
@@ -290,6 +291,7 @@ def running(session: Session, here: Settings, count: int) -> Operation:
 
 def store_operation(session: Session, upload: store.Upload) -> Operation:
     row = Operation(kind="ingest", state="running", input=upload.as_json(), total=upload.bytes, done=upload.bytes // 2)
+    row.owner_id = people.find(session, "the member").id
     session.add(row)
     session.flush()
     return row
