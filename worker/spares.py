@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Container
 from pathlib import Path
 
 from backend.core.settings import Settings
@@ -68,6 +69,22 @@ class Trainer:
             self.process.wait(KILL_SECONDS)
 
 
+class OwnProcesses(Container[int]):
+    """The trainers that this host ever had: one that was killed may hang in a driver for long. A number that somebody else
+    has by now is not theirs."""
+
+    def __init__(self) -> None:
+        self._started: dict[int, str] = {}
+
+    def note(self, pid: int) -> None:
+        self._started[pid] = started_at(pid)
+
+    def __contains__(self, pid: object) -> bool:
+        if not isinstance(pid, int) or pid not in self._started:
+            return False
+        return started_at(pid) in (self._started[pid], "")  # a driver may name one that has just ended
+
+
 REST_SECONDS = 5.0
 """How long after one was taken the next spare is started."""
 
@@ -79,6 +96,7 @@ class Spares:
         self._settings, self._rest_seconds = settings, rest_seconds
         self._spare: Trainer | None = None
         self._taken_at = -rest_seconds
+        self.taken = OwnProcesses()
 
     def keep(self) -> None:
         """Start a spare where there is none, a moment after the last one was taken: its imports cost a core for seconds."""
@@ -96,7 +114,10 @@ class Spares:
     def take(self) -> Trainer:
         trainer, self._spare = self._spare, None
         self._taken_at = time.monotonic()
-        return trainer if trainer is not None and trainer.exit_code is None else Trainer(self._settings)
+        if trainer is None or trainer.exit_code is not None:
+            trainer = Trainer(self._settings)
+        self.taken.note(trainer.process.pid)
+        return trainer
 
     def close(self) -> None:
         if self._spare is not None:

@@ -16,7 +16,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -38,7 +38,7 @@ from backend.core.settings import Settings, settings
 from worker import devices, disks
 from worker.holding import Doing, Holding
 from worker.host import Host, beside
-from worker.spares import Spares, make_sure_it_is_dead, started_at
+from worker.spares import Spares, make_sure_it_is_dead
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +60,6 @@ class Supervisor:
         )
         self.devices = devices.found(configured.devices)
         self.strangers: Mapping[str, tuple[devices.Occupant, ...]] = {}
-        self._own_processes = OwnProcesses()
         self.watch = WatchedLeases(self.engine, configured.lease_seconds)
         self.holdings: dict[str, Holding] = {}
         self.stopping = False
@@ -138,7 +137,6 @@ class Supervisor:
         time.sleep(OUTAGE_SECONDS)
 
     def _forget_ended(self) -> None:
-        self._note_own_processes()
         ended = [device for device, holding in self.holdings.items() if holding.doing is Doing.OVER]
         for device in ended:
             beside(partial(tidy, self.holdings.pop(device).folder))
@@ -164,15 +162,10 @@ class Supervisor:
         self.host.chores.start("sweep", self._sweep)
         self._warn()
 
-    def _note_own_processes(self) -> None:
-        for holding in self.holdings.values():
-            if holding.trainer is not None:
-                self._own_processes.note(holding.trainer.process.pid)
-
     def _look_for_strangers(self) -> None:
         """Who else computes on this host's accelerators. None of them is shared unless its owner wants that."""
         if any(device.name != "cpu" for device in self.devices):
-            self.strangers = devices.occupants(self._own_processes)
+            self.strangers = devices.occupants(self.host.spares.taken)
 
     def _is_free(self, device: str) -> bool:
         if device in self.holdings:
@@ -248,22 +241,6 @@ class Supervisor:
             for run in runs.to_purge(session, self.host.place, self.settings.discard_hours):
                 remove(self.settings.root / "runs" / str(run.id))
                 run.facts = run.facts | {"purged": True}
-
-
-class OwnProcesses(Container[int]):
-    """The trainers that this host ever had: one that was killed may hang in a driver for long. A number that somebody else
-    has by now is not theirs."""
-
-    def __init__(self) -> None:
-        self._started: dict[int, str] = {}
-
-    def note(self, pid: int) -> None:
-        self._started[pid] = started_at(pid)
-
-    def __contains__(self, pid: object) -> bool:
-        if not isinstance(pid, int) or pid not in self._started:
-            return False
-        return started_at(pid) in (self._started[pid], "")  # a driver may name one that has just ended
 
 
 class WatchedLeases:

@@ -13,7 +13,7 @@ from backend.core.models import Worker
 from tests.support.hosts import Lab
 from worker import devices
 from worker.devices import Occupant
-from worker.supervisor import OwnProcesses
+from worker.spares import OwnProcesses
 
 PLACES = ["0, 00000000:3B:00.0", "1, 00000000:5E:00.0"]
 DRIVER = """#!/bin/sh
