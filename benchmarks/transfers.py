@@ -18,17 +18,18 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import psutil
 
 from backend.core import runs
-from backend.core.archives import describe, files_sha256
 from backend.core.models import Artifact
 from backend.core.recipe import read_recipe
 from benchmarks.peers import answers, environment, free_port, serving
 from benchmarks.rows import Asked, Row, row
+from tests.support.artifacts import publish
 from tests.support.processes import wait_until
 from tests.support.webs import SignedIn, Web, running_web
 
@@ -155,7 +156,7 @@ def between(head: bytes, file: Path, tail: bytes) -> Iterator[bytes]:
 
 
 def measure_downloads(web: Web, member: SignedIn, theirs: psutil.Process, file: Path) -> Iterator[Row]:
-    artifact = publish(web, file)
+    artifact = published(web, file)
     path, cookie = f"/api/v1/artifacts/{artifact.id}", {"Cookie": f"studio={member.cookie}"}
     app, sha256 = psutil.Process(web.process.pid), digest(file)
     with nginx(web) as proxy:
@@ -176,28 +177,12 @@ def measure_downloads(web: Web, member: SignedIn, theirs: psutil.Process, file: 
     yield row("7c", what, "MB/s", *rates, more_is_better=True, least_ratio=2.5, equal=equal, beside=beside)
 
 
-def publish(web: Web, file: Path) -> Artifact:
-    """An artifact of one big file, as a supervisor publishes it."""
+def published(web: Web, file: Path) -> Artifact:
+    """An artifact of one big file."""
     recipe = read_recipe({"name": "sent", "model": "tiny", "data": {"sets": ["rows"]}, "method": "lora"}).recipe
     with web.session() as session:
         run = runs.create(session, recipe=recipe, model={"path": "tiny", "revision": None}, data=[])
-        folder = web.settings.run_folder(run.id, 1) / "artifacts" / "merged"
-        folder.mkdir(parents=True)
-        shutil.copy(file, folder)
-        files = describe(folder)
-        made = Artifact(
-            run_id=run.id,
-            attempt=1,
-            step=1,
-            kind="merged",
-            folder=folder.relative_to(web.settings.root).as_posix(),
-            bytes=sum(each.bytes for each in files),
-            sha256=files_sha256(files),
-            files=[vars(each) for each in files],
-        )
-        session.add(made)
-        session.commit()
-    return made
+        return publish(session, web.settings, run, "merged", partial(shutil.copy, file))
 
 
 def refuse_strangers(proxy: str, path: str, folder: str) -> None:

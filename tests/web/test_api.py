@@ -22,13 +22,13 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from backend.core import people, points
-from backend.core.archives import describe, files_sha256
 from backend.core.errors import StudioError
 from backend.core.models import Artifact, Repeat, Role, Run
 from backend.core.points import Measured
 from backend.core.settings import Settings
 from backend.web.app import create_app
 from backend.web.reference import document
+from tests.support.artifacts import publish
 from tests.web.conftest import account, client_of, queued_run
 
 ROWS = "".join(json.dumps({"instruction": f"say {n}", "output": f"{n}!"}) + "\n" for n in range(30)).encode()
@@ -173,25 +173,13 @@ async def test_recipes_are_saved_in_versions(member: httpx.AsyncClient) -> None:
 
 
 def published(session: Session, here: Settings, run: Run) -> Artifact:
-    """An artifact on disk and in the database, as a supervisor publishes it."""
-    folder = here.run_folder(run.id, 1) / "artifacts" / "adapter"
-    folder.mkdir(parents=True)
-    (folder / "adapter_model.safetensors").write_bytes(bytes(range(256)) * 1000)
-    (folder / "README.md").write_text("# Adapter\n")
-    files = describe(folder)
-    row = Artifact(
-        run_id=run.id,
-        attempt=1,
-        step=2,
-        kind="adapter",
-        folder=folder.relative_to(here.root).as_posix(),
-        bytes=sum(file.bytes for file in files),
-        sha256=files_sha256(files),
-        files=[vars(file) for file in files],
-    )
-    session.add(row)
-    session.commit()
-    return row
+    """An adapter of two files."""
+
+    def write(folder: Path) -> None:
+        (folder / "adapter_model.safetensors").write_bytes(bytes(range(256)) * 1000)
+        (folder / "README.md").write_text("# Adapter\n")
+
+    return publish(session, here, run, "adapter", write)
 
 
 async def test_an_artifact_is_downloaded_whole_and_in_ranges(
