@@ -69,15 +69,15 @@ class Pulse:
         return tuple(vital.name for vital in (self.database, self.queue) if vital.is_away)
 
     async def run(self) -> None:
-        """Look, for ever."""
+        """Look, for ever; first a moment after the start, which waits for neither service's client to load."""
         while True:
+            await asyncio.sleep(LOOK_SECONDS)
             for vital in (self.database, self.queue):
                 vital.look()
             if (away := self.away()) != self._told:
                 log.warning("away: %s", ", ".join(away) or "nothing any more")
                 self._told = away
                 self.changed()
-            await asyncio.sleep(LOOK_SECONDS)
 
     async def answered(self, asking: Coroutine[Any, Any, T]) -> T:
         """What Postgres answers. Raises `Unavailable` where it is away, or goes away before it has answered."""
