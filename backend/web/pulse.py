@@ -45,13 +45,16 @@ class Vital:
         return self.has_failed or self.looks >= PATIENCE_LOOKS
 
     def look(self) -> None:
-        """Hear what came of the last question, and ask the next one."""
+        """Ask, where the last question has been answered; what comes of it is heard when it comes."""
         if self.asking and not self.asking.done():
             self.looks += 1
             return
-        if self.asking:
-            self.has_failed, self.looks = self.asking.exception() is not None, 0
         self.asking = asyncio.ensure_future(self.ask())
+        self.asking.add_done_callback(self._hear)
+
+    def _hear(self, asked: asyncio.Future[object]) -> None:
+        if not asked.cancelled():
+            self.has_failed, self.looks = asked.exception() is not None, 0
 
 
 @dataclass

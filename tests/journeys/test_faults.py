@@ -9,13 +9,15 @@ from pathlib import Path
 import psutil
 import pytest
 
-from backend.commands.client import Client
+from backend.commands.client import Client, Refused
 from backend.web.shapes.runs import EventOut
 from tests.journeys.materials import Material, write_alpaca
-from tests.support.processes import is_alive
+from tests.support.processes import is_alive, wait_until
 from tests.support.studios import Studio, running_studio
 
 STEPS, SAVE_STEPS = 100, 10
+SLOWED = {"max_steps": STEPS, "gradient_accumulation_steps": 8}
+"""Long enough that the web, killed first, is back while the run trains."""
 VICTIMS = {15: "backend.cli web", 40: "bin/postgres", 65: "valkey-server"}
 """What is killed at which step, by what names it among a studio's processes."""
 
@@ -37,7 +39,7 @@ def outcome(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     with running_studio(tiny_base) as studio, studio.client() as client:
         client.put_dataset("rows", material.file, on_bytes=lambda _count: None)
         recipe = material.recipe("rows", "struck")
-        recipe |= {"training": recipe["training"] | {"max_steps": STEPS}, "saving": {"save_steps": SAVE_STEPS}}
+        recipe |= {"training": recipe["training"] | SLOWED, "saving": {"save_steps": SAVE_STEPS}}
         client.launch(recipe)
         yield follow(studio, client)
         studio.stop()
@@ -52,8 +54,19 @@ def follow(studio: Studio, client: Client) -> Outcome:
         if event.step in VICTIMS and event.step not in killed:
             killed[event.step] = studio.children(VICTIMS[event.step])[0]
             killed[event.step].kill()
+    wait_until(lambda: answers(client), seconds=60, what="the return of everything that was killed")
     curve = [step for step, _ in client.curves("struck", "loss").curves["loss"]]
     return Outcome(client.run("struck").state, seen, curve, list(killed.values()), studio.logs())
+
+
+def answers(client: Client) -> bool:
+    """Whether the studio reads its database; its Postgres may have been killed a moment ago."""
+    try:
+        client.run("struck")
+    except Refused as refused:
+        assert refused.status == 503, refused
+        return False
+    return True
 
 
 def test_the_run_ends_well_and_each_step_is_there_once(outcome: Outcome) -> None:
