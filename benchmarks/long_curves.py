@@ -19,7 +19,6 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session, sessionmaker
 
 from backend.core import curves, points
-from backend.core.points import Measured
 from benchmarks.durable_points import claimed
 from benchmarks.rows import Asked, Row, row
 from tests.support.databases import own_postgres
@@ -76,11 +75,11 @@ def fill(sessions: sessionmaker[Session], steps: int) -> tuple[UUID, Mapping[int
     run_id = claimed(sessions).run_id
     for first in range(1, steps + 1, 50_000):
         values = [
-            Measured("loss", step, spikes.get(step, 1 + chance.random()), float(step))
+            (step, spikes.get(step, 1 + chance.random()), float(step))
             for step in range(first, min(first + 50_000, steps + 1))
         ]
         with sessions.begin() as session:
-            points.store(session, run_id, values, beyond=first - 1)
+            points.store(session, run_id, {"loss": values}, beyond=first - 1)
     return run_id, spikes
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import random
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -70,6 +71,7 @@ def write_work(folder: Path, lengths: Sequence[int], *, packing: bool, rows_a_st
             "learning_rate": 1e-3,
         },
         "evaluation": {"eval_share": 0, "prompts": []},
+        "saving": {"save_steps": 1_000_000},  # once, at the end: the other side saves nothing
     }
     assignment = Assignment(
         run="benchmark",
@@ -115,11 +117,12 @@ class Clock(TrainerCallback):
         self.ends.append(time.process_time())
 
 
-def job_of(folder: Path, journal: Journal) -> Job:
+def job_of(folder: Path, attempt: Path, journal: Journal) -> Job:
     assignment = Assignment.model_validate_json((folder / "assignment.json").read_bytes())
+    assignment = assignment.model_copy(update={"folder": attempt})
     prepared, loaded = load_all(assignment, journal)
     dataset = prepare(assignment.data, prepared, assignment.recipe, seed=assignment.recipe.training.seed)
-    channel = Channel(folder / CONTROL)
+    channel = Channel(attempt / CONTROL)
     return make_job(assignment, prepared, loaded, dataset, journal, channel)
 
 
@@ -170,11 +173,9 @@ def run(side: str, folder: Path) -> dict[str, Any]:
     """Train, and tell losses, real tokens a CPU second after the warm-up, and the loss over all rows afterwards."""
     torch.set_num_threads(1)
     told = json.loads((folder / "told.json").read_text())
-    attempt = folder / side
-    attempt.mkdir(exist_ok=True)
-    (attempt / JOURNAL).unlink(missing_ok=True)
+    attempt = Path(tempfile.mkdtemp(prefix=side, dir=folder))
     with Journal(attempt / JOURNAL) as journal:
-        job = job_of(folder, journal)
+        job = job_of(folder, attempt, journal)
         documents = unpacked(job.dataset.train)
         trainer = ours(job) if side == "ours" else trl(job, documents, told["documents_a_step"])
         trainer.add_callback(clock := Clock())

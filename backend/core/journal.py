@@ -127,11 +127,10 @@ def _store(session: Session, run: Run, batch: Batch, origin: Origin) -> None:
 
 def _store_metrics(session: Session, run: Run, lines: Sequence[Line], own: bool) -> None:
     """Lines that follow each other, at once: a long outage of Postgres leaves thousands."""
-    measured = [
-        points.Measured(name, line.step, points.number(value), line.t)
-        for line in lines
-        for name, value in line.data["values"].items()
-    ]
+    measured: dict[str, list[points.Measured]] = {}
+    for line in lines:
+        for name, value in line.data["values"].items():
+            measured.setdefault(name, []).append((line.step, points.number(value), line.t))
     points.store(session, run.id, measured, beyond=run.step)
     run.step = max(run.step, *(line.step for line in lines))
     run.latest = reduce(or_, (line.data["values"] for line in lines), run.latest)

@@ -382,11 +382,15 @@ class RunEvent(Base):
 
 
 class Point(Base):
-    """One value of one metric. NaN and the infinities are stored as they are."""
+    """One value of one metric. NaN and the infinities are stored as they are.
+
+    That the run exists is not asked of Postgres: whoever stores points holds the run's locked row, no run is ever deleted,
+    and asking took half of the time that a point costs.
+    """
 
     __tablename__ = "points"
 
-    run_id: Mapped[UUID] = mapped_column(ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True)
+    run_id: Mapped[UUID] = mapped_column(primary_key=True)
     name: Mapped[str] = mapped_column(primary_key=True)
     step: Mapped[int] = mapped_column(primary_key=True)
     value: Mapped[float]
@@ -398,7 +402,7 @@ class Bucket(Base):
 
     __tablename__ = "buckets"
 
-    run_id: Mapped[UUID] = mapped_column(ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True)
+    run_id: Mapped[UUID] = mapped_column(primary_key=True)
     name: Mapped[str] = mapped_column(primary_key=True)
     width: Mapped[int] = mapped_column(primary_key=True)
     bucket: Mapped[int] = mapped_column(primary_key=True)

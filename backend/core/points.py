@@ -8,7 +8,8 @@ both in one transaction, and `take_back` cuts both.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+import struct
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -17,7 +18,7 @@ from sqlalchemy import and_, case, delete, func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from backend.core.bulk import copy
+from backend.core.bulk import copy, copy_packed
 from backend.core.models import Bucket, Point
 
 WIDTHS = (8, 64, 512, 4096, 32768)
@@ -28,13 +29,8 @@ Pair = tuple[int, float]
 """A step and its value."""
 
 
-class Measured(NamedTuple):
-    """One value of one metric. `at` is when, in seconds since the epoch."""
-
-    name: str
-    step: int
-    value: float
-    at: float
+Measured = tuple[int, float, float]
+"""A step, its value, and when it was measured, in seconds since the epoch."""
 
 
 class Extremes(NamedTuple):
@@ -72,30 +68,31 @@ def word(value: float) -> float | str:
 # ---- storing ---------------------------------------------------------------------------------------------------------
 
 
-def store(session: Session, run_id: UUID, measured: Iterable[Measured], *, beyond: int) -> None:
-    """Store the values, and widen the buckets that they fall into. `beyond` is the last step that may have points
-    already. Of one metric at one step the last value counts; its buckets keep every extreme that was ever told."""
-    curves, run = _by_name(measured), str(run_id)  # written once, not once a row
-    fresh: list[tuple[Any, ...]] = []
-    known: list[tuple[Any, ...]] = []
-    new_buckets: list[tuple[Any, ...]] = []
-    old_buckets: list[tuple[Any, ...]] = []
-    for name, values in curves.items():
-        for each in {each.step: each for each in values}.values():
-            (fresh if each.step > beyond else known).append((run, name, each.step, each.value, each.at))
-        for width, bucket, extremes in _levels(sorted((each.step, each.value) for each in values)):
-            (new_buckets if bucket * width > beyond else old_buckets).append((run, name, width, bucket, *extremes))
-    copy(session, Point, POINT, fresh)
-    copy(session, Bucket, BUCKET, new_buckets)
-    _replace_points(session, known)
-    _widen_buckets(session, old_buckets)
+def store(session: Session, run_id: UUID, measured: Mapping[str, Sequence[Measured]], *, beyond: int) -> None:
+    """Store the values of each metric, and widen the buckets that they fall into. `beyond` is the last step that may have
+    points already. Of one metric at one step the last value counts; its buckets keep every extreme that was ever told."""
+    latest = {name: {each[0]: each for each in values}.values() for name, values in measured.items()}
+    if any(step > beyond for values in latest.values() for step, _value, _at in values):
+        copy_packed(session, Point, POINT, (_packed(run_id, name, values, beyond) for name, values in latest.items()))
+    new: list[tuple[Any, ...]] = []
+    old: list[tuple[Any, ...]] = []
+    run = str(run_id)  # written once, not once a row
+    for name, values in measured.items():
+        for width, bucket, extremes in _levels(sorted([(step, value) for step, value, _at in values])):
+            (new if bucket * width > beyond else old).append((run, name, width, bucket, *extremes))
+    copy(session, Bucket, BUCKET, new)
+    _replace_points(
+        session, [(run, name, *each) for name, values in latest.items() for each in values if each[0] <= beyond]
+    )
+    _widen_buckets(session, old)
 
 
-def _by_name(measured: Iterable[Measured]) -> dict[str, list[Measured]]:
-    curves: dict[str, list[Measured]] = {}
-    for each in measured:
-        curves.setdefault(each.name, []).append(each)
-    return curves
+def _packed(run_id: UUID, name: str, values: Iterable[Measured], beyond: int) -> bytes:
+    """A curve's new points as rows of `COPY`: the number of cells, then each cell's length and bytes, in network order."""
+    word = name.encode()
+    pack = struct.Struct(f"!h i16s i{len(word)}s iq id id").pack
+    head = (len(POINT), 16, run_id.bytes, len(word), word)
+    return b"".join([pack(*head, 8, step, 8, value, 8, at) for step, value, at in values if step > beyond])
 
 
 def _levels(pairs: list[Pair]) -> Iterator[tuple[int, int, Extremes]]:
@@ -115,13 +112,11 @@ def stretches(pairs: Iterable[Pair], width: int) -> Iterator[tuple[int, Extremes
 
 
 def extremes_of(inside: Iterable[Pair]) -> Extremes:
-    finite: list[tuple[float, int]] = []
+    pairs = list(inside)
+    finite = [(value, step) for step, value in pairs if math.isfinite(value)]
     odd: tuple[float | None, int | None] = (None, None)
-    for step, value in inside:
-        if math.isfinite(value):
-            finite.append((value, step))
-        elif odd[1] is None:
-            odd = (value, step)
+    if len(finite) < len(pairs):
+        odd = next((value, step) for step, value in pairs if not math.isfinite(value))
     if not finite:
         return Extremes(None, None, None, None, *odd)
     return Extremes(*min(finite), *max(finite), *odd)

@@ -12,7 +12,7 @@ from sqlalchemy.exc import DataError, OperationalError
 from backend.core.bulk import copy
 from backend.core.events import EventKind, emit_all
 from backend.core.models import Outbox, Point, Run, RunEvent
-from backend.core.points import POINT
+from backend.core.points import POINT, store
 from tests.core.conftest import Sessions
 
 ODD_NAMES = ["loss", "a\tb", "a\\b", "\\N", "line\nbreak", "re\rturn", "\\.", "评估 “loss”", ""]
@@ -24,11 +24,21 @@ def test_text_and_numbers_come_back_to_the_last_bit(sessions: Sessions, new_run:
     rows = [(str(run.id), name, at, value, 1e9) for name in ODD_NAMES for at, value in enumerate(ODD_VALUES)]
     with sessions.begin() as session:
         copy(session, Point, POINT, rows)
+    assert stored(sessions) == sorted((name, step, value.hex()) for _run, name, step, value, _at in rows)
+
+
+def test_points_in_the_binary_format_come_back_to_the_last_bit(sessions: Sessions, new_run: Callable[[], Run]) -> None:
+    run = new_run()
+    curve = [(1 + at, value, 1e9) for at, value in enumerate(ODD_VALUES)] + [(1 << 40, 0.5, 1e9)]
     with sessions.begin() as session:
-        stored = session.execute(select(Point.name, Point.step, Point.value)).all()
-    assert sorted((name, step, value.hex()) for name, step, value in stored) == sorted(
-        (str(name), int(step), float(value).hex()) for _run, name, step, value, _at in rows
-    )
+        store(session, run.id, dict.fromkeys(ODD_NAMES, curve), beyond=0)
+    assert stored(sessions) == sorted((name, step, value.hex()) for name in ODD_NAMES for step, value, _at in curve)
+
+
+def stored(sessions: Sessions) -> list[tuple[str, int, str]]:
+    with sessions.begin() as session:
+        rows = session.execute(select(Point.name, Point.step, Point.value)).all()
+    return sorted((name, step, value.hex()) for name, step, value in rows)
 
 
 def test_many_events_at_once_are_as_if_they_had_been_told_one_by_one(

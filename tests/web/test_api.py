@@ -24,7 +24,6 @@ from sqlalchemy.orm import Session
 from backend.core import people, points
 from backend.core.errors import StudioError
 from backend.core.models import Artifact, Repeat, Role, Run
-from backend.core.points import Measured
 from backend.core.settings import Settings
 from backend.web.app import create_app
 from backend.web.reference import document
@@ -277,7 +276,7 @@ async def test_curves_are_read_with_values_that_json_has_no_word_for(
 ) -> None:
     run = queued_run(session)
     values = [(1, 6.0), (2, float("nan")), (3, 5.0)]
-    points.store(session, run.id, [Measured("loss", step, value, at=0.0) for step, value in values], beyond=0)
+    points.store(session, run.id, {"loss": [(step, value, 0.0) for step, value in values]}, beyond=0)
     session.commit()
     answer = (await viewer.get("/api/v1/runs/first/metrics?names=loss&from=2")).json()
     assert (answer["curves"], answer["seq"]) == ({"loss": [[2, "NaN"], [3, 5.0]]}, 1)

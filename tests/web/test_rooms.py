@@ -26,8 +26,8 @@ from tests.web.conftest import RECIPE, account, queued_run
 
 def measured(session: Session, run: Run, losses: Sequence[float], name: str = "loss", width: int = 1) -> None:
     """Points and buckets as a journal leaves them."""
-    told = [points.Measured(name, step * width, value, at=float(step)) for step, value in enumerate(losses, 1)]
-    points.store(session, run.id, told, beyond=run.step)
+    told = [(step * width, value, float(step)) for step, value in enumerate(losses, 1)]
+    points.store(session, run.id, {name: told}, beyond=run.step)
     latest = {**run.latest, name: points.word(losses[-1])}
     steps = max(run.step, len(losses) * width)
     session.execute(update(Run).where(Run.id == run.id).values(latest=latest, step=steps, total_steps=steps * 2))
