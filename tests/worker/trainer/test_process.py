@@ -114,6 +114,7 @@ print(json.dumps({"modules": sorted(sys.modules), "cuda": torch.cuda.is_initiali
     )
     told = json.loads(result.stdout.splitlines()[-1])
     assert told["cuda"] is False
+    assert "torch._inductor.compile_fx" not in told["modules"], "a compiler that nothing here uses"
     assert not any(
         module.startswith(("backend.web", "backend.embedded", "backend.core.db")) for module in told["modules"]
     )
