@@ -147,12 +147,17 @@ def write_shard(path: Path, jobs: Iterable[TensorJob], on_tensor: Callable[[int]
     return {job.name: tuple(header[job.name]["shape"]) for job in ordered}
 
 
+def is_finite(tensor: torch.Tensor) -> bool:
+    """NaN wins both a minimum and a maximum; unlike `isfinite` this makes no tensors of its own."""
+    return not tensor.numel() or all(bool(torch.isfinite(end)) for end in torch.aminmax(tensor))
+
+
 def _write_tensor(job: TensorJob, target: BinaryIO) -> tuple[int, ...]:
     if job.copied:
         job.origin.copy(target)
         return job.origin.shape
     tensor = job.make()
-    if not torch.isfinite(tensor).all():
+    if not is_finite(tensor):
         raise Invalid(
             f"{job.name} is not finite after the merge.",
             code="merge.not_finite",

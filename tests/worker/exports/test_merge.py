@@ -14,7 +14,7 @@ import torch
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from backend.core.errors import Invalid
-from backend.core.methods.lora_merge import plan_lora
+from backend.core.methods.lora_merge import add_in_blocks, plan_lora
 from tests.worker.exports.adapters import ALL, config_of, differing, merged_by_peft, save_adapter, save_base, tensors
 from worker.exports.merge import MergeReport, merge
 
@@ -250,7 +250,7 @@ def test_a_base_whose_own_files_are_quantised_is_refused(tmp_path: Path) -> None
 MEASURED = """
 import sys
 from pathlib import Path
-from backend.core.methods.lora_merge import plan_lora
+from backend.core.methods.lora_merge import add_in_blocks, plan_lora
 from tests.support.processes import peak_bytes
 from worker.exports.merge import merge
 small, large, out = map(Path, sys.argv[1:])
@@ -275,3 +275,12 @@ def test_the_merge_of_a_large_model_needs_no_more_memory_than_its_largest_tensor
     grown = int(subprocess.run(arguments, capture_output=True, text=True, check=True, cwd=Path.cwd()).stdout)
     assert size > 150e6
     assert grown < 20e6, f"{grown / 1e6:.0f} MB for a model of {size / 1e6:.0f} MB"
+
+
+@pytest.mark.parametrize("shape", [(1, 7), (3000, 1000), (5000, 2048), (4, 1 << 21)])
+def test_an_update_that_is_added_in_blocks_has_the_bits_of_the_whole_product(shape: tuple[int, int]) -> None:
+    chance = torch.Generator().manual_seed(0)
+    weight, left, right = (torch.randn(each, generator=chance) for each in (shape, (shape[0], 8), (8, shape[1])))
+    weight = weight.bfloat16()
+    whole = weight.clone().add_((left @ right).mul_(0.5))
+    assert torch.equal(add_in_blocks(weight, left, right, 0.5), whole)
