@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
     from backend.core.methods.merging import TensorStep
 
-BLOCK_NUMBERS = 1 << 20
+BLOCK_NUMBERS, BLOCK_ROWS = 1 << 20, 64
+"""About how many numbers a block has, and how many rows at least: for a few rows the library multiplies in another way."""
 TRAINED_ROWS = "token_adapter.trainable_tokens_delta"
 PART = re.compile(
     r"\.(lora_[AB]\.weight|lora_embedding_[AB]|lora_magnitude_vector(?=$|\.weight)|token_adapter\.trainable_tokens_delta)"
@@ -180,8 +181,8 @@ def add_lora(
 def add_in_blocks(weight: torch.Tensor, left: torch.Tensor, right: torch.Tensor, scale: float) -> torch.Tensor:
     """weight + scale · left·right, some rows at a time: the delta, in float32, is twice as large as a weight in bf16, and a
     block of it stays in the processor's cache. A row's numbers are those of the product taken whole."""
-    rows = max(1, BLOCK_NUMBERS // weight.shape[1])
-    for into, factor in zip(weight.split(rows), left.split(rows), strict=True):
+    blocks = max(1, min(weight.numel() // BLOCK_NUMBERS, len(weight) // BLOCK_ROWS))
+    for into, factor in zip(weight.tensor_split(blocks), left.tensor_split(blocks), strict=True):
         into.add_((factor @ right).mul_(scale))
     return weight
 
