@@ -6,9 +6,8 @@ import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
 
-from fastapi import APIRouter, FastAPI
+from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
-from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
@@ -18,8 +17,9 @@ from starlette.types import Scope
 
 from backend.core.errors import StudioError
 from backend.core.settings import Settings, settings
-from backend.web import pages, reference
+from backend.web import reference
 from backend.web.api import ROUTERS
+from backend.web.pages import PAGES
 from backend.web.render import STATIC
 from backend.web.repeats import Repeated
 from backend.web.security import Guard
@@ -59,30 +59,15 @@ def create_app(here: Settings | None = None) -> FastAPI:
         redoc_url=None,
         openapi_url=None,
         redirect_slashes=False,
-        generate_unique_id_function=operation_id,
     )
     app.state.studio = studio
-    app.include_router(api_router())
-    app.include_router(reference.router)
-    app.include_router(pages.router)
+    for each in (*ROUTERS, reference.router, *(page.router for page in PAGES)):
+        app.router.routes.extend(each.routes)
     app.mount("/static", GZipMiddleware(HashedFiles(directory=STATIC, check_dir=False)), name="static")
     app.add_middleware(Guard, keeper=studio)
     for kind in (StudioError, HTTPException, RequestValidationError, Repeated):
         app.add_exception_handler(kind, refuse)
     return app
-
-
-def api_router() -> APIRouter:
-    router = APIRouter(prefix="/api/v1")
-    for each in ROUTERS:
-        router.include_router(each)
-    return router
-
-
-def operation_id(route: APIRoute) -> str:
-    """`runs_create`: the resource and the function. Clients made from the schema read well."""
-    tag = str(route.tags[0]).replace(" ", "_") if route.tags else "page"
-    return f"{tag}_{route.name}"
 
 
 async def refuse(request: Request, error: Exception) -> Response:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi import APIRouter, FastAPI, Request
+from fastapi import FastAPI, Request
 from fastapi.openapi.utils import get_openapi
 from starlette.responses import JSONResponse, Response
 
 from backend.web.contexts.rooms import DocsPage
+from backend.web.routers import page_router
 from backend.web.shapes.common import ErrorOut
 from backend.web.studio import studio_of
 
-router = APIRouter(include_in_schema=False)
+router = page_router()
 
 DESCRIPTION = """Fine-tune language models: send data, launch runs, watch them, take what they made.
 

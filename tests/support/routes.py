@@ -14,14 +14,7 @@ WRITES = ("POST", "PUT", "PATCH", "DELETE")
 def routes_of(app: FastAPI) -> Iterator[tuple[str, APIRoute]]:
     """Every route, and its whole path as it was declared."""
 
-    def walk(routes: object, prefix: str = "") -> Iterator[tuple[str, APIRoute]]:
-        for route in routes:  # type: ignore[attr-defined]
-            if isinstance(route, APIRoute):
-                yield prefix + route.path, route
-            elif hasattr(route, "original_router"):
-                yield from walk(route.original_router.routes, prefix + route.include_context.prefix)
-
-    yield from walk(app.routes)
+    yield from ((route.path, route) for route in app.routes if isinstance(route, APIRoute))
 
 
 def declared_routes(app: FastAPI) -> Iterator[tuple[str, str]]:

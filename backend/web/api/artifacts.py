@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Request
+from fastapi import Path, Request
 from sqlalchemy.orm import Session
 from starlette.responses import Response
 
@@ -14,9 +14,10 @@ from backend.core.models import Artifact, Run
 from backend.web import reading
 from backend.web.deps import AnEdge
 from backend.web.downloads import OCTETS, Answers, a_file, send_archive, send_file
+from backend.web.routers import api_router
 from backend.web.shapes.runs import ArtifactOut
 
-router = APIRouter(prefix="/artifacts", tags=["artifacts"])
+router = api_router("/artifacts", "artifacts")
 
 
 def in_ranges(words: str, media_type: str) -> Answers:

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Annotated, Literal
 from uuid import UUID
 
-from fastapi import APIRouter, Query
+from fastapi import Query
 from sqlalchemy.orm import Session
 from starlette.responses import StreamingResponse
 
@@ -19,10 +19,11 @@ from backend.core.audit import PAGE, Wanted
 from backend.web import administration
 from backend.web.deps import Admin, AnEdge
 from backend.web.downloads import a_file
+from backend.web.routers import api_router
 from backend.web.shapes.common import Listing
 from backend.web.shapes.people import AuditOut
 
-router = APIRouter(prefix="/audit", tags=["audit"])
+router = api_router("/audit", "audit")
 
 Person = Annotated[str, Query(max_length=100, description="Only what this person did.", examples=["ada"])]
 Action = Annotated[str, Query(max_length=100, description="One action, or a group of them.", examples=["token"])]

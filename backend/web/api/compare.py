@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import Query
 
 from backend.core.comparison import MOST
 from backend.web import comparing
 from backend.web.deps import AnEdge
+from backend.web.routers import api_router
 from backend.web.shapes.compare import ComparisonOut
 
-router = APIRouter(prefix="/compare", tags=["runs"])
+router = api_router("/compare", "runs")
 
 Runs = Annotated[
     list[Annotated[str, Query(max_length=100)]],

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import Query
 from sqlalchemy.orm import Session
 from starlette.responses import Response, StreamingResponse
 
@@ -23,9 +23,10 @@ from backend.web.api.datasets import DatasetName, ModelPath, Template, Version
 from backend.web.deps import AnEdge, Edge, may_change
 from backend.web.downloads import a_file, attachment
 from backend.web.looking import USUAL_LENGTH
+from backend.web.routers import api_router
 from backend.web.shapes.datasets import CutOut, DatasetDetailOut, FindingOut, MendIn
 
-router = APIRouter(prefix="/datasets", tags=["data sets"])
+router = api_router("/datasets", "data sets")
 
 NUMBERS_TOLD = 1000
 LINES_AT_ONCE = 200

@@ -6,7 +6,7 @@ import asyncio
 from functools import partial
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Path, Query, Request
+from fastapi import Path, Query, Request
 from pydantic import Field, TypeAdapter, ValidationError
 from sqlalchemy.orm import Session
 from starlette.responses import JSONResponse, Response
@@ -18,9 +18,10 @@ from backend.core.models import Dataset
 from backend.core.storage import storage
 from backend.web import previews, reading
 from backend.web.deps import AnEdge, Edge, may_change
+from backend.web.routers import api_router
 from backend.web.shapes.datasets import DatasetDetailOut, DatasetOut, OperationOut, PreviewOut, ProbeOut, RowsOut
 
-router = APIRouter(prefix="/datasets", tags=["data sets"])
+router = api_router("/datasets", "data sets")
 
 MIB, GIB = 1 << 20, 1 << 30
 

@@ -6,16 +6,17 @@ from functools import partial
 from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Header, Query
+from fastapi import Depends, Header, Query
 from starlette.responses import StreamingResponse
 
 from backend.core import runs
 from backend.core.errors import Invalid
 from backend.web.api.runs import RunName
 from backend.web.deps import AnEdge, Edge
+from backend.web.routers import api_router
 from backend.web.stream import Viewer, cursor_of, frames
 
-router = APIRouter(tags=["runs"])
+router = api_router("", "runs")
 
 MOST_RUNS = 200
 

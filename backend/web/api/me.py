@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Path
+from fastapi import Path
 from pydantic import Field
 from sqlalchemy.orm import Session
 
@@ -15,9 +15,10 @@ from backend.web import administration, reading
 from backend.web.deps import AnEdge
 from backend.web.door import change_password
 from backend.web.render import person_of
+from backend.web.routers import api_router
 from backend.web.shapes.people import PersonOut, SessionOut
 
-router = APIRouter(prefix="/me", tags=["people"])
+router = api_router("/me", "people")
 
 
 class ChangeMe(Strict):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Response
+from fastapi import Query, Response
 from pydantic import Field
 from sqlalchemy.orm import Session
 
@@ -16,10 +16,11 @@ from backend.core.operations import DOWNLOAD
 from backend.core.strict import Strict
 from backend.web import base_models, reading
 from backend.web.deps import AnEdge, Edge
+from backend.web.routers import api_router
 from backend.web.shapes.datasets import OperationOut
 from backend.web.shapes.models import BaseOut, FitOut, HubModelOut
 
-router = APIRouter(prefix="/models", tags=["models"])
+router = api_router("/models", "models")
 
 Rows = Annotated[int, Query(ge=1, le=4096, description="Rows at once.")]
 Length = Annotated[int, Query(ge=8, le=1_048_576, description="Tokens of the longest row.")]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Request
+from fastapi import Path, Request
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
@@ -14,10 +14,11 @@ from backend.core.ids import as_uuid
 from backend.core.models import Operation
 from backend.web import reading
 from backend.web.deps import AnEdge, may_change
+from backend.web.routers import api_router
 from backend.web.shapes.common import ErrorBody
 from backend.web.shapes.datasets import OperationOut
 
-router = APIRouter(prefix="/operations", tags=["operations"])
+router = api_router("/operations", "operations")
 
 OperationId = Annotated[str, Path(max_length=100, description="The operation's id.")]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Query
+from fastapi import Path, Query
 from pydantic import Field
 from sqlalchemy.orm import Session
 
@@ -14,9 +14,10 @@ from backend.core.people import Identity
 from backend.core.strict import Strict
 from backend.web import administration
 from backend.web.deps import Admin, AnEdge
+from backend.web.routers import api_router
 from backend.web.shapes.people import InvitationOut, MemberOut, NewMemberOut, PersonOut, RoleName
 
-router = APIRouter(prefix="/people", tags=["people"])
+router = api_router("/people", "people")
 
 PersonName = Annotated[str, Path(max_length=100, description="The person's name or id.", examples=["ada"])]
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Request
+from fastapi import Request
 
 from backend.core.advice import Advice
 from backend.core.forecast import Need
 from backend.web import launching
 from backend.web.deps import AnEdge
 from backend.web.foresight import foresee
+from backend.web.routers import api_router
 from backend.web.shapes.common import ProblemOut
 from backend.web.shapes.launch import AdviceOut, NeedOut, PreflightOut, RemedyOut
 
-router = APIRouter(prefix="/preflight", tags=["runs"])
+router = api_router("/preflight", "runs")
 
 
 @router.post("", openapi_extra=launching.RECIPE_BODY)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Path, Query
+from fastapi import Path, Query
 from pydantic import Field
 from sqlalchemy.orm import Session
 
@@ -13,10 +13,11 @@ from backend.core.errors import NotFound
 from backend.core.strict import Strict
 from backend.web import launching, reading
 from backend.web.deps import AnEdge, Edge, may_change
+from backend.web.routers import api_router
 from backend.web.shapes.launch import RecipeOut, RecipeVersionOut
 from backend.web.shapes.runs import RunDetailOut
 
-router = APIRouter(prefix="/recipes", tags=["recipes"])
+router = api_router("/recipes", "recipes")
 
 RecipeName = Annotated[str, Path(max_length=100, description="The recipe's name.", examples=["support style"])]
 

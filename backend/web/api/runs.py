@@ -7,7 +7,7 @@ from functools import partial
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from fastapi import APIRouter, Path, Query, Request
+from fastapi import Path, Query, Request
 from pydantic import Field, JsonValue
 from sqlalchemy.orm import Session
 from starlette.responses import Response, StreamingResponse
@@ -21,6 +21,7 @@ from backend.core.yaml12 import as_yaml
 from backend.web import launching, reading
 from backend.web.deps import AnEdge, Edge, may_change
 from backend.web.downloads import Answers, a_file, attachment
+from backend.web.routers import api_router
 from backend.web.shapes.common import Listing
 from backend.web.shapes.runs import (
     AmendmentOut,
@@ -35,7 +36,7 @@ from backend.web.shapes.runs import (
     StateName,
 )
 
-router = APIRouter(prefix="/runs", tags=["runs"])
+router = api_router("/runs", "runs")
 
 RunName = Annotated[str, Path(max_length=100, description="The run's name or id.", examples=["stories260k qlora"])]
 Narrowed = Annotated[str, Query(max_length=200, description="Only runs with this name of it.")]

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import Query
 
 from backend.core.search import MAX_WORDS
 from backend.web import searching
 from backend.web.deps import AnEdge
+from backend.web.routers import api_router
 from backend.web.shapes.studio import HitOut
 
-router = APIRouter(prefix="/search", tags=["search"])
+router = api_router("/search", "search")
 
 
 @router.get("")

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
-
 from backend.web import administration
 from backend.web.deps import Admin, AnEdge
+from backend.web.routers import api_router
 from backend.web.shapes.studio import StorageOut, WasteOut
 
-router = APIRouter(prefix="/storage", tags=["storage"])
+router = api_router("/storage", "storage")
 
 
 @router.get("")

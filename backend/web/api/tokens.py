@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Path, Query
+from fastapi import Path, Query
 from pydantic import Field
 from sqlalchemy.orm import Session
 
@@ -15,9 +15,10 @@ from backend.core.models import Role
 from backend.core.strict import Strict
 from backend.web import reading
 from backend.web.deps import AnEdge, Edge
+from backend.web.routers import api_router
 from backend.web.shapes.people import NewTokenOut, RoleName, TokenOut
 
-router = APIRouter(prefix="/tokens", tags=["tokens"])
+router = api_router("/tokens", "tokens")
 
 
 class NewToken(Strict):

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import APIRouter, Header, Request
+from fastapi import Header, Request
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
@@ -22,9 +22,10 @@ from backend.core.errors import BadRequest, Conflict, NotFound
 from backend.core.tallies import Tallies
 from backend.web.api.datasets import GIB, check_owner, columns_of, take_in
 from backend.web.deps import AnEdge, Edge
+from backend.web.routers import api_router
 from backend.web.shapes.datasets import UploadOut
 
-router = APIRouter(prefix="/uploads", tags=["uploads"])
+router = api_router("/uploads", "uploads")
 
 PIECE = "application/offset+octet-stream"
 UNFINISHED = 50

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Path
+from fastapi import Path
 from pydantic import Field
 from sqlalchemy.orm import Session
 
@@ -13,9 +13,10 @@ from backend.core.people import Identity
 from backend.core.strict import Strict
 from backend.web import reading
 from backend.web.deps import Admin, AnEdge
+from backend.web.routers import api_router
 from backend.web.shapes.studio import WorkerOut
 
-router = APIRouter(prefix="/workers", tags=["workers"])
+router = api_router("/workers", "workers")
 
 
 @router.get("")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
-
 from backend.web.pages import (
     compare,
     dataset,
@@ -22,8 +20,7 @@ from backend.web.pages import (
     upkeep,
 )
 
-router = APIRouter(include_in_schema=False)
-for each in (
+PAGES = (
     door,
     home,
     datasets,
@@ -39,5 +36,4 @@ for each in (
     settings,
     people,
     upkeep,
-):
-    router.include_router(each.router)
+)

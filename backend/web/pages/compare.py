@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 from urllib.parse import urlencode
 
-from fastapi import APIRouter, Query, Request
+from fastapi import Query, Request
 from sqlalchemy.orm import Session
 from starlette.responses import Response
 
@@ -15,8 +15,9 @@ from backend.web.contexts.compare import ComparePage
 from backend.web.deps import AnEdge
 from backend.web.glances import glances
 from backend.web.pages.common import draw
+from backend.web.routers import page_router
 
-router = APIRouter()
+router = page_router()
 
 Runs = Annotated[list[str], Query(max_length=4 * MOST)]
 NO_RUNS: list[str] = []

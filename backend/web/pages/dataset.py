@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, replace
 
-from fastapi import APIRouter, Request
+from fastapi import Request
 from sqlalchemy.orm import Session
 from starlette.responses import Response
 
@@ -21,9 +21,10 @@ from backend.web.lineages import VersionLine, version_lines
 from backend.web.looking import ALook, Look, whole
 from backend.web.measuring import Found, Measured
 from backend.web.pages.common import Form, draw, go
+from backend.web.routers import page_router
 from backend.web.shapes.datasets import DatasetDetailOut
 
-router = APIRouter()
+router = page_router()
 
 SKIPPED_SHOWN = 20
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Request
+from fastapi import Query, Request
 from sqlalchemy import and_, or_, select
 from sqlalchemy.orm import Session
 from starlette.responses import Response
@@ -21,9 +21,10 @@ from backend.web.api.uploads import unfinished
 from backend.web.contexts.datasets import DatasetsPage
 from backend.web.deps import AnEdge, Edge
 from backend.web.pages.common import Form, draw, go, path_to
+from backend.web.routers import page_router
 from backend.web.shapes.datasets import OperationOut
 
-router = APIRouter()
+router = page_router()
 
 OPERATIONS_SHOWN = 20
 A_DAY = timedelta(hours=24)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Request
+from fastapi import Request
 from starlette.responses import JSONResponse, Response
 
 from backend.core import people
@@ -12,10 +12,11 @@ from backend.web.contexts.door import InvitationPage, SetupPage, SignInPage
 from backend.web.deps import AnEdge
 from backend.web.failures import problem_out
 from backend.web.pages.common import Form, draw, go
+from backend.web.routers import page_router
 from backend.web.security import safe_next
 from backend.web.studio import cookie_name, is_https, studio_of
 
-router = APIRouter()
+router = page_router()
 
 
 @router.get("/healthz")

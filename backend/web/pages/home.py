@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Request
+from fastapi import Request
 from sqlalchemy.orm import Session
 from starlette.responses import Response
 
@@ -15,8 +15,9 @@ from backend.web.deps import AnEdge
 from backend.web.glances import glances
 from backend.web.pages.common import draw
 from backend.web.pages.several import did_by
+from backend.web.routers import page_router
 
-router = APIRouter()
+router = page_router()
 
 UNFINISHED, LATELY, DATASETS = 10, 6, 5
 """How many of each are shown."""

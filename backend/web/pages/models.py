@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import urlencode
 
-from fastapi import APIRouter, Request
+from fastapi import Request
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 from starlette.responses import Response
@@ -28,9 +28,10 @@ from backend.web.api.operations import cancel
 from backend.web.contexts.models import ChosenModel, Download, HubSearch, ModelsPage, Place
 from backend.web.deps import AnEdge, Edge
 from backend.web.pages.common import Form, draw, go
+from backend.web.routers import page_router
 from backend.web.shapes.models import BaseOut, HubModelOut
 
-router = APIRouter()
+router = page_router()
 
 FAILURES_SHOWN = timedelta(hours=12)
 USUAL_PLACE = 3

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Annotated, Any
 from urllib.parse import urlencode
 
-from fastapi import APIRouter, Query, Request
+from fastapi import Query, Request
 from sqlalchemy.orm import Session
 from starlette.responses import Response
 
@@ -31,12 +31,13 @@ from backend.web.foresight import foresee, refusal
 from backend.web.forms import recipe_from_form
 from backend.web.pages.common import Pairs, draw, go, path_to
 from backend.web.repeats import Repeated
+from backend.web.routers import page_router
 from backend.web.shapes.common import ProblemOut
 from backend.web.shapes.datasets import DatasetOut
 from backend.web.shapes.launch import RecipeOut
 from backend.web.shapes.models import BaseOut
 
-router = APIRouter()
+router = page_router()
 
 LATELY = 8
 MOST_PROMPTS = 16

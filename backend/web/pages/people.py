@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Request
+from fastapi import Request
 from pydantic import ValidationError
 from sqlalchemy.orm import Session
 from starlette.responses import Response
@@ -17,9 +17,10 @@ from backend.web.contexts.settings import PeoplePage
 from backend.web.deps import Admin, AnEdge, Edge
 from backend.web.pages.common import Form, draw, go
 from backend.web.pages.settings import shared, status_of
+from backend.web.routers import page_router
 from backend.web.shapes.people import InvitationOut
 
-router = APIRouter()
+router = page_router()
 
 HOME = "/settings/people"
 

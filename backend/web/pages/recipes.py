@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Request
+from fastapi import Request
 from sqlalchemy.orm import Session
 from starlette.responses import Response
 
@@ -16,10 +16,11 @@ from backend.web.api.recipes import one
 from backend.web.contexts.rooms import RecipePage, RecipesPage
 from backend.web.deps import AnEdge, may_change
 from backend.web.pages.common import draw, go
+from backend.web.routers import page_router
 from backend.web.shapes.common import Json
 from backend.web.shapes.launch import RecipeVersionOut
 
-router = APIRouter()
+router = page_router()
 
 
 @router.get("/recipes")

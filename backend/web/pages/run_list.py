@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from uuid import UUID
 
-from fastapi import APIRouter, Request
+from fastapi import Request
 from sqlalchemy.orm import Session
 from starlette.responses import Response
 
@@ -19,8 +19,9 @@ from backend.web.deps import AnEdge
 from backend.web.glances import glances
 from backend.web.pages.common import draw
 from backend.web.pages.several import did_by
+from backend.web.routers import page_router
 
-router = APIRouter()
+router = page_router()
 
 LISTED = 40
 FILTERS = ("state", "owner", "model", "data", "q", "sort")

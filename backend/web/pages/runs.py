@@ -7,7 +7,7 @@ from functools import partial
 from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import APIRouter, Query, Request
+from fastapi import Query, Request
 from sqlalchemy.orm import Session
 from starlette.responses import Response
 
@@ -36,9 +36,10 @@ from backend.web.deps import AnEdge, Edge
 from backend.web.forms import Pairs as FormPairs
 from backend.web.pages.common import Form, Pairs, draw, go, path_to
 from backend.web.remedies import remedies
+from backend.web.routers import page_router
 from backend.web.shapes.runs import AmendmentOut
 
-router = APIRouter()
+router = page_router()
 
 LOG_SHOWN = 200
 LOG_SEARCHED = 5000

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Request
+from fastapi import Request
 from starlette.responses import Response
 
 from backend.core.search import MAX_WORDS
@@ -10,8 +10,9 @@ from backend.web import searching
 from backend.web.contexts.rooms import SearchPage
 from backend.web.deps import AnEdge
 from backend.web.pages.common import draw
+from backend.web.routers import page_router
 
-router = APIRouter()
+router = page_router()
 
 LISTED = 50
 

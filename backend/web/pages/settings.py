@@ -7,7 +7,7 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import TypedDict
 
-from fastapi import APIRouter, Request
+from fastapi import Request
 from pydantic import ValidationError
 from sqlalchemy.orm import Session
 from starlette.responses import Response
@@ -23,11 +23,12 @@ from backend.web.door import change_password
 from backend.web.failures import problem_out
 from backend.web.pages.common import Form, draw, go
 from backend.web.render import LANGUAGE_COOKIE, LANGUAGES, YEAR_SECONDS
+from backend.web.routers import page_router
 from backend.web.shapes.common import ProblemOut
 from backend.web.shapes.people import NewTokenOut
 from backend.web.studio import is_https
 
-router = APIRouter()
+router = page_router()
 
 DONE = ("password", "password_tokens", "session", "sessions", "token", "person", "worker")
 """What a redirect may say was done; anything else in the address is ignored."""

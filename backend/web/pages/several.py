@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
-from fastapi import APIRouter, Query, Request
+from fastapi import Query, Request
 from sqlalchemy.orm import Session
 from starlette.responses import Response
 
@@ -15,9 +15,10 @@ from backend.web.contexts.page import Did
 from backend.web.deps import AnEdge, Edge
 from backend.web.pages.common import Pairs, go
 from backend.web.pages.runs import acts
+from backend.web.routers import page_router
 from backend.web.security import safe_next
 
-router = APIRouter()
+router = page_router()
 
 AT_ONCE = 100
 ACTS = ("pause", "resume", "stop", "discard", "restore")

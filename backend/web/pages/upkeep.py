@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from uuid import UUID
 
-from fastapi import APIRouter, Request
+from fastapi import Request
 from sqlalchemy.orm import Session
 from starlette.responses import Response
 
@@ -17,9 +17,10 @@ from backend.web.contexts.settings import AuditPage, StoragePage, WorkersPage
 from backend.web.deps import Admin, AnEdge, Edge
 from backend.web.pages.common import Form, draw, go
 from backend.web.pages.settings import shared
+from backend.web.routers import page_router
 from backend.web.shapes.studio import WasteOut
 
-router = APIRouter()
+router = page_router()
 
 LISTED = 50
 
