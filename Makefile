@@ -8,6 +8,9 @@ BIN := .venv/bin
 COMPILE := $(BIN)/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-package torch --no-emit-index-url --no-header --custom-compile-command "make lock"
 
+# Images like to set it; without bytecode each of the many processes would compile all of our modules again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo run test check bench faults soak fuzz screenshots setup front tools browser lock
 
 demo: setup front            ## fine-tune a small model in two minutes, and keep serving

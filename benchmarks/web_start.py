@@ -59,6 +59,7 @@ def _start(arguments: Sequence[str], urls: Mapping[str, str]) -> dict[str, float
     """Start a process, wait for its first 200, look at it, end it."""
     port = free_port()
     environment = {**os.environ, **urls, "STUDIO_PORT": str(port)}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # all but the first start of an installation find bytecode
     began = time.monotonic()
     process = subprocess.Popen(
         [sys.executable, *arguments], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
