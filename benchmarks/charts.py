@@ -1,16 +1,14 @@
 """A curve of 100,000 points in a browser: our chart beside Recharts, what React studios draw with.
 
-Both are bundled by the same esbuild and drawn in the same Chromium, each time on an empty page. First paint is from the
-call to the painted frame; a redraw is one more point, as a live run brings it. Both canvases are asked what they show: a
-spike of one step must be among it.
+All are bundled by the same esbuild and drawn in the same Chromium, each time on an empty page; uPlot, the library below ours, is
+timed alone as well. First paint is from the call to the painted frame; a redraw is one more point, as a live run brings it. Each
+picture is asked what it shows: a spike of one step must be among it.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import statistics
-import subprocess
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,8 +19,8 @@ from playwright.sync_api import Browser, sync_playwright
 from benchmarks.rows import Asked, Row, row
 from hatch_build import npm
 from tests.support.browsers import find_chromium
+from tests.support.scripts import ROOT, bundled
 
-ROOT = Path(__file__).resolve().parents[1]
 SIZES, ROUNDS, WIDTH, HEIGHT = (1_000, 10_000, 100_000), 5, 900, 300
 PACKAGES = ("react", "react-dom", "recharts")
 OURS = """
@@ -51,6 +49,17 @@ window.draw = (pairs) => {
   show();
 };
 window.add = (step, loss) => { data = [...data, { step, loss }]; show(); };
+"""
+ALONE = """
+import uPlot from "uplot";
+window.draw = (pairs) => {
+  document.body.innerHTML = "<div></div>";
+  const data = [0, 1].map((column) => pairs.map((pair) => pair[column]));
+  const axes = [{ size: 28 }, { size: 52 }], series = [{}, { stroke: "blue", width: 1.75, points: { show: false } }];
+  const size = { width: WIDTH, height: HEIGHT, legend: { show: false }, scales: { x: { time: false } } };
+  const plot = new uPlot({ ...size, axes, series }, data, document.body.firstChild);
+  window.add = (...pair) => plot.setData(data.map((column, at) => [...column, pair[at]]));
+};
 """
 TIMED = """
 async ([points, spike]) => {
@@ -91,15 +100,16 @@ SPIKE = """
 
 def measure(_asked: Asked) -> Sequence[Row]:
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
-        pages = {"ours": bundle(Path(folder), "ours", OURS, ROOT), "peer": bundle_peer(Path(folder))}
+        pages = {name: bundle(Path(folder), name, source, ROOT) for name, source in (("ours", OURS), ("alone", ALONE))}
+        pages["peer"] = bundle_peer(Path(folder))
         browser = playwright.chromium.launch(executable_path=find_chromium(), args=["--no-sandbox"])
         rounds = [{side: look(browser, page, SIZES[-1]) for side, page in pages.items()} for _ in range(ROUNDS)]
         grown = [statistics.median(look(browser, pages["ours"], size)["redraw"] for _ in range(3)) for size in SIZES]
         browser.close()
-    first = [statistics.median(each[side]["first"] for each in rounds) for side in ("ours", "peer")]
+    *first, alone = (statistics.median(each[side]["first"] for each in rounds) for side in ("ours", "peer", "alone"))
     again = [statistics.median(each[side]["redraw"] for each in rounds) for side in ("ours", "peer")]
     equal = all(each[side]["spike"] for each in rounds for side in pages)
-    beside = f"the spike of one step is {'painted on both sides' if equal else 'MISSING'}; Recharts"
+    beside = f"the spike of one step is {'painted on all sides' if equal else 'MISSING'}; Recharts; uPlot alone {alone:.0f} ms"
     told = " → ".join(f"{each:.0f}" for each in grown)
     return [
         row("3a", "first paint of 100,000 points", "ms", *first, least_ratio=40, equal=equal, beside=beside),
@@ -118,12 +128,8 @@ def bundle_peer(folder: Path) -> Path:
 
 def bundle(folder: Path, name: str, source: str, base: Path) -> Path:
     """A page that has `draw` and `add`, bundled as production code by the esbuild of our front end."""
-    source = source.replace("WIDTH", str(WIDTH)).replace("HEIGHT", str(HEIGHT))
-    esbuild = ROOT / "frontend" / "node_modules" / "esbuild" / "bin" / "esbuild"
     script = folder / f"{name}.js"
-    command = [str(esbuild), "--bundle", "--minify", "--format=iife", '--define:process.env.NODE_ENV="production"']
-    subprocess.run([*command, f"--outfile={script}", "--log-level=error"], input=source, text=True, cwd=base,
-                   env=os.environ | {"NODE_PATH": str(ROOT / "frontend" / "node_modules")}, check=True)  # fmt: skip
+    script.write_text(bundled(source.replace("WIDTH", str(WIDTH)).replace("HEIGHT", str(HEIGHT)), base))
     page = folder / f"{name}.html"
     page.write_text(f'<!doctype html><meta charset="utf-8"><body><script src="{script.name}"></script>')
     return page

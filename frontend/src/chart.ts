@@ -11,7 +11,7 @@
  */
 import uPlot from "uplot";
 import { type AxisKind, placed, type Scale, STEPS, TIME_TICKS, tell } from "./axes";
-import { align, Curve, type Pair, smoothed, type Value } from "./curves";
+import { align, Curve, type Pair, picture, smoothed, type Value } from "./curves";
 import { Overview } from "./overview";
 import { announce, count, metric, word } from "./words";
 
@@ -147,8 +147,13 @@ export class Chart {
     return this.figure.querySelector<HTMLElement>(".canvas")!;
   }
 
+  private get width(): number {
+    return this.canvas.clientWidth || 600;
+  }
+
   private build(): void {
     this.plot?.destroy();
+    this.figure.dataset.axis = view.axis;
     this.plot = new uPlot(this.options(), this.data(), this.canvas);
     this.plot.over.addEventListener("dblclick", () => Chart.look(undefined));
     this.tell();
@@ -172,16 +177,26 @@ export class Chart {
   }
 
   private show(): void {
+    this.plot.batch(() => this.fill());
+  }
+
+  private fill(): void {
+    this.plot.setData(this.data(), !this.window);
+    if (this.window) this.plot.setScale("x", { min: this.window[0], max: this.window[1] });
+  }
+
+  /** Who observes a size is told the first one too: drawn anew for that, a chart would be drawn twice at its beginning. */
+  private fit(width: number, height: number): void {
+    if (width === this.plot.width && height === this.plot.height) return;
     this.plot.batch(() => {
-      this.plot.setData(this.data(), !this.window);
-      if (this.window) this.plot.setScale("x", { min: this.window[0], max: this.window[1] });
+      this.plot.setSize({ width, height });
+      this.fill(); // which points are told apart depends on the width
     });
   }
 
   private rearrange(before: View): void {
     const steps = before.axis === view.axis ? undefined : this.window?.map((x) => this.scale(before.axis).back(x));
     if (steps) this.window = [this.scale().of(steps[0]!), this.scale().of(steps[1]!)];
-    this.figure.dataset.axis = view.axis;
     this.build();
     this.tabulate();
   }
@@ -200,7 +215,7 @@ export class Chart {
       if (!this.isSmoothed(strand.line)) return [raw];
       return [raw, { xs, values: this.positive(smoothed(curve, view.smoothing, strand.fine && strand.curve)) }];
     });
-    return align(columns) as uPlot.AlignedData;
+    return picture(align(columns), this.width * devicePixelRatio, this.window) as uPlot.AlignedData;
   }
 
   private ahead(at: number): Curve {
@@ -221,11 +236,12 @@ export class Chart {
   }
 
   private sketch(): void {
+    if (!this.overview) return;
     const lines = this.strands.map(({ line, curve }) => {
       const scale = this.scale(view.axis, line);
       return { xs: curve.steps.map(scale.of, scale), values: curve.values, colour: line.colour };
     });
-    this.overview?.draw(lines, this.window);
+    this.overview.draw(lines, this.window);
   }
 
   private options(): uPlot.Options {
@@ -240,7 +256,7 @@ export class Chart {
     const foot: Partial<uPlot.Axis> = view.axis === "time" ? { space: 96, incrs: TIME_TICKS } : { space: 56 };
     const y: uPlot.Scale = view.log && this.overview ? { distr: 3 } : {};
     return {
-      width: this.canvas.clientWidth || 600,
+      width: this.width,
       height: this.canvas.clientHeight || 220,
       legend: { show: false }, // its colours are set once and would not follow the theme
       scales: { x: { time: false, range: wideEnough }, y },
@@ -282,7 +298,7 @@ export class Chart {
   private listen(): void {
     const at = this.canvas;
     at.addEventListener("keydown", (event) => this.onKey(event));
-    new ResizeObserver(() => this.plot.setSize({ width: at.clientWidth, height: at.clientHeight })).observe(at);
+    new ResizeObserver(() => this.fit(at.clientWidth, at.clientHeight)).observe(at);
     const recolour = () => this.plot.redraw(false, false);
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", recolour);
     new MutationObserver(recolour).observe(document.documentElement, { attributeFilter: ["data-theme"] });
@@ -384,17 +400,16 @@ export class Chart {
     ctx.strokeStyle = colour("--bad")();
     ctx.lineWidth = 2 * devicePixelRatio;
     for (const { line, curve } of this.strands) {
-      curve.values.forEach((value, at) => {
-        if (!Number.isNaN(value)) return;
-        const x = plot.valToPos(this.scale(view.axis, line).of(curve.steps[at]!), "x", true);
-        if (x < bbox.left || x > bbox.left + bbox.width) return;
+      for (const step of curve.odd) {
+        const x = plot.valToPos(this.scale(view.axis, line).of(step), "x", true);
+        if (x < bbox.left || x > bbox.left + bbox.width) continue;
         ctx.beginPath();
         ctx.moveTo(x - arm, y - arm);
         ctx.lineTo(x + arm, y + arm);
         ctx.moveTo(x - arm, y + arm);
         ctx.lineTo(x + arm, y - arm);
         ctx.stroke();
-      });
+      }
     }
     ctx.restore();
   }
@@ -456,7 +471,7 @@ export class Chart {
   private tell(): void {
     this.read(this.plot.cursor.idx ?? undefined);
     this.figure.dataset.points = String(this.size);
-    const odd = this.strands.map(({ curve }) => curve.firstOdd).find((step) => step !== undefined);
+    const odd = this.strands.map(({ curve }) => curve.odd[0]).find((step) => step !== undefined);
     const warning = this.figure.querySelector<HTMLElement>("[data-odd]");
     if (!warning) return;
     warning.hidden = odd === undefined;
@@ -555,7 +570,7 @@ function cell(value: number | string, text: string): HTMLTableCellElement {
   return made;
 }
 
-function valueCell(value: number | null | undefined): HTMLTableCellElement {
+function valueCell(value: number | undefined): HTMLTableCellElement {
   if (value === undefined) return cell("", "");
-  return value === null ? cell("NaN", "NaN") : cell(value, metric(value));
+  return Number.isNaN(value) ? cell("NaN", "NaN") : cell(value, metric(value));
 }

@@ -65,8 +65,9 @@ class Comparison {
     const [series, cursors] = await this.read();
     const figures = [...document.querySelectorAll<HTMLElement>("[data-chart]")];
     const finer = (spans: Span[], points: number, signal: AbortSignal) => this.finer(spans, points, signal);
+    const hasPasses = () => [...this.tracks.values()].every(({ stepsAPass }) => stepsAPass > 0);
+    openTools(async (axis) => axis !== "pass" || hasPasses()); // first, so that each chart is built once
     this.charts = figures.map((figure) => new Chart(figure, this.linesOf(figure), series, finer));
-    openTools(async (axis) => axis !== "pass" || [...this.tracks.values()].every(({ stepsAPass }) => stepsAPass > 0));
     follow(cursors, {
       item: (event) => this.apply(event),
       gap: () => void this.reload(),

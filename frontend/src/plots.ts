@@ -24,8 +24,8 @@ export class Plots {
   ) {
     const figures = [...document.querySelectorAll<HTMLElement>("[data-chart]")];
     const finer = (spans: Span[], points: number, signal: AbortSignal) => this.finer(spans, points, signal);
+    openTools((axis) => this.ready(axis)); // first, so that each chart is built once
     this.charts = figures.map((figure) => new Chart(figure, this.linesOf(figure), series, finer));
-    openTools((axis) => this.ready(axis));
   }
 
   put(step: number, values: Values, at: number, epoch: number): void {
