@@ -85,17 +85,13 @@ class OwnProcesses(Container[int]):
         return started_at(pid) in (self._started[pid], "")  # a driver may name one that has just ended
 
 
-REST_SECONDS = 5.0
-"""How long after one was taken the next spare is started."""
-
-
 class Spares:
     """Keeps one trainer that has imported everything and waits. Used from the supervisor's main thread alone."""
 
-    def __init__(self, settings: Settings, *, rest_seconds: float = REST_SECONDS) -> None:
-        self._settings, self._rest_seconds = settings, rest_seconds
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
         self._spare: Trainer | None = None
-        self._taken_at = -rest_seconds
+        self._taken_at = -settings.spare_seconds
         self.taken = OwnProcesses()
 
     def keep(self) -> None:
@@ -103,7 +99,7 @@ class Spares:
         if self._spare is not None and self._spare.exit_code is not None:
             log.warning("the spare trainer ended by itself (code %s)", self._spare.exit_code)
             self._spare, self._taken_at = None, time.monotonic()
-        if self._spare is not None or time.monotonic() - self._taken_at < self._rest_seconds:
+        if self._spare is not None or time.monotonic() - self._taken_at < self._settings.spare_seconds:
             return
         try:
             self._spare = Trainer(self._settings)

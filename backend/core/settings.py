@@ -63,6 +63,11 @@ class Settings(BaseSettings):
     )
     renew_seconds: float = Field(5.0, gt=0, description="How often a supervisor renews its leases and looks for work.")
     ship_seconds: float = Field(0.05, gt=0, description="How often a supervisor ships what its trainers wrote.")
+    spare_seconds: float = Field(
+        5.0,
+        ge=0,
+        description="How long after a trainer got its run the next one is started, to wait with all imported.",
+    )
     stop_seconds: float = Field(
         120.0, gt=0, description="How long a trainer may take to save when told to stop or pause."
     )

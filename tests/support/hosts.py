@@ -29,6 +29,7 @@ FAST = {
     "STUDIO_LEASE_SECONDS": "2",
     "STUDIO_RENEW_SECONDS": "0.3",
     "STUDIO_SHIP_SECONDS": "0.05",
+    "STUDIO_SPARE_SECONDS": "60",  # a host of one short run would import everything twice
     "STUDIO_DEVICES": "cpu",
     "OMP_NUM_THREADS": "1",
     "OMP_WAIT_POLICY": "PASSIVE",

@@ -14,7 +14,7 @@ import pytest
 from backend.core.models import State
 from backend.core.settings import Settings
 from tests.support.hosts import Lab
-from worker.spares import REST_SECONDS, Trainer
+from worker.spares import Trainer
 
 CANARY = "canary-4711"
 SECRET_NAMES = [
@@ -52,6 +52,7 @@ def trainers(host: subprocess.Popen[bytes]) -> list[psutil.Process]:
 
 
 def test_no_spare_is_started_while_a_run_waits_for_its_trainer_to_import(lab: Lab) -> None:
+    lab.environment["STUDIO_SPARE_SECONDS"] = str(rest_seconds := 1.0)
     with lab.host() as host:
         (spare,) = lab.wait(lambda: trainers(host), "the spare", 30)
         run_id = lab.launch()
@@ -59,7 +60,7 @@ def test_no_spare_is_started_while_a_run_waits_for_its_trainer_to_import(lab: La
         lab.wait_for(run_id, State.PREPARING)
         lab.wait(lambda: len(trainers(host)) == 1 and trainers(host) != [spare], "a trainer that starts cold", 30)
         trainers(host)[0].send_signal(signal.SIGSTOP)
-        time.sleep(REST_SECONDS + 1)
+        time.sleep(rest_seconds + 1)
         assert len(trainers(host)) == 1
         trainers(host)[0].send_signal(signal.SIGCONT)
         lab.wait(lambda: len(trainers(host)) == 2, "a spare once the run goes on", 60)
