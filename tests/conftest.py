@@ -22,12 +22,14 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
-LONG = ("faults", "fuzz", "journeys", "hostile", "security")
+LONG = ("faults", "fuzz", "journeys", "hostile", "security", "benchmarks", "worker")
 """Folders whose files take minutes. They begin first, so that no worker is left alone with one at the end."""
+MEMORY, MEMORY_BYTES = Path("/dev/shm"), 4 << 30
+"""A file system in memory, and how much of it has to be free; Docker's own has less by far."""
 PATIENCE_MS = 20_000
 """How long a browser waits for what a page shall show: a busy machine takes its time to read rows."""
 
-pytest_plugins = ["tests.support.models"]
+pytest_plugins = ["tests.support.models", "tests.support.labs"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -50,8 +52,10 @@ def shared() -> Path:
 
 @pytest.fixture(scope="session")
 def service_home() -> Iterator[Path]:
-    """The home of this test process's own Postgres and Valkey. Its path is short, as unix sockets need."""
-    home = Path(tempfile.mkdtemp(prefix="fts-", dir="/tmp"))
+    """The home of this test process's own Postgres and Valkey. Its path is short, as unix sockets need, and it lies in memory
+    where there is room: every test makes and drops a database, which is some hundred files."""
+    in_memory = MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > MEMORY_BYTES
+    home = Path(tempfile.mkdtemp(prefix="fts-", dir=MEMORY if in_memory else "/tmp"))
     yield home.resolve()
     shutil.rmtree(home, ignore_errors=True)
 

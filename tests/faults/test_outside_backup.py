@@ -22,8 +22,8 @@ from backend.commands.client import Client
 from backend.core import backup
 from backend.core.checkpoints import verify
 from backend.core.settings import Settings
-from tests.faults.conftest import MakeLab
 from tests.journeys.materials import Material, write_alpaca
+from tests.support.labs import MakeLab
 from tests.support.processes import wait_until
 from tests.support.studios import PASSWORD, ROOT, Studio, environment_of, first_admin, running_studio, studio_over
 

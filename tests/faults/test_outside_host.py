@@ -8,7 +8,7 @@ import time
 
 from backend.core.models import State
 from backend.core.settings import Settings
-from tests.faults.conftest import MakeLab
+from tests.support.labs import MakeLab
 
 RESUMED_SECONDS, BUSY = 60, 4
 """When the run is to go on, and how much longer its trainer may load on a machine that other tests keep busy."""

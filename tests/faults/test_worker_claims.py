@@ -21,8 +21,8 @@ from sqlalchemy import func, select
 from backend.core import runs
 from backend.core.models import Outbox, RunEvent, State, Worker
 from backend.core.settings import Settings
-from tests.faults.conftest import MakeLab
 from tests.support.hosts import FAST, Lab
+from tests.support.labs import MakeLab
 from worker.supervisor import poke
 
 LEASE_SECONDS = float(FAST["STUDIO_LEASE_SECONDS"])

@@ -17,8 +17,8 @@ import pytest
 from backend.core import runs
 from backend.core.checkpoints import verify
 from backend.core.models import State
-from tests.faults.conftest import MakeLab
 from tests.support.hosts import Lab
+from tests.support.labs import MakeLab
 
 MIB, PAGE = 1 << 20, 1 << 12
 PATIENCE_SECONDS = 300.0

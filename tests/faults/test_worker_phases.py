@@ -27,8 +27,8 @@ from pydantic import JsonValue
 from backend.core import journal, runs
 from backend.core.errors import Conflict
 from backend.core.models import State
-from tests.faults.conftest import MakeLab
 from tests.support.hosts import Lab, write_rows
+from tests.support.labs import MakeLab
 from worker.trainer.process import lock_name
 
 REST_SECONDS, FREE_SECONDS = 10.0, 15.0

@@ -13,8 +13,8 @@ import pytest
 
 from backend.core import runs
 from backend.core.models import State
-from tests.faults.conftest import MakeLab
 from tests.support.hosts import Lab, write_rows
+from tests.support.labs import MakeLab
 
 MIB = 1 << 20
 PATIENCE_SECONDS = 300.0

@@ -23,6 +23,7 @@ from backend.core.checkpoints import manifest_sha256, write_manifest
 from backend.core.models import Artifact, Attempt, CheckpointRow, Intent, Sample, State, Worker
 from backend.core.settings import Settings
 from tests.support.hosts import Lab
+from tests.support.labs import MakeLab
 from tests.support.processes import is_alive
 from worker import tail
 from worker.holding import Doing, Holding
@@ -32,6 +33,7 @@ from worker.supervisor import Supervisor, tidy
 from worker.trainer.journal import Journal
 
 STEPS = list(range(1, 25))
+Losses = dict[int, str]
 
 
 def kinds(lab: Lab, run_id: UUID) -> list[str]:
@@ -45,60 +47,59 @@ def tell(lab: Lab, run_id: UUID, act: object, **options: bool) -> None:
 
 
 @pytest.fixture(scope="module")
-def undisturbed() -> dict[str, dict[int, str]]:
-    """The losses of a run that nothing happened to; filled by the first test and compared with by the others."""
-    return {}
+def staffed(make_lab: MakeLab) -> Iterator[Lab]:
+    """A lab whose host is left alive by all tests that ask for it, and so has a warm trainer for each."""
+    with make_lab() as lab, lab.host():
+        yield lab
 
 
-def reference(lab: Lab, undisturbed: dict[str, dict[int, str]]) -> dict[int, str]:
-    """Train the same recipe once without a fault. Equal seeds on one machine give equal losses, to the last bit."""
-    if not undisturbed:
-        run_id = lab.launch()
-        lab.wait_for(run_id, State.SUCCEEDED)
-        undisturbed["losses"] = lab.losses(run_id)
-    return undisturbed["losses"]
+@pytest.fixture(scope="module")
+def trained(staffed: Lab) -> UUID:
+    """A run that nothing happened to."""
+    run_id = staffed.launch()
+    staffed.wait_for(run_id, State.SUCCEEDED)
+    return run_id
 
 
-def test_a_queued_run_is_trained_exported_and_told_in_full(lab: Lab, undisturbed: dict[str, dict[int, str]]) -> None:
-    with lab.host():
-        run_id = lab.launch()
-        lab.wait_for(run_id, State.SUCCEEDED)
-    undisturbed["losses"] = lab.losses(run_id)
-    assert sorted(undisturbed["losses"]) == STEPS
-    with lab.sessions.begin() as session:
-        run = runs.find(session, run_id)
+@pytest.fixture(scope="module")
+def undisturbed(staffed: Lab, trained: UUID) -> Losses:
+    """Equal seeds on one machine give equal losses, to the last bit, in whatever lab."""
+    return staffed.losses(trained)
+
+
+def test_a_queued_run_is_trained_exported_and_told_in_full(staffed: Lab, trained: UUID, undisturbed: Losses) -> None:
+    assert sorted(undisturbed) == STEPS
+    with staffed.sessions.begin() as session:
+        run = runs.find(session, trained)
         assert (run.attempt, run.begun, run.crashes, run.step, run.total_steps) == (1, 1, 0, 24, 24)
         assert run.lease_until is None
-        artifacts = {row.kind: row for row in session.execute(select(Artifact)).scalars()}
+        given = select(Artifact).where(Artifact.run_id == trained)
+        artifacts = {row.kind: row for row in session.execute(given).scalars()}
         assert set(artifacts) == {"adapter", "merged"}
-        assert all((lab.home / row.folder).is_dir() for row in artifacts.values())
+        assert all((staffed.home / row.folder).is_dir() for row in artifacts.values())
         assert artifacts["merged"].facts["max_logit_diff"] <= artifacts["merged"].facts["threshold"]
-        samples = session.execute(select(Sample.step).order_by(Sample.step)).scalars().all()
+        told = select(Sample.step).where(Sample.run_id == trained).order_by(Sample.step)
+        samples = session.execute(told).scalars().all()
         assert samples[0] == 0
         assert samples[-1] == 24
-    told = kinds(lab, run_id)
-    assert told.count("metrics") >= 24
-    assert {"phase", "facts", "sample", "checkpoint", "artifact", "state"} <= set(told)
+    events = kinds(staffed, trained)
+    assert events.count("metrics") >= 24
+    assert {"phase", "facts", "sample", "checkpoint", "artifact", "state"} <= set(events)
 
 
 @pytest.mark.parametrize("step", [2, 5, 13])
-def test_a_killed_trainer_costs_nothing_but_time(lab: Lab, undisturbed: dict[str, dict[int, str]], step: int) -> None:
-    with lab.host():
-        expected = reference(lab, undisturbed)
-        run_id = lab.launch()
-        lab.wait_for_step(run_id, step)
-        os.kill(lab.trainer_of(run_id), signal.SIGKILL)
-        run = lab.wait_for(run_id, State.SUCCEEDED)
+def test_a_killed_trainer_costs_nothing_but_time(staffed: Lab, undisturbed: Losses, step: int) -> None:
+    run_id = staffed.launch()
+    staffed.wait_for_step(run_id, step)
+    os.kill(staffed.trainer_of(run_id), signal.SIGKILL)
+    run = staffed.wait_for(run_id, State.SUCCEEDED)
     assert run.attempt == 2
-    assert lab.losses(run_id) == expected
-    assert "rewound" in kinds(lab, run_id)
+    assert staffed.losses(run_id) == undisturbed
+    assert "rewound" in kinds(staffed, run_id)
 
 
-def test_a_killed_supervisor_takes_its_trainer_along_and_goes_on_when_it_is_back(
-    lab: Lab, undisturbed: dict[str, dict[int, str]]
-) -> None:
+def test_a_killed_supervisor_takes_its_trainer_along_and_goes_on_when_it_is_back(lab: Lab, undisturbed: Losses) -> None:
     with lab.host() as host:
-        expected = reference(lab, undisturbed)
         run_id = lab.launch()
         lab.wait_for_step(run_id, 9)
         trainer = psutil.Process(lab.trainer_of(run_id))
@@ -108,14 +109,11 @@ def test_a_killed_supervisor_takes_its_trainer_along_and_goes_on_when_it_is_back
         with lab.host():
             run = lab.wait_for(run_id, State.SUCCEEDED)
     assert (run.attempt, run.crashes) == (2, 0)
-    assert lab.losses(run_id) == expected
+    assert lab.losses(run_id) == undisturbed
 
 
-def test_a_frozen_host_loses_its_run_and_can_write_nothing_when_it_wakes(
-    lab: Lab, undisturbed: dict[str, dict[int, str]]
-) -> None:
+def test_a_frozen_host_loses_its_run_and_can_write_nothing_when_it_wakes(lab: Lab, undisturbed: Losses) -> None:
     with lab.host("a") as first:
-        expected = reference(lab, undisturbed)
         run_id = lab.launch()
         lab.wait_for_step(run_id, 5)
         trainer = psutil.Process(lab.trainer_of(run_id))
@@ -128,68 +126,58 @@ def test_a_frozen_host_loses_its_run_and_can_write_nothing_when_it_wakes(
             lab.wait(lambda: not is_alive(trainer), "the first host to kill its stale trainer", 10)
             lab.wait_for(run_id, State.SUCCEEDED)
     assert [attempt.worker for attempt in lab.attempts(run_id)] == ["a", "b"]
-    assert lab.losses(run_id) == expected
+    assert lab.losses(run_id) == undisturbed
 
 
-def test_pause_frees_the_accelerator_and_resume_goes_on_bit_for_bit(
-    lab: Lab, undisturbed: dict[str, dict[int, str]]
-) -> None:
-    with lab.host():
-        expected = reference(lab, undisturbed)
-        run_id = lab.launch()
-        lab.wait_for_step(run_id, 6)
-        trainer = psutil.Process(lab.trainer_of(run_id))
-        tell(lab, run_id, runs.pause)
-        paused = lab.wait_for(run_id, State.PAUSED, seconds=10)
-        assert not is_alive(trainer)
-        assert paused.step < 24
-        tell(lab, run_id, runs.resume)
-        lab.wait_for(run_id, State.SUCCEEDED)
-    assert lab.losses(run_id) == expected
+def test_pause_frees_the_accelerator_and_resume_goes_on_bit_for_bit(staffed: Lab, undisturbed: Losses) -> None:
+    run_id = staffed.launch()
+    staffed.wait_for_step(run_id, 6)
+    trainer = psutil.Process(staffed.trainer_of(run_id))
+    tell(staffed, run_id, runs.pause)
+    paused = staffed.wait_for(run_id, State.PAUSED, seconds=10)
+    assert not is_alive(trainer)
+    assert paused.step < 24
+    tell(staffed, run_id, runs.resume)
+    staffed.wait_for(run_id, State.SUCCEEDED)
+    assert staffed.losses(run_id) == undisturbed
 
 
-def test_stop_and_keep_exports_what_was_learned_and_resume_finishes(
-    lab: Lab, undisturbed: dict[str, dict[int, str]]
-) -> None:
-    with lab.host():
-        expected = reference(lab, undisturbed)
-        run_id = lab.launch()
-        lab.wait_for_step(run_id, 6)
-        tell(lab, run_id, runs.stop, keep=True)
-        stopped = lab.wait_for(run_id, State.STOPPED, seconds=30)
-        with lab.sessions.begin() as session:
-            kept = session.execute(select(Artifact.step).where(Artifact.withdrawn_at.is_(None))).scalars().all()
-        assert kept == [stopped.step] * 2
-        tell(lab, run_id, runs.resume)
-        lab.wait_for(run_id, State.SUCCEEDED)
-    assert lab.losses(run_id) == expected
+def test_stop_and_keep_exports_what_was_learned_and_resume_finishes(staffed: Lab, undisturbed: Losses) -> None:
+    run_id = staffed.launch()
+    staffed.wait_for_step(run_id, 6)
+    tell(staffed, run_id, runs.stop, keep=True)
+    stopped = staffed.wait_for(run_id, State.STOPPED, seconds=30)
+    with staffed.sessions.begin() as session:
+        kept = select(Artifact.step).where(Artifact.run_id == run_id, Artifact.withdrawn_at.is_(None))
+        assert session.execute(kept).scalars().all() == [stopped.step] * 2
+    tell(staffed, run_id, runs.resume)
+    staffed.wait_for(run_id, State.SUCCEEDED)
+    assert staffed.losses(run_id) == undisturbed
 
 
-def test_stop_and_discard_ends_at_once_and_can_be_undone(lab: Lab) -> None:
-    with lab.host():
-        run_id = lab.launch()
-        lab.wait_for_step(run_id, 6)
-        trainer = psutil.Process(lab.trainer_of(run_id))
-        tell(lab, run_id, runs.stop, keep=False)
-        assert lab.wait_for(run_id, State.STOPPED, seconds=5).discarded_at is not None
-        assert not is_alive(trainer)
-        with lab.sessions.begin() as session:
-            runs.restore(session, run_id, hours=24)
-        tell(lab, run_id, runs.resume)
-        lab.wait_for(run_id, State.SUCCEEDED)
-    assert sorted(lab.losses(run_id)) == STEPS
+def test_stop_and_discard_ends_at_once_and_can_be_undone(staffed: Lab) -> None:
+    run_id = staffed.launch()
+    staffed.wait_for_step(run_id, 6)
+    trainer = psutil.Process(staffed.trainer_of(run_id))
+    tell(staffed, run_id, runs.stop, keep=False)
+    assert staffed.wait_for(run_id, State.STOPPED, seconds=5).discarded_at is not None
+    assert not is_alive(trainer)
+    with staffed.sessions.begin() as session:
+        runs.restore(session, run_id, hours=24)
+    tell(staffed, run_id, runs.resume)
+    staffed.wait_for(run_id, State.SUCCEEDED)
+    assert sorted(staffed.losses(run_id)) == STEPS
 
 
-def test_a_change_in_mid_run_holds_from_the_step_that_was_told_after_a_kill_too(lab: Lab) -> None:
-    with lab.host():
-        run_id = lab.launch()
-        lab.wait_for_step(run_id, 3)
-        with lab.sessions.begin() as session:
-            runs.amend(session, run_id, "training.learning_rate", 1e-4, by=None)
-        lab.wait(lambda: "amended" in kinds(lab, run_id), "the trainer to take the change", 30)
-        os.kill(lab.trainer_of(run_id), signal.SIGKILL)
-        lab.wait_for(run_id, State.SUCCEEDED)
-    with lab.sessions.begin() as session:
+def test_a_change_in_mid_run_holds_from_the_step_that_was_told_after_a_kill_too(staffed: Lab) -> None:
+    run_id = staffed.launch()
+    staffed.wait_for_step(run_id, 3)
+    with staffed.sessions.begin() as session:
+        runs.amend(session, run_id, "training.learning_rate", 1e-4, by=None)
+    staffed.wait(lambda: "amended" in kinds(staffed, run_id), "the trainer to take the change", 30)
+    os.kill(staffed.trainer_of(run_id), signal.SIGKILL)
+    staffed.wait_for(run_id, State.SUCCEEDED)
+    with staffed.sessions.begin() as session:
         (amendment,) = runs.amendments(session, run_id)
         rates = dict(curves.read(session, run_id, ["learning_rate"])["learning_rate"])
     assert amendment.step is not None
@@ -197,9 +185,8 @@ def test_a_change_in_mid_run_holds_from_the_step_that_was_told_after_a_kill_too(
     assert max(rate for rate in rates.values() if isinstance(rate, float)) > 1e-3
 
 
-def test_a_torn_checkpoint_is_told_and_the_one_before_is_used(lab: Lab, undisturbed: dict[str, dict[int, str]]) -> None:
+def test_a_torn_checkpoint_is_told_and_the_one_before_is_used(lab: Lab, undisturbed: Losses) -> None:
     with lab.host() as host:
-        expected = reference(lab, undisturbed)
         run_id = lab.launch()
         lab.wait_for_step(run_id, 13)
         trainer = psutil.Process(lab.trainer_of(run_id))
@@ -218,29 +205,23 @@ def test_a_torn_checkpoint_is_told_and_the_one_before_is_used(lab: Lab, undistur
     with lab.sessions.begin() as session:
         logged = [event.data["text"] for event in journal.events(session, run_id, limit=10_000) if event.kind == "log"]
     assert any(f"step {newest} is damaged" in text for text in logged)
-    assert lab.losses(run_id) == expected
+    assert lab.losses(run_id) == undisturbed
 
 
-def test_files_of_replaced_checkpoints_go_after_their_rows(lab: Lab) -> None:
-    with lab.host():
-        run_id = lab.launch()
-        lab.wait_for(run_id, State.SUCCEEDED)
+def test_files_of_replaced_checkpoints_go_after_their_rows(staffed: Lab, trained: UUID) -> None:
+    saved = select(CheckpointRow).where(CheckpointRow.run_id == trained)
 
-        def swept() -> bool:
-            with lab.sessions.begin() as session:
-                rows = session.execute(select(CheckpointRow)).scalars().all()
-                return (
-                    all((row.replaced_at is None) == (lab.home / row.folder).exists() for row in rows) and len(rows) > 2
-                )
+    def swept() -> bool:
+        with staffed.sessions.begin() as session:
+            rows = session.execute(saved).scalars().all()
+            kept = [row for row in rows if row.replaced_at is None]
+            return len(rows) > 2 and [row for row in rows if (staffed.home / row.folder).exists()] == kept
 
-        lab.wait(swept, "replaced checkpoints to be deleted, and the others to stay", 10)
+    staffed.wait(swept, "replaced checkpoints to be deleted, and the others to stay", 10)
 
 
-def test_a_host_that_is_shut_down_saves_and_gives_the_run_back(
-    lab: Lab, undisturbed: dict[str, dict[int, str]]
-) -> None:
+def test_a_host_that_is_shut_down_saves_and_gives_the_run_back(lab: Lab, undisturbed: Losses) -> None:
     with lab.host() as host:
-        expected = reference(lab, undisturbed)
         run_id = lab.launch()
         lab.wait_for_step(run_id, 6)
         host.terminate()
@@ -253,7 +234,7 @@ def test_a_host_that_is_shut_down_saves_and_gives_the_run_back(
         assert saved.step == run.step
         with lab.host():
             lab.wait_for(run_id, State.SUCCEEDED)
-    assert lab.losses(run_id) == expected
+    assert lab.losses(run_id) == undisturbed
 
 
 def test_a_poke_is_heard_at_once(lab: Lab) -> None:
@@ -458,7 +439,7 @@ def test_a_redis_that_hangs_holds_up_no_turn(lab: Lab) -> None:
 
 def test_a_spare_that_cannot_be_started_is_no_reason_to_end(lab: Lab) -> None:
     (lab.home / "logs").write_text("a file where a folder should be")
-    spares = Spares(settings_of(lab), rest_seconds=0)
+    spares = Spares(settings_of(lab, spare_seconds=0))
     spares.keep()
     (lab.home / "logs").unlink()
     spares.keep()

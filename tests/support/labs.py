@@ -1,4 +1,4 @@
-"""Labs of their own for drives that run side by side."""
+"""Labs by the dozen: each with a database and a home of its own, side by side or one for a whole file of tests."""
 
 from __future__ import annotations
 
