@@ -15,7 +15,7 @@ import httpx
 import psutil
 
 from backend.core.models import Role
-from tests.support.webs import Web
+from tests.support.webs import PLAIN, Web
 
 LOOK_SECONDS = 0.05
 PATIENCE_SECONDS = 120
@@ -87,7 +87,7 @@ def signed_in(web: Web, name: str, role: Role) -> httpx.Client:
         "x-csrf-token": who.identity.csrf_token,
         "origin": web.address,
     }
-    return httpx.Client(base_url=web.address, headers=headers, timeout=PATIENCE_SECONDS, trust_env=False)
+    return httpx.Client(base_url=web.address, headers=headers, timeout=PATIENCE_SECONDS, trust_env=False, verify=PLAIN)
 
 
 def resident_mib(pid: int) -> float:

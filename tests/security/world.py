@@ -31,7 +31,7 @@ from backend.core.models import (
 )
 from backend.core.people import Identity
 from backend.core.recipe import read_recipe
-from tests.support.webs import Web
+from tests.support.webs import PLAIN, Web
 
 MODEL = "tiny-qwen3"
 HUB_MODEL = "owls/far"
@@ -94,7 +94,8 @@ class World:
         if who != "anonymous":
             identity, cookie = self.sign_in(who)
             headers |= {"cookie": f"studio={cookie}", "x-csrf-token": identity.csrf_token}
-        with httpx.Client(base_url=self.web.address, headers=headers, timeout=120, trust_env=False) as client:
+        address = self.web.address
+        with httpx.Client(base_url=address, headers=headers, timeout=120, trust_env=False, verify=PLAIN) as client:
             yield client
 
     def sign_in(self, who: Who) -> tuple[Identity, str]:
