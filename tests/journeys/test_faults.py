@@ -64,7 +64,8 @@ def answers(client: Client) -> bool:
     try:
         client.run("struck")
     except Refused as refused:
-        assert refused.status == 503, refused
+        if refused.status != 503:
+            raise
         return False
     return True
 
