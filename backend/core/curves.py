@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import func, select
+from sqlalchemy import (
+    BigInteger,
+    BindParameter,
+    Double,
+    Executable,
+    Select,
+    Subquery,
+    bindparam,
+    func,
+    select,
+    union_all,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, array
 from sqlalchemy.orm import Session
 
 from backend.core.models import Bucket, Json, Point
-from backend.core.points import WIDTHS, Extremes, Pair, stretches, word
+from backend.core.points import WIDTHS, Extremes, word
 
 Curve = list[tuple[int, float | str]]
 
@@ -62,60 +75,96 @@ def latest(session: Session, run_id: UUID) -> Json:
     return {name: word(value) for name, value in session.execute(select(metric.c.name, newest.scalar_subquery()))}
 
 
+# ---- what is asked of Postgres ---------------------------------------------------------------------------------------
+
+_RUN: BindParameter[UUID] = bindparam("run")
+_NAME: BindParameter[str] = bindparam("name")
+_LOW: BindParameter[int] = bindparam("low")
+_HIGH: BindParameter[int] = bindparam("high")
+_LAST_STEP = 2**63 - 1
+
+
 def _spans(
     session: Session, run_id: UUID, names: Sequence[str], first: int | None, last: int | None, points: int
 ) -> list[tuple[str, int, int, int]]:
-    """Name, first and last step, and number of points of each metric, counted no further than one past `points`.
-
-    Every answer comes from the ends of an index: counting a million points to learn that they are many took longer
-    than reading the curve. The widest buckets, a handful even then, know the names.
-    """
-    called = select(Bucket.name).where(Bucket.run_id == run_id, Bucket.width == WIDTHS[-1])
-    metric = (called.where(Bucket.name.in_(names)) if names else called).distinct().subquery()
-    inside = select(Point).where(Point.run_id == run_id, Point.name == metric.c.name)
-    inside = inside.where(Point.step >= first) if first is not None else inside
-    inside = inside.where(Point.step <= last) if last is not None else inside
-    low = inside.with_only_columns(func.min(Point.step)).correlate(metric).scalar_subquery()
-    high = inside.with_only_columns(func.max(Point.step)).correlate(metric).scalar_subquery()
-    some = inside.with_only_columns(Point.step).limit(points + 1).correlate(metric).lateral()
-    count = select(func.count()).select_from(some).scalar_subquery()
-    spans = select(metric.c.name, low.label("low"), high.label("high"), count.label("count")).subquery()
-    rows = session.execute(select(spans).where(spans.c.low.is_not(None)).order_by(spans.c.name))
+    """Name, first and last step, and number of points of each metric, counted no further than one past `points`."""
+    asked = {"low": first or 0, "high": _LAST_STEP if last is None else last, "most": points + 1}
+    rows = _rows(session, _SPANS_OF if names else _SPANS, run=run_id, names=names, **asked)
     return [(name, low, high, count) for name, low, high, count in rows]
 
 
 def _all(session: Session, run_id: UUID, name: str, low: int, high: int) -> Curve:
-    return [(step, word(value)) for step, value in _points(session, run_id, name, low, high)]
+    return [(step, word(value)) for step, value in _rows(session, _POINTS, run=run_id, name=name, low=low, high=high)]
 
 
 def _thin(session: Session, run_id: UUID, name: str, low: int, high: int, points: int) -> Curve:
-    """Two extremes, and the first odd value, of each stretch. Whole buckets inside, single points at the ragged ends."""
+    """Two extremes, and the first odd value, of each stretch. Whole buckets inside, single points at the ragged ends, and
+    nothing but points where a stretch is narrower than any bucket."""
     stretch = max(1, math.ceil(2 * (high - low + 1) / points))
-    width = max((w for w in WIDTHS if w <= stretch), default=0)
-    if not width:
-        return _extremes(_points(session, run_id, name, low, high), stretch)
-    first, last = -(-low // width), (high + 1) // width
-    rows = _points(session, run_id, name, low, min(high, first * width - 1))
-    rows += _buckets(session, run_id, name, width, first, last)
-    rows += _points(session, run_id, name, max(low, last * width), high)
-    return _extremes(rows, stretch)
+    width = max((w for w in WIDTHS if w <= stretch), default=1)
+    begin = -(-low // width) if width > 1 else high + 1
+    end = max(begin, (high + 1) // width)
+    buckets = {"width": width, "begin": begin, "end": end}
+    ends = {"low": low, "head": min(high, begin * width - 1), "tail": end * width, "high": high}
+    rows = _rows(session, _EXTREMES, run=run_id, name=name, stretch=stretch, **buckets, **ends)
+    return [(step, word(value)) for row in rows for step, value in Extremes(*row).pairs()]
 
 
-def _points(session: Session, run_id: UUID, name: str, low: int, high: int) -> list[Pair]:
-    if low > high:
-        return []
-    inside = (Point.run_id == run_id, Point.name == name, Point.step.between(low, high))
-    rows = session.execute(select(Point.step, Point.value).where(*inside).order_by(Point.step))
-    return [(step, value) for step, value in rows]
+def _rows(session: Session, statement: Executable, **asked: Any) -> Sequence[Any]:
+    """Past the mapper: these are many rows, and no objects."""
+    return session.connection().execute(statement, asked).all()
 
 
-def _buckets(session: Session, run_id: UUID, name: str, width: int, first: int, last: int) -> list[Pair]:
-    columns = (Bucket.low, Bucket.low_step, Bucket.high, Bucket.high_step, Bucket.odd, Bucket.odd_step)
-    level = (Bucket.run_id == run_id, Bucket.name == name, Bucket.width == width)
-    inside = (*level, Bucket.bucket >= first, Bucket.bucket < last)
-    rows = session.execute(select(*columns).where(*inside).order_by(Bucket.bucket))
-    return [pair for row in rows for pair in Extremes(*row).pairs()]
+# Statements are built once: that took as long as what they ask.
 
 
-def _extremes(rows: Sequence[Pair], stretch: int) -> Curve:
-    return [(step, word(value)) for _, extremes in stretches(rows, stretch) for step, value in extremes.pairs()]
+def _spans_of(metric: Subquery) -> Executable:
+    """Every answer comes from the ends of an index: counting a million points to learn that they are many took longer than
+    reading the curve."""
+    inside = select(Point).where(Point.run_id == _RUN, Point.name == metric.c.name, Point.step.between(_LOW, _HIGH))
+    low = inside.with_only_columns(func.min(Point.step)).correlate(metric).scalar_subquery()
+    high = inside.with_only_columns(func.max(Point.step)).correlate(metric).scalar_subquery()
+    some = (
+        inside.with_only_columns(Point.step).order_by(Point.step).limit(bindparam("most")).correlate(metric).lateral()
+    )
+    count = select(func.count()).select_from(some).scalar_subquery()
+    spans = select(metric.c.name, low.label("low"), high.label("high"), count.label("count")).subquery()
+    return select(spans).where(spans.c.low.is_not(None)).order_by(spans.c.name)
+
+
+def _extremes() -> Executable:
+    """`Extremes` of each stretch, from the buckets from `begin` to before `end` and the points on either side. A value and its
+    step are compared as one array, so of equal values the lowest is the first and the highest the last."""
+    each = union_all(*_known(), _between(_LOW, bindparam("head")), _between(bindparam("tail"), _HIGH)).subquery().c
+    stretch = (each.step // bindparam("stretch", type_=BigInteger)).label("stretch")
+    inside = select(each.step, each.value, stretch).subquery().c
+    finite = func.abs(inside.value) < math.inf
+    step = inside.step.cast(Double)  # exact below 2⁵³
+    low = func.min(array([inside.value, step]), type_=ARRAY(Double)).filter(finite)
+    high = func.max(array([inside.value, step]), type_=ARRAY(Double)).filter(finite)
+    odd = func.min(array([step, inside.value]), type_=ARRAY(Double)).filter(~finite)
+    found = (low[1], low[2].cast(BigInteger), high[1], high[2].cast(BigInteger), odd[2], odd[1].cast(BigInteger))
+    return select(*found).group_by(inside.stretch).order_by(inside.stretch)
+
+
+def _known() -> Iterator[Select[int | None, float | None]]:
+    """What buckets know, as points."""
+    level = (Bucket.run_id == _RUN, Bucket.name == _NAME, Bucket.width == bindparam("width"))
+    inside = (Bucket.bucket >= bindparam("begin"), Bucket.bucket < bindparam("end"))
+    pairs = ((Bucket.low_step, Bucket.low), (Bucket.high_step, Bucket.high), (Bucket.odd_step, Bucket.odd))
+    for step, value in pairs:
+        yield select(step.label("step"), value.label("value")).where(*level, *inside, step.is_not(None))
+
+
+def _between(low: BindParameter[int], high: BindParameter[int]) -> Select[int, float]:
+    return select(Point.step, Point.value).where(
+        Point.run_id == _RUN, Point.name == _NAME, Point.step.between(low, high)
+    )
+
+
+_CALLED = select(Bucket.name).where(Bucket.run_id == _RUN, Bucket.width == WIDTHS[-1]).distinct()
+"""The widest buckets, a handful even of a million points, know the names."""
+_SPANS = _spans_of(_CALLED.subquery())
+_SPANS_OF = _spans_of(_CALLED.where(Bucket.name.in_(bindparam("names", expanding=True))).subquery())
+_POINTS = _between(_LOW, _HIGH).order_by(Point.step)
+_EXTREMES = _extremes()

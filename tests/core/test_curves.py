@@ -1,0 +1,61 @@
+"""A long curve as charts read it, beside the same extremes sought in Python."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable
+
+import pytest
+
+from backend.core import curves, points
+from backend.core.models import Run
+from backend.core.points import WIDTHS, Pair, stretches, word
+from tests.core.conftest import Sessions
+
+STEPS = 30_000
+ODD = (math.nan, math.inf, -math.inf)
+
+
+@pytest.fixture
+def told(sessions: Sessions, new_run: Callable[[], Run]) -> tuple[Run, list[Pair]]:
+    """A run of few different values, so that many are equal, with gaps of one step and of many, and holes."""
+    run, dice = new_run(), random.Random(3)
+    pairs = [(step, float(dice.randrange(40))) for step in range(1, STEPS) if dice.random() < 0.9]
+    pairs = [(step, dice.choice(ODD) if dice.random() < 0.01 or 9000 < step < 9700 else v) for step, v in pairs]
+    with sessions.begin() as session:
+        points.store(session, run.id, {"loss": [(step, value, 0.0) for step, value in pairs]}, beyond=0)
+    return run, pairs
+
+
+def thinned(pairs: list[Pair], first: int, last: int, most: int) -> curves.Curve:
+    """Extremes of equal stretches: of whole buckets inside, and of single points at the ragged ends."""
+    inside = [pair for pair in pairs if first <= pair[0] <= last]
+    low, high = inside[0][0], inside[-1][0]
+    if len(inside) <= most:
+        return [(step, word(value)) for step, value in inside]
+    stretch = math.ceil(2 * (high - low + 1) / most)
+    width = max((w for w in WIDTHS if w <= stretch), default=1)
+    whole = range(-(-low // width), (high + 1) // width)
+    ragged = [pair for pair in inside if pair[0] // width not in whole]
+    known = [pair for bucket, found in stretches(inside, width) if bucket in whole for pair in found.pairs()]
+    both = stretches(sorted(ragged + known), stretch)
+    return [(step, word(value)) for _, found in both for step, value in found.pairs()]
+
+
+@pytest.mark.parametrize("most", [10, 137, 1000])
+def test_every_zoom_of_a_curve_holds_just_the_extremes_of_its_stretches(
+    sessions: Sessions, told: tuple[Run, list[Pair]], most: int
+) -> None:
+    run, pairs = told
+    with sessions() as session:
+        for first, last in (
+            (1, STEPS),
+            (12, 29_000),
+            (7_777, 12_345),
+            (8_000, 8_100),
+            (9_001, 9_699),
+            (20_000, 25_119),
+        ):
+            read = curves.read(session, run.id, ["loss"], first=first, last=last, points=most)
+            assert read == {"loss": thinned(pairs, first, last, most)}, (first, last)
