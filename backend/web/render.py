@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import fields
 from datetime import UTC, datetime, timedelta
-from functools import lru_cache, partial
+from functools import cache, lru_cache, partial
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -117,6 +117,12 @@ class Renderer:
             secure = request.url.scheme == "https"
             response.set_cookie(LANGUAGE_COOKIE, language, max_age=YEAR_SECONDS, secure=secure, samesite="lax")
         return response
+
+
+@cache
+def renderer() -> Renderer:
+    """The one of this process: each template is compiled once, however many applications draw with it."""
+    return Renderer()
 
 
 def here(request: Request, language: str) -> Here:

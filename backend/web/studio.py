@@ -27,7 +27,7 @@ from backend.web import failures, repeats
 from backend.web.administration import Gauge
 from backend.web.checks import Checks
 from backend.web.pulse import DATABASE, QUEUE, Pulse, Vital, asks_database, asks_queue
-from backend.web.render import Renderer
+from backend.web.render import renderer
 from backend.web.repeats import Repeated
 from backend.web.security import own_names
 from backend.web.standing import Standing
@@ -68,7 +68,7 @@ class Studio:
             self._changed,
         )
         self.hub = Hub(self.readers, partial(queue.doorbells, settings.redis_url), self.pulse.away)
-        self.renderer = Renderer()
+        self.renderer = renderer()
         self.standing = Standing(self.read)
         self.hashing = asyncio.Semaphore(HASHES_AT_ONCE)
         self.tasks: set[asyncio.Task[Any]] = set()
