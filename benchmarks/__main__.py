@@ -25,17 +25,17 @@ class Benchmark:
 
 
 BENCHMARKS = (
-    Benchmark("training", ("1a", "1b")),
+    Benchmark("training", ("1a", "1b", "1a-growth", "1b-growth")),
     Benchmark("loss_head", ("1c",)),
     Benchmark("accelerator", ("1d", "1e")),
     Benchmark("merging", ("5a", "5a-growth")),
-    Benchmark("first_step", ("click",)),
+    Benchmark("first_step", ("click", "click-growth")),
     Benchmark("logging_call", ("2a", "2a-step", "2a-growth")),
     Benchmark("durable_points", ("2b", "2b-growth")),
     Benchmark("live", ("2c", "2c-growth")),
     Benchmark("charts", ("3a", "3a-redraw", "3a-growth")),
     Benchmark("long_curves", ("3b", "3b-growth")),
-    Benchmark("web_start", ("7a",)),
+    Benchmark("web_start", ("7a", "7a-growth")),
     Benchmark("transfers", ("7b", "7c")),
     Benchmark("first_screen", ("7d",)),
     Benchmark("pages", ("pages", "pages-growth")),

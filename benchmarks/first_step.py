@@ -25,10 +25,11 @@ from tests.support.rows import chat_rows
 from tests.support.studios import Studio, running_studio
 
 ROUNDS = 5
+COUNTS = (60, 600, 6000)
 MOST_SECONDS = 2.0
+DATA: dict[str, Any] = {"max_length": 128}
 RECIPE: dict[str, Any] = {
     "model": "tiny",
-    "data": {"sets": ["chats"], "max_length": 128},
     "method": {"kind": "lora", "r": 4},
     "training": {"max_steps": 3, "per_device_train_batch_size": 2, "gradient_accumulation_steps": 1},
     "evaluation": {"eval_share": 0, "prompts": []},
@@ -38,29 +39,41 @@ RECIPE: dict[str, Any] = {
 def measure(_asked: Asked) -> Sequence[Row]:
     with tempfile.TemporaryDirectory() as given:
         base = save_base(Path(given) / "tiny")
-        file = write_chats(Path(given) / "chats.jsonl")
+        files = {count: write_chats(Path(given) / f"chats-{count}.jsonl", count) for count in COUNTS}
         usual = {"STUDIO_LEASE_SECONDS": "30", "STUDIO_RENEW_SECONDS": "5"}  # tests have a studio look more often
         with running_studio(base, **usual) as studio, studio.client() as client:
-            client.put_dataset("chats", file, on_bytes=lambda _count: None)
-            rounds = [launch(studio, client, f"run-{number}") for number in range(ROUNDS)]
+            for count, file in files.items():
+                client.put_dataset(f"chats-{count}", file, on_bytes=lambda _count: None)
+            rounds = [launch(studio, client, COUNTS[0], f"run-{number}") for number in range(ROUNDS)]
+            more = [launch(studio, client, count, f"of-{count}")["whole"] for count in COUNTS[1:]]
     parts = ", ".join(f"{name} {statistics.median(each[name] for each in rounds):.2f}" for name in rounds[0])
     whole = statistics.median(each["whole"] for each in rounds)
-    return [row("click", "from the click to the first step", "s", whole, most=MOST_SECONDS, beside=parts)]
+    return [
+        row("click", "from the click to the first step", "s", whole, most=MOST_SECONDS, beside=parts),
+        growth([whole, *more]),
+    ]
 
 
-def write_chats(path: Path) -> Path:
+def growth(seconds: Sequence[float]) -> Row:
+    told = " → ".join(f"{each:.2f}" for each in seconds)
+    what, beside = "the same with 100 times the rows", f"{', '.join(f'{count:,}' for count in COUNTS)} rows: {told} s"
+    return row("click-growth", what, "× the time", seconds[-1] / seconds[0], most=10, beside=beside)
+
+
+def write_chats(path: Path, count: int) -> Path:
     lines = [
-        {"messages": [{"role": each.role, "content": each.content} for each in row.messages]} for row in chat_rows(60)
+        {"messages": [{"role": each.role, "content": each.content} for each in row.messages]}
+        for row in chat_rows(count)
     ]
     path.write_text("\n".join(map(json.dumps, lines)))
     return path
 
 
-def launch(studio: Studio, client: Client, name: str) -> dict[str, float]:
+def launch(studio: Studio, client: Client, count: int, name: str) -> dict[str, float]:
     """Seconds of each part, in order."""
     wait_for_a_spare(studio)
     clicked = time.time()
-    client.launch(RECIPE | {"name": name})
+    client.launch(RECIPE | {"name": name, "data": DATA | {"sets": [f"chats-{count}"]}})
     answered = time.time()
     while not client.run(name).step:
         time.sleep(0.01)

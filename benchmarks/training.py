@@ -20,6 +20,7 @@ from benchmarks.peers import ONE_THREAD, beside_ours, told
 from benchmarks.rows import Asked, Row, row
 
 ROUNDS = 2
+GROWTH = (0.1, 1, 10)
 SAME_LOSS = 0.02
 """Two runs that see the rows in another order end about that far apart, relative."""
 
@@ -29,6 +30,7 @@ class Case:
     """`documents` of ours fill `rows_a_step` packed rows; TRL takes `documents_a_step` of them."""
 
     id: str
+    growth_id: str
     what: str
     least_ratio: float
     packing: bool
@@ -38,15 +40,16 @@ class Case:
 
 
 CASES = (
-    Case("1a", "LoRA, lengths of conversations", 2.5, True, 2, 8, 240),
-    Case("1b", "LoRA, all rows of 512 tokens", 1.3, False, 2, 2, 60),
+    Case("1a", "1a-growth", "LoRA, lengths of conversations", 2.5, True, 2, 8, 240),
+    Case("1b", "1b-growth", "LoRA, all rows of 512 tokens", 1.3, False, 2, 2, 60),
 )
 
 
 def measure(asked: Asked) -> Sequence[Row]:
-    cases = [case for case in CASES if asked.wants(case.id)]
     with beside_ours("trl==1.16.0", whole=("datasets",)) as environment:
-        return [compare(case, environment, scale=10 if asked.long else 1) for case in cases]
+        scale = 10 if asked.long else 1
+        compared = [compare(case, environment, scale=scale) for case in CASES if asked.wants(case.id)]
+        return [*compared, *(growth(case, environment) for case in CASES if asked.wants(case.growth_id))]
 
 
 def compare(case: Case, environment: Mapping[str, str], *, scale: int = 1) -> Row:
@@ -71,10 +74,24 @@ def compare(case: Case, environment: Mapping[str, str], *, scale: int = 1) -> Ro
     )
 
 
-def write(folder: Path, case: Case, scale: int) -> None:
+def growth(case: Case, environment: Mapping[str, str]) -> Row:
+    """What a token costs ours in runs of ten and a hundred times the documents."""
+    speeds = []
+    for scale in GROWTH:
+        with tempfile.TemporaryDirectory() as given:
+            write(Path(given), case, scale)
+            speeds.append(speed([side_run("ours", Path(given), environment)]))
+    told = " → ".join(f"{each:,.0f}" for each in speeds)
+    counts = ", ".join(f"{int(case.documents * scale):,}" for scale in GROWTH)
+    what, beside = f"{case.what}: a token's time in 100 times the data", f"{counts} documents: {told} tokens/CPU-s"
+    return row(case.growth_id, what, "× the time", speeds[0] / speeds[-1], most=1.25, beside=beside)
+
+
+def write(folder: Path, case: Case, scale: float) -> None:
     from benchmarks import sft
 
-    lengths = sft.skewed(case.documents * scale) if case.packing else [sft.LONGEST] * (case.documents * scale)
+    documents = int(case.documents * scale)
+    lengths = sft.skewed(documents) if case.packing else [sft.LONGEST] * documents
     sft.write_work(folder, lengths, packing=case.packing, rows_a_step=case.rows_a_step)
     (folder / "told.json").write_text(json.dumps({"documents_a_step": case.documents_a_step}))
 

@@ -7,23 +7,29 @@ reaches its database and makes its pages ready; the peer's application has one r
 from __future__ import annotations
 
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import psutil
+from sqlalchemy.orm import Session
 
-from backend.core.db import migrate
+from backend.core import db, runs
+from backend.core.recipe import read_recipe
 from backend.embedded.postgres import start_postgres
 from backend.embedded.valkey import start_valkey
 from benchmarks.measure import Figure, column
 from benchmarks.peers import answers, free_port
-from benchmarks.rows import Asked, Row
+from benchmarks.rows import Asked, Row, row
 
 ROUNDS = 7
+RUNS = (10, 100, 1000)
+OURS = ["-m", "backend.cli", "web"]
 PEER = """
 import os, torch, transformers, peft, uvicorn
 from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer
@@ -39,9 +45,10 @@ def measure(_asked: Asked) -> Sequence[Row]:
         home = Path(folder).resolve()
         postgres, valkey = start_postgres(home, fast=True), start_valkey(home)
         try:
-            migrate(postgres.url)
+            db.migrate(postgres.url)
             urls = {"DATABASE_URL": postgres.url, "REDIS_URL": valkey.url, "STUDIO_HOME": str(home)}
-            rounds = [(_start(["-m", "backend.cli", "web"], urls), _start(["-c", PEER], urls)) for _ in range(ROUNDS)]
+            rounds = [(_start(OURS, urls), _start(["-c", PEER], urls)) for _ in range(ROUNDS)]
+            grown = [_start_with(first, count, urls) for first, count in pairwise((0, *RUNS))]
         finally:
             valkey.stop()
             postgres.stop()
@@ -52,7 +59,29 @@ def measure(_asked: Asked) -> Sequence[Row]:
         Figure("CPU until then", "s", column(ours, "cpu"), column(peers, "cpu"), peer_name),
         Figure("memory then", "MB", column(ours, "megabytes"), column(peers, "megabytes"), peer_name, goal=120),
     ]
-    return [figure.row("7a") for figure in figures]
+    return [*(figure.row("7a") for figure in figures), growth(grown)]
+
+
+def growth(seconds: Sequence[float]) -> Row:
+    told = " → ".join(f"{each:.2f}" for each in seconds)
+    what, beside = (
+        "first answer of a studio with 100 times the runs",
+        f"{', '.join(f'{count:,}' for count in RUNS)}: {told} s",
+    )
+    return row("7a-growth", what, "× the time", seconds[-1] / seconds[0], most=1.25, beside=beside)
+
+
+def _start_with(first: int, count: int, urls: Mapping[str, str]) -> float:
+    """Make the studio one of `count` runs; what it then takes to its first answer."""
+    recipe = read_recipe({"name": "run", "model": "tiny", "data": {"sets": ["rows"]}, "method": "lora"}).recipe
+    engine = db.engine(urls["DATABASE_URL"])
+    with Session(engine) as session:
+        for number in range(first, count):
+            named = recipe.model_copy(update={"name": f"run-{number}"})
+            runs.create(session, recipe=named, model={"path": "tiny", "revision": None}, data=[])
+        session.commit()
+    engine.dispose()
+    return statistics.median(_start(OURS, urls)["seconds"] for _ in range(3))
 
 
 def _start(arguments: Sequence[str], urls: Mapping[str, str]) -> dict[str, float]:
