@@ -69,6 +69,11 @@ def test_the_core_imports_with_every_heavy_library_and_the_web_framework_blocked
     assert answer.returncode == 0, answer.stderr
 
 
+def test_what_renders_rows_in_a_process_of_its_own_imports_with_every_database_blocked() -> None:
+    answer = import_with_blocked(modules("backend/core/rendering"), (*HEAVY, "sqlalchemy", "psycopg", "redis"))
+    assert answer.returncode == 0, answer.stderr
+
+
 def test_the_web_application_imports_with_torch_blocked() -> None:
     answer = import_with_blocked(modules("backend/web"), HEAVY)
     assert answer.returncode == 0, answer.stderr

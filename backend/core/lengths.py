@@ -16,15 +16,17 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from backend.core import bases
 from backend.core.errors import StudioError
 from backend.core.kept import Kept
-from backend.core.models import DatasetVersion
 from backend.core.recipe import ModelChoice
 from backend.core.settings import Settings
 from backend.core.storage import storage
+
+if TYPE_CHECKING:
+    from backend.core.models import DatasetVersion  # the limited processes that measure need no SQLAlchemy
 
 Truncation = Literal["refuse", "drop", "cut_end", "cut_start"]
 Tally = Mapping[int, int]
