@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
 LONG = ("faults", "fuzz", "journeys", "hostile", "security", "benchmarks", "worker")
-"""Folders whose files take minutes. They begin first, so that no worker is left alone with one at the end."""
+"""Folders whose files take minutes. They begin first, and so do browsers, so that no worker is left alone at the end."""
 MEMORY, MEMORY_BYTES = Path("/dev/shm"), 4 << 30
 """A file system in memory, and how much of it has to be free; Docker's own has less by far."""
 PATIENCE_MS = 20_000
@@ -35,13 +35,18 @@ pytest_plugins = ["tests.support.models", "tests.support.labs"]
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What takes long comes first. Tests marked `shared` are skipped, in words, where that folder does not stand beside
     the checkout."""
-    items.sort(key=lambda item: item.path.relative_to(ROOT / "tests").parts[0] not in LONG)
+    items.sort(key=lambda item: not _takes_long(item))
     if SHARED.is_dir():
         return
     absent = pytest.mark.skip(reason=f"no folder {SHARED.name} beside the checkout")
     for item in items:
         if item.get_closest_marker("shared"):
             item.add_marker(absent)
+
+
+def _takes_long(item: pytest.Item) -> bool:
+    has_browser = "chromium_path" in getattr(item, "fixturenames", ())
+    return has_browser or item.path.relative_to(ROOT / "tests").parts[0] in LONG
 
 
 @pytest.fixture(scope="session")
