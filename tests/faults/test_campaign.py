@@ -13,12 +13,14 @@ from tests.faults.strikes import CATALOGUE
 from tests.faults.striking import Plan, Segment, aim
 
 FAULTS = 150
+AT_ONCE = 10
+"""More than in the long form, which has the time to let single faults be seen alone."""
 
 
 @pytest.fixture(scope="module")
 def done(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Segment]:
     state = tmp_path_factory.mktemp("faults") / "state.jsonl"
-    segments = run_campaign(tiny_base, Plan(FAULTS, per_segment=FAULTS, patience=4.0), state)
+    segments = run_campaign(tiny_base, Plan(FAULTS, per_segment=FAULTS, at_once=AT_ONCE, patience=4.0), state)
     print("\n".join(figures(segments)))
     return segments
 
