@@ -26,4 +26,4 @@ def material(request: pytest.FixtureRequest, tiny_base: Path, tmp_path: Path) ->
     """What the project makes itself, and the real thing."""
     if request.param == "own":
         return Material(tiny_base, write_alpaca(tmp_path / "questions.json"), rows=60)
-    return Material(STORIES, SHARED / "data" / "alpaca_en_demo.json", rows=999)
+    return Material(STORIES, SHARED / "data" / "alpaca_en_demo.json", rows=999, batch=1)

@@ -12,7 +12,7 @@ from tests.journeys.materials import Material, generate_elsewhere
 from tests.support.processes import wait_until
 from tests.support.studios import Studio
 
-STEPS = 200
+STEPS = 120
 """More than elsewhere: between two commands a fast machine trains many steps."""
 
 
