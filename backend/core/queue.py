@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 POKE = "studio.poke"
+QUEUE = "studio"
 CHANNEL = "studio:doorbell"
 ANSWER_SECONDS = 5
 SENT_KEPT = timedelta(days=1)
@@ -44,8 +45,13 @@ def broker_url(redis_url: str) -> str:
 
 
 def celery_app(redis_url: str) -> Celery:
-    """The Celery application: JSON only, early acknowledgement, one message at a time, no results."""
+    """The Celery application: JSON only, one message at a time, no results, and messages that are done once they are taken.
+
+    A worker that cannot acknowledge, since Redis went away at that moment, holds the message for unfinished and takes no other
+    ever again, without a word. A hint that is lost with its worker changes nothing.
+    """
     from celery import Celery
+    from kombu.entity import Queue
 
     app = Celery("studio", broker=broker_url(redis_url))
     app.conf.update(
@@ -53,13 +59,13 @@ def celery_app(redis_url: str) -> Celery:
         task_serializer="json",
         result_backend=None,
         task_ignore_result=True,
-        task_acks_late=False,
         worker_prefetch_multiplier=1,
         worker_hijack_root_logger=False,
         worker_enable_remote_control=False,
         broker_connection_retry_on_startup=True,
         broker_transport_options={"socket_timeout": ANSWER_SECONDS, "socket_connect_timeout": ANSWER_SECONDS},
-        task_default_queue="studio",
+        task_default_queue=QUEUE,
+        task_queues=[Queue(QUEUE, no_ack=True)],
     )
     return app
 

@@ -12,11 +12,14 @@ from uuid import UUID
 import pytest
 import redis
 from kombu.exceptions import ContentDisallowed
+from kombu.message import Message
 from sqlalchemy import select, update
 
 from backend.core import queue
 from backend.core.models import Outbox, Run
+from backend.embedded.valkey import start_valkey
 from tests.core.conftest import Sessions
+from tests.support.homes import short_home
 
 NOWHERE = "unix:///tmp/no-such-valkey.sock"
 
@@ -116,3 +119,21 @@ async def test_without_redis_a_follower_is_told_to_look_by_itself() -> None:
 )
 def test_one_redis_url_is_translated_for_kombu(given: str, spelled: str) -> None:
     assert queue.broker_url(given) == spelled
+
+
+def test_a_worker_takes_further_hints_after_redis_went_away_before_one_was_acknowledged() -> None:
+    taken: list[Message] = []
+    with short_home() as home:
+        valkey = start_valkey(home)
+        app = queue.celery_app(valkey.url)
+        app.send_task(queue.POKE, args=["a run"], retry=False)
+        with app.connection() as connection:
+            consumer = app.amqp.TaskConsumer(connection, callbacks=[lambda _body, message: taken.append(message)])
+            consumer.qos(prefetch_count=app.conf.worker_prefetch_multiplier)  # as Celery's own worker asks for
+            consumer.consume()
+            connection.drain_events(timeout=10)
+            valkey.stop()
+            [message] = taken
+            with pytest.raises(redis.ConnectionError):
+                message.ack()
+            assert consumer.channel.qos.can_consume()
