@@ -9,7 +9,18 @@ import pytest
 
 from tests.faults.checker import RULES_OF_A_RUN, RULES_OF_A_STUDIO, check, detections
 from tests.faults.history import History, Leftover, Row, Struck
-from tests.faults.small import FIRST, KILLED_AT, RUN, SECOND, SUPERVISOR, event, looks, moment, small_history
+from tests.faults.small import (
+    FIRST,
+    KILLED_AT,
+    RUN,
+    SECOND,
+    SUPERVISOR,
+    event,
+    journal_line,
+    looks,
+    moment,
+    small_history,
+)
 from tests.faults.story import stories
 from tests.faults.trace import validate
 
@@ -277,6 +288,23 @@ def test_a_run_whose_trainers_die_is_queued_twice_and_no_third_time() -> None:
     assert validate(dying(2), LEASE_SECONDS) == []
     (violation,) = validate(dying(3), LEASE_SECONDS)
     assert "state queued, attempt 3" in violation.what
+
+
+def test_a_run_belongs_to_the_attempt_whose_trainer_told_a_phase_though_none_of_its_steps_was_stored_yet() -> None:
+    """Its successor stores them first, and then takes them back."""
+    told: list[tuple[str, int, int, object]] = [
+        ("state", 0, 0, "queued"),
+        ("state", 0, 1, "preparing"),
+        ("phase", 0, 1, None),
+        ("state", 0, 2, "preparing"),
+        ("metrics", 1, 2, 3.0),
+        ("rewound", 0, 2, None),
+    ]
+    events = [
+        event(seq, kind, step, owner, 100.0 + 9 * seq, what) for seq, (kind, step, owner, what) in enumerate(told, 1)
+    ]
+    history = replace(small_history(), events=events, journals={(RUN, 1): [journal_line(events[4])]})
+    assert validate(history, LEASE_SECONDS) == []
 
 
 def dying(times: int) -> History:

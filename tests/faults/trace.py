@@ -75,6 +75,8 @@ class Replay:
                 yield partial(self._ships, attempt, writer, line)
             case "checkpoint":
                 yield partial(self.protocol.publish, attempt=attempt, step=step)
+            case "phase":
+                yield partial(self._works, attempt)
             case kind if kind in BY_WHO_HOLDS or kind == "metrics":
                 yield partial(self._tells, attempt)
             case _:
@@ -97,6 +99,10 @@ class Replay:
     def _tells(self, attempt: int, run: Run) -> Run:
         self.protocol.fence(run, attempt)
         return run
+
+    def _works(self, attempt: int, run: Run) -> Run:
+        """Only a trainer of the attempt itself tells a phase, and it starts once its attempt owns the history."""
+        return self._begun(self._tells(attempt, run), attempt)
 
     def _begun(self, run: Run, attempt: int) -> Run:
         """The very first `begin` of a run takes nothing back, and is therefore not told."""
