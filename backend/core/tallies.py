@@ -135,8 +135,9 @@ class Tally:
     def rows(self) -> int | None:
         return self.counter.rows if self.counter else None
 
-    def add(self, block: bytes) -> None:
+    def add(self, block: bytes | memoryview) -> None:
         """Take the bytes that come next."""
+        block = bytes(block)
         self.digest.update(block)
         if self.offset == 0 and block.startswith(b"\x1f\x8b"):
             self.unpacked = Unpacked()

@@ -28,6 +28,8 @@ from backend.core.tallies import Tallies
 TUS_VERSION = "1.0.0"
 TUS_EXTENSIONS = "creation,termination"
 BLOCK_BYTES = 1 << 20
+WRITE_BYTES = 1 << 18
+"""Linux asks for as much memory in one piece as is written at once, which in a virtual machine can take five times as long."""
 
 
 @dataclass(frozen=True)
@@ -59,14 +61,10 @@ async def receive(stream: AsyncIterator[bytes], folder: Path, limit_bytes: int) 
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{uuid7()}.body"
     digest = hashlib.sha256()
-    size = 0
     try:
         with open(path, "xb", buffering=0) as file:
-            async for block in blocks(stream):
-                size += len(block)
-                if size > limit_bytes:
-                    raise too_large(limit_bytes)
-                await asyncio.to_thread(_store, file, block, digest.update)
+            await _stored(within(stream, limit_bytes, too_large(limit_bytes)), file, digest.update)
+            size = file.tell()
     except BaseException:
         path.unlink(missing_ok=True)
         raise
@@ -81,28 +79,56 @@ def too_large(limit_bytes: int) -> TooLarge:
     )
 
 
-async def blocks(stream: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """The stream in pieces that are worth a write. What came before a break is passed on first."""
-    held = bytearray()
+async def within(stream: AsyncIterator[bytes], room: int, error: StudioError) -> AsyncIterator[memoryview]:
+    """The blocks of a stream. Raises `error` instead of one beyond `room`."""
+    async for block in blocks(stream):
+        room -= len(block)
+        if room < 0:
+            raise error
+        yield block
+
+
+async def blocks(stream: AsyncIterator[bytes]) -> AsyncIterator[memoryview]:
+    """The stream in pieces that are worth a write. What came before a break is passed on first. A block holds until the one
+    after the next is asked for: memory that is used again is not zeroed, page by page, for every block."""
+    held, other = memoryview(bytearray(BLOCK_BYTES)), memoryview(bytearray(BLOCK_BYTES))
+    filled = 0
     try:
         async for chunk in stream:
-            held += chunk
-            if len(held) >= BLOCK_BYTES:
-                yield bytes(held)
-                held.clear()
+            rest = memoryview(chunk)
+            while rest:
+                taken = rest[: BLOCK_BYTES - filled]
+                held[filled : filled + len(taken)] = taken
+                filled, rest = filled + len(taken), rest[len(taken) :]
+                if filled == BLOCK_BYTES:
+                    yield held
+                    held, other, filled = other, held, 0
     except Exception:
-        if held:
-            yield bytes(held)
+        if filled:
+            yield held[:filled]
         raise
-    if held:
-        yield bytes(held)
+    if filled:
+        yield held[:filled]
 
 
-def _store(file: BinaryIO, block: bytes, tell: Callable[[bytes], None]) -> None:
-    rest = memoryview(block)
+async def _stored(blocks: AsyncIterator[memoryview], file: BinaryIO, tell: Callable[[memoryview], None]) -> None:
+    """Write each block, and tell of it, in a thread while the next one comes. At the end, and at a break, all is written."""
+    storing: asyncio.Task[None] | None = None
+    try:
+        async for block in blocks:
+            if storing:
+                await asyncio.shield(storing)  # also where this is called off: a thread must not write to a closed file
+            storing = asyncio.create_task(asyncio.to_thread(_store, file, block, tell))
+    finally:
+        if storing:
+            await storing
+
+
+def _store(file: BinaryIO, block: memoryview, tell: Callable[[memoryview], None]) -> None:
+    rest = block
     try:
         while rest:
-            rest = rest[file.write(rest) :]
+            rest = rest[file.write(rest[:WRITE_BYTES]) :]
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise DiskFull("The disk is full.", hint="Make room on the server, then send it again.") from error
@@ -110,7 +136,7 @@ def _store(file: BinaryIO, block: bytes, tell: Callable[[bytes], None]) -> None:
     tell(block)
 
 
-def _nobody(_block: bytes) -> None:
+def _nobody(_block: memoryview) -> None:
     """For a block that nobody counts."""
 
 
@@ -187,11 +213,8 @@ async def append(
         tally = None
         if tallies is not None:
             tally = await asyncio.to_thread(tallies.made, id, file_name(known), _part(folder, id), at)
-        async for block in blocks(stream):
-            if at + len(block) > known.length:
-                raise TooLarge(f"More came than the {known.length} bytes announced.", code="upload.length")
-            await asyncio.to_thread(_store, file, block, tally.add if tally else _nobody)
-            at += len(block)
+        more = TooLarge(f"More came than the {known.length} bytes announced.", code="upload.length")
+        await _stored(within(stream, known.length - at, more), file, tally.add if tally else _nobody)
     return session(folder, id)
 
 

@@ -46,6 +46,22 @@ async def test_a_body_that_is_too_large_or_breaks_off_leaves_nothing(tmp_path: P
     assert list(tmp_path.iterdir()) == []
 
 
+async def test_a_body_that_is_called_off_leaves_nothing(tmp_path: Path) -> None:
+    flowing = asyncio.Event()
+
+    async def endless() -> AsyncIterator[bytes]:
+        yield BODY
+        flowing.set()
+        await asyncio.Event().wait()
+
+    receiving = asyncio.create_task(uploads.receive(endless(), tmp_path, 1 << 30))
+    await flowing.wait()
+    receiving.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await receiving
+    assert list(tmp_path.iterdir()) == []
+
+
 async def test_a_session_goes_on_where_it_broke_off(tmp_path: Path) -> None:
     begun = new(tmp_path)
     with pytest.raises(Broken):
