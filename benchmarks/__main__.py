@@ -36,7 +36,7 @@ BENCHMARKS = (
     Benchmark("charts", ("3a", "3a-redraw", "3a-growth")),
     Benchmark("long_curves", ("3b", "3b-growth")),
     Benchmark("web_start", ("7a", "7a-growth")),
-    Benchmark("transfers", ("7b", "7c")),
+    Benchmark("transfers", ("7b", "7c", "7b-growth", "7c-growth")),
     Benchmark("first_screen", ("7d",)),
     Benchmark("pages", ("pages", "pages-growth")),
 )

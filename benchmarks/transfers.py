@@ -7,6 +7,7 @@ studio sends it itself. Every round's bytes are compared by their hash.
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import http.client
 import json
@@ -34,6 +35,7 @@ from tests.support.processes import wait_until
 from tests.support.webs import SignedIn, Web, running_web
 
 BYTES, ROUNDS, PIECE = 400_000_000, 5, 1 << 20
+GROWTH = (BYTES // 100, BYTES // 10, BYTES)
 BOUNDARY = "a-line-between-parts"
 ACCEL_PREFIX = "/studio-files"
 PEER = """
@@ -82,14 +84,17 @@ def measure(asked: Asked) -> Sequence[Row]:
             member = web.sign_in("ada")
             uploads = list(measure_uploads(web, member, theirs, file)) if asked.wants("7b") else []
             downloads = list(measure_downloads(web, member, theirs, file)) if asked.wants("7c") else []
-    return [*uploads, *downloads]
+            grown = (
+                list(measure_growth(web, member, file)) if asked.wants("7b-growth") or asked.wants("7c-growth") else []
+            )
+    return [*uploads, *downloads, *grown]
 
 
 def write_rows(path: Path) -> Path:
     """Instructions and answers, as people upload them."""
     line = json.dumps({"instruction": "Say what a number is. " * 8, "output": "It counts. " * 60}) + "\n"
     with path.open("w") as file:
-        for _ in range(BYTES // len(line)):
+        for _ in range(BYTES // len(line) + 1):
             file.write(line)
     return path
 
@@ -208,6 +213,69 @@ def get(address: str, path: str, headers: Mapping[str, str], app: psutil.Process
     while count := answer.readinto(room):
         hashed.update(memoryview(room)[:count])
     return Sent(rate, cpu, hashed.hexdigest())
+
+
+# ---- growth ----------------------------------------------------------------------------------------------------------
+
+
+def measure_growth(web: Web, member: SignedIn, file: Path) -> Iterator[Row]:
+    """What 4, 40 and 400 MB take: in as a piece of an upload that has one byte more, so that nothing is read, and out."""
+    begun = [[sent_piece(web, member, file, size) for size in GROWTH] for _ in range(ROUNDS)]
+    yield growth("7b-growth", "a piece of 100 times the bytes comes in", begun)
+    cookie = {"Cookie": f"studio={member.cookie}"}
+    with tempfile.TemporaryDirectory() as folder, nginx(web) as proxy:
+        files = [first_bytes(file, Path(folder) / f"{size}.bin", size) for size in GROWTH]
+        paths = [f"/api/v1/artifacts/{published(web, each).id}/files/{each.name}" for each in files]
+        taken = [[seconds_to_take(proxy, path, cookie) for path in paths] for _ in range(ROUNDS)]
+    yield growth("7c-growth", "a file of 100 times the bytes goes out", taken)
+
+
+def growth(row_id: str, what: str, rounds: Sequence[Sequence[float]]) -> Row:
+    seconds = [median(each) for each in zip(*rounds, strict=True)]
+    told = " → ".join(f"{each:.3f}" for each in seconds)
+    beside = f"{', '.join(f'{size / 1e6:g}' for size in GROWTH)} MB: {told} s"
+    return row(row_id, what, "× the time", seconds[-1] / seconds[0], most=100, beside=beside)
+
+
+def first_bytes(file: Path, path: Path, size: int) -> Path:
+    with file.open("rb") as source, path.open("wb") as target:
+        shutil.copyfileobj(source, target)
+        target.truncate(size)
+    return path
+
+
+def sent_piece(web: Web, member: SignedIn, file: Path, size: int) -> float:
+    connection = connect(web.address)
+    headers = {"Cookie": f"studio={member.cookie}", "X-CSRF-Token": member.identity.csrf_token, "Origin": web.address}
+    named = f"dataset {base64.b64encode(b'grown').decode()}"
+    begin = {"Upload-Length": str(size + 1), "Upload-Metadata": named, "Tus-Resumable": "1.0.0", "Content-Length": "0"}
+    connection.request("POST", "/api/v1/uploads", headers=headers | begin)
+    answer = connection.getresponse()
+    answer.read()
+    place = answer.headers["Location"]
+    piece = {"Upload-Offset": "0", "Content-Type": "application/offset+octet-stream", "Content-Length": str(size)}
+    began = time.perf_counter()
+    with file.open("rb") as body:
+        sent = (body.read(min(PIECE, size - at)) for at in range(0, size, PIECE))
+        connection.request("PATCH", place, body=sent, headers=headers | piece | {"Tus-Resumable": "1.0.0"})
+        answer = connection.getresponse()
+        said = answer.read()
+    seconds = time.perf_counter() - began
+    assert (answer.status, answer.headers["Upload-Offset"]) == (204, str(size)), said
+    connection.request("DELETE", place, headers=headers | {"Tus-Resumable": "1.0.0"})
+    connection.getresponse().read()
+    return seconds
+
+
+def seconds_to_take(proxy: str, path: str, cookie: Mapping[str, str]) -> float:
+    connection, room = connect(proxy), bytearray(PIECE)
+    began = time.perf_counter()
+    connection.request("GET", path, headers=dict(cookie))
+    answer = connection.getresponse()
+    assert answer.status == 200, answer.read()[:500]
+    while answer.readinto(room):
+        pass
+    return time.perf_counter() - began
 
 
 # ---- both -----------------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,6 +31,12 @@ PATIENCE_MS = 20_000
 """How long a browser waits for what a page shall show: a busy machine takes its time to read rows."""
 
 pytest_plugins = ["tests.support.models", "tests.support.labs"]
+
+
+def pytest_configure() -> None:
+    """Whoever starts the suite in the background has its interrupts ignored, and would those of everything that it starts."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

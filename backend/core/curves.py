@@ -26,6 +26,8 @@ from backend.core.models import Bucket, Json, Point
 from backend.core.points import WIDTHS, Extremes, word
 
 Curve = list[tuple[int, float | str]]
+FEW_STEPS = 16_000
+"""So many points are reduced faster than the buckets that hold their extremes are put together."""
 
 
 def read(
@@ -99,9 +101,9 @@ def _all(session: Session, run_id: UUID, name: str, low: int, high: int) -> Curv
 
 def _thin(session: Session, run_id: UUID, name: str, low: int, high: int, points: int) -> Curve:
     """Two extremes, and the first odd value, of each stretch. Whole buckets inside, single points at the ragged ends, and
-    nothing but points where a stretch is narrower than any bucket."""
+    nothing but points where there are few or a stretch is narrower than any bucket."""
     stretch = max(1, math.ceil(2 * (high - low + 1) / points))
-    width = max((w for w in WIDTHS if w <= stretch), default=1)
+    width = max((w for w in WIDTHS if w <= stretch), default=1) if high - low > FEW_STEPS else 1
     begin = -(-low // width) if width > 1 else high + 1
     end = max(begin, (high + 1) // width)
     buckets = {"width": width, "begin": begin, "end": end}

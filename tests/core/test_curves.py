@@ -29,13 +29,13 @@ def told(sessions: Sessions, new_run: Callable[[], Run]) -> tuple[Run, list[Pair
 
 
 def thinned(pairs: list[Pair], first: int, last: int, most: int) -> curves.Curve:
-    """Extremes of equal stretches: of whole buckets inside, and of single points at the ragged ends."""
+    """Extremes of equal stretches: where there are many points, of whole buckets inside and of single points at the ragged ends."""
     inside = [pair for pair in pairs if first <= pair[0] <= last]
     low, high = inside[0][0], inside[-1][0]
     if len(inside) <= most:
         return [(step, word(value)) for step, value in inside]
     stretch = math.ceil(2 * (high - low + 1) / most)
-    width = max((w for w in WIDTHS if w <= stretch), default=1)
+    width = max((w for w in WIDTHS if w <= stretch), default=1) if high - low > curves.FEW_STEPS else 1
     whole = range(-(-low // width), (high + 1) // width)
     ragged = [pair for pair in inside if pair[0] // width not in whole]
     known = [pair for bucket, found in stretches(inside, width) if bucket in whole for pair in found.pairs()]
