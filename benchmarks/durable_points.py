@@ -27,7 +27,7 @@ from tests.support.databases import own_postgres
 from worker import tail
 from worker.trainer.journal import encoded
 
-STEPS, PEER_STEPS, ROUNDS = 20_000, 150, 3
+STEPS, PEER_STEPS, ROUNDS = 20_000, 150, 5
 GROWTH = (STEPS // 100, STEPS // 10, STEPS)
 PEER = """
 import os, sys, time

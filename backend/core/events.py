@@ -49,9 +49,9 @@ def emit(session: Session, run: Run, kind: EventKind, data: Json, *, step: int |
 
 def emit_all(session: Session, run: Run, kind: EventKind, told: Sequence[tuple[int, Json]]) -> None:
     """The same for many events of one kind, each a step and its data."""
-    run_id = str(run.id)
+    run_id, word, before, attempt = str(run.id), kind.value, run.seq, run.attempt  # asked once, not once a row
     rows = [
-        (run_id, run.seq + at, kind.value, step, run.attempt, to_json(data).decode())
+        (run_id, before + at, word, step, attempt, to_json(data).decode())
         for at, (step, data) in enumerate(told, start=1)
     ]
     session.flush()  # what was told before keeps its place, should the copy fail

@@ -129,8 +129,9 @@ def _store_metrics(session: Session, run: Run, lines: Sequence[Line], own: bool)
     """Lines that follow each other, at once: a long outage of Postgres leaves thousands."""
     measured: dict[str, list[points.Measured]] = {}
     for line in lines:
+        step, at = line.step, line.t
         for name, value in line.data["values"].items():
-            measured.setdefault(name, []).append((line.step, points.number(value), line.t))
+            measured.setdefault(name, []).append((step, points.number(value), at))
     points.store(session, run.id, measured, beyond=run.step)
     run.step = max(run.step, *(line.step for line in lines))
     run.latest = reduce(or_, (line.data["values"] for line in lines), run.latest)

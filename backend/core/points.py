@@ -55,7 +55,7 @@ BUCKET = ("run_id", "name", "width", "bucket", *Extremes._fields)
 
 def number(value: Any) -> float:
     """A metric's value: journals spell what JSON cannot as words."""
-    return ODD[value] if isinstance(value, str) else float(value)
+    return value if type(value) is float else ODD[value] if isinstance(value, str) else float(value)
 
 
 def word(value: float) -> float | str:
@@ -72,18 +72,21 @@ def store(session: Session, run_id: UUID, measured: Mapping[str, Sequence[Measur
     """Store the values of each metric, and widen the buckets that they fall into. `beyond` is the last step that may have
     points already. Of one metric at one step the last value counts; its buckets keep every extreme that was ever told."""
     latest = {name: {each[0]: each for each in values}.values() for name, values in measured.items()}
-    if any(step > beyond for values in latest.values() for step, _value, _at in values):
-        copy_packed(session, Point, POINT, (_packed(run_id, name, values, beyond) for name, values in latest.items()))
     new: list[tuple[Any, ...]] = []
     old: list[tuple[Any, ...]] = []
     run = str(run_id)  # written once, not once a row
-    for name, values in measured.items():
-        for width, bucket, extremes in _levels(sorted([(step, value) for step, value, _at in values])):
-            (new if bucket * width > beyond else old).append((run, name, width, bucket, *extremes))
+
+    def pieces() -> Iterator[bytes]:
+        for name, values in measured.items():
+            yield _packed(run_id, name, latest[name], beyond)
+            # Postgres stores the curve meanwhile.
+            for width, bucket, extremes in _levels(sorted([(step, value) for step, value, _at in values])):
+                (new if bucket * width > beyond else old).append((run, name, width, bucket, *extremes))
+
+    copy_packed(session, Point, POINT, pieces())
     copy(session, Bucket, BUCKET, new)
-    _replace_points(
-        session, [(run, name, *each) for name, values in latest.items() for each in values if each[0] <= beyond]
-    )
+    known = [(run, name, *each) for name, values in latest.items() for each in values if each[0] <= beyond]
+    _replace_points(session, known)
     _widen_buckets(session, old)
 
 

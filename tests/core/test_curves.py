@@ -29,7 +29,7 @@ def told(sessions: Sessions, new_run: Callable[[], Run]) -> tuple[Run, list[Pair
 
 
 def thinned(pairs: list[Pair], first: int, last: int, most: int) -> curves.Curve:
-    """Extremes of equal stretches: where there are many points, of whole buckets inside and of single points at the ragged ends."""
+    """Extremes of equal stretches: of many points, those of whole buckets inside and of single points at the ragged ends."""
     inside = [pair for pair in pairs if first <= pair[0] <= last]
     low, high = inside[0][0], inside[-1][0]
     if len(inside) <= most:
