@@ -113,11 +113,18 @@ def measure_uploads(web: Web, member: SignedIn, theirs: psutil.Process, file: Pa
     yield row("7b", "upload of 400 MB", "MB/s", *rates, more_is_better=True, least_ratio=2, beside=beside)
 
 
+def signed(web: Web, member: SignedIn) -> dict[str, str]:
+    """The headers of somebody who may write."""
+    return {"Cookie": f"studio={member.cookie}", "X-CSRF-Token": member.identity.csrf_token, "Origin": web.address}
+
+
 def put(web: Web, member: SignedIn, file: Path, number: int, sha256: str) -> Sent:
     """A raw PUT. Reading the rows goes on as an operation, which is cancelled: the peer reads none."""
     connection, process = connect(web.address), psutil.Process(web.process.pid)
-    headers = {"Cookie": f"studio={member.cookie}", "X-CSRF-Token": member.identity.csrf_token, "Origin": web.address}
-    headers |= {"Content-Type": "application/octet-stream", "Content-Length": str(file.stat().st_size)}
+    headers = signed(web, member) | {
+        "Content-Type": "application/octet-stream",
+        "Content-Length": str(file.stat().st_size),
+    }
     began, before = time.perf_counter(), spent(process)
     with file.open("rb") as body:
         connection.request("PUT", f"/api/v1/datasets/rows-{number}?filename=rows.jsonl", body=body, headers=headers)
@@ -198,16 +205,23 @@ def refuse_strangers(proxy: str, path: str, folder: str) -> None:
         assert connection.getresponse().status == expected, asked
 
 
-def get(address: str, path: str, headers: Mapping[str, str], app: psutil.Process) -> Sent:
-    """The bytes are thrown away while the clock runs; a second download, not timed, is hashed."""
-    connection, room = connect(address), bytearray(PIECE)
-    began, before, total = time.perf_counter(), spent(app), 0
+def taken(connection: http.client.HTTPConnection, path: str, headers: Mapping[str, str]) -> tuple[float, int]:
+    """Seconds until a file is here, which is thrown away, and its bytes."""
+    room, total, began = bytearray(PIECE), 0, time.perf_counter()
     connection.request("GET", path, headers=dict(headers))
     answer = connection.getresponse()
     assert answer.status == 200, answer.read()[:500]
     while count := answer.readinto(room):
         total += count
-    rate, cpu = total / (time.perf_counter() - began), spent(app) - before
+    return time.perf_counter() - began, total
+
+
+def get(address: str, path: str, headers: Mapping[str, str], app: psutil.Process) -> Sent:
+    """The bytes are thrown away while the clock runs; a second download, not timed, is hashed."""
+    connection, before = connect(address), spent(app)
+    seconds, total = taken(connection, path, headers)
+    rate, cpu = total / seconds, spent(app) - before
+    room = bytearray(PIECE)
     connection.request("GET", path, headers=dict(headers))
     answer, hashed = connection.getresponse(), hashlib.sha256()
     while count := answer.readinto(room):
@@ -226,8 +240,8 @@ def measure_growth(web: Web, member: SignedIn, file: Path) -> Iterator[Row]:
     with tempfile.TemporaryDirectory() as folder, nginx(web) as proxy:
         files = [first_bytes(file, Path(folder) / f"{size}.bin", size) for size in GROWTH]
         paths = [f"/api/v1/artifacts/{published(web, each).id}/files/{each.name}" for each in files]
-        taken = [[seconds_to_take(proxy, path, cookie) for path in paths] for _ in range(ROUNDS)]
-    yield growth("7c-growth", "a file of 100 times the bytes goes out", taken)
+        rounds = [[taken(connect(proxy), path, cookie)[0] for path in paths] for _ in range(ROUNDS)]
+    yield growth("7c-growth", "a file of 100 times the bytes goes out", rounds)
 
 
 def growth(row_id: str, what: str, rounds: Sequence[Sequence[float]]) -> Row:
@@ -246,7 +260,7 @@ def first_bytes(file: Path, path: Path, size: int) -> Path:
 
 def sent_piece(web: Web, member: SignedIn, file: Path, size: int) -> float:
     connection = connect(web.address)
-    headers = {"Cookie": f"studio={member.cookie}", "X-CSRF-Token": member.identity.csrf_token, "Origin": web.address}
+    headers = signed(web, member)
     named = f"dataset {base64.b64encode(b'grown').decode()}"
     begin = {"Upload-Length": str(size + 1), "Upload-Metadata": named, "Tus-Resumable": "1.0.0", "Content-Length": "0"}
     connection.request("POST", "/api/v1/uploads", headers=headers | begin)
@@ -265,17 +279,6 @@ def sent_piece(web: Web, member: SignedIn, file: Path, size: int) -> float:
     connection.request("DELETE", place, headers=headers | {"Tus-Resumable": "1.0.0"})
     connection.getresponse().read()
     return seconds
-
-
-def seconds_to_take(proxy: str, path: str, cookie: Mapping[str, str]) -> float:
-    connection, room = connect(proxy), bytearray(PIECE)
-    began = time.perf_counter()
-    connection.request("GET", path, headers=dict(cookie))
-    answer = connection.getresponse()
-    assert answer.status == 200, answer.read()[:500]
-    while answer.readinto(room):
-        pass
-    return time.perf_counter() - began
 
 
 # ---- both -----------------------------------------------------------------------------------------------------------

@@ -13,8 +13,7 @@ WRITES = ("POST", "PUT", "PATCH", "DELETE")
 
 def routes_of(app: FastAPI) -> Iterator[tuple[str, APIRoute]]:
     """Every route, and its whole path as it was declared."""
-
-    yield from ((route.path, route) for route in app.routes if isinstance(route, APIRoute))
+    return ((route.path, route) for route in app.routes if isinstance(route, APIRoute))
 
 
 def declared_routes(app: FastAPI) -> Iterator[tuple[str, str]]:
