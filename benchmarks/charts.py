@@ -16,7 +16,7 @@ from typing import Any
 
 from playwright.sync_api import Browser, sync_playwright
 
-from benchmarks.rows import Asked, Row, row
+from benchmarks.rows import Asked, Row, growth, row
 from hatch_build import npm
 from tests.support.browsers import find_chromium
 from tests.support.scripts import ROOT, bundled
@@ -110,13 +110,11 @@ def measure(_asked: Asked) -> Sequence[Row]:
     again = [statistics.median(each[side]["redraw"] for each in rounds) for side in ("ours", "peer")]
     equal = all(each[side]["spike"] for each in rounds for side in pages)
     beside = f"the spike of one step is {'painted on all sides' if equal else 'MISSING'}; Recharts; uPlot alone {alone:.0f} ms"
-    told = " → ".join(f"{each:.0f}" for each in grown)
     return [
         row("3a", "first paint of 100,000 points", "ms", *first, least_ratio=40, equal=equal, beside=beside),
         row("3a-redraw", "one more point on 100,000", "ms", *again, most=33, equal=equal, beside="Recharts"),
-        row("3a-growth", "a redraw at 100 times the points", "× the time", grown[-1] / grown[0], most=10,
-            beside=f"at {', '.join(f'{size:,}' for size in SIZES)} points: {told} ms"),
-    ]  # fmt: skip
+        growth("3a-growth", "a redraw at 100 times the points", grown, at=SIZES, of="points", unit="ms", most=10),
+    ]
 
 
 def bundle_peer(folder: Path) -> Path:

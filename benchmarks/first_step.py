@@ -18,7 +18,7 @@ import psutil
 
 from backend.commands.client import Client
 from backend.core.assignment import JOURNAL
-from benchmarks.rows import Asked, Row, row
+from benchmarks.rows import Asked, Row, growth, row
 from tests.support.models import save_base
 from tests.support.processes import wait_until
 from tests.support.rows import chat_rows
@@ -50,14 +50,10 @@ def measure(_asked: Asked) -> Sequence[Row]:
     whole = statistics.median(each["whole"] for each in rounds)
     return [
         row("click", "from the click to the first step", "s", whole, most=MOST_SECONDS, beside=parts),
-        growth([whole, *more]),
+        growth(
+            "click-growth", "the same with 100 times the rows", [whole, *more], at=COUNTS, of="rows", unit="s", most=10
+        ),
     ]
-
-
-def growth(seconds: Sequence[float]) -> Row:
-    told = " → ".join(f"{each:.2f}" for each in seconds)
-    what, beside = "the same with 100 times the rows", f"{', '.join(f'{count:,}' for count in COUNTS)} rows: {told} s"
-    return row("click-growth", what, "× the time", seconds[-1] / seconds[0], most=10, beside=beside)
 
 
 def write_chats(path: Path, count: int) -> Path:

@@ -29,7 +29,7 @@ from backend.core.runs import Token
 from backend.core.settings import Settings
 from benchmarks.durable_points import claimed
 from benchmarks.logging_call import NAMES
-from benchmarks.rows import Asked, Row, row
+from benchmarks.rows import Asked, Row, growth, row
 from tests.support.browsers import find_chromium
 from tests.support.webs import SignedIn, Web, running_web
 from worker import tail
@@ -81,10 +81,10 @@ def measure(_asked: Asked) -> Sequence[Row]:
         beside=f"median {statistics.median(most.page) * 1e3:.0f} ms; {told}; p95 at the readers, by their number: {ages}",
     )
     costs = [each.cpu / (STEPS * count) * 1e6 for count, each in seen.items()]
-    told = " → ".join(f"{each:.0f}" for each in costs)
     what = "the web's work for a reader and a step, at 100 times the readers"
-    beside = f"at {', '.join(map(str, READERS))} readers: {told} µs of processor"
-    return [page, row("2c-growth", what, "× as much", costs[-1] / costs[0], most=1, beside=beside)]
+    unit = "µs of processor"
+    grown = growth("2c-growth", what, costs, at=READERS, of="readers", unit=unit, digits=0, most=1, times="× as much")
+    return [page, grown]
 
 
 def watch(web: Web, browser: Browser, count: int) -> Seen:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.peers import environment, told
-from benchmarks.rows import Asked, Row, row
+from benchmarks.rows import Asked, Row, growth, row
 
 STEPS, ROUNDS = 300, 3
 GROWTH = (200, 2_000, 20_000)
@@ -79,14 +79,10 @@ def measure(_asked: Asked) -> Sequence[Row]:
     points = STEPS * len(NAMES)
     beside = f"{points:,} values stored on each side, {'equal to the last bit' if equal else 'NOT the same'}; trackio"
     call = row("2a", "telling 8 metrics", "µs", ours, peer, least_ratio=8, most=5, equal=equal, beside=beside)
-    return [call, share_of_a_step(), growth()]
-
-
-def growth() -> Row:
-    costs = [cost_of_telling(steps) for steps in GROWTH]
-    what, runs = "telling a step's metrics in a run of 100 times the steps", ", ".join(f"{each:,}" for each in GROWTH)
-    beside = f"in {runs} steps: {' → '.join(f'{each * 1e6:.0f}' for each in costs)} µs of processor a step"
-    return row("2a-growth", what, "× the cost", costs[-1] / costs[0], most=1.5, beside=beside)
+    costs = [cost_of_telling(steps) * 1e6 for steps in GROWTH]
+    what, unit = "telling a step's metrics in a run of 100 times the steps", "µs of processor a step"
+    grown = growth("2a-growth", what, costs, at=GROWTH, of="steps", unit=unit, digits=0, most=1.5)
+    return [call, share_of_a_step(), grown]
 
 
 def side_run(python: str | Path, program: str) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from backend.core import curves, points
 from benchmarks.durable_points import claimed
-from benchmarks.rows import Asked, Row, row
+from benchmarks.rows import Asked, Row, growth, row
 from tests.support.databases import own_postgres
 
 STEPS, POINTS, ROUNDS, SPIKES = 1_000_000, 1000, 9, 200
@@ -46,8 +46,9 @@ def measure(_asked: Asked) -> Sequence[Row]:
             session.execute(text("ANALYZE points, buckets"))
             run, spikes = stored[STEPS]
             found = [beside_sql(session, run, spikes, span) for span in ZOOMS]
-            growth = [timed(partial(curves.read, session, stored[at][0], ["loss"]))[0] for at in lengths]
-    return [whole_curve(found), growth_row(growth)]
+            times = [1e3 * timed(partial(curves.read, session, stored[at][0], ["loss"]))[0] for at in lengths]
+    what = "reading a curve of 100 times the steps"
+    return [whole_curve(found), growth("3b-growth", what, times, at=lengths, of="steps", unit="ms", most=10)]
 
 
 def whole_curve(found: Sequence[tuple[float, float, bool]]) -> Row:
@@ -59,12 +60,6 @@ def whole_curve(found: Sequence[tuple[float, float, bool]]) -> Row:
     beside = f"ours for SQL's, by zoom: {zooms} ms; {told}"
     what = "a curve of 1,000,000 steps, the slowest zoom"
     return row("3b", what, "ms", slowest * 1e3, found[0][1] * 1e3, most=10, equal=exact, beside=beside)
-
-
-def growth_row(seconds: Sequence[float]) -> Row:
-    times = " → ".join(f"{each * 1e3:.1f}" for each in seconds)
-    what = "reading a curve of 100 times the steps"
-    return row("3b-growth", what, "× the time", seconds[-1] / seconds[0], most=10, beside=f"1×, 10×, 100×: {times} ms")
 
 
 def fill(sessions: sessionmaker[Session], steps: int) -> tuple[UUID, Mapping[int, float]]:

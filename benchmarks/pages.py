@@ -28,7 +28,7 @@ from backend.core.recipe import read_recipe, resolve
 from backend.web.pages.run_list import LISTED
 from benchmarks.measure import Figure, column
 from benchmarks.peers import environment, serving
-from benchmarks.rows import Asked, Row, row
+from benchmarks.rows import Asked, Row, growth
 from tests.support import gallery
 from tests.support.browsers import find_chromium
 from tests.support.models import save_base
@@ -94,20 +94,15 @@ def measure(_asked: Asked) -> Sequence[Row]:
         preflight = [serve(ours, PREFLIGHT, FORM)["p95"] for _ in range(ROUNDS)]
     typed = Figure("p95 of the preflight", "ms", preflight, goal=100)
     rows = [figure.row("pages") for figure in (*of_browser(rounds), *of_server(served, lists), typed)]
-    return [*rows, growth(grown)]
+    what = f"home and list of runs at {COUNTS[-1] // COUNTS[0]} times the runs"
+    unit = "ms of processor"
+    return [*rows, growth("pages-growth", what, grown, at=COUNTS, of="runs", unit=unit, most=4, times="× as much")]
 
 
 def grow(web: Web, ours: Side, first: int, count: int) -> float:
     """Make the studio one of `count` runs; what the home page and the list of runs then cost, in ms of processor."""
     add_runs(web, ours.owner, range(first, count))
     return sum(serve(ours, path)["cpu"] for path in ("/", "/runs"))
-
-
-def growth(costs: Sequence[float]) -> Row:
-    told = " → ".join(f"{each:.1f}" for each in costs)
-    what = f"home and list of runs at {COUNTS[-1] // COUNTS[0]} times the runs"
-    beside = f"with {', '.join(f'{count:,}' for count in COUNTS)} runs: {told} ms of processor"
-    return row("pages-growth", what, "× as much", costs[-1] / costs[0], most=4, beside=beside)
 
 
 def of_browser(rounds: Sequence[tuple[Mapping[str, float], Mapping[str, float]]]) -> list[Figure]:

@@ -70,6 +70,24 @@ def row(
     return Row(row_id, what, ours, peer, unit, ratio, ", ".join(goals), all(met) if goals else None, beside)
 
 
+def growth(
+    row_id: str,
+    what: str,
+    costs: Sequence[float],
+    *,
+    at: Iterable[int],
+    of: str,
+    unit: str,
+    digits: int = 2,
+    most: float,
+    times: str = "× the time",
+) -> Row:
+    """How a cost grows with the work: the last beside the first. `at` are the sizes of the work, counted in `of`."""
+    sizes = ", ".join(f"{each:,}" for each in at)
+    told = " → ".join(f"{each:,.{digits}f}" for each in costs)
+    return row(row_id, what, times, costs[-1] / costs[0], most=most, beside=f"{sizes} {of}: {told} {unit}")
+
+
 def keep(rows: Sequence[Row], path: Path = LATEST) -> None:
     """Write the rows into the file; they replace all that it held under their ids, and the others stay."""
     new = {each.id for each in rows}

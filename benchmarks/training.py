@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.peers import ONE_THREAD, beside_ours, told
-from benchmarks.rows import Asked, Row, row
+from benchmarks.rows import Asked, Row, growth, row
 
 ROUNDS = 2
 GROWTH = (0.1, 1, 10)
@@ -49,7 +49,7 @@ def measure(asked: Asked) -> Sequence[Row]:
     with beside_ours("trl==1.16.0", whole=("datasets",)) as environment:
         scale = 10 if asked.long else 1
         compared = [compare(case, environment, scale=scale) for case in CASES if asked.wants(case.id)]
-        return [*compared, *(growth(case, environment) for case in CASES if asked.wants(case.growth_id))]
+        return [*compared, *(grown(case, environment) for case in CASES if asked.wants(case.growth_id))]
 
 
 def compare(case: Case, environment: Mapping[str, str], *, scale: int = 1) -> Row:
@@ -74,17 +74,19 @@ def compare(case: Case, environment: Mapping[str, str], *, scale: int = 1) -> Ro
     )
 
 
-def growth(case: Case, environment: Mapping[str, str]) -> Row:
+def grown(case: Case, environment: Mapping[str, str]) -> Row:
     """What a token costs ours in runs of ten and a hundred times the documents."""
-    speeds = []
+    costs = []
     for scale in GROWTH:
         with tempfile.TemporaryDirectory() as given:
             write(Path(given), case, scale)
-            speeds.append(speed([side_run("ours", Path(given), environment)]))
-    told = " → ".join(f"{each:,.0f}" for each in speeds)
-    counts = ", ".join(f"{int(case.documents * scale):,}" for scale in GROWTH)
-    what, beside = f"{case.what}: a token's time in 100 times the data", f"{counts} documents: {told} tokens/CPU-s"
-    return row(case.growth_id, what, "× the time", speeds[0] / speeds[-1], most=1.25, beside=beside)
+            costs.append(1e6 / speed([side_run("ours", Path(given), environment)]))
+    what, counts = (
+        f"{case.what}: a token's time in 100 times the data",
+        [int(case.documents * scale) for scale in GROWTH],
+    )
+    unit = "µs of processor a token"
+    return growth(case.growth_id, what, costs, at=counts, of="documents", unit=unit, digits=0, most=1.25)
 
 
 def write(folder: Path, case: Case, scale: float) -> None:

@@ -29,7 +29,7 @@ from backend.core import runs
 from backend.core.models import Artifact
 from backend.core.recipe import read_recipe
 from benchmarks.peers import answers, environment, free_port, serving
-from benchmarks.rows import Asked, Row, row
+from benchmarks.rows import Asked, Row, growth, row
 from tests.support.artifacts import publish
 from tests.support.processes import wait_until
 from tests.support.webs import SignedIn, Web, running_web
@@ -235,20 +235,19 @@ def get(address: str, path: str, headers: Mapping[str, str], app: psutil.Process
 def measure_growth(web: Web, member: SignedIn, file: Path) -> Iterator[Row]:
     """What 4, 40 and 400 MB take: in as a piece of an upload that has one byte more, so that nothing is read, and out."""
     begun = [[sent_piece(web, member, file, size) for size in GROWTH] for _ in range(ROUNDS)]
-    yield growth("7b-growth", "a piece of 100 times the bytes comes in", begun)
+    yield bytes_growth("7b-growth", "a piece of 100 times the bytes comes in", begun)
     cookie = {"Cookie": f"studio={member.cookie}"}
     with tempfile.TemporaryDirectory() as folder, nginx(web) as proxy:
         files = [first_bytes(file, Path(folder) / f"{size}.bin", size) for size in GROWTH]
         paths = [f"/api/v1/artifacts/{published(web, each).id}/files/{each.name}" for each in files]
         rounds = [[taken(connect(proxy), path, cookie)[0] for path in paths] for _ in range(ROUNDS)]
-    yield growth("7c-growth", "a file of 100 times the bytes goes out", rounds)
+    yield bytes_growth("7c-growth", "a file of 100 times the bytes goes out", rounds)
 
 
-def growth(row_id: str, what: str, rounds: Sequence[Sequence[float]]) -> Row:
+def bytes_growth(row_id: str, what: str, rounds: Sequence[Sequence[float]]) -> Row:
     seconds = [median(each) for each in zip(*rounds, strict=True)]
-    told = " → ".join(f"{each:.3f}" for each in seconds)
-    beside = f"{', '.join(f'{size / 1e6:g}' for size in GROWTH)} MB: {told} s"
-    return row(row_id, what, "× the time", seconds[-1] / seconds[0], most=100, beside=beside)
+    megabytes = [size // 1_000_000 for size in GROWTH]
+    return growth(row_id, what, seconds, at=megabytes, of="MB", unit="s", digits=3, most=100)
 
 
 def first_bytes(file: Path, path: Path, size: int) -> Path:

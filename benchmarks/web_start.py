@@ -25,7 +25,7 @@ from backend.embedded.postgres import start_postgres
 from backend.embedded.valkey import start_valkey
 from benchmarks.measure import Figure, column
 from benchmarks.peers import answers, free_port
-from benchmarks.rows import Asked, Row, row
+from benchmarks.rows import Asked, Row, growth
 
 ROUNDS = 7
 RUNS = (10, 100, 1000)
@@ -59,16 +59,9 @@ def measure(_asked: Asked) -> Sequence[Row]:
         Figure("CPU until then", "s", column(ours, "cpu"), column(peers, "cpu"), peer_name),
         Figure("memory then", "MB", column(ours, "megabytes"), column(peers, "megabytes"), peer_name, goal=120),
     ]
-    return [*(figure.row("7a") for figure in figures), growth(grown)]
-
-
-def growth(seconds: Sequence[float]) -> Row:
-    told = " → ".join(f"{each:.2f}" for each in seconds)
-    what, beside = (
-        "first answer of a studio with 100 times the runs",
-        f"{', '.join(f'{count:,}' for count in RUNS)}: {told} s",
-    )
-    return row("7a-growth", what, "× the time", seconds[-1] / seconds[0], most=1.25, beside=beside)
+    what = "first answer of a studio with 100 times the runs"
+    grew = growth("7a-growth", what, grown, at=RUNS, of="runs", unit="s", most=1.25)
+    return [*(figure.row("7a") for figure in figures), grew]
 
 
 def _start_with(first: int, count: int, urls: Mapping[str, str]) -> float:
