@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise, zip_longest
 
-from tests.faults.history import History, Sample
+from tests.faults.history import History, Row, Sample
 from tests.faults.story import ACTIVE, RESTS, Line, Story, seconds, stories
 
 DYING_SECONDS = 8.0
@@ -248,6 +248,30 @@ def what_is_published_can_be_read(history: History, _told: Sequence[Story]) -> I
             yield f"{folder}: {'; '.join(problems)}"
 
 
+def a_run_goes_on_from_its_newest_checkpoint(history: History, told: Sequence[Story]) -> Iterator[str]:
+    """Whoever takes a run over goes on from the newest checkpoint that stood when it came, or from a newer one. What is
+    older is taken only where a fault tore what is newer."""
+    torn = {strike.target for strike in history.struck}
+    for story in told:
+        came = {row["number"]: seconds(row["started_at"]) for row in story.attempts}
+        for event in story.rewound:
+            stood = [row for row in story.checkpoints if _stood(story, row, came[event["attempt"]])]
+            newest = max((row["step"] for row in stood if row["folder"] not in torn), default=0)
+            if event["step"] < newest:
+                yield f"{story.name}: attempt {event['attempt']} went back to step {event['step']}, {newest} was published"
+
+
+def _stood(story: Story, checkpoint: Row, at: float) -> bool:
+    """Whether it was published by then, and neither taken back nor replaced by newer ones. That its row says `replaced` is
+    not enough."""
+    created, replaced = seconds(checkpoint["created_at"]), checkpoint["replaced_at"]
+    newer = [row for row in story.checkpoints if row["step"] > checkpoint["step"]]
+    is_replaced = replaced is not None and any(seconds(row["created_at"]) <= seconds(replaced) for row in newer)
+    behind = [seconds(event["at"]) for event in story.rewound if event["step"] < checkpoint["step"]]
+    is_taken_back = any(created <= moment < at for moment in (*behind, *story.started_over))
+    return created <= at and not is_replaced and not is_taken_back
+
+
 def losses_are_those_of_an_undisturbed_run(history: History, told: Sequence[Story]) -> Iterator[str]:
     """Kills and resumes change no bit of what is learned."""
     for story in told:
@@ -286,6 +310,7 @@ RULES_OF_A_STUDIO: tuple[Callable[[History, Sequence[Story]], Iterator[str]], ..
     no_trainer_outlives_its_supervisor,
     a_dead_trainer_is_shown_in_time,
     what_is_published_can_be_read,
+    a_run_goes_on_from_its_newest_checkpoint,
     losses_are_those_of_an_undisturbed_run,
     nothing_is_left_over,
 )

@@ -154,6 +154,7 @@ DRIVES: dict[str, Callable[[Drive], UUID]] = {
     "stale": freeze_the_host,
     "torn": kill_the_trainer,
     "orphan": kill_the_supervisor,
+    "forgotten": kill_the_trainer,
 }
 
 

@@ -23,7 +23,7 @@ from psycopg import sql
 from tests.support.processes import serves
 
 Row = dict[str, Any]
-TABLES = ("runs", "attempts", "events", "points", "buckets", "checkpoints", "artifacts")
+TABLES = ("runs", "attempts", "events", "points", "buckets", "checkpoints", "artifacts", "audit")
 STORED_AS = {"events": "run_events"}
 ORDER = {
     "runs": ("id",),
@@ -32,6 +32,7 @@ ORDER = {
     "points": ("run_id", "name", "step"),
     "checkpoints": ("run_id", "created_at"),
     "artifacts": ("run_id", "created_at"),
+    "audit": ("at", "id"),
 }
 
 
@@ -106,6 +107,7 @@ class History:
     leftovers: list[Leftover]
     readable: dict[str, list[str]]
     buckets: list[Row] = field(default_factory=list)
+    audit: list[Row] = field(default_factory=list)
     reference: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
 
     def of_run(self, run: str) -> History:
@@ -170,6 +172,7 @@ def collect(
         points=rows["points"],
         buckets=rows["buckets"],
         checkpoints=rows["checkpoints"],
+        audit=rows["audit"],
         artifacts=rows["artifacts"],
         journals=journals_under(home),
         seen=list(seen),

@@ -76,6 +76,16 @@ def hold_whatever_it_is() -> None:
     store_it_unseen()
 
 
+def forget_what_was_saved() -> None:
+    """Whoever takes a run over finds no checkpoint of it, and trains it anew from its first step."""
+    from worker import holding, picking
+
+    def find_nothing(*_where: Any) -> picking.Pick:
+        return picking.Pick(None)
+
+    vars(holding)["pick"] = find_nothing
+
+
 # ---- in the trainer --------------------------------------------------------------------------------------------------
 
 
@@ -107,6 +117,7 @@ BUGS = {
     "stale": Bug(supervisor=hold_whatever_it_is),
     "torn": Bug(trainer=cut_what_is_published),
     "orphan": Bug(trainer=outlive_the_parent),
+    "forgotten": Bug(supervisor=forget_what_was_saved),
 }
 
 

@@ -27,7 +27,9 @@ EVENTS: tuple[tuple[str, int, int, float, Any], ...] = (
     ("state", 4, 2, 109.0, "succeeded"),
 )
 """Kind, step, attempt, time, and the loss or the state."""
-ENDINGS = ((1, "It was killed."), (2, "succeeded"))
+ENDINGS = ((1, 100.5, 104.5, "It was killed."), (2, 105.0, 109.0, "succeeded"))
+"""Each attempt with its start, its end and how it ended."""
+CHECKPOINT = "runs/run-1/attempt-1/checkpoints/checkpoint-2"
 
 
 def moment(at: float) -> str:
@@ -42,6 +44,17 @@ def event(seq: int, kind: str, step: int, attempt: int, at: float, what: Any) ->
         data = {"values": {"loss": what}, "epoch": 0.0, "t": at - 0.1}
     row = {"run_id": RUN, "seq": seq, "kind": kind, "step": step, "attempt": attempt, "data": data}
     return row | {"at": moment(at)}
+
+
+def attempt(number: int, started: float, ended: float, cause: str) -> Row:
+    times = {"started_at": moment(started), "ended_at": moment(ended)}
+    return {"run_id": RUN, "number": number, "cause": cause, **times}
+
+
+def checkpoint(attempt: int, step: int, at: float) -> Row:
+    folder = f"runs/{RUN}/attempt-{attempt}/checkpoints/checkpoint-{step}"
+    row = {"run_id": RUN, "attempt": attempt, "step": step, "folder": folder}
+    return row | {"created_at": moment(at), "replaced_at": None}
 
 
 def looks(pid: int, name: str, first: float, last: float, attempt: int | None = None) -> list[Sample]:
@@ -66,15 +79,14 @@ def small_history() -> History:
         "high_step": 1,
         "odd": None,
     }
-    times = {"ended_at": moment(104.5), "started_at": moment(100.5)}
-    row = {"id": RUN, "state": "succeeded", "intent": "run", "seq": len(events), "total_steps": 4}
+    row = {"id": RUN, "name": "owls", "state": "succeeded", "intent": "run", "seq": len(events), "total_steps": 4}
     return History(
         runs=[row | {"holder": None, "lease_until": None, "cause": None}],
-        attempts=[{"run_id": RUN, "number": number, "cause": cause, **times} for number, cause in ENDINGS],
+        attempts=[attempt(*each) for each in ENDINGS],
         events=events,
         points=[{"run_id": RUN, "name": "loss", "step": step, "value": value} for step, value in curve.items()],
         buckets=[{"run_id": RUN, **bucket}],
-        checkpoints=[{"run_id": RUN, "attempt": 1, "step": 2}],
+        checkpoints=[checkpoint(1, 2, 102.6)],
         artifacts=[],
         journals={
             (RUN, attempt): [journal_line(each) for each in metrics if each["attempt"] == attempt] for attempt in (1, 2)
@@ -88,7 +100,7 @@ def small_history() -> History:
         struck=[Struck(KILLED_AT, 1, 7, "kill trainer", "training", f"trainer {FIRST}")],
         accepted=[RUN],
         leftovers=[],
-        readable={"runs/run-1/attempt-1/checkpoints/checkpoint-2": []},
+        readable={CHECKPOINT: []},
         reference={RUN: list(curve.items())},
     )
 

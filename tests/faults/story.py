@@ -55,8 +55,11 @@ class Story:
     attempts: list[Row]
     points: list[Row]
     buckets: list[Row]
+    checkpoints: list[Row]
     journals: dict[int, list[Row]]
     clients: dict[str, list[Seen]]
+    started_over: list[float]
+    """When a person said that it may leave its host, and begin again from nothing."""
 
     @property
     def name(self) -> str:
@@ -84,9 +87,14 @@ class Story:
         return found
 
     @cached_property
+    def rewound(self) -> list[Row]:
+        """Each time that a later attempt took the history over."""
+        return [event for event in self.events if event["kind"] == "rewound"]
+
+    @cached_property
     def owners(self) -> list[Owner]:
         """Who owned the history, one after the other. All but the first say `rewound`; the first is the one that wrote."""
-        later = [Owner(each["attempt"], each["step"], each["seq"]) for each in self.events if each["kind"] == "rewound"]
+        later = [Owner(each["attempt"], each["step"], each["seq"]) for each in self.rewound]
         before = [attempt for attempt in sorted(self.journals) if not later or attempt < later[0].attempt]
         return [Owner(attempt, 0, 0) for attempt in before[:1]] + later
 
@@ -121,9 +129,8 @@ class Story:
 
 def stories(history: History) -> list[Story]:
     """The history, run by run."""
-    events, attempts, points, buckets = (
-        _by_run(rows) for rows in (history.events, history.attempts, history.points, history.buckets)
-    )
+    tables = (history.events, history.attempts, history.points, history.buckets, history.checkpoints)
+    events, attempts, points, buckets, checkpoints = map(_by_run, tables)
     journals: dict[str, dict[int, list[Row]]] = defaultdict(dict)
     for (run, attempt), lines in history.journals.items():
         journals[run][attempt] = lines
@@ -131,10 +138,19 @@ def stories(history: History) -> list[Story]:
     for seen in history.seen:
         clients[seen.run][seen.client].append(seen)
     return [
-        Story(row, events[run], attempts[run], points[run], buckets[run], journals[run], clients[run])
+        Story(
+            row,
+            *(rows[row["id"]] for rows in (events, attempts, points, buckets, checkpoints)),
+            journals[row["id"]],
+            clients[row["id"]],
+            [seconds(said["at"]) for said in history.audit if _starts_over(said, row)],
+        )
         for row in history.runs
-        for run in [row["id"]]
     ]
+
+
+def _starts_over(said: Row, run: Row) -> bool:
+    return (said["action"], said["subject"]) == ("run.start_over", run["name"])
 
 
 def _by_run(rows: list[Row]) -> dict[str, list[Row]]:

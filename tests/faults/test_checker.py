@@ -10,11 +10,13 @@ import pytest
 from tests.faults.checker import RULES_OF_A_RUN, RULES_OF_A_STUDIO, check, detections
 from tests.faults.history import History, Leftover, Row, Struck
 from tests.faults.small import (
+    CHECKPOINT,
     FIRST,
     KILLED_AT,
     RUN,
     SECOND,
     SUPERVISOR,
+    checkpoint,
     event,
     journal_line,
     looks,
@@ -115,6 +117,17 @@ def told_late(history: History) -> History:
     return replace(history, events=later)
 
 
+def begun_anew(history: History) -> History:
+    """The second attempt trains everything once more, and says so, though the checkpoint of step 2 stood."""
+    metrics = [row for row in history.events if row["kind"] == "metrics"]
+    again = [(row["step"], row["data"]["values"]["loss"], 105.6 + 0.2 * row["step"]) for row in metrics[:2]]
+    told = changed_event(10, step=0)(history)
+    for place, (step, loss, at) in enumerate(again, start=12):
+        told = inserted(place, "metrics", step, 2, at, loss)(told)
+    lines = [journal_line(row) for row in told.events if row["kind"] == "metrics" and row["attempt"] == 2]
+    return replace(told, journals=told.journals | {(RUN, 2): lines})
+
+
 BROKEN: dict[str, Change] = {
     "events are numbered without a gap": changed_run(seq=99),
     "only the owner of the history writes": stale,
@@ -140,6 +153,7 @@ BROKEN: dict[str, Change] = {
     "what is published can be read": lambda history: replace(
         history, readable={"a folder": ["optimizer.pt is missing"]}
     ),
+    "a run goes on from its newest checkpoint": begun_anew,
     "losses are those of an undisturbed run": lambda history: replace(history, reference={RUN: [(1, 3.0), (2, 2.0)]}),
     "nothing is left over": lambda history: replace(history, leftovers=[Leftover("file", ".tmp-merged")]),
 }
@@ -219,6 +233,25 @@ def test_a_death_beside_another_fault_is_not_counted() -> None:
     history = small_history()
     struck = [replace(history.struck[0], kind="kill postgres", at=KILLED_AT - 1)]
     assert all("attempt 1" not in what for what, _ in detections(replace(history, struck=struck), []))
+
+
+def test_a_run_that_goes_on_from_an_older_checkpoint_is_excused_by_a_torn_one_and_by_a_persons_word() -> None:
+    history = begun_anew(small_history())
+    torn = Struck(103.0, 2, 7, "checkpoint.tear", "training", CHECKPOINT)
+    assert check(replace(history, struck=[*history.struck, torn])) == []
+    said = {"action": "run.start_over", "subject": "owls", "at": moment(104.8)}
+    assert check(replace(history, audit=[said])) == []
+    assert check(replace(history, audit=[said | {"subject": "another"}])) != []
+    assert check(replace(history, audit=[said | {"action": "run.resume"}])) != []
+
+
+def test_a_checkpoint_that_only_its_row_calls_replaced_is_still_the_newest() -> None:
+    history = begun_anew(small_history())
+    replaced = [row | {"replaced_at": moment(104.8)} for row in history.checkpoints]
+    assert len(check(replace(history, checkpoints=replaced))) == 1
+    newer = [*replaced, checkpoint(1, 3, 104.7) | {"folder": "torn"}]
+    torn = Struck(104.75, 2, 7, "checkpoint.tear", "training", "torn")
+    assert check(replace(history, checkpoints=newer, struck=[*history.struck, torn])) == []
 
 
 def test_a_host_that_stood_still_may_find_its_run_taken() -> None:

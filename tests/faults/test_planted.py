@@ -20,6 +20,7 @@ FITTING = {
     "stale": "only the owner of the history writes",
     "torn": "what is published can be read",
     "orphan": "no trainer outlives its supervisor",
+    "forgotten": "a run goes on from its newest checkpoint",
 }
 SECONDS = 600
 Way = Callable[[Drive], UUID]
