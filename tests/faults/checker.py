@@ -7,6 +7,7 @@ left out by the others, so that a violation names the promise that was broken.
 from __future__ import annotations
 
 import math
+import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,10 @@ SHOWN_SECONDS = 5.0
 ZOMBIE_SECONDS = 60.0
 WOUND_SECONDS = 10.0
 """For how long at most a fault may still be felt before what it struck is mended."""
+CRASHED, NO_PROGRESS = "crashed", "no_progress"
+DESERVED = {"disk_full": "disk.fill"}
+"""Why else a run may fail, each with the kind of fault that must have been there."""
+PASSED_OVER = re.compile(r"The checkpoint of step (\d+) is (?:damaged|not the one)")
 MAY_FOLLOW = {
     "": {"queued"},
     "queued": {"queued", "preparing", "paused", "stopped"},
@@ -158,13 +163,21 @@ def states_follow_each_other_as_they_may(story: Story) -> Iterator[str]:
 
 
 def a_failed_run_names_its_cause(story: Story) -> Iterator[str]:
-    """A failure is told in words that a person can act on, and of each attempt that is over how it ended."""
-    cause = story.row["cause"] or {}
-    if story.row["state"] == "failed" and not (cause.get("code") and cause.get("message")):
-        yield f"{story.name} failed without a cause: {story.row['cause']}"
+    """Each failure is told in words that a person can act on, and of each attempt that is over how it ended."""
+    causes = [each["data"].get("cause") or {} for each in story.events if _state(each) == "failed"]
+    causes += [story.row["cause"] or {}] if story.row["state"] == "failed" else []
+    for cause in causes:
+        if not (cause.get("code") and cause.get("message")):
+            yield f"{story.name} failed without a cause: {cause}"
+            break
     for row in story.attempts:
         if row["ended_at"] and not row["cause"]:
             yield f"{story.name}: attempt {row['number']} ended, and nothing says how"
+
+
+def _state(event: Row) -> str:
+    """The state that an event tells; none where it tells something else."""
+    return str(event["data"]["state"]) if event["kind"] == "state" else ""
 
 
 def a_run_at_rest_holds_nothing(story: Story) -> Iterator[str]:
@@ -210,6 +223,18 @@ def no_launch_is_carried_out_twice(history: History, told: Sequence[Story]) -> I
     yield from (f"{story.name} is there, and was nobody's answer" for story in told if story.row["id"] not in accepted)
 
 
+def no_run_fails_for_nothing(history: History, told: Sequence[Story]) -> Iterator[str]:
+    """A run fails by deaths of its trainers, whose number the protocol counts, or by what was really done to its host; of
+    itself it pauses only where it gets nowhere. Each time is looked at: somebody may have resumed it at once."""
+    deserved = {code for code, kind in DESERVED.items() if kind in {strike.kind for strike in history.struck}}
+    may = {"failed": {CRASHED, *deserved}, "paused": {NO_PROGRESS}}
+    for story in told:
+        for event in (event for event in story.events if event["kind"] == "state"):
+            code = (event["data"].get("cause") or {}).get("code")
+            if code and code not in may.get(_state(event), ()):
+                yield f"{story.name} {_state(event)} at event {event['seq']}: {event['data']['cause']}"
+
+
 def one_trainer_works_on_an_accelerator(history: History, told: Sequence[Story]) -> Iterator[str]:
     """Two trainers never work on one accelerator at a time: the second one's work begins after the first one's end."""
     for first, second, overlap in _overlapping(history, told, lambda trainer: trainer.device):
@@ -240,12 +265,19 @@ def a_dead_trainer_is_shown_in_time(history: History, told: Sequence[Story]) -> 
             yield f"{what} was dead for {delay:.1f} s before it was told"
 
 
-def what_is_published_can_be_read(history: History, _told: Sequence[Story]) -> Iterator[str]:
-    """Each published checkpoint and artifact holds the bytes that were published, unless a fault tore it."""
+def what_is_published_can_be_read(history: History, told: Sequence[Story]) -> Iterator[str]:
+    """Each published checkpoint and artifact holds the bytes that were published, unless a fault tore it; and nobody who
+    wanted to go on from a checkpoint ever found another one damaged."""
     torn = {strike.target for strike in history.struck}
     for folder, problems in history.readable.items():
         if problems and folder not in torn:
             yield f"{folder}: {'; '.join(problems)}"
+    for story in told:
+        tears = [target for target in torn if target.startswith(f"runs/{story.row['id']}/")]
+        for event in (event for event in story.events if event["kind"] == "log"):
+            found = PASSED_OVER.match(event["data"]["text"])
+            if found and not any(target.endswith(f"/checkpoint-{found[1]}") for target in tears):
+                yield f"{story.name}: {event['data']['text']}"
 
 
 def a_run_goes_on_from_its_newest_checkpoint(history: History, told: Sequence[Story]) -> Iterator[str]:
@@ -268,7 +300,7 @@ def _stood(story: Story, checkpoint: Row, at: float) -> bool:
     newer = [row for row in story.checkpoints if row["step"] > checkpoint["step"]]
     is_replaced = replaced is not None and any(seconds(row["created_at"]) <= seconds(replaced) for row in newer)
     behind = [seconds(event["at"]) for event in story.rewound if event["step"] < checkpoint["step"]]
-    is_taken_back = any(created <= moment < at for moment in (*behind, *story.started_over))
+    is_taken_back = any(created <= moment < at for moment in (*behind, *story.said("run.start_over")))
     return created <= at and not is_replaced and not is_taken_back
 
 
@@ -305,6 +337,7 @@ RULES_OF_A_RUN: tuple[Callable[[Story], Iterator[str]], ...] = (
 RULES_OF_A_STUDIO: tuple[Callable[[History, Sequence[Story]], Iterator[str]], ...] = (
     no_accepted_run_is_lost,
     no_launch_is_carried_out_twice,
+    no_run_fails_for_nothing,
     one_trainer_works_on_an_accelerator,
     one_trainer_works_on_a_run,
     no_trainer_outlives_its_supervisor,
@@ -372,10 +405,10 @@ def _overlapping(
 
 
 def _was_cut_off(history: History, trainer: Trainer) -> bool:
-    """Whether it or its supervisor stood still meanwhile, or the network between its host and Postgres was struck."""
+    """Whether its supervisor stood still meanwhile, or the network between its host and Postgres was struck."""
     began = trainer.began or trainer.ended
     stood_still = any(
-        look.status == "stopped" and look.pid in (trainer.pid, trainer.parent) and began <= look.at <= trainer.ended
+        look.status == "stopped" and look.pid == trainer.parent and began <= look.at <= trainer.ended
         for look in history.samples
     )
     return stood_still or any(
@@ -385,8 +418,8 @@ def _was_cut_off(history: History, trainer: Trainer) -> bool:
 
 
 def detections(history: History, told: Sequence[Story]) -> list[tuple[str, float]]:
-    """How long after the last look at a living trainer its death was told, in seconds: of those that left no word and
-    whose supervisor was well, with no strike but on trainers ten seconds before."""
+    """How long after the last look at a living trainer its death was told, in seconds: of those that left no word, whom
+    nobody had given up before, and whose supervisor had all that it needs to see and to tell it."""
     by_run = {story.row["id"]: story for story in told}
     found = []
     for trainer in _trainers(history.samples, told):
@@ -394,13 +427,21 @@ def detections(history: History, told: Sequence[Story]) -> list[tuple[str, float
         if story is None or any(line["kind"] == "end" for line in story.journals.get(trainer.attempt, [])):
             continue
         shown = _left_at(story, trainer.attempt)
-        if shown is not None and _was_well(history, trainer.parent, trainer.ended, shown):
-            found.append((str(trainer), max(0.0, shown - trainer.ended)))
+        was_given_up = _cause(story, trainer.attempt) in (*RESTS, "queued")
+        if shown is None or was_given_up or shown < trainer.ended:
+            continue
+        if _was_well(history, trainer, shown):
+            found.append((str(trainer), shown - trainer.ended))
     return found
 
 
+def _cause(story: Story, attempt: int) -> str | None:
+    """How an attempt ended: in words how its trainer died, or the name of the state that followed."""
+    return next((row["cause"] for row in story.attempts if row["number"] == attempt), None)
+
+
 def _left_at(story: Story, attempt: int) -> float | None:
-    """When it was told that the attempt is over."""
+    """When it was told that the attempt is over, by the clock of Postgres: whether anybody could read it then is the web's."""
     for event in story.events:
         if event["kind"] == "state" and (
             event["attempt"] > attempt or (event["attempt"] == attempt and event["data"]["state"] not in ACTIVE)
@@ -409,15 +450,11 @@ def _left_at(story: Story, attempt: int) -> float | None:
     return None
 
 
-def _was_well(history: History, supervisor: int, died: float, shown: float) -> bool:
-    """Whether the supervisor lived on and nothing but trainers was struck around a death."""
-    looks = [
-        look for look in history.samples if look.pid == supervisor and died - 1 <= look.at <= max(shown, died + 1) + 1
-    ]
-    lived = (
-        bool(looks) and all(look.status == "alive" for look in looks) and max(look.at for look in looks) >= shown - 1
-    )
-    others = [
-        strike for strike in history.struck if "trainer" not in strike.kind and died - WOUND_SECONDS < strike.at < shown
-    ]
-    return lived and not others
+def _was_well(history: History, trainer: Trainer, shown: float) -> bool:
+    """Whether a trainer's supervisor lived on, and neither it nor Postgres nor the way between them was struck about then."""
+    died = trainer.ended
+    looks = [look for look in history.samples if look.pid == trainer.parent and died - 1 <= look.at <= shown + 2]
+    lived = bool(looks) and all(look.status == "alive" for look in looks) and looks[-1].at >= shown - 1
+    needed = {f"supervisor-{trainer.host}", f"{trainer.host}-postgres"}
+    about = [strike for strike in history.struck if died - WOUND_SECONDS < strike.at < shown]
+    return lived and not any(strike.target in needed or strike.kind.startswith("postgres.") for strike in about)

@@ -58,8 +58,8 @@ class Story:
     checkpoints: list[Row]
     journals: dict[int, list[Row]]
     clients: dict[str, list[Seen]]
-    started_over: list[float]
-    """When a person said that it may leave its host, and begin again from nothing."""
+    audit: list[Row]
+    """What people said about it, as the audit log has it."""
 
     @property
     def name(self) -> str:
@@ -85,6 +85,10 @@ class Story:
                 line = Line(event["step"], event["data"]["t"], event["data"]["values"])
                 found.append(Told(event["seq"], line, writers.get(line.key)))
         return found
+
+    def said(self, action: str) -> list[float]:
+        """When a person said so."""
+        return [seconds(row["at"]) for row in self.audit if row["action"] == action]
 
     @cached_property
     def rewound(self) -> list[Row]:
@@ -140,17 +144,17 @@ def stories(history: History) -> list[Story]:
     return [
         Story(
             row,
-            *(rows[row["id"]] for rows in (events, attempts, points, buckets, checkpoints)),
+            events[row["id"]],
+            attempts[row["id"]],
+            points[row["id"]],
+            buckets[row["id"]],
+            checkpoints[row["id"]],
             journals[row["id"]],
             clients[row["id"]],
-            [seconds(said["at"]) for said in history.audit if _starts_over(said, row)],
+            [said for said in history.audit if said["subject"] == row["name"] and said["action"].startswith("run.")],
         )
         for row in history.runs
     ]
-
-
-def _starts_over(said: Row, run: Row) -> bool:
-    return (said["action"], said["subject"]) == ("run.start_over", run["name"])
 
 
 def _by_run(rows: list[Row]) -> dict[str, list[Row]]:

@@ -23,7 +23,7 @@ from tests.faults.small import (
     moment,
     small_history,
 )
-from tests.faults.story import stories
+from tests.faults.story import seconds, stories
 from tests.faults.trace import validate
 
 Change = Callable[[History], History]
@@ -128,6 +128,19 @@ def begun_anew(history: History) -> History:
     return replace(told, journals=told.journals | {(RUN, 2): lines})
 
 
+def failed_for(code: str, state: str = "failed") -> Change:
+    """It fails of itself at the end of its first attempt, with a cause in words, and somebody resumes it at once."""
+    cause = {"code": code, "message": "It could not go on."}
+
+    def change(history: History) -> History:
+        data = {"state": state, "intent": "pause" if state == "paused" else "run", "attempt": 1, "cause": cause}
+        resumed = inserted(9, "state", 3, 1, 104.7, "queued")(changed_event(8, data=data)(history))
+        ended = [row | {"cause": state} if row["number"] == 1 else row for row in resumed.attempts]
+        return replace(resumed, attempts=ended)
+
+    return change
+
+
 BROKEN: dict[str, Change] = {
     "events are numbered without a gap": changed_run(seq=99),
     "only the owner of the history writes": stale,
@@ -137,15 +150,14 @@ BROKEN: dict[str, Change] = {
         history, buckets=[history.buckets[0] | {"low_step": 3}]
     ),
     "states follow each other as they may": inserted(14, "state", 4, 2, 107.9, "preparing"),
-    "a failed run names its cause": lambda history: changed_run(state="failed", total_steps=None)(
-        changed_event(15, data={"state": "failed", "intent": "run", "attempt": 2})(history)
-    ),
+    "a failed run names its cause": failed_for(""),
     "a run at rest holds nothing": changed_run(holder="a"),
     "every client receives every event once": lambda history: replace(
         history, seen=history.seen[:3] + history.seen[4:]
     ),
     "no accepted run is lost": lambda history: replace(history, accepted=[RUN, "run-2"]),
     "no launch is carried out twice": lambda history: replace(history, accepted=[]),
+    "no run fails for nothing": failed_for("worker"),
     "one trainer works on an accelerator": two_at_once,
     "one trainer works on a run": elsewhere,
     "no trainer outlives its supervisor": orphaned,
@@ -229,10 +241,88 @@ def test_how_fast_a_death_was_told_is_measured_from_the_last_look_at_the_living(
     assert delays == pytest.approx([0.5])
 
 
-def test_a_death_beside_another_fault_is_not_counted() -> None:
+@pytest.mark.parametrize(
+    ("kind", "target", "is_counted"),
+    [
+        ("postgres.kill", "postgres", False),
+        ("postgres.kill_backend", "backend 99", False),
+        ("network.host-postgres.cut", "a-postgres", False),
+        ("supervisor.freeze", "supervisor-a", False),
+        ("host.freeze", "supervisor-a", False),
+        ("network.host-postgres.cut", "b-postgres", True),
+        ("supervisor.kill", "supervisor-b", True),
+        ("network.host-valkey.cut", "a-valkey", True),
+        ("web.kill", "web", True),
+        ("network.client-web.cut", "client-web", True),
+    ],
+)
+def test_a_death_is_counted_unless_what_sees_and_tells_it_was_struck(kind: str, target: str, is_counted: bool) -> None:
     history = small_history()
-    struck = [replace(history.struck[0], kind="kill postgres", at=KILLED_AT - 1)]
-    assert all("attempt 1" not in what for what, _ in detections(replace(history, struck=struck), []))
+    for at, counts in ((KILLED_AT - 1, is_counted), (KILLED_AT - 20, True)):
+        struck = replace(history, struck=[Struck(at, 2, 7, kind, "training", target)])
+        assert ("attempt 1" in str(detections(struck, stories(struck)))) == counts
+
+
+def test_an_attempt_that_was_given_up_is_no_death_that_was_detected() -> None:
+    history = small_history()
+    freed = replace(history, attempts=[row | {"cause": "queued"} for row in history.attempts])
+    assert detections(freed, stories(freed)) == []
+
+
+def test_what_was_said_of_an_attempt_before_its_trainer_died_is_no_detection() -> None:
+    history = small_history()
+    early = [row | {"at": moment(KILLED_AT - 1)} if row["seq"] == 8 else row for row in history.events]
+    told = replace(history, events=early)
+    assert detections(told, stories(told)) == []
+
+
+@pytest.mark.parametrize("code", ["out_of_memory", "disk_full", "worker", "no_progress"])
+def test_a_run_that_fails_is_excused_by_what_was_done_to_its_host_alone(code: str) -> None:
+    history = failed_for(code)(small_history())
+    filled = replace(history, struck=[*history.struck, Struck(103.0, 2, 7, "disk.fill", "training", "runs")])
+    assert {violation.rule for violation in check(history)} == {"no run fails for nothing"}
+    assert (check(filled) == []) == (code == "disk_full")
+
+
+def test_a_run_pauses_of_itself_only_where_it_gets_nowhere_after_ten_attempts() -> None:
+    early = failed_for("no_progress", "paused")(small_history())
+    assert check(early) == []
+    (violation,) = validate(early, LEASE_SECONDS)
+    assert "it is paused after 0 attempts without progress" in violation.what
+    assert check(failed_for("disk_full", "paused")(small_history())) != []
+    assert validate(freed(9), LEASE_SECONDS) == []
+    assert validate(freed(10, "no_progress"), LEASE_SECONDS) == []
+
+
+def test_a_run_that_is_given_back_thirty_times_in_a_row_should_have_been_paused() -> None:
+    (violation,) = validate(freed(30), LEASE_SECONDS)
+    assert "state queued, attempt 10" in violation.what
+
+
+def test_a_run_starts_over_on_a_persons_word_alone() -> None:
+    history = freed(12)
+    tenth = next(row for row in history.events if row["attempt"] == 10 and row["data"]["state"] == "queued")
+    said = {"action": "run.start_over", "subject": "owls", "at": tenth["at"]}
+    earlier = moment(seconds(tenth["at"]) - 1.5)
+    assert validate(replace(history, audit=[said]), LEASE_SECONDS) == []
+    for other in ({"at": earlier}, {"subject": "another"}, {"action": "run.resume"}):
+        assert validate(replace(history, audit=[said | other]), LEASE_SECONDS) != []
+
+
+def test_that_a_run_crashed_is_said_of_deaths_alone() -> None:
+    crashed = failed_for("crashed")(small_history())
+    assert check(crashed) == []
+    (violation,) = validate(crashed, LEASE_SECONDS)
+    assert "state failed, attempt 1" in violation.what
+
+
+@pytest.mark.parametrize("words", ["is damaged: optimizer.pt is missing.", "is not the one that was published."])
+def test_a_checkpoint_that_was_found_damaged_must_have_been_torn(words: str) -> None:
+    text = {"level": "warning", "text": f"The checkpoint of step 2 {words}"}
+    history = changed_event(10, data=text)(inserted(10, "log", 2, 2, 105.4, None)(small_history()))
+    assert {violation.rule for violation in check(history)} == {"what is published can be read"}
+    torn = Struck(103.0, 2, 7, "checkpoint.tear", "training", CHECKPOINT)
+    assert check(replace(history, struck=[*history.struck, torn])) == []
 
 
 def test_a_run_that_goes_on_from_an_older_checkpoint_is_excused_by_a_torn_one_and_by_a_persons_word() -> None:
@@ -254,10 +344,11 @@ def test_a_checkpoint_that_only_its_row_calls_replaced_is_still_the_newest() -> 
     assert check(replace(history, checkpoints=newer, struck=[*history.struck, torn])) == []
 
 
-def test_a_host_that_stood_still_may_find_its_run_taken() -> None:
+@pytest.mark.parametrize(("pid", "is_excused"), [(SUPERVISOR, True), (FIRST, False)])
+def test_a_host_that_stood_still_may_find_its_run_taken_and_a_trainer_alone_may_not(pid: int, is_excused: bool) -> None:
     history = elsewhere(small_history())
-    frozen = [replace(look, status="stopped") if look.pid == FIRST else look for look in history.samples]
-    assert check(replace(history, samples=frozen)) == []
+    frozen = [replace(look, status="stopped") if look.pid == pid else look for look in history.samples]
+    assert (check(replace(history, samples=frozen)) == []) == is_excused
 
 
 @pytest.mark.parametrize(("link", "is_excused"), [("b-postgres", True), ("a-postgres", False), ("client-web", False)])
@@ -348,6 +439,18 @@ def dying(times: int) -> History:
         told += [("state", attempt, "training"), ("state", attempt, "queued")]
     events = [event(seq, kind, 0, attempt, 100.0 + seq, what) for seq, (kind, attempt, what) in enumerate(told, 1)]
     attempts = [{"run_id": RUN, "number": number, "cause": "It was killed."} for number in range(1, times + 1)]
+    return replace(small_history(), events=events, attempts=attempts, journals={})
+
+
+def freed(times: int, code: str = "") -> History:
+    """A run that is taken and given back before its first step, and is paused at last where a code says so."""
+    told: list[tuple[int, object]] = [(0, "queued")]
+    for attempt in range(1, times + 1):
+        told += [(attempt, "preparing"), (attempt, "queued")]
+    events = [event(seq, "state", 0, attempt, 100.0 + seq, what) for seq, (attempt, what) in enumerate(told, 1)]
+    if code:
+        events[-1]["data"] |= {"state": "paused", "intent": "pause", "cause": {"code": code}}
+    attempts = [{"run_id": RUN, "number": number, "cause": "queued"} for number in range(1, times + 1)]
     return replace(small_history(), events=events, attempts=attempts, journals={})
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import pairwise
 
-from tests.faults.checker import Violation
+from tests.faults.checker import CRASHED, NO_PROGRESS, Violation
 from tests.faults.history import History, Row
 from tests.faults.model import ACTIVE, RESTS, Protocol, Refused, Run, must
 from tests.faults.story import Line, Story, seconds, stories
@@ -19,6 +19,8 @@ from tests.faults.story import Line, Story, seconds, stories
 RULE = "the protocol allows each step"
 WORDS = {"pause": "pause", "run": "resume", "stop": "stop", "keep": "keep"}
 """Which word of a person leads to which intent."""
+BESIDE = {"paused": "run.restore", "queued": "run.start_over"}
+"""Words of people beside the protocol, as the audit log calls them, and which state each leads to."""
 BY_WHO_HOLDS = ("phase", "progress", "facts", "sample", "artifact", "log", "amended")
 """What only the holder of an attempt tells."""
 RENEWING = ("metrics", "checkpoint", *(kind for kind in BY_WHO_HOLDS if kind != "log"))
@@ -111,6 +113,8 @@ class Replay:
     def _enters(self, event: Row, act: Step, run: Run) -> Run:
         """An action that leads to the state, intent and attempt that are told."""
         then = act(run)
+        if (event["data"].get("cause") or {}).get("code") == NO_PROGRESS:
+            must(run.tries >= self.protocol.attempt_limit, f"it is paused after {run.tries} attempts without progress")
         told = (event["data"]["state"], event["data"]["intent"], event["attempt"])
         must(
             (then.state, then.intent, then.attempt) == told,
@@ -121,7 +125,9 @@ class Replay:
     def _ways(self, event: Row) -> Iterator[Step]:
         """Every way into the told state."""
         protocol, attempt, state = self.protocol, event["attempt"], event["data"]["state"]
-        yield lambda run: protocol.say(run, WORDS[event["data"]["intent"]])
+        code = (event["data"].get("cause") or {}).get("code")
+        if code is None:
+            yield lambda run: protocol.say(run, WORDS[event["data"]["intent"]])
         match state:
             case "preparing":
                 yield partial(self._claims, event)
@@ -131,8 +137,9 @@ class Replay:
                 yield lambda run: protocol.finish(self._begun(run, attempt), attempt)
             case _:
                 yield lambda run: protocol.end_unheld(run, is_lapsed=True)
-                yield partial(self._starts_over, attempt, state)
-                for how in self._endings(attempt):
+                if self._was_said(event, BESIDE.get(state, "")):
+                    yield partial(self._starts_over, attempt, state)
+                for how in self._endings(attempt, code):
                     yield partial(self._leaves, attempt, how)
 
     def _claims(self, event: Row, run: Run) -> Run:
@@ -144,11 +151,21 @@ class Replay:
             must(silence >= self.lease_seconds, f"it is taken {silence:.2f} s after its holder's last word")
         return self.protocol.claim(run, is_lapsed=True)
 
-    def _endings(self, attempt: int) -> tuple[str, ...]:
-        """How an attempt may have ended: its row names the state that followed, or tells in words how the trainer died."""
+    def _endings(self, attempt: int, code: str | None = None) -> tuple[str, ...]:
+        """How an attempt may have ended: its row names the state that followed, or tells in words how the trainer died.
+
+        That a run crashed is said of deaths alone.
+        """
         cause = next((row.get("cause") for row in self.story.attempts if row["number"] == attempt), None)
         died = cause is not None and cause not in (*RESTS, "queued", "lost")
-        return ("died",) if died else ("freed", "failed", "done")
+        if died or code == CRASHED:
+            return ("died",) if died else ()
+        return ("freed", "failed", "done")
+
+    def _was_said(self, event: Row, action: str) -> bool:
+        """Whether a person said so between the event before and this one: Postgres stamps both, the word first."""
+        before = seconds(self.story.events[event["seq"] - 2]["at"])
+        return any(before <= at <= seconds(event["at"]) for at in self.story.said(action))
 
     def _trains(self, run: Run, attempt: int) -> Run:
         self.protocol.fence(run, attempt)
@@ -163,7 +180,8 @@ class Replay:
         return self.protocol.leave(run, attempt, how)
 
     def _starts_over(self, attempt: int, state: str, run: Run) -> Run:
-        """A person's word beside the protocol: a discarded run is brought back, or a run may leave its host.
+        """A person's word beside the protocol, which the audit log has: a discarded run is brought back, or a run may leave
+        its host.
 
         That forgives what was counted, so it is no reading of a trainer's death: three of those could not be told then.
         """
