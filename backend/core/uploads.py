@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import BinaryIO
 from uuid import UUID
 
+from backend.core.durable import sync
 from backend.core.errors import Conflict, Invalid, NotFound, StudioError, TooLarge
 from backend.core.ids import uuid7
 from backend.core.tallies import Tallies
@@ -126,14 +127,28 @@ async def _stored(blocks: AsyncIterator[memoryview], file: BinaryIO, tell: Calla
 
 def _store(file: BinaryIO, block: memoryview, tell: Callable[[memoryview], None]) -> None:
     rest = block
-    try:
+    with _a_full_disk_in_words():
         while rest:
             rest = rest[file.write(rest[:WRITE_BYTES]) :]
+    tell(block)
+
+
+@contextmanager
+def _a_full_disk_in_words() -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise DiskFull("The disk is full.", hint="Make room on the server, then send it again.") from error
         raise
-    tell(block)
+
+
+def settle(file: Path) -> None:
+    """What came outlives a power cut, however it came: whoever has been told that it will be read need not send it again.
+    Blocks. Raises `DiskFull` where the disk only now finds that it has no room."""
+    with _a_full_disk_in_words():
+        sync(file)
+    sync(file.parent)
 
 
 def _nobody(_block: memoryview) -> None:
@@ -238,8 +253,7 @@ def finish(folder: Path, id: UUID, tallies: Tallies | None = None) -> Received:
     if not done.is_complete:
         raise Conflict(f"Only {done.offset} of {done.length} bytes have come.", code="upload.incomplete")
     path = _part(folder, id).with_suffix(".body")
-    with _only_writer(_part(folder, id)) as file:
-        os.fsync(file.fileno())
+    with _only_writer(_part(folder, id)):
         _part(folder, id).rename(path)
     _words(folder, id).unlink()
     tally = tallies.at(id, done.length) if tallies else None

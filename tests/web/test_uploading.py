@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import json
 import os
 import time
 from base64 import b64encode
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
 
 import httpx
 import pytest
@@ -16,11 +18,19 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from backend.core.models import DatasetVersion, Role
+from backend.core.settings import Settings
 from tests.web.conftest import account, client_of, queued_run
 
 ROW = b'{"instruction": "Who eats mice?", "output": "The owl."}\n'
 TABLE = b"Frage\r,Antwort,Nummer\r\n" + b'"Wer\njagt?",Die Eule.,7\r\n' * 3
 PIECE = {"content-type": "application/offset+octet-stream"}
+Way = Callable[[httpx.AsyncClient, bytes], Awaitable[httpx.Response]]
+
+
+@pytest.fixture
+def here(studio_home: Path, database_url: str, valkey_url: str) -> Settings:
+    """Files of more than a MiB are read later."""
+    return Settings(home=studio_home, DATABASE_URL=database_url, REDIS_URL=valkey_url, inline_mib=1)
 
 
 async def looked(client: httpx.AsyncClient, head: bytes, filename: str, size: int = 0, **choice: str) -> httpx.Response:
@@ -166,6 +176,44 @@ async def test_rows_are_counted_while_they_flow(member: httpx.AsyncClient) -> No
             answer = await send(member, place, at, body[at : at + third])
         assert int(answer.headers["upload-rows"]) == rows, name
         assert int((await member.head(place)).headers["upload-rows"]) == rows, name
+
+
+async def put_whole(client: httpx.AsyncClient, body: bytes) -> httpx.Response:
+    return await client.put("/api/v1/datasets/owls?filename=owls.jsonl", content=body)
+
+
+async def send_whole(client: httpx.AsyncClient, body: bytes) -> httpx.Response:
+    return await send(client, await begun(client, len(body), dataset="owls", filename="owls.jsonl"), 0, body)
+
+
+@pytest.mark.parametrize("way", [put_whole, send_whole])
+async def test_a_file_that_is_read_later_is_on_the_disk_before_anybody_is_told_so(
+    member: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch, way: Way
+) -> None:
+    body = ROW * 20_000
+    sync, synced = os.fsync, list[int]()
+
+    def fsync(descriptor: int) -> None:
+        synced.append(os.fstat(descriptor).st_size)
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    answer = await way(member, body)
+    assert "/operations/" in answer.headers["location"], answer.text
+    assert len(body) in synced
+
+
+@pytest.mark.parametrize("way", [put_whole, send_whole])
+async def test_a_disk_that_is_full_when_a_file_is_to_be_kept_says_so_and_keeps_nothing(
+    member: httpx.AsyncClient, here: Settings, monkeypatch: pytest.MonkeyPatch, way: Way
+) -> None:
+    def fsync(_descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    answer = await way(member, ROW * 20_000)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (507, "disk_full")
+    assert list(here.folder("uploads").iterdir()) == []
 
 
 async def test_no_count_is_told_where_none_can_be(member: httpx.AsyncClient) -> None:

@@ -150,6 +150,7 @@ async def in_background(edge: Edge, upload: store.Upload) -> Response:
         return reading.operation_out(row)
 
     try:
+        await asyncio.to_thread(uploads.settle, upload.path)
         operation = await edge.write(work)
     except StudioError:
         upload.path.unlink(missing_ok=True)
