@@ -32,7 +32,7 @@ check: setup front tools browser  ## format, lint, types and tests
 bench: setup front browser   ## the benchmarks, each beside its peer, fetched for it; BENCH="1a merging" takes some
 	$(BIN)/python -m benchmarks $(BENCH)
 
-faults: setup front          ## 3,000 faults in real studios; goes on where it stopped; FAULTS="--minutes 10"
+faults: setup front browser  ## 3,000 faults in real studios; goes on where it stopped; FAULTS="--minutes 10"
 	$(BIN)/python -m tests.faults $(FAULTS)
 
 soak: setup front            ## a studio under steady load for twenty minutes; SOAK="--minutes 5"

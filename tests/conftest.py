@@ -30,7 +30,7 @@ MEMORY, MEMORY_BYTES = Path("/dev/shm"), 4 << 30
 PATIENCE_MS = 20_000
 """How long a browser waits for what a page shall show: a busy machine takes its time to read rows."""
 
-pytest_plugins = ["tests.support.models", "tests.support.labs"]
+pytest_plugins = ["tests.support.models", "tests.support.labs", "tests.support.figures"]
 
 
 def pytest_configure() -> None:

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import resource
 import time
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
@@ -21,15 +20,17 @@ from tests.faults.checker import Violation
 from tests.faults.history import History, Watcher, collect
 from tests.faults.parts import Studio, running_studio
 from tests.faults.people import DONE, People
-from tests.faults.phases import AIMS, Phase
 from tests.faults.story import seconds, stories
-from tests.faults.strikes import CATALOGUE, LEASE_SECONDS
+from tests.faults.strikes import LEASE_SECONDS
 from tests.faults.striking import Plan, Segment, Striking
+from tests.support.figures import head
 
 REFERENCE = """
     SELECT points.step, points.value FROM points JOIN runs ON runs.id = points.run_id
     WHERE runs.name = 'run-1' AND runs.state = 'succeeded' AND points.name = 'loss' ORDER BY points.step
 """
+SHIFTED_HOST, CLOCK_HOURS = "b", (1, 0, -1)
+"""Whose clock is wrong, and by how much in one studio after the other."""
 HINT_SECONDS = 10.0
 TIDY_SECONDS = 5.0
 
@@ -49,13 +50,13 @@ class Campaign:
     def segment(self, first: int, count: int) -> Segment:
         """A studio, `count` faults from number `first` on, rest, and the check."""
         began, cpu = time.monotonic(), cpu_seconds()
-        with running_studio(self.base) as studio:
+        hours = CLOCK_HOURS[(first - 1) // self.plan.per_segment % len(CLOCK_HOURS)]
+        with running_studio(self.base, {SHIFTED_HOST: hours}) as studio:
             striking = Striking(studio, self.plan, first)
             history, wrong = self._history(studio, striking, count)
             segment = striking.segment
-            segment.runs, segment.attempts = len(history.runs), len(history.attempts)
-            segment.detections = [delay for _, delay in checker.detections(history, stories(history))]
-            segment.shown = list(_shown_after(history))
+            segment.commit, segment.clock_hours = head(), hours
+            measure(segment, history)
             segment.violations = [*violations_in(history), *wrong]
             if segment.violations:
                 _keep(history, studio, self.keep / f"faults-{first}")
@@ -83,7 +84,8 @@ class Campaign:
         reference = {run: self.reference for run in people.accepted if run not in people.changed}
         wrong = [Violation("the web answers what it may", answer) for answer in people.wrong]
         wrong += self._unfinished(came_to_rest, unheard)
-        return replace(history, samples=samples, leftovers=found, reference=reference), wrong
+        clocks = {host: 3600.0 * hours for host, hours in studio.clocks.items()}
+        return replace(history, samples=samples, leftovers=found, reference=reference, clocks=clocks), wrong
 
     def _unfinished(self, came_to_rest: bool, unheard_hints: int) -> Iterator[Violation]:
         if not came_to_rest:
@@ -101,6 +103,16 @@ class Campaign:
             time.sleep(0.2)
             with studio.connect() as connection:
                 self.reference += connection.execute(REFERENCE).fetchall()  # type: ignore[arg-type]
+
+
+def measure(segment: Segment, history: History) -> None:
+    """Count what a history shows."""
+    told = stories(history)
+    segment.runs, segment.attempts = len(history.runs), len(history.attempts)
+    segment.takeovers = sum(len(story.rewound) for story in told)
+    segment.resumes = sum(0 < each["step"] < story.row["total_steps"] for story in told for each in story.rewound)
+    segment.detections = [delay for _, delay in checker.detections(history, told)]
+    segment.shown = list(_shown_after(history))
 
 
 def _shown_after(history: History) -> Iterator[float]:
@@ -163,12 +175,11 @@ def cpu_seconds() -> float:
 
 
 def run_campaign(base: Path, plan: Plan, state: Path, say: Callable[[str], None] = print) -> list[Segment]:
-    """Go on from what `state` tells, until so many faults were run or the minutes are over. Returns all segments."""
+    """Go on behind the last fault that `state` tells, until as many were run or the minutes are over. Returns all segments."""
     done, campaign = read_state(state), Campaign(base, plan, state.parent)
-    deadline = time.monotonic() + 60 * plan.minutes
-    while (left := plan.faults - sum(each.faults for each in done)) > 0 and time.monotonic() < deadline:
-        first = plan.first + sum(each.faults for each in done)
-        segment = campaign.segment(first, min(left, plan.per_segment))
+    end, deadline = plan.first + plan.faults, time.monotonic() + 60 * plan.minutes
+    while (first := max([plan.first, *(each.end for each in done)])) < end and time.monotonic() < deadline:
+        segment = campaign.segment(first, min(end - first, plan.per_segment))
         done.append(segment)
         state.parent.mkdir(parents=True, exist_ok=True)
         with state.open("a") as file:
@@ -181,30 +192,3 @@ def run_campaign(base: Path, plan: Plan, state: Path, say: Callable[[str], None]
 def read_state(state: Path) -> list[Segment]:
     """The segments of earlier calls."""
     return [Segment.of_line(line) for line in state.read_text().splitlines()] if state.exists() else []
-
-
-def figures(done: Sequence[Segment]) -> list[str]:
-    """What a campaign prints last."""
-    kinds, phases = sum((each.kinds for each in done), Counter[str]()), sum((s.phases for s in done), Counter[str]())
-    faults, broken = kinds.total(), sum(len(each.violations) for each in done)
-    own = sum((each.ended_by_themselves for each in done), Counter[str]())
-    missing = [strike.kind for strike in CATALOGUE if strike.kind not in kinds]
-    alone, any_ = _spread(d for each in done for d in each.detections), _spread(d for each in done for d in each.shown)
-    return [
-        *(f"  {count:5} {kind}" for kind, count in kinds.most_common()),
-        f"kinds not seen: {', '.join(missing) or 'none'}",
-        "phases: " + ", ".join(f"{phase} {phases[phase]}" for phase in (*AIMS, Phase.ANY)),
-        f"ended by themselves and started again: {', '.join(f'{n} {c}' for n, c in own.items()) or 'none'}",
-        f"dead trainers shown after: {alone}, with nothing else struck; {any_}, with whatever else",
-        f"runs {sum(each.runs for each in done)}, attempts {sum(each.attempts for each in done)}, studios {len(done)}",
-        f"{sum(each.wall_seconds for each in done):.0f} s of wall time, {sum(e.cpu_seconds for e in done):.0f} CPU seconds",
-        f"faults {faults}, violations {broken}"
-        + (f", 95 % upper bound {3 / faults:.2%} a fault" if faults and not broken else ""),
-    ]
-
-
-def _spread(values: Iterable[float]) -> str:
-    ordered = sorted(values)
-    return (
-        f"p50 {ordered[len(ordered) // 2]:.2f} s, at most {ordered[-1]:.2f} s, of {len(ordered)}" if ordered else "none"
-    )

@@ -189,6 +189,36 @@ def a_run_at_rest_holds_nothing(story: Story) -> Iterator[str]:
         yield f"{story.name} is {story.row['state']}, held by {story.row['holder']}, attempts {is_open} open"
 
 
+def a_run_goes_on_from_its_newest_checkpoint(story: Story) -> Iterator[str]:
+    """Whoever takes a run over goes on from the newest checkpoint that stood when it came, or from a newer one. What is
+    older is taken only where people are told that what is newer is damaged: whether it may be is another rule's."""
+    came = {row["number"]: seconds(row["started_at"]) for row in story.attempts}
+    for event in story.rewound:
+        damaged = {step for seq, step, _ in _passed_over(story) if seq < event["seq"]}
+        stood = [row["step"] for row in story.checkpoints if _stood(story, row, came[event["attempt"]])]
+        newest = max((step for step in stood if step not in damaged), default=0)
+        if event["step"] < newest:
+            yield f"{story.name}: attempt {event['attempt']} went back to step {event['step']}, {newest} was published"
+
+
+def _passed_over(story: Story) -> Iterator[tuple[int, int, str]]:
+    """Each checkpoint that was found damaged by who wanted to go on from it: the event that says so, its step, and the words."""
+    for event in (event for event in story.events if event["kind"] == "log"):
+        if found := PASSED_OVER.match(event["data"]["text"]):
+            yield event["seq"], int(found[1]), event["data"]["text"]
+
+
+def _stood(story: Story, checkpoint: Row, at: float) -> bool:
+    """Whether it was published by then, and neither taken back nor replaced by newer ones. That its row says `replaced` is
+    not enough."""
+    created, replaced = seconds(checkpoint["created_at"]), checkpoint["replaced_at"]
+    newer = [row for row in story.checkpoints if row["step"] > checkpoint["step"]]
+    is_replaced = replaced is not None and any(seconds(row["created_at"]) <= seconds(replaced) for row in newer)
+    behind = [seconds(event["at"]) for event in story.rewound if event["step"] < checkpoint["step"]]
+    is_taken_back = any(created <= moment < at for moment in (*behind, *story.said("run.start_over")))
+    return created <= at and not is_replaced and not is_taken_back
+
+
 def every_client_receives_every_event_once(story: Story) -> Iterator[str]:
     """Whoever follows gets each event once, from the first to the last, in order and as it is stored, however often the
     connection broke."""
@@ -274,34 +304,9 @@ def what_is_published_can_be_read(history: History, told: Sequence[Story]) -> It
             yield f"{folder}: {'; '.join(problems)}"
     for story in told:
         tears = [target for target in torn if target.startswith(f"runs/{story.row['id']}/")]
-        for event in (event for event in story.events if event["kind"] == "log"):
-            found = PASSED_OVER.match(event["data"]["text"])
-            if found and not any(target.endswith(f"/checkpoint-{found[1]}") for target in tears):
-                yield f"{story.name}: {event['data']['text']}"
-
-
-def a_run_goes_on_from_its_newest_checkpoint(history: History, told: Sequence[Story]) -> Iterator[str]:
-    """Whoever takes a run over goes on from the newest checkpoint that stood when it came, or from a newer one. What is
-    older is taken only where a fault tore what is newer."""
-    torn = {strike.target for strike in history.struck}
-    for story in told:
-        came = {row["number"]: seconds(row["started_at"]) for row in story.attempts}
-        for event in story.rewound:
-            stood = [row for row in story.checkpoints if _stood(story, row, came[event["attempt"]])]
-            newest = max((row["step"] for row in stood if row["folder"] not in torn), default=0)
-            if event["step"] < newest:
-                yield f"{story.name}: attempt {event['attempt']} went back to step {event['step']}, {newest} was published"
-
-
-def _stood(story: Story, checkpoint: Row, at: float) -> bool:
-    """Whether it was published by then, and neither taken back nor replaced by newer ones. That its row says `replaced` is
-    not enough."""
-    created, replaced = seconds(checkpoint["created_at"]), checkpoint["replaced_at"]
-    newer = [row for row in story.checkpoints if row["step"] > checkpoint["step"]]
-    is_replaced = replaced is not None and any(seconds(row["created_at"]) <= seconds(replaced) for row in newer)
-    behind = [seconds(event["at"]) for event in story.rewound if event["step"] < checkpoint["step"]]
-    is_taken_back = any(created <= moment < at for moment in (*behind, *story.said("run.start_over")))
-    return created <= at and not is_replaced and not is_taken_back
+        for _, step, words in _passed_over(story):
+            if not any(target.endswith(f"/checkpoint-{step}") for target in tears):
+                yield f"{story.name}: {words}"
 
 
 def losses_are_those_of_an_undisturbed_run(history: History, told: Sequence[Story]) -> Iterator[str]:
@@ -332,6 +337,7 @@ RULES_OF_A_RUN: tuple[Callable[[Story], Iterator[str]], ...] = (
     states_follow_each_other_as_they_may,
     a_failed_run_names_its_cause,
     a_run_at_rest_holds_nothing,
+    a_run_goes_on_from_its_newest_checkpoint,
     every_client_receives_every_event_once,
 )
 RULES_OF_A_STUDIO: tuple[Callable[[History, Sequence[Story]], Iterator[str]], ...] = (
@@ -343,7 +349,6 @@ RULES_OF_A_STUDIO: tuple[Callable[[History, Sequence[Story]], Iterator[str]], ..
     no_trainer_outlives_its_supervisor,
     a_dead_trainer_is_shown_in_time,
     what_is_published_can_be_read,
-    a_run_goes_on_from_its_newest_checkpoint,
     losses_are_those_of_an_undisturbed_run,
     nothing_is_left_over,
 )
@@ -377,16 +382,16 @@ def _processes(samples: Sequence[Sample]) -> list[list[Sample]]:
     return list(found.values())
 
 
-def _trainers(samples: Sequence[Sample], told: Sequence[Story]) -> Iterator[Trainer]:
+def _trainers(history: History, told: Sequence[Story]) -> Iterator[Trainer]:
     journals = {(story.row["id"], attempt): lines for story in told for attempt, lines in story.journals.items()}
-    for looks in _processes(samples):
+    for looks in _processes(history.samples):
         living = [look for look in looks if look.status != "zombie"]
         if not living or not (work := living[-1]).run or not work.attempt:
             continue
         lines = journals.get((work.run, work.attempt), [])
         began = next((line["t"] for line in lines if line["kind"] not in ("phase", "log", "progress")), None)
         if began is not None:
-            began = max(began, work.started)  # its clock may have been set back on purpose
+            began -= history.clocks.get(work.host or "", 0.0)
         place = f"{work.device} of host {work.host}"
         yield Trainer(work.run, work.attempt, work.host, place, work.pid, looks[0].parent, began, work.at)
 
@@ -395,9 +400,7 @@ def _overlapping(
     history: History, told: Sequence[Story], place: Callable[[Trainer], str]
 ) -> Iterator[tuple[Trainer, Trainer, float]]:
     """Trainers that worked at one place, two and two, and for how many seconds at the same time."""
-    working = [
-        (place(trainer), trainer.began, trainer) for trainer in _trainers(history.samples, told) if trainer.began
-    ]
+    working = [(place(trainer), trainer.began, trainer) for trainer in _trainers(history, told) if trainer.began]
     working.sort(key=lambda work: work[:2])
     for (here, _, first), (there, began, second) in pairwise(working):
         if here == there and began < first.ended:
@@ -422,7 +425,7 @@ def detections(history: History, told: Sequence[Story]) -> list[tuple[str, float
     nobody had given up before, and whose supervisor had all that it needs to see and to tell it."""
     by_run = {story.row["id"]: story for story in told}
     found = []
-    for trainer in _trainers(history.samples, told):
+    for trainer in _trainers(history, told):
         story = by_run.get(trainer.run)
         if story is None or any(line["kind"] == "end" for line in story.journals.get(trainer.attempt, [])):
             continue

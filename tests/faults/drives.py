@@ -18,9 +18,11 @@ import psutil
 from psycopg.conninfo import conninfo_to_dict
 
 from backend.core.assignment import JOURNAL
-from tests.faults.history import History, Leftover, Watcher, collect
+from tests.faults.checker import Violation, check
+from tests.faults.history import History, Leftover, Struck, Watcher, collect
 from tests.faults.story import ACTIVE, RESTS
-from tests.support.hosts import Lab
+from tests.faults.trace import validate
+from tests.support.hosts import FAST, Lab
 from tests.support.links import Connection, Link
 from tests.support.processes import is_alive, processes_of, wait_until
 from worker.trainer.process import lock_name
@@ -38,6 +40,12 @@ ORPHAN_SECONDS = 10.0
 ENDING_SECONDS = 30.0
 PATIENCE_SECONDS = 300.0
 """How long a busy machine may take for what is sure to come."""
+
+
+def broken_promises(lab: Lab, *runs: UUID, struck: Sequence[Struck] = ()) -> list[Violation]:
+    """What the checkers say of all that a lab's runs left behind, once they rest."""
+    history = collect(lab.home, lab.database_url, struck=struck, accepted=map(str, runs))
+    return [*check(history), *validate(history, float(FAST["STUDIO_LEASE_SECONDS"]))]
 
 
 @dataclass

@@ -91,7 +91,8 @@ class Leftover:
 @dataclass(frozen=True)
 class History:
     """`accepted` are the runs whose launch was answered with success. `readable` lists, of each folder that is published
-    now, what is wrong with its bytes. `reference` holds, of runs that have one, the losses of an undisturbed run."""
+    now, what is wrong with its bytes. `reference` holds, of runs that have one, the losses of an undisturbed run. `clocks`
+    tells by how many seconds a host's clock was ahead."""
 
     runs: list[Row]
     attempts: list[Row]
@@ -108,6 +109,7 @@ class History:
     readable: dict[str, list[str]]
     buckets: list[Row] = field(default_factory=list)
     audit: list[Row] = field(default_factory=list)
+    clocks: dict[str, float] = field(default_factory=dict)
     reference: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
 
     def of_run(self, run: str) -> History:

@@ -11,7 +11,7 @@ import signal
 import socket
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -31,6 +31,7 @@ from backend.embedded.service import stop_process
 from backend.embedded.studio import Program, listen
 from backend.embedded.valkey import Valkey
 from tests.journeys.materials import write_alpaca
+from tests.support.clocks import wrong_clock
 from tests.support.links import Link
 from tests.support.processes import is_alive, processes_of, wait_until
 
@@ -84,10 +85,11 @@ class Part:
 
 
 class Studio:
-    """The parts by name, and the links between them: `a-postgres` is how host a reaches Postgres."""
+    """The parts by name, and the links between them: `a-postgres` is how host a reaches Postgres. `clocks` tells by how many
+    hours a host's clock is ahead."""
 
-    def __init__(self, home: Path) -> None:
-        self.home = home
+    def __init__(self, home: Path, clocks: Mapping[str, int]) -> None:
+        self.home, self.clocks = home, clocks
         self.postgres, self.valkey = Postgres(home), Valkey(home)
         self.parts: dict[str, Part] = {}
         self.links: dict[str, Link] = {}
@@ -146,6 +148,8 @@ class Studio:
             "DATABASE_URL": f"postgresql://{ROLE}:{quote(self.postgres.password)}@127.0.0.1:{postgres.port}/{DATABASE}",
             "REDIS_URL": f"redis://:{quote(self.valkey.password)}@127.0.0.1:{valkey.port}/0",
         }
+        if hours := self.clocks.get(who):
+            told |= wrong_clock(self.home / f"clock-{who}", hours)
         return Program(Settings(home=home), home, told)
 
     def _link(self, name: str, target: Path) -> Link:
@@ -209,10 +213,10 @@ def _is_empty(home: Path) -> bool:
 
 
 @contextmanager
-def running_studio(base: Path) -> Iterator[Studio]:
+def running_studio(base: Path, clocks: Mapping[str, int]) -> Iterator[Studio]:
     """A studio over a home of its own; nothing of it is left running when the context ends."""
     home = Path(tempfile.mkdtemp(prefix="fts-", dir="/tmp")).resolve()
-    studio = Studio(home)
+    studio = Studio(home, clocks)
     try:
         studio.start(base)
         yield studio

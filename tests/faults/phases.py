@@ -54,15 +54,18 @@ class Looks:
     def __init__(self, studio: Studio) -> None:
         self._studio = studio
         self._connection: psycopg.Connection[tuple[object, ...]] | None = None
+        self._rows: list[tuple[str, int, str | None]] = []
 
-    def stands(self) -> list[Stand]:
-        """Every run that is going on; none where Postgres cannot be asked now."""
-        try:
-            rows = self._ask()
-        except psycopg.Error:
-            self.close()
-            return []
-        return [self._stand(*row) for row in rows]
+    def stands(self, *, is_frozen: bool) -> list[Stand]:
+        """Every run that is going on; none where Postgres cannot be asked now. While it is frozen nobody changes what it
+        said last, and it would not answer."""
+        if not is_frozen:
+            try:
+                self._rows = self._ask()
+            except psycopg.Error:
+                self.close()
+                return []
+        return [stand for row in self._rows if (stand := self._stand(*row))]
 
     def close(self) -> None:
         if self._connection is not None:
@@ -74,15 +77,16 @@ class Looks:
             self._connection = self._studio.connect()
         return self._connection.execute(QUERY).fetchall()  # type: ignore[return-value]
 
-    def _stand(self, run: str, attempt: int, holder: str | None) -> Stand:
+    def _stand(self, run: str, attempt: int, holder: str | None) -> Stand | None:
         if holder is None:
             return Stand(run, attempt, Phase.QUEUED, HOSTS[0])
         held = Stand(run, attempt, Phase.CLAIMED, holder)
-        return replace(held, phase=phase_of(held.folder(self._studio.home)))
+        phase = phase_of(held.folder(self._studio.home))
+        return replace(held, phase=phase) if phase else None
 
 
-def phase_of(folder: Path) -> Phase:
-    """What the trainer of this attempt is at. Half a checkpoint beside the whole ones: it is saving."""
+def phase_of(folder: Path) -> Phase | None:
+    """What the trainer of this attempt is at; none once it is done. Half a checkpoint beside the whole ones: it is saving."""
     if not (folder / "trainer.json").is_file():
         return Phase.CLAIMED
     if any((folder / "checkpoints").glob(".tmp-*")):
@@ -90,12 +94,14 @@ def phase_of(folder: Path) -> Phase:
     return _told(folder / "events.jsonl")
 
 
-def _told(journal: Path) -> Phase:
-    """The last phase that the journal tells."""
+def _told(journal: Path) -> Phase | None:
+    """The last phase that the journal tells; none behind its last word."""
     try:
         lines = journal.read_bytes().rpartition(b"\n")[0].splitlines()
     except OSError:
         return Phase.PREPARING
+    if lines and json.loads(lines[-1])["kind"] == "end":
+        return None
     for line in reversed(lines):
         if b'"phase"' in line and (told := json.loads(line))["kind"] == "phase":
             return Phase(PHASES_OF_JOURNAL.get(told["data"]["phase"], Phase.TRAINING))

@@ -29,6 +29,8 @@ LEASE_SECONDS = float(SETTINGS["STUDIO_LEASE_SECONDS"])
 PREEMPTED_SECONDS = 120.0
 """How long a machine that is taken away waits for what is saved on it."""
 DUPLICATES = 50
+MOSTLY = (Phase.TRAINING,) * 6
+"""Kills are aimed at the middle of a run more often than at anything else: there most is to lose."""
 
 
 def nothing() -> None:
@@ -50,6 +52,8 @@ class Wound:
     is_over: Callable[[], bool] = no
     tick: Callable[[], None] = nothing
     """Called again and again until it is healed."""
+    is_frozen: bool = False
+    """Whether its parts stand still, so that they change nothing and answer nobody."""
 
 
 @dataclass(frozen=True)
@@ -78,11 +82,11 @@ def trainer_of(studio: Studio, stand: Stand) -> psutil.Process | None:
     return None
 
 
-def trainers_of(studio: Studio, host: str) -> list[psutil.Process]:
-    """Trainers at work and spares: all children of a host's supervisor."""
-    supervisor = studio.parts[f"supervisor-{host}"].process
+def children_of(studio: Studio, part: str) -> list[psutil.Process]:
+    """What a part started: of a supervisor trainers at work and spares, of Postgres all that serves."""
+    process = studio.parts[part].process
     with suppress(psutil.NoSuchProcess):
-        return psutil.Process(supervisor.pid).children() if supervisor else []
+        return psutil.Process(process.pid).children() if process else []
     return []
 
 
@@ -96,7 +100,7 @@ def send(process: psutil.Process, number: signal.Signals) -> None:
 
 @dataclass(frozen=True)
 class KillTrainer(Strike):
-    phases: tuple[Phase, ...] = SPAWNED
+    phases: tuple[Phase, ...] = (*SPAWNED, *MOSTLY)
 
     def hit(self, studio: Studio, stand: Stand, dice: Random) -> Wound | None:  # noqa: ARG002
         trainer = trainer_of(studio, stand)
@@ -153,7 +157,7 @@ class KillAllTrainers(Strike):
     phases: tuple[Phase, ...] = SPAWNED
 
     def hit(self, studio: Studio, stand: Stand, dice: Random) -> Wound | None:  # noqa: ARG002
-        found = trainers_of(studio, stand.host)
+        found = children_of(studio, f"supervisor-{stand.host}")
         for process in found:
             send(process, signal.SIGKILL)
         return Wound(f"trainers of {stand.host}") if found else None
@@ -210,15 +214,15 @@ class Kill(OnPart):
 
 @dataclass(frozen=True)
 class Freeze(OnPart):
-    """SIGSTOP, past the lease, and SIGCONT. `with_trainers`: the whole host stands still."""
+    """SIGSTOP, past the lease, and SIGCONT. `with_children`: what it started, too, as where a whole host stands still."""
 
-    with_trainers: bool = False
+    with_children: bool = False
 
     def hit(self, studio: Studio, stand: Stand, dice: Random) -> Wound | None:
         (name,) = self.parts(stand)
         part = studio.parts[name]
         part.send(signal.SIGSTOP)
-        others = trainers_of(studio, name[-1]) if self.with_trainers else []
+        others = children_of(studio, name) if self.with_children else []
         for each in others:
             send(each, signal.SIGSTOP)
 
@@ -227,7 +231,7 @@ class Freeze(OnPart):
                 send(each, signal.SIGCONT)
             part.send(signal.SIGCONT)
 
-        return Wound(name, dice.uniform(1.3, 2.2) * LEASE_SECONDS, wake, frozenset({name}))
+        return Wound(name, dice.uniform(1.3, 2.2) * LEASE_SECONDS, wake, frozenset({name}), is_frozen=True)
 
 
 @dataclass(frozen=True)
@@ -333,21 +337,22 @@ class Network(Strike):
 
 
 CATALOGUE: tuple[Strike, ...] = (
-    KillTrainer("trainer.kill", weight=2),
+    KillTrainer("trainer.kill", weight=9),
     FreezeTrainer("trainer.freeze"),
     StarveTrainer("trainer.starve"),
     KillAllTrainers("trainers.kill"),
     TearCheckpoint("checkpoint.tear"),
-    Kill("supervisor.kill", part="supervisor-{host}"),
+    Kill("supervisor.kill", (*AIMS, *MOSTLY), 6, part="supervisor-{host}"),
     Kill("supervisor.kill_before_spawn", (Phase.CLAIMED,), part="supervisor-{host}"),
     Freeze("supervisor.freeze", HELD, part="supervisor-{host}"),
-    Freeze("host.freeze", HELD, part="supervisor-{host}", with_trainers=True),
+    Freeze("host.freeze", HELD, part="supervisor-{host}", with_children=True),
     Preempt("supervisor.preempt", HELD, part="supervisor-{host}"),
     Kill("celery.kill", part="celery-{host}"),
     Freeze("celery.freeze", part="celery-{host}"),
     Kill("web.kill", part="web", weight=2),
     Freeze("web.freeze", part="web"),
     Kill("postgres.kill", part="postgres", weight=2),
+    Freeze("postgres.freeze", part="postgres", with_children=True),
     KillBackend("postgres.kill_backend"),
     Kill("valkey.kill", part="valkey", weight=2),
     Freeze("valkey.freeze", part="valkey"),

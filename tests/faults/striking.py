@@ -16,9 +16,20 @@ from tests.faults.phases import Looks, Phase, Stand
 from tests.faults.strikes import CATALOGUE, Strike, Wound
 
 TICK_SECONDS = 0.02
+IN_TRAINING = (Phase.TRAINING, Phase.SAVING)
+KILLS = {
+    "trainer.kill": "trainer",
+    "trainers.kill": "trainer",
+    "checkpoint.tear": "trainer",
+    "supervisor.kill": "supervisor",
+}
+"""Which kinds of fault kill what a run needs, and whom."""
 RESTART_SECONDS = 0.5
 """The pause before a part that ended by itself is started again, as `studio up` does."""
-SHORT_PHASES = (Phase.CLAIMED, Phase.SAVING)
+ODDS = {Phase.CLAIMED: 1.0, Phase.SAVING: 1.0, Phase.EXPORTING: 0.4}
+"""How likely a look at a run in the wanted phase is the moment. Short phases would else be over before; in others a moment
+comes after some looks."""
+OTHER_ODDS = 0.1
 
 
 @dataclass(frozen=True)
@@ -34,8 +45,8 @@ class Plan:
     minutes: float = float("inf")
     per_segment: int = 75
     at_once: int = 6
-    runs_alive: int = 3
-    steps: int = 40
+    runs_alive: int = 5
+    steps: int = 120
     patience: float = 1.0
 
     @property
@@ -59,10 +70,18 @@ class Segment:
 
     first: int
     seed: int
+    commit: str = ""
+    clock_hours: int = 0
+    """How far host b's clock was ahead."""
     kinds: Counter[str] = field(default_factory=Counter)
     phases: Counter[str] = field(default_factory=Counter)
     runs: int = 0
     attempts: int = 0
+    takeovers: int = 0
+    """How often a later attempt took a run over, and how often it went on from a checkpoint of its middle."""
+    resumes: int = 0
+    kills_in_training: Counter[str] = field(default_factory=Counter)
+    """Kills of a trainer or of its supervisor that met a run while it trained or saved, by whom they killed."""
     ended_by_themselves: Counter[str] = field(default_factory=Counter)
     detections: list[float] = field(default_factory=list)
     """Seconds from a trainer's death to its being told, where nothing else was struck about then."""
@@ -76,13 +95,19 @@ class Segment:
     def faults(self) -> int:
         return self.kinds.total()
 
+    @property
+    def end(self) -> int:
+        """The number behind its last fault."""
+        return self.first + self.faults
+
     def as_line(self) -> str:
         return json.dumps(vars(self) | {"violations": [asdict(each) for each in self.violations]}) + "\n"
 
     @classmethod
     def of_line(cls, line: str) -> Segment:
         stored = json.loads(line)
-        counted = {name: Counter(stored[name]) for name in ("kinds", "phases", "ended_by_themselves")}
+        counters = ("kinds", "phases", "ended_by_themselves", "kills_in_training")
+        counted = {name: Counter(stored.get(name, ())) for name in counters}
         return cls(**stored | counted | {"violations": [Violation(**each) for each in stored["violations"]]})
 
 
@@ -170,7 +195,8 @@ class Striking:
                 part.start()
 
     def _take_aim(self) -> None:
-        stands = self._looks.stands()
+        is_frozen = any(wound.is_frozen and "postgres" in wound.parts for _, wound in self._wounds)
+        stands = self._looks.stands(is_frozen=is_frozen)
         for waiting in list(self._aims):
             stand = self._target(waiting, stands)
             if stand is not None and self._hit(waiting, stand):
@@ -183,7 +209,7 @@ class Striking:
         if waiting.is_tired(self.plan.aim_seconds):
             fitting = [stand for stand in stands if stand.phase in waiting.strike.phases]
             fitting = fitting or [Stand("", 0, Phase.ANY, dice.choice(HOSTS))]
-        if not fitting or (waiting.phase not in SHORT_PHASES and dice.random() > 0.1):
+        if not fitting or dice.random() > ODDS.get(waiting.phase, OTHER_ODDS):
             return None
         stand = dice.choice(fitting)
         return stand if stand.phase != Phase.QUEUED else replace(stand, host=dice.choice(HOSTS))
@@ -205,4 +231,6 @@ class Striking:
         self.struck.append(struck)
         self.segment.kinds[struck.kind] += 1
         self.segment.phases[struck.phase] += 1
+        if struck.kind in KILLS and struck.phase in IN_TRAINING:
+            self.segment.kills_in_training[KILLS[struck.kind]] += 1
         print(f"{struck.number:5} seed {struck.seed} {struck.kind:28} {struck.phase:10} {struck.target}", flush=True)

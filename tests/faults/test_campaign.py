@@ -7,21 +7,26 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.campaign import figures, read_state, run_campaign
+from tests.faults.campaign import read_state, run_campaign
+from tests.faults.checker import SHOWN_SECONDS
 from tests.faults.phases import AIMS
+from tests.faults.report import printed
 from tests.faults.strikes import CATALOGUE
 from tests.faults.striking import Plan, Segment, aim
+from tests.support.figures import Note
 
 FAULTS = 150
 AT_ONCE = 10
-"""More than in the long form, which has the time to let single faults be seen alone."""
+"""More than in the long form, which so sees more faults alone."""
+LEAST_TAKEOVERS, LEAST_RESUMES, LEAST_KILLS, LEAST_DETECTIONS = 8, 3, 8, 2
+"""Without so many the faults would have missed what they are for."""
 
 
 @pytest.fixture(scope="module")
 def done(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Segment]:
     state = tmp_path_factory.mktemp("faults") / "state.jsonl"
     segments = run_campaign(tiny_base, Plan(FAULTS, per_segment=FAULTS, at_once=AT_ONCE, patience=4.0), state)
-    print("\n".join(figures(segments)))
+    print("\n".join(printed(segments)))
     return segments
 
 
@@ -37,12 +42,39 @@ def test_every_kind_of_fault_and_every_phase_of_a_run_was_met(done: list[Segment
     assert phases >= set(AIMS)
 
 
+def test_runs_were_hit_in_their_middle_and_went_on_from_there(done: list[Segment], figure: Note) -> None:
+    takeovers, resumes = sum(each.takeovers for each in done), sum(each.resumes for each in done)
+    kills = sum(each.kills_in_training.total() for each in done)
+    for name, count in (("takeovers", takeovers), ("resumed in mid-training", resumes), ("kills in training", kills)):
+        figure(f"campaign: {name}", count, f"of {FAULTS} faults", None)
+    assert takeovers >= LEAST_TAKEOVERS
+    assert resumes >= LEAST_RESUMES
+    assert kills >= LEAST_KILLS
+
+
+def test_deaths_of_trainers_were_detected_and_told_in_time(done: list[Segment], figure: Note) -> None:
+    """The checker says so of each; here enough of them must have been looked at for that to mean anything."""
+    detections = [seconds for segment in done for seconds in segment.detections]
+    figure("campaign: deaths of trainers that were looked at", len(detections), f"of {FAULTS} faults", None)
+    assert len(detections) >= LEAST_DETECTIONS
+    figure("campaign: the slowest of them was told after", max(detections), "s", SHOWN_SECONDS)
+    assert max(detections) <= SHOWN_SECONDS
+
+
 def test_a_campaign_goes_on_where_the_last_call_stopped(tmp_path: Path) -> None:
     state = tmp_path / "state.jsonl"
-    segment = Segment(1, 7, kinds=Counter({"web.kill": 3}), phases=Counter({"training": 3}), detections=[0.5])
+    segment = Segment(1, 7, "abc", kinds=Counter({"web.kill": 3}), phases=Counter({"training": 3}), detections=[0.5])
     state.write_text(segment.as_line())
     assert read_state(state) == [segment]
     assert run_campaign(tmp_path, Plan(3), state) == [segment], "nothing is left to do"
+
+
+def test_faults_that_were_run_twice_are_not_run_a_third_time_and_none_behind_them_is_left_out(tmp_path: Path) -> None:
+    state = tmp_path / "state.jsonl"
+    twice = [Segment(1, 7, kinds=Counter({"web.kill": 3})), Segment(1, 7, kinds=Counter({"web.kill": 3}))]
+    state.write_text("".join(each.as_line() for each in twice))
+    assert run_campaign(tmp_path, Plan(3), state) == twice
+    assert run_campaign(tmp_path, Plan(6, minutes=0), state) == twice, "three are left, for which there is no time"
 
 
 def test_a_number_and_a_seed_repeat_a_fault() -> None:

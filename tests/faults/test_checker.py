@@ -128,6 +128,12 @@ def begun_anew(history: History) -> History:
     return replace(told, journals=told.journals | {(RUN, 2): lines})
 
 
+def found_damaged(history: History, step: int = 2, words: str = "is damaged: optimizer.pt is missing.") -> History:
+    """Who takes the run over says so."""
+    text = {"level": "warning", "text": f"The checkpoint of step {step} {words}"}
+    return changed_event(10, data=text)(inserted(10, "log", 2, 2, 105.4, None)(history))
+
+
 def failed_for(code: str, state: str = "failed") -> Change:
     """It fails of itself at the end of its first attempt, with a cause in words, and somebody resumes it at once."""
     cause = {"code": code, "message": "It could not go on."}
@@ -152,6 +158,7 @@ BROKEN: dict[str, Change] = {
     "states follow each other as they may": inserted(14, "state", 4, 2, 107.9, "preparing"),
     "a failed run names its cause": failed_for(""),
     "a run at rest holds nothing": changed_run(holder="a"),
+    "a run goes on from its newest checkpoint": begun_anew,
     "every client receives every event once": lambda history: replace(
         history, seen=history.seen[:3] + history.seen[4:]
     ),
@@ -165,7 +172,6 @@ BROKEN: dict[str, Change] = {
     "what is published can be read": lambda history: replace(
         history, readable={"a folder": ["optimizer.pt is missing"]}
     ),
-    "a run goes on from its newest checkpoint": begun_anew,
     "losses are those of an undisturbed run": lambda history: replace(history, reference={RUN: [(1, 3.0), (2, 2.0)]}),
     "nothing is left over": lambda history: replace(history, leftovers=[Leftover("file", ".tmp-merged")]),
 }
@@ -318,8 +324,7 @@ def test_that_a_run_crashed_is_said_of_deaths_alone() -> None:
 
 @pytest.mark.parametrize("words", ["is damaged: optimizer.pt is missing.", "is not the one that was published."])
 def test_a_checkpoint_that_was_found_damaged_must_have_been_torn(words: str) -> None:
-    text = {"level": "warning", "text": f"The checkpoint of step 2 {words}"}
-    history = changed_event(10, data=text)(inserted(10, "log", 2, 2, 105.4, None)(small_history()))
+    history = found_damaged(small_history(), words=words)
     assert {violation.rule for violation in check(history)} == {"what is published can be read"}
     torn = Struck(103.0, 2, 7, "checkpoint.tear", "training", CHECKPOINT)
     assert check(replace(history, struck=[*history.struck, torn])) == []
@@ -327,8 +332,9 @@ def test_a_checkpoint_that_was_found_damaged_must_have_been_torn(words: str) -> 
 
 def test_a_run_that_goes_on_from_an_older_checkpoint_is_excused_by_a_torn_one_and_by_a_persons_word() -> None:
     history = begun_anew(small_history())
-    torn = Struck(103.0, 2, 7, "checkpoint.tear", "training", CHECKPOINT)
-    assert check(replace(history, struck=[*history.struck, torn])) == []
+    torn = replace(history, struck=[*history.struck, Struck(103.0, 2, 7, "checkpoint.tear", "training", CHECKPOINT)])
+    assert check(torn) != [], "people are to be told"
+    assert check(found_damaged(torn)) == []
     said = {"action": "run.start_over", "subject": "owls", "at": moment(104.8)}
     assert check(replace(history, audit=[said])) == []
     assert check(replace(history, audit=[said | {"subject": "another"}])) != []
@@ -339,9 +345,10 @@ def test_a_checkpoint_that_only_its_row_calls_replaced_is_still_the_newest() -> 
     history = begun_anew(small_history())
     replaced = [row | {"replaced_at": moment(104.8)} for row in history.checkpoints]
     assert len(check(replace(history, checkpoints=replaced))) == 1
-    newer = [*replaced, checkpoint(1, 3, 104.7) | {"folder": "torn"}]
-    torn = Struck(104.75, 2, 7, "checkpoint.tear", "training", "torn")
-    assert check(replace(history, checkpoints=newer, struck=[*history.struck, torn])) == []
+    newer = checkpoint(1, 3, 104.7)
+    torn = Struck(104.75, 2, 7, "checkpoint.tear", "training", newer["folder"])
+    told = found_damaged(replace(history, struck=[*history.struck, torn]), step=3)
+    assert check(replace(told, checkpoints=[*replaced, newer])) == []
 
 
 @pytest.mark.parametrize(("pid", "is_excused"), [(SUPERVISOR, True), (FIRST, False)])
