@@ -14,7 +14,7 @@ from rich.markup import escape
 
 from backend.commands.client import Client, OnBytes, Refused, connect
 from backend.commands.output import AsJson, Columns, bytes_bar, print_list
-from backend.core.archives import ArchivedFile, files_sha256
+from backend.core.archives import BROKEN, ArchivedFile, files_sha256
 from backend.core.errors import NotFound, StudioError
 from backend.web.shapes.runs import ArtifactOut
 
@@ -102,7 +102,7 @@ def check(part: Path, artifact: ArtifactOut) -> None:
     """Hash every file of the zip, and the list of them. What is damaged is removed, so that the next try starts anew."""
     try:
         found = files_sha256(contents(part))
-    except zipfile.BadZipFile as error:
+    except BROKEN as error:
         found = str(error)
     if found != artifact.sha256:
         part.unlink()
@@ -111,7 +111,7 @@ def check(part: Path, artifact: ArtifactOut) -> None:
 
 
 def contents(archive: Path) -> list[ArchivedFile]:
-    """The files of a zip, below its one folder, read and hashed. Raises `BadZipFile` where one is damaged."""
+    """The files of a zip, below its one folder, read and hashed. Raises one of `BROKEN` where it is damaged."""
     files = []
     with zipfile.ZipFile(archive) as opened:
         for entry in opened.infolist():

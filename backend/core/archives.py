@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
+import zipfile
 import zlib
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
@@ -21,6 +22,8 @@ ZIP64_VERSION, UTF8_NAMES, STORED = 45, 1 << 11, 0
 DOS_TIME, DOS_DATE = 0, (1 << 5) | 1  # midnight of 1 January 1980: the same files give the same archive
 UNIX, REGULAR_FILE = 3 << 8, 0o100644 << 16
 IN_ZIP64, IN_ZIP64_SHORT = 0xFFFFFFFF, 0xFFFF
+BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, NotImplementedError)
+"""What Python's reader raises for a zip that is damaged, by where it is."""
 
 
 @dataclass(frozen=True)

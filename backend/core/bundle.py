@@ -13,7 +13,6 @@ import os
 import re
 import stat
 import zipfile
-import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -24,6 +23,7 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from backend.core.archives import BROKEN
 from backend.core.datasets.problems import printable
 from backend.core.durable import sync
 from backend.core.errors import Conflict, Invalid, NotFound, StudioError
@@ -246,7 +246,7 @@ class Reader:
             with self.archive.open(name) as file:
                 while piece := file.read(PIECE_BYTES):
                     yield piece
-        except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, NotImplementedError) as error:
+        except BROKEN as error:
             raise Damaged(name, f"cannot be read: {error}") from None
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from math import isinf
 from typing import Any
 
 import yaml
@@ -38,6 +39,7 @@ def read_yaml(text: str) -> tuple[Any, dict[Path, int]]:
         events = iter(yaml.parse(text, Loader=yaml.CSafeLoader))
         first = next(e for e in events if not isinstance(e, yaml.StreamStartEvent | yaml.DocumentStartEvent))
         data = None if isinstance(first, yaml.StreamEndEvent) else _value(first, events, (), lines)
+        _check_end(events)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         last = text.rstrip().count("\n") + 1  # what breaks off is found missing behind the last line
@@ -45,6 +47,13 @@ def read_yaml(text: str) -> tuple[Any, dict[Path, int]]:
     except yaml.YAMLError:
         raise BadYaml("This is not YAML.", 1) from None
     return data, lines
+
+
+def _check_end(events: Iterator[Any]) -> None:
+    """What stands behind a second `---` would be lost."""
+    for event in events:
+        if isinstance(event, yaml.DocumentStartEvent):
+            raise BadYaml("A second document (---) is not accepted.", event.start_mark.line + 1)
 
 
 def _value(event: Any, events: Iterator[Any], path: Path, lines: dict[Path, int]) -> Any:
@@ -62,7 +71,11 @@ def _value(event: Any, events: Iterator[Any], path: Path, lines: dict[Path, int]
             return _mapping(events, path, lines)
         case yaml.ScalarEvent(tag=None, anchor=None):
             return event.value if event.style else _scalar(event.value, line)  # quoted text stays text
-    raise BadYaml("Aliases (*), anchors (&) and tags (!) are not accepted.", line)
+    raise _special(line)
+
+
+def _special(line: int) -> BadYaml:
+    return BadYaml("Aliases (*), anchors (&) and tags (!) are not accepted.", line)
 
 
 def _mapping(events: Iterator[Any], path: Path, lines: dict[Path, int]) -> dict[str, Any]:
@@ -71,6 +84,8 @@ def _mapping(events: Iterator[Any], path: Path, lines: dict[Path, int]) -> dict[
         key, line = getattr(event, "value", None), event.start_mark.line + 1
         if not isinstance(event, yaml.ScalarEvent) or key is None:
             raise BadYaml("A key must be plain text.", line)
+        if event.tag or event.anchor:
+            raise _special(line)
         if key in mapping:
             raise BadYaml(f"“{key}” stands here twice.", line)
         lines[(*path, key)] = line
@@ -81,16 +96,31 @@ def _mapping(events: Iterator[Any], path: Path, lines: dict[Path, int]) -> dict[
 def _scalar(text: str, line: int) -> Any:
     if text.lower() in CONSTANTS:
         return CONSTANTS[text.lower()]
+    number = number_of(text)
+    if number is not None and isinf(number):
+        raise BadYaml("This number is out of range.", line)
+    return text if number is None else number
+
+
+def number_of(text: str) -> int | float | None:
+    """The number that a plain text is, infinite where it is out of range; None where it is none."""
     if INTEGER.fullmatch(text):
         return int(text)
-    if not FLOAT.fullmatch(text):
-        return text
-    number = float(text)
-    if number in (float("inf"), float("-inf")):
-        raise BadYaml("This number is out of range.", line)
-    return number
+    return float(text) if FLOAT.fullmatch(text) else None
+
+
+class _Dumper(yaml.SafeDumper):
+    """PyYAML quotes what YAML 1.1 would read as something else than text, which leaves out some that 1.2 would."""
+
+
+def _text(dumper: _Dumper, text: str) -> yaml.ScalarNode:
+    is_plain = text.lower() not in CONSTANTS and number_of(text) is None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=None if is_plain else "'")
+
+
+_Dumper.add_representer(str, _text)
 
 
 def as_yaml(data: Any, *, width: int = 100) -> str:
     """YAML that `read_yaml` reads back to the same data; texts longer than `width` are folded."""
-    return yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=width)
+    return yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=width)

@@ -7,7 +7,6 @@ import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
-from urllib.parse import parse_qsl
 
 from backend.core.errors import Problem, StudioError
 from backend.core.recipe import translate_old_names
@@ -24,7 +23,7 @@ from backend.web.forms import (
     text_of,
     without,
 )
-from backend.web.security import MAX_FORM_FIELDS
+from backend.web.security import pairs_in
 from backend.web.shapes.common import ProblemOut
 
 VIEWS = ("simple", "advanced", "yaml")
@@ -66,10 +65,11 @@ class Draft:
 
 
 def draft_from(pairs: Pairs) -> Draft:
-    """What was sent, or what a browser had kept of it (`restored`). YAML that cannot be read is kept, with the reason."""
+    """What was sent, or what a browser had kept of it (`restored`). YAML that cannot be read is kept, with the reason.
+    Raises `TooLarge`."""
     pairs = list(pairs)
     if kept := dict(pairs).get("restored"):
-        pairs = [*parse_qsl(kept, max_num_fields=MAX_FORM_FIELDS), ("restored", "true")]
+        pairs = [*pairs_in(kept), ("restored", "true")]
     fields = dict(pairs)
     view = fields.get("view", "")
     draft = Draft(
@@ -152,9 +152,11 @@ def _says(text: str, raw: Mapping[str, Any]) -> bool:
 def with_recommendations(text: str, controls: Sequence[Control]) -> str:
     """Behind each value that was set by hand, what is recommended."""
     rows, lines = text.splitlines(), read_yaml(text)[1]
+    begun = {*lines.values(), len(rows) + 1}
     for control in leaves(controls):
-        at = lines.get(tuple(control.name.split(".")))
-        if at and control.is_changed and control.recommended and "#" not in rows[at - 1]:
+        at = lines.get(tuple(control.name.split(".")), 0)
+        is_whole = at + 1 in begun  # within a text of several lines a comment would be text
+        if at and is_whole and control.is_changed and control.recommended and "#" not in rows[at - 1]:
             rows[at - 1] = f"{rows[at - 1]:<{COMMENT_COLUMN}}  # recommended {control.recommended}"
     return "\n".join(rows) + "\n"
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from math import isinf
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -17,6 +16,7 @@ from backend.core.errors import Problem
 from backend.core.methods.base import Method
 from backend.core.recipe import Recipe, figure
 from backend.core.strict import models_in
+from backend.core.yaml12 import number_of
 
 Kind = Literal["group", "number", "text", "texts", "names", "sets", "check", "choice"]
 Pairs = Iterable[tuple[str, str]]
@@ -30,7 +30,6 @@ LARGE = 1e5
 """An upper bound from here on only guards against slips, and is not worth a person's attention."""
 DEPTH = 5
 """No setting lies deeper."""
-NUMBER = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?")
 
 
 @dataclass(frozen=True)
@@ -242,7 +241,8 @@ def recipe_from_form(pairs: Pairs) -> dict[str, Any]:
         if ("." in name or name == "name") and name.count(".") < DEPTH:
             _put(data, name.split("."), value.strip())
     if isinstance(chosen := data.get("data", {}).get("sets"), dict):
-        data["data"]["sets"] = [each for _, each in sorted(chosen.items(), key=_by_number) if each.get("name")]
+        rows = [row for _, row in sorted(chosen.items(), key=_by_number) if isinstance(row, dict)]
+        data["data"]["sets"] = [row for row in rows if row.get("name")]
     if "evaluation" in data and "prompts" in data["evaluation"]:
         said = _texts(data["evaluation"].pop("prompts"))
         data["evaluation"] |= {"prompts": said} if said else {}  # blank means unset, as everywhere
@@ -300,8 +300,5 @@ def _typed(text: str) -> str | int | float | bool:
     """Forms send text only; a recipe has numbers and booleans, in its YAML view too."""
     if text in ("true", "false"):
         return text == "true"
-    for kind in (int, float):
-        with contextlib.suppress(ValueError):
-            if NUMBER.fullmatch(text):
-                return kind(text)
-    return text
+    number = number_of(text)
+    return text if number is None or isinf(number) else number

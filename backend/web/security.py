@@ -219,9 +219,15 @@ def form_fields(headers: Headers, body: bytes) -> list[tuple[str, str]]:
     if headers.get("content-type", "").partition(";")[0].strip() != "application/x-www-form-urlencoded":
         return []
     try:
-        return parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=MAX_FORM_FIELDS)
+        return pairs_in(body.decode())
     except UnicodeDecodeError:
         raise BadRequest("The form is not UTF-8.") from None
+
+
+def pairs_in(text: str) -> list[tuple[str, str]]:
+    """The names and values of a form as it is sent. Raises `TooLarge`."""
+    try:
+        return parse_qsl(text, keep_blank_values=True, max_num_fields=MAX_FORM_FIELDS)
     except ValueError:
         raise TooLarge(f"A form has at most {MAX_FORM_FIELDS} fields.") from None
 

@@ -8,7 +8,7 @@ import pytest
 
 from tests.fuzz import parsers
 
-CASES = {"data_file": 150, "model_folder": 80, "shards": 80, "template": 150}
+CASES = {"data_file": 150, "model_folder": 80, "shards": 80, "template": 150, "form": 80}
 """Fewer of those that take milliseconds each."""
 
 

@@ -10,7 +10,7 @@ import time
 from html import unescape
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 import httpx
 import pytest
@@ -25,10 +25,13 @@ from backend.core.methods.base import Method
 from backend.core.models import DatasetVersion, Run
 from backend.core.recipe import Recipe, read_recipe
 from backend.core.settings import Settings
+from backend.core.yaml12 import read_yaml
 from backend.web import drafts, forms
 from backend.web.drafts import Draft, draft_from, form_of
 from backend.web.forms import leaves, recipe_controls
 from backend.web.pages import new_run
+from backend.web.security import MAX_FORM_FIELDS
+from tests.fuzz import parsers
 from tests.web.conftest import queued_run
 from tests.web.test_templates import FRONTEND
 
@@ -218,10 +221,48 @@ async def test_nonsense_is_told_and_never_a_failure(writer: httpx.AsyncClient) -
         {"once": "\u00e9"},
         {"evaluation.prompts.x": "a"},
         {"data.sets.0.name": "a", "data.sets.0.name.b": "c"},
+        {"data.sets.0": "5"},
+        {"data.sets": "5"},
+        {"evaluation.prompts": "Hi?", "evaluation.eval_share.x": "1e400"},
+        {"name": "1e400", "training.learning_rate": "1e400"},
+        {"parent": "\0", "recipe": "\0"},
     ):
         for path in ("/runs/new?view=advanced", "/runs/preflight?part=quick", "/runs"):
             assert (await writer.post(path, data=FORM | {"model.path": "nowhere"} | form)).status_code != 500, form
-    assert (await writer.get("/runs/new?view=" + "x" * 3000 + "&a.b.c=1&model.path.x=2")).status_code < 500
+    for query in (
+        "view=" + "x" * 3000 + "&a.b.c=1&model.path.x=2",
+        "data.sets.0=5",
+        "data.sets=5&dataset=a",
+        "clone=%00",
+        "recipe=%00",
+    ):
+        assert (await writer.get(f"/runs/new?{query}")).status_code < 500, query
+
+
+async def test_a_kept_form_of_more_fields_than_a_form_has_is_refused(writer: httpx.AsyncClient) -> None:
+    kept = "&".join(f"a{n}=1" for n in range(MAX_FORM_FIELDS + 1))
+    for path in ("/runs/new", "/runs/preflight?part=quick", "/runs", "/runs/recipe"):
+        assert (await writer.post(path, data={"restored": kept})).status_code == 413, path
+
+
+async def test_forms_that_no_browser_sends_are_drawn_again_or_refused(
+    writer: httpx.AsyncClient, tmp_path: Path
+) -> None:
+    headers = {"content-type": "application/x-www-form-urlencoded"}
+    for number in range(12):
+        body = parsers.form_body(parsers.Case(tmp_path, parsers.mutator(7, number), tmp_path))
+        for path in ("/runs/new?view=yaml", "/runs/preflight?part=quick", "/runs"):
+            answer = await writer.post(path, content=body, headers=headers)
+            assert answer.status_code < 500, (number, body[:2000])
+        query = body.decode("utf-8", "replace")[:4000]
+        assert (await writer.get(f"/runs/new?{quote(query, safe='=&%+')}")).status_code < 500, query
+
+
+@pytest.mark.parametrize("typed", ["1e400", "-1E+999", "1e-4", "tRUE", "a text\nof lines " * 60])
+@pytest.mark.parametrize("name", ["name", "model.chat_template", "evaluation.prompts.0"])
+def test_a_text_stays_the_same_text_when_the_view_becomes_yaml(name: str, typed: str) -> None:
+    draft = draft_from([*FORM.items(), (name, typed)])
+    assert read_yaml(form_of(draft, "yaml").yaml)[0] == draft.raw
 
 
 def test_what_came_back_as_it_was_pencilled_in_was_set_by_nobody() -> None:
