@@ -1,4 +1,4 @@
-"""What benchmarks of many quick rounds share: both sides in one run, taking turns, told as medians with their range."""
+"""What benchmarks share: instruments, and figures of many quick rounds of both sides, told as medians with their range."""
 
 from __future__ import annotations
 
@@ -7,6 +7,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from benchmarks.rows import Row, row
+
+PAINTED = """
+const frame = () => new Promise(requestAnimationFrame);
+const painted = () => new Promise((done) => { // within a frame: when that frame is on the screen
+  const channel = new MessageChannel(); // its message comes after the painting
+  channel.port1.onmessage = () => done(performance.now());
+  channel.port2.postMessage(0);
+});
+"""
+"""For scripts on a page: when it looks like that."""
 
 
 @dataclass(frozen=True)
@@ -22,15 +32,20 @@ class Figure:
 
     def row(self, row_id: str) -> Row:
         peer = statistics.median(self.peer) if self.peer else None
-        ranges = [f"ours {_range(self.ours)}"]
-        ranges += [f"{self.peer_name} {_range(self.peer)}"] if self.peer else []
+        ranges = [f"ours {span(self.ours)}"]
+        ranges += [f"{self.peer_name} {span(self.peer)}"] if self.peer else []
         ours = statistics.median(self.ours)
         return row(row_id, self.name, self.unit, ours, peer, most=self.goal, beside=", ".join(ranges))
 
 
-def _range(values: Sequence[float]) -> str:
-    return f"[{min(values):.2f}–{max(values):.2f}]"
+def span(values: Sequence[float], digits: int = 2) -> str:
+    """The least and the most of several rounds."""
+    return f"[{min(values):.{digits}f}–{max(values):.{digits}f}]"
 
 
 def column(rows: Sequence[Mapping[str, float]], name: str) -> list[float]:
     return [each[name] for each in rows]
+
+
+def p95(values: Sequence[float]) -> float:
+    return statistics.quantiles(values, n=20)[-1]

@@ -19,7 +19,7 @@ from urllib.parse import urlencode, urlsplit
 from uuid import UUID
 
 import psutil
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser
 from sqlalchemy import update
 
 from backend.core import runs
@@ -30,7 +30,7 @@ from benchmarks.measure import Figure, column
 from benchmarks.peers import environment, serving
 from benchmarks.rows import Asked, Row, growth
 from tests.support import gallery
-from tests.support.browsers import find_chromium
+from tests.support.browsers import running_chromium
 from tests.support.models import save_base
 from tests.support.webs import Web, running_web
 
@@ -82,13 +82,12 @@ class Side:
 
 
 def measure(_asked: Asked) -> Sequence[Row]:
-    with running_web() as web, peer() as theirs, sync_playwright() as playwright:
+    with running_web() as web, peer() as theirs:
         ours = our_side(web)
         grown = [grow(web, ours, first, count) for first, count in pairwise((0, *COUNTS))]
-        browser = playwright.chromium.launch(executable_path=find_chromium(), args=["--no-sandbox"])
-        look(browser, ours), look(browser, theirs)  # both have opened what they open once
-        rounds = [(look(browser, ours), look(browser, theirs)) for _ in range(ROUNDS)]
-        browser.close()
+        with running_chromium() as browser:
+            look(browser, ours), look(browser, theirs)  # both have opened what they open once
+            rounds = [(look(browser, ours), look(browser, theirs)) for _ in range(ROUNDS)]
         served = [(serve(ours, ours.list_path), serve(theirs, theirs.list_path)) for _ in range(ROUNDS)]
         lists = {path: [serve(ours, path)["p95"] for _ in range(ROUNDS)] for path in LISTS}
         preflight = [serve(ours, PREFLIGHT, FORM)["p95"] for _ in range(ROUNDS)]

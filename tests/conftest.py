@@ -15,7 +15,7 @@ import pytest
 from backend.embedded.postgres import start_postgres
 from backend.embedded.service import Service
 from backend.embedded.valkey import start_valkey
-from tests.support.browsers import find_chromium
+from tests.support.browsers import find_chromium, running_chromium
 from tests.support.databases import create_database, fresh_database, url_of
 
 if TYPE_CHECKING:
@@ -143,10 +143,8 @@ def chromium_path() -> Path:
 @pytest.fixture(scope="module")
 def browser(chromium_path: Path) -> Iterator[Browser]:
     """One a file: Playwright's loop must be gone before tests with a loop of their own."""
-    from playwright.sync_api import expect, sync_playwright
+    from playwright.sync_api import expect
 
     expect.set_options(timeout=PATIENCE_MS)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium_path, args=["--no-sandbox"])
+    with running_chromium(chromium_path) as browser:
         yield browser
-        browser.close()

@@ -20,9 +20,9 @@ from itertools import product
 from pathlib import Path
 from typing import Literal
 
-from playwright.sync_api import Browser, Error, Page, sync_playwright
+from playwright.sync_api import Browser, Error, Page
 
-from tests.support.browsers import find_chromium
+from tests.support.browsers import running_chromium
 from tests.support.places import PLACES, Place, Stage, Visit, visits
 from tests.support.trouble import Trouble, misfits, settle
 from tests.support.webs import SignedIn, running_web
@@ -70,8 +70,7 @@ def take_all(album: Album, names: Sequence[str], sizes: Sequence[tuple[str, int]
 
 
 def travel(target: Path, tour: Tour) -> tuple[list[str], list[str]]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=find_chromium(), args=["--no-sandbox"])
+    with running_chromium() as browser:
         strangers, residents = Trouble(), Trouble()
         stranger = open_page(browser, tour, None, strangers)
         resident = open_page(browser, tour, tour.visit.who, residents)
@@ -85,7 +84,6 @@ def travel(target: Path, tour: Tour) -> tuple[list[str], list[str]]:
             except Error as error:  # the others are looked at all the same
                 what = f"{place.name}-{tour.width}-{tour.language}: {error.message.splitlines()[0]}"
                 complaints += complain([what])
-        browser.close()
     return pictures, complaints
 
 
@@ -136,8 +134,7 @@ def illustrate() -> Iterator[Path]:
 
 def take_pictures(visit: Visit) -> Iterator[Path]:
     places = {place.name: place for place in visit.places}
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=find_chromium(), args=["--no-sandbox"])
+    with running_chromium() as browser:
         for language in LANGUAGES:
             page = open_page(browser, Tour(visit, language, 1440, ()), visit.who, Trouble())
             for name, place in IN_THE_DOCUMENTS.items():
@@ -146,7 +143,6 @@ def take_pictures(visit: Visit) -> Iterator[Path]:
                 path = PICTURES / f"{name}{'' if language == 'en' else '.zh'}.webp"
                 path.write_bytes(as_webp(page))
                 yield path
-        browser.close()
 
 
 def as_webp(page: Page) -> bytes:

@@ -1,4 +1,5 @@
-"""Find a Chromium, or with `python -m tests.support.browsers` install one: Playwright's own, else the distribution's."""
+"""Find and start a Chromium, or with `python -m tests.support.browsers` install one: Playwright's own, else the
+distribution's."""
 
 from __future__ import annotations
 
@@ -7,9 +8,25 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+
+
+@contextmanager
+def running_chromium(path: Path | None = None) -> Iterator[Browser]:
+    """A browser of its own, gone with the context: the one at `path`, else the first that starts."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path or find_chromium(), args=["--no-sandbox"])
+        yield browser
+        browser.close()
 
 
 def find_chromium() -> Path | None:

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
 from backend.web.render import STATIC
 from tests.conftest import ROOT
+from tests.support.browsers import running_chromium
 from tests.support.places import PLACES, Place, Visit, visits
 from tests.support.trouble import settle
 from tests.support.webs import running_web
@@ -49,12 +50,10 @@ class Seen:
 @pytest.fixture(scope="module")
 def seen(chromium_path: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Seen]:
     assert AXE.exists(), "axe-core is not installed: run `python hatch_build.py tools`"
-    with sync_playwright() as playwright, running_web() as web:
-        browser = playwright.chromium.launch(executable_path=chromium_path, args=["--no-sandbox"])
-        found: dict[str, Seen] = {}
+    found: dict[str, Seen] = {}
+    with running_chromium(chromium_path) as browser, running_web() as web:
         for visit in visits(web, tmp_path_factory.mktemp("files")):
             found |= look_around(browser, visit)
-        browser.close()
     return found
 
 
