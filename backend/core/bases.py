@@ -9,18 +9,21 @@ from __future__ import annotations
 import json
 import os
 import re
-import stat
 import threading
 from collections import defaultdict
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from backend.core.configurations import quantisation, sizes, text_part
 from backend.core.datasets.problems import printable
 from backend.core.errors import Forbidden, Invalid, NotFound, Problem, StudioError, Unavailable
 from backend.core.limited import run_limited
+from backend.core.misfits import refuse_misfits
 from backend.core.recipe import ModelChoice
 from backend.core.settings import Settings
 from backend.core.weights import DTYPES, Tensor, damaged, read_header
@@ -31,6 +34,8 @@ NEEDED_FILES = ("*.json", "*.jinja", "*.txt", "*.model", "*.safetensors", "READM
 JSON_BYTES = 64 << 20
 TEXT_BYTES = 64 << 10
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+MOST_ENTRIES = 10_000
+"""Files and folders in a model's folder, with all below: one that keeps its whole history has hundreds."""
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
 GENERATORS = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -311,10 +316,22 @@ def _inspected(folder: str, signature: frozenset[tuple[str, int, int]]) -> BaseF
 def _signature(folder: Path) -> frozenset[tuple[str, int, int]]:
     """Changes whenever a file of the folder does."""
     found = (
-        (entry.name, entry.stat(follow_symlinks=not entry.is_symlink() or Path(entry.path).exists()))
-        for entry in os.scandir(folder)
+        (entry.path, entry.stat(follow_symlinks=not entry.is_symlink() or Path(entry.path).exists()))
+        for entry in islice(_entries(folder), MOST_ENTRIES)
     )
-    return frozenset((name, status.st_size, status.st_mtime_ns) for name, status in found)
+    return frozenset((path, status.st_size, status.st_mtime_ns) for path, status in found)
+
+
+def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:
+    """Everything in the folder and below. No link is followed, and a folder that cannot be opened is passed over: nobody
+    who loads the model gets into it either."""
+    waiting = [str(folder)]
+    while waiting:
+        with suppress(OSError), os.scandir(waiting.pop()) as found:
+            for entry in found:
+                yield entry
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append(entry.path)
 
 
 def inspect_here(payload: dict[str, Any]) -> dict[str, Any]:
@@ -322,9 +339,9 @@ def inspect_here(payload: dict[str, Any]) -> dict[str, Any]:
     folder = Path(payload["folder"])
     config = check_files(folder)
     tensors = read_tensors(folder)
+    refuse_misfits(config, tensors)
     tokenizer = _json(folder, "tokenizer_config.json")
-    inner = config.get("text_config")
-    text: dict[str, Any] = inner if isinstance(inner, dict) else config
+    text = text_part(config)
     weight_files = list(folder.glob("*.safetensors"))
     facts = BaseFacts(
         architecture=config["architectures"][0],
@@ -334,7 +351,7 @@ def inspect_here(payload: dict[str, Any]) -> dict[str, Any]:
         dtype=_dtype(tensors),
         chat_template=_has_template(folder, tokenizer),
         tied_embeddings=_is_tied(config, tensors),
-        quantised=_quantisation(config),
+        quantised=quantisation(config),
         licence=licence(folder),
         files=len(weight_files),
         linears=_linears(tensors, is_turned=config["model_type"] == "gpt2"),
@@ -370,17 +387,33 @@ def unusable(config: dict[str, Any]) -> list[Problem]:
 
 
 def _unsafe_entries(folder: Path) -> Iterator[Problem]:
-    """Pipes, devices, and links that lead out of the folder (of the repository, in the hub's cache, which links to its blobs)."""
+    """Pipes, devices, and links that lead out of the folder (of the repository, in the hub's cache, which links to its
+    blobs), wherever in it they lie: libraries read subfolders too, as that of additional chat templates."""
     is_of_hub = folder.parent.name == "snapshots" and folder.parent.parent.name.startswith("models--")
-    home = (folder.parent.parent if is_of_hub else folder).resolve()
-    for path in sorted(folder.iterdir()):
-        name, target = printable(path.name), path.resolve()
-        if target != home and home not in target.parents:
-            yield Problem("model.link", "leads outside the model's folder.", name, "Replace the link by the file.")
-        elif not path.exists():
-            yield Problem("model.link", "leads nowhere.", name, "Remove it, or download the model again.")
-        elif not (stat.S_ISREG(path.stat().st_mode) or path.is_dir()):
+    home = os.path.realpath(folder.parent.parent if is_of_hub else folder)
+    entries = list(islice(_entries(folder), MOST_ENTRIES + 1))
+    if len(entries) > MOST_ENTRIES:
+        message = f"The folder holds more than {MOST_ENTRIES:,} files and folders."
+        yield Problem("model.crowded", message, "", "Keep nothing in it but the model.")
+    for entry in sorted(entries, key=lambda each: each.path)[:MOST_ENTRIES]:
+        name = printable(os.path.relpath(entry.path, folder))
+        if entry.is_symlink():
+            yield from _unsafe_link(Path(entry.path), name, home)
+        elif not (entry.is_file() or entry.is_dir()):
             yield Problem("model.special", "is not a regular file.", name, "Remove it.")
+
+
+def _unsafe_link(link: Path, name: str, home: str) -> Iterator[Problem]:
+    """What lies behind a link to a folder was not looked at, so that such a link is refused wherever it leads."""
+    target = os.path.realpath(link)
+    if target != home and not target.startswith(home + os.sep):
+        yield Problem("model.link", "leads outside the model's folder.", name, "Replace the link by the file.")
+    elif not link.exists():
+        yield Problem("model.link", "leads nowhere.", name, "Remove it, or download the model again.")
+    elif link.is_dir():
+        yield Problem("model.link", "is a link to a folder.", name, "Replace the link by the folder.")
+    elif not link.is_file():
+        yield Problem("model.special", "is not a regular file.", name, "Remove it.")
 
 
 def _code_in(config: dict[str, Any], name: str) -> Iterator[Problem]:
@@ -482,27 +515,6 @@ def _json(folder: Path, name: str) -> dict[str, Any]:
     return value
 
 
-def _number(config: dict[str, Any], *names: str) -> int | None:
-    """The first of these that is a positive number."""
-    found = (config.get(name) for name in names)
-    return next((value for value in found if type(value) is int and value > 0), None)
-
-
-def sizes(config: dict[str, Any]) -> dict[str, int | None]:
-    """The sizes that a configuration tells, under the names that architectures give them."""
-    return {
-        "layers": _number(config, "num_hidden_layers", "n_layer", "num_layers"),
-        "hidden_size": _number(config, "hidden_size", "n_embd", "d_model"),
-        "context_length": _number(config, "max_position_embeddings", "n_positions", "max_seq_len", "seq_length"),
-        "vocabulary": _number(config, "vocab_size"),
-        "intermediate_size": _number(config, "intermediate_size", "n_inner", "ffn_dim", "ffn_hidden_size"),
-        "heads": _number(config, "num_attention_heads", "n_head", "num_heads"),
-        "kv_heads": _number(config, "num_key_value_heads", "num_kv_heads"),
-        "head_dim": _number(config, "head_dim"),
-        "experts": _number(config, "num_local_experts", "num_experts", "n_routed_experts"),
-    }
-
-
 IN_THE_STACK = re.compile(r"\.\d+\..*?([^.]{1,100})\.weight")
 
 
@@ -542,11 +554,6 @@ def _has_template(folder: Path, tokenizer: dict[str, Any]) -> bool:
 def _is_tied(config: dict[str, Any], tensors: dict[str, Tensor]) -> bool:
     has_head = any(name.endswith(("lm_head.weight", "embed_out.weight", "output.weight")) for name in tensors)
     return bool(config.get("tie_word_embeddings", not has_head))
-
-
-def _quantisation(config: dict[str, Any]) -> str | None:
-    quantisation = config.get("quantization_config")
-    return printable(str(quantisation.get("quant_method", "unknown"))) if isinstance(quantisation, dict) else None
 
 
 KNOWN_LICENCES = {

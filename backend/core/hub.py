@@ -19,6 +19,7 @@ from typing import Any
 from urllib.parse import quote, urlencode, urljoin, urlsplit
 
 from backend.core import bases
+from backend.core.configurations import sizes, text_part
 from backend.core.datasets.problems import printable
 from backend.core.errors import Forbidden, Invalid, NotFound, Problem, StudioError, Unavailable
 from backend.core.limited import report, run_limited
@@ -170,7 +171,6 @@ def _judged(answer: Mapping[str, Any]) -> HubModel:
 
 
 def _facts(answer: Mapping[str, Any], config: dict[str, Any], parameters: int | None, dtype: str) -> dict[str, Any]:
-    inner = config.get("text_config")
     told = _mapping(answer.get("config"))
     tokenizer = _mapping(told.get("tokenizer_config"))
     files = _names(answer)
@@ -180,7 +180,7 @@ def _facts(answer: Mapping[str, Any], config: dict[str, Any], parameters: int | 
         "dtype": DTYPES.get(dtype, dtype.lower()) or None,
         "chat_template": bool(tokenizer.get("chat_template")) or "chat_template.jinja" in files,
         "tied_embeddings": tied is True,
-        **bases.sizes(inner if isinstance(inner, dict) else config),
+        **sizes(text_part(config)),
     }
 
 

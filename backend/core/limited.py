@@ -22,7 +22,7 @@ import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from pathlib import Path
 from typing import IO, Any
@@ -280,6 +280,31 @@ def _limit(memory_mib: int, file_mib: int) -> None:
         wanted = value if hard == resource.RLIM_INFINITY else min(value, hard)
         with contextlib.suppress(ValueError, OSError):  # a system that refuses one limit still has the parent's watch
             resource.setrlimit(kind, (wanted, wanted))
+
+
+@contextlib.contextmanager
+def at_most_more(mib: int) -> Iterator[None]:
+    """Within, this process gets at most so much memory beside what it has: asking for more raises `MemoryError`. Where the
+    system does not tell what it has, or a tighter limit holds already, nothing changes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    allowed = _data_bytes() + mib * MIB
+    if allowed == mib * MIB or (soft != resource.RLIM_INFINITY and soft <= allowed):
+        yield
+        return
+    resource.setrlimit(resource.RLIMIT_DATA, (allowed, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+
+
+def _data_bytes() -> int:
+    """What counts against `RLIMIT_DATA`; 0 where the system does not tell."""
+    try:
+        pages = Path("/proc/self/statm").read_text().split()[5]
+    except OSError:
+        return 0
+    return int(pages) * resource.getpagesize()
 
 
 def _die_with(parent: int) -> None:

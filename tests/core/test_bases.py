@@ -28,6 +28,9 @@ CONFIG = {
 }
 
 
+TENSORS = {"model.embed_tokens.weight": [6, 4], "model.layers.0.mlp.up_proj.weight": [4, 4]}
+
+
 def weights(shapes: dict[str, list[int]], dtype: str = "BF16", size: int = 2) -> bytes:
     header, at = {}, 0
     for name, shape in shapes.items():
@@ -44,7 +47,7 @@ def model(tmp_path: Path) -> Path:
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(json.dumps(CONFIG))
     (folder / "tokenizer.json").write_text("{}")
-    (folder / "model.safetensors").write_bytes(weights({"embed.weight": [6, 4], "layer.weight": [4, 4]}))
+    (folder / "model.safetensors").write_bytes(weights(TENSORS))
     return folder
 
 
@@ -87,11 +90,12 @@ def test_the_facts_are_read_from_the_files(model: Path) -> None:
 
 def test_shards_are_read_through_their_index(model: Path) -> None:
     (model / "model.safetensors").unlink()
-    (model / "model-1.safetensors").write_bytes(weights({"a": [2, 2]}, "F32", 4))
-    (model / "model-2.safetensors").write_bytes(weights({"b": [3, 3]}, "F32", 4))
-    placed = {"a": "model-1.safetensors", "b": "model-2.safetensors"}
+    embedding, layer = TENSORS
+    (model / "model-1.safetensors").write_bytes(weights({embedding: [6, 4]}, "F32", 4))
+    (model / "model-2.safetensors").write_bytes(weights({layer: [3, 3]}, "F32", 4))
+    placed = {embedding: "model-1.safetensors", layer: "model-2.safetensors"}
     configure(model, "model.safetensors.index.json", weight_map=placed)
-    assert bases.inspect(model).parameters == 13
+    assert bases.inspect(model).parameters == 33
     configure(model, "model.safetensors.index.json", weight_map={**placed, "c": "model-2.safetensors"})
     assert "'c' is not in the shard" in refusal(model)
     configure(model, "model.safetensors.index.json", weight_map={**placed, "c": "model-3.safetensors"})
@@ -108,9 +112,9 @@ def test_an_index_that_names_an_unsafe_shard_is_refused(model: Path, name: str) 
 
 
 def test_a_model_that_changes_is_read_again(model: Path) -> None:
-    assert bases.inspect(model).vocabulary == 6
-    configure(model, vocab_size=70_000)
-    assert bases.inspect(model).vocabulary == 70_000
+    assert bases.inspect(model).context_length == 128
+    configure(model, max_position_embeddings=70_000)
+    assert bases.inspect(model).context_length == 70_000
 
 
 @pytest.mark.parametrize("name", ["config.json", "tokenizer_config.json"])
@@ -199,6 +203,68 @@ def test_a_pipe_is_refused_and_not_waited_for(model: Path) -> None:
 def test_a_link_that_leads_out_or_nowhere_is_refused(model: Path, target: str, words: str) -> None:
     (model / "extra.json").symlink_to(target)
     assert words in refusal(model)
+
+
+def test_what_lies_in_a_subfolder_is_looked_at_like_the_rest_and_again_once_it_changes(model: Path) -> None:
+    templates = model / "additional_chat_templates"
+    templates.mkdir()
+    (templates / "default.jinja").write_text("{{ messages }}")
+    assert bases.inspect(model).parameters == 40
+    (templates / "other.jinja").symlink_to("/etc/passwd")
+    with pytest.raises(Invalid, match="outside the model's folder"):
+        bases.inspect(model)
+
+
+def test_a_link_in_circles_leads_nowhere(model: Path) -> None:
+    (model / "loop").symlink_to("loop")
+    assert "loop: leads nowhere" in refusal(model)
+
+
+MISFITS: dict[str, tuple[dict[str, Any], str]] = {
+    "more layers": ({"num_hidden_layers": 5}, "says 5 layers, and the weights hold 1"),
+    "layers without end": ({"num_hidden_layers": 10**6}, "says 1,000,000 layers, and no model has more than 1,000"),
+    "eyes without end": ({"vision_config": {"depth": 10**6}}, "says 1,000,000 layers"),
+    "a larger vocabulary": ({"vocab_size": 10**9}, "a vocabulary of 1,000,000,000 and a width of 4"),
+    "another vocabulary": ({"vocab_size": 7}, "the weights embed 6 tokens in a width of 4"),
+    "another width": ({"hidden_size": 10**7}, "a width of 10,000,000, and the weights embed 6 tokens"),
+    "wide layers": ({"intermediate_size": 10**9}, "says 1,000,000,000 for intermediate_size"),
+    "a crowd of experts": ({"num_experts": 10**6}, "says 1,000,000 for experts"),
+}
+
+
+@pytest.mark.parametrize("kind", MISFITS)
+def test_a_configuration_of_another_model_than_the_weights_is_refused(model: Path, kind: str) -> None:
+    changes, words = MISFITS[kind]
+    configure(model, **changes)
+    assert words in refusal(model)
+
+
+def test_a_configuration_of_fewer_layers_would_leave_some_out(model: Path) -> None:
+    more = {f"model.layers.{number}.mlp.up_proj.weight": [4, 4] for number in range(3)}
+    (model / "model.safetensors").write_bytes(weights(TENSORS | more))
+    assert "says 1 layers, and the weights hold 3" in refusal(model)
+    configure(model, num_nextn_predict_layers=2)
+    assert bases.inspect(model).layers == 1
+
+
+def test_layers_that_are_gone_through_several_times_are_stored_once(model: Path) -> None:
+    configure(model, num_hidden_layers=6, n_recurrent_loops=6)
+    assert bases.inspect(model).layers == 6
+
+
+def test_the_width_of_an_embedding_may_be_one_of_its_own(model: Path) -> None:
+    wide = {"model.layers.0.mlp.up_proj.weight": [8, 8]}
+    (model / "model.safetensors").write_bytes(weights(TENSORS | wide))
+    configure(model, hidden_size=8, word_embed_proj_dim=4)
+    assert bases.inspect(model).hidden_size == 8
+
+
+def test_packed_weights_hold_more_than_they_have_elements(model: Path) -> None:
+    (model / "model.safetensors").write_bytes(weights({"model.layers.0.mlp.up_proj.qweight": [4, 4]}, "I32", 4))
+    configure(model, intermediate_size=40)
+    assert "says 40 for intermediate_size" in refusal(model)
+    configure(model, quantization_config={"quant_method": "gptq"})
+    assert bases.inspect(model).quantised == "gptq"
 
 
 def test_an_adapter_and_an_empty_folder_are_no_base(model: Path) -> None:

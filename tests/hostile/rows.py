@@ -217,6 +217,25 @@ def _piped(folder: Path) -> None:
     os.mkfifo(folder / "model-1.safetensors")
 
 
+TEMPLATES = "additional_chat_templates"
+
+
+def _template_linked(folder: Path) -> None:
+    (folder / TEMPLATES).mkdir()
+    (folder / TEMPLATES / "default.jinja").symlink_to("/etc/passwd")
+
+
+def _template_piped(folder: Path) -> None:
+    (folder / TEMPLATES).mkdir()
+    os.mkfifo(folder / TEMPLATES / "default.jinja")
+
+
+def _crowded(folder: Path) -> None:
+    (folder / "many").mkdir()
+    for number in range(10_001):
+        (folder / "many" / f"{number}").touch()
+
+
 def _cut(folder: Path) -> None:
     os.truncate(folder / WEIGHTS, (folder / WEIGHTS).stat().st_size - 100)
 
@@ -224,6 +243,9 @@ def _cut(folder: Path) -> None:
 MODELS: tuple[Spoiled, ...] = (
     Spoiled(50, "a link that leads out", lambda folder: (folder / "extra.json").symlink_to("/etc/passwd"),
             ("extra.json", "leads outside the model's folder")),
+    Spoiled(50, "a template that is a link", _template_linked,
+            (f"{TEMPLATES}/default.jinja", "leads outside the model's folder")),
+    Spoiled(50, "a folder without end", _crowded, ("holds more than 10,000 files",)),
     Spoiled(51, "code of its own", _configured("config.json", auto_map={"AutoModel": "evil.Evil"}),
             ("auto_map", "remote code is disabled")),
     Spoiled(51, "a tokenizer with code", _configured("tokenizer_config.json", auto_map={"AutoTokenizer": ["e.E", None]}),
@@ -236,11 +258,19 @@ MODELS: tuple[Spoiled, ...] = (
     Spoiled(53, "a pickle named safetensors", _writes(WEIGHTS, PICKLE), (WEIGHTS, "it may be no safetensors file at all")),
     Spoiled(54, "a header of 2^60 bytes", _writes(WEIGHTS, struct.pack("<Q", 2**60) + b"{}"), (WEIGHTS, "is damaged")),
     Spoiled(55, "weights that are cut off", _cut, (WEIGHTS, "it is cut off")),
+    Spoiled(55, "a million layers", _configured("config.json", num_hidden_layers=10**6), ("says 1,000,000 layers",)),
+    Spoiled(55, "layers that no weights fill", _configured("config.json", num_hidden_layers=5),
+            ("says 5 layers, and the weights hold 2",)),
+    Spoiled(55, "a vocabulary of 10^9", _configured("config.json", vocab_size=10**9), ("a vocabulary of 1,000,000,000",)),
+    Spoiled(55, "a width of 10^7", _configured("config.json", hidden_size=10**7), ("a width of 10,000,000",)),
+    Spoiled(55, "an inner width of 10^9", _configured("config.json", intermediate_size=10**9),
+            ("says 1,000,000,000 for intermediate_size",)),
     Spoiled(57, "an adapter for another base", _adapter_alone("adapter_model.safetensors"), ("This is an adapter",)),
     Spoiled(58, "an adapter that names os", _adapter_alone("adapter_model.safetensors", auto_mapping={"parent_library": "os"}),
             ("This is an adapter",)),
     Spoiled(59, "a shard above the folder", _sharded("../../x.safetensors"), ("unsafe shard path",)),
     Spoiled(60, "a pipe for a shard", _piped, ("model-1.safetensors", "is not a regular file")),
+    Spoiled(60, "a pipe for a template", _template_piped, (f"{TEMPLATES}/default.jinja", "is not a regular file")),
 )  # fmt: skip
 
 

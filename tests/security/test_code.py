@@ -84,6 +84,30 @@ def piped(folder: Path, _canary: Path) -> None:
     os.mkfifo(folder / "model.safetensors")
 
 
+TEMPLATES = "additional_chat_templates"
+"""A folder of which each file is a template: whatever a link there leads to would be shown with every row."""
+
+
+def template_linked(folder: Path, _canary: Path) -> None:
+    (folder / TEMPLATES).mkdir()
+    (folder / TEMPLATES / "default.jinja").symlink_to("/etc/hostname")
+
+
+def templates_linked(folder: Path, _canary: Path) -> None:
+    (folder / "kept").mkdir()
+    (folder / "kept" / "default.jinja").write_text("{{ messages }}")
+    (folder / TEMPLATES).symlink_to("kept")
+
+
+def template_piped(folder: Path, _canary: Path) -> None:
+    (folder / TEMPLATES).mkdir()
+    os.mkfifo(folder / TEMPLATES / "default.jinja")
+
+
+def configured(**words: Any) -> Plant:
+    return lambda folder, _canary: change(folder, "config.json", **words)
+
+
 def indexed(shard: str) -> Plant:
     def plant(folder: Path, _canary: Path) -> None:
         (folder / "model.safetensors").unlink()
@@ -109,6 +133,12 @@ REFUSED: dict[str, Plant] = {
     "a shard of the system": indexed("/etc/passwd"),
     "a link": linked,
     "a pipe": piped,
+    "a link in a subfolder": template_linked,
+    "a pipe in a subfolder": template_piped,
+    "a subfolder that is a link": templates_linked,
+    "layers without end": configured(num_hidden_layers=10**6),
+    "layers without weights": configured(num_hidden_layers=5),
+    "a vocabulary without end": configured(vocab_size=10**9),
 }
 """What a model may bring: it cannot be used."""
 HARMLESS: dict[str, Plant] = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -12,15 +12,24 @@ from typing import Any, Literal
 
 import torch
 from safetensors import safe_open
-from transformers import AutoModelForCausalLM, BitsAndBytesConfig, GenerationConfig, set_seed
+from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, GenerationConfig, set_seed
 
 from backend.core.assignment import Assignment
+from backend.core.bases import check_files, read_tensors
+from backend.core.configurations import quantisation
 from backend.core.errors import Invalid
+from backend.core.limited import at_most_more
 from backend.core.memory import Precision, resolve_precision
+from backend.core.misfits import OWN_HINT, held, refuse_misfits
 from backend.core.rendering import Prepared
 from worker.trainer.journal import Journal
 from worker.trainer.kernels import quantised_layers, skipped_layers, stay_on_one_kernel
 
+OUTLINE_MIB = 2048
+"""For a model's modules without their weights, of which the largest take a tenth of it."""
+OUTSIZE = 2
+"""A model so many times as large as its weights is not even begun; what is missing from a smaller one is told by name."""
+SHOWN_NAMES = 3
 LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate")
 
 
@@ -108,14 +117,70 @@ def _from_pretrained(assignment: Assignment, options: dict[str, Any]) -> Any:
     if attention != "auto":
         options = options | {"attn_implementation": attention}
     try:
-        model: Any = AutoModelForCausalLM.from_pretrained(
-            assignment.model_folder, local_files_only=True, trust_remote_code=False, use_safetensors=True, **options
+        refuse_other_weights(assignment.model_folder)
+        # What does not fit is told by the tensor's name here; the library would only say that something did not.
+        model, told = AutoModelForCausalLM.from_pretrained(
+            assignment.model_folder,
+            local_files_only=True,
+            trust_remote_code=False,
+            use_safetensors=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+            **options,
         )
     except (ImportError, ValueError) as error:  # a library that is not there, a setting that this model does not know
         words = " ".join(str(error).split())[:500]
         hint = "Try attn_implementation auto, or another base model."
         raise Invalid(f"The model cannot be loaded: {words}", where="model", hint=hint, code="model.load") from error
+    refuse_made_up(told["missing_keys"], told["mismatched_keys"])
     return model if "device_map" in options else model.to(assignment.device)
+
+
+def refuse_other_weights(folder: Path) -> None:
+    """Raise `Invalid` where the configuration describes a model far larger than the weights: what is missing would be
+    made up before anybody could tell, and may be more than the machine has memory for. Or where a tensor has another
+    size: what loads into 4 bits does not look. Nothing is loaded for that."""
+    config, tensors = check_files(folder), read_tensors(folder)
+    refuse_misfits(config, tensors)
+    try:
+        with at_most_more(OUTLINE_MIB), torch.device("meta"):
+            outline: Any = AutoModelForCausalLM.from_config(
+                AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+            )
+    except MemoryError:
+        raise _misfit("The configuration describes a model of too many parts to be built.") from None
+    described, most = sum(each.numel() for each in outline.parameters()), held(config, tensors)
+    if described > OUTSIZE * most:
+        raise _misfit(f"The configuration describes a model of {described:,} parameters, and its files hold {most:,}.")
+    if quantisation(config) is None:
+        wanted = {name: each for name, each in outline.named_parameters() if name in tensors}
+        others = {name: each for name, each in wanted.items() if each.numel() != tensors[name].elements}
+        refuse_made_up((), [(name, tensors[name].shape, each.shape) for name, each in others.items()])
+
+
+def refuse_made_up(missing: Collection[str], mismatched: Collection[tuple[str, Any, Any]]) -> None:
+    """Raise `Invalid` naming the tensors that were made up at random because the files have them not, or in another shape.
+    A head that is tied to the embedding is not among them."""
+    if missing:
+        raise _misfit(f"The weights lack {_listed(missing)}, which the configuration asks for.")
+    if mismatched:
+        shapes = (f"{name} ({_shape(stored)} and not {_shape(wanted)})" for name, stored, wanted in mismatched)
+        raise _misfit(f"The weights have another shape than the configuration asks for: {_listed(shapes)}.")
+
+
+def _listed(names: Iterable[str]) -> str:
+    first, *rest = sorted(names)
+    shown = ", ".join([first, *rest[: SHOWN_NAMES - 1]])
+    left = len(rest) + 1 - SHOWN_NAMES
+    return f"{shown} and {left:,} more" if left > 0 else shown
+
+
+def _shape(sides: Iterable[int]) -> str:
+    return " × ".join(f"{side:,}" for side in sides)
+
+
+def _misfit(message: str) -> Invalid:
+    return Invalid(message, where="model", hint=OWN_HINT, code="model.misfit")
 
 
 @torch.no_grad()

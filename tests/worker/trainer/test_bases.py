@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from tests.support.models import save_base
 from tests.worker.trainer.conftest import Attempts
@@ -74,6 +76,57 @@ def test_settings_that_change_the_loop_resume_exactly(attempts: Attempts, settin
     resumed = attempts(changes, resume=whole.checkpoint(2))
     assert resumed.run() == 0
     assert resumed.history() == {key: value for key, value in whole.history().items() if key[0] > 2}
+
+
+NORM, PROJECTION = "model.norm.weight", "model.layers.1.mlp.up_proj.weight"
+Weights = dict[str, Any]
+
+
+def lacking(weights: Weights) -> None:
+    del weights[NORM]
+
+
+def cut_short(weights: Weights) -> None:
+    weights[PROJECTION] = weights[PROJECTION][:100].clone()
+
+
+@pytest.mark.parametrize("kind", ["full", "qlora"])
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lacking, f"The weights lack {NORM}, which the configuration asks for."),
+        (cut_short, f"{PROJECTION} (100 × 64 and not 128 × 64)"),
+    ],
+)
+def test_a_base_is_not_trained_with_weights_made_up_at_random(
+    attempts: Attempts, tmp_path: Path, spoil: Callable[[Weights], None], words: str, kind: str
+) -> None:
+    base = Path(shutil.copytree(attempts.base, tmp_path / "spoiled"))
+    weights = load_file(base / "model.safetensors")
+    spoil(weights)
+    save_file(weights, base / "model.safetensors", {"format": "pt"})
+    attempt = attempts(SHORT | {"method": {"kind": kind}}, model_folder=base)
+    assert attempt.run() == 0
+    assert attempt.end["cause"]["code"] == "model.misfit"
+    assert words in attempt.end["cause"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"num_attention_heads": 10**6}, "describes a model of"),
+        ({"layer_types": ["full_attention"] * 900, "num_hidden_layers": 900}, "says 900 layers"),
+    ],
+)
+def test_a_base_that_is_said_to_be_far_larger_than_its_weights_is_not_even_begun(
+    attempts: Attempts, tmp_path: Path, changes: dict[str, Any], words: str
+) -> None:
+    base = Path(shutil.copytree(attempts.base, tmp_path / "spoiled"))
+    config = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps(config | changes))
+    attempt = attempts(SHORT, model_folder=base)
+    assert attempt.run() == 0
+    assert words in str(attempt.end["cause"])
 
 
 @pytest.mark.shared
