@@ -119,7 +119,7 @@ def _from_pretrained(assignment: Assignment, options: dict[str, Any]) -> Any:
     try:
         refuse_other_weights(assignment.model_folder)
         # What does not fit is told by the tensor's name here; the library would only say that something did not.
-        model, told = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             assignment.model_folder,
             local_files_only=True,
             trust_remote_code=False,
@@ -132,6 +132,7 @@ def _from_pretrained(assignment: Assignment, options: dict[str, Any]) -> Any:
         words = " ".join(str(error).split())[:500]
         hint = "Try attn_implementation auto, or another base model."
         raise Invalid(f"The model cannot be loaded: {words}", where="model", hint=hint, code="model.load") from error
+    model, told = loaded
     refuse_made_up(told["missing_keys"], told["mismatched_keys"])
     return model if "device_map" in options else model.to(assignment.device)
 
