@@ -14,7 +14,7 @@ TORCH_WORDS = ("PytorchStreamWriter failed", "unexpected pos", "file write faile
 """What torch says where the disk takes no more bytes; it keeps the reason to itself."""
 EXIT_CODE = errno.ENOSPC
 """How a trainer ends that cannot even write that the disk is full."""
-LOW_SHARE = 0.1
+LOW_SHARE, FULL_SHARE = 0.1, 0.01
 HINT = "Free some space, then resume the run."
 
 
@@ -26,6 +26,12 @@ def is_full(error: BaseException) -> bool:
     return any(each in words for each in WORDS) or (
         isinstance(error, RuntimeError) and any(each in words for each in TORCH_WORDS)
     )
+
+
+def has_room(folder: Path) -> bool:
+    """Whether a run may begin on the folder's disk. One that can write nothing ends at once, and so would the whole queue."""
+    disk = shutil.disk_usage(folder)
+    return disk.free >= FULL_SHARE * disk.total
 
 
 def low_on_space(folder: Path) -> str:

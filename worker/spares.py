@@ -129,17 +129,21 @@ def started_at(pid: int) -> str:
         return ""
 
 
-def make_sure_it_is_dead(folder: Path) -> None:
-    """Kill what is left of the trainer whose attempt this was, and wait until it is gone."""
+def make_sure_it_is_dead(folder: Path) -> bool:
+    """Kill what is left of the trainer whose attempt this was, and wait until it is gone. False where it does not go: one that
+    hangs in a driver keeps its accelerator locked, and nothing that it still writes is taken."""
     try:
         about = json.loads((folder / PROCESS).read_text())
     except (OSError, ValueError):
-        return
-    pid = int(about["pid"])
+        return True
+    pid, until = int(about["pid"]), time.monotonic() + KILL_SECONDS
     while about["started"] and started_at(pid) == about["started"] and not _is_zombie(pid):
+        if time.monotonic() > until:
+            return False
         with contextlib.suppress(ProcessLookupError):
             os.killpg(pid, signal.SIGKILL)
         time.sleep(0.02)
+    return True
 
 
 def _is_zombie(pid: int) -> bool:

@@ -60,6 +60,7 @@ class Supervisor:
         )
         self.devices = devices.found(configured.devices)
         self.strangers: Mapping[str, tuple[devices.Occupant, ...]] = {}
+        self.has_room = True
         self.watch = WatchedLeases(self.engine, configured.lease_seconds)
         self.holdings: dict[str, Holding] = {}
         self.stopping = False
@@ -88,11 +89,10 @@ class Supervisor:
         try:
             with self.host.transaction() as session:
                 self._register(session)
-                held = sql_select(Run.id, Run.attempt).where(Run.holder == self.host.name)
-                for run_id, attempt in session.execute(held):
-                    folder = self.settings.run_folder(run_id, attempt)
-                    make_sure_it_is_dead(folder)
-                    beside(partial(tidy, folder))
+                held = session.execute(sql_select(Run.id, Run.attempt).where(Run.holder == self.host.name)).all()
+            for run_id, attempt in held:
+                self._clear(self.settings.run_folder(run_id, attempt))
+            with self.host.transaction() as session:
                 freed = runs.free_own(session, self.host.name, self.host.limits)
         except DBAPIError as error:
             log.warning("Postgres cannot be reached: %s", reason(error))
@@ -100,6 +100,13 @@ class Supervisor:
         if freed:
             log.info("gave up %s run(s) that this host held before", len(freed))
         return True
+
+    def _clear(self, folder: Path) -> None:
+        """End what is left of an attempt. Nobody waits for ever for a trainer that cannot be killed: it is cut off."""
+        if make_sure_it_is_dead(folder):
+            beside(partial(tidy, folder))
+        else:
+            log.error("the trainer of %s does not end, not even when killed: its accelerator stays locked", folder)
 
     def _turn(self) -> None:
         poked = self._wait()
@@ -151,6 +158,7 @@ class Supervisor:
     def _look(self) -> None:
         self._looked = time.monotonic()
         expired = self.watch.look()
+        self.has_room = disks.has_room(self.settings.folder("runs"))
         with self.host.transaction() as session:
             self._seen(session)
             runs.end_unheld(session, expired, self.host.limits)
@@ -173,7 +181,10 @@ class Supervisor:
         strangers = self.strangers.get(device, ())
         if strangers and not self.settings.share_devices:
             log.warning("no run is started: %s", devices.shared(device, strangers))
-        return self.settings.share_devices or not strangers
+            return False
+        if not self.has_room:
+            log.warning("no run is started: the disk of the runs is full")
+        return self.has_room
 
     def _warn(self) -> None:
         space = disks.low_on_space(self.settings.folder("runs"))
@@ -213,7 +224,7 @@ class Supervisor:
         if worker is not None:
             worker.seen_at = func.clock_timestamp()
             strangers = {device: [asdict(each) for each in told] for device, told in self.strangers.items()}
-            worker.facts = worker.facts | {"strangers": strangers}
+            worker.facts = worker.facts | {"strangers": strangers, "disk_full": not self.has_room}
 
     # ---- files whose rows are gone -------------------------------------------------------------------------------
 

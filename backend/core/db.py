@@ -33,6 +33,9 @@ PATIENCE = {
     "tcp_user_timeout": 20_000,
 }
 """A host that is cut off learns of it in seconds (libpq's own names and units)."""
+POOL = {"pool_pre_ping": True, "pool_recycle": 1800, "pool_use_lifo": True}
+"""A connection is checked before its use, so that a restart of Postgres costs one retry, not an error. The one used last is
+used first: each keeps plans and a catalogue of its own in Postgres, of which the idle ones need none."""
 FROZEN_SECONDS = 10
 """A process that stands still in the midst of a transaction keeps its row locks no longer than this: else nobody could take
 its run over. Set on each connection, since poolers refuse it among the options of a start."""
@@ -56,10 +59,8 @@ def no_address() -> StudioError:
 
 
 def engine(url: str, *, pool_size: int = 5) -> Engine:
-    """A synchronous engine. Connections are checked before use, so a restart of Postgres costs one retry, not an error."""
-    made = create_engine(
-        driver_url(url), pool_size=pool_size, pool_pre_ping=True, pool_recycle=1800, connect_args=PATIENCE
-    )
+    """A synchronous engine."""
+    made = create_engine(driver_url(url), pool_size=pool_size, connect_args=PATIENCE, **POOL)
     event.listen(made, "connect", _let_go_when_frozen)
     return made
 
@@ -84,14 +85,7 @@ def _let_go_when_frozen(connection: DBAPIConnection, _record: ConnectionPoolEntr
 def async_engine(url: str, *, pool_size: int = 10) -> AsyncEngine:
     from sqlalchemy.ext.asyncio import create_async_engine
 
-    made = create_async_engine(
-        driver_url(url),
-        pool_size=pool_size,
-        max_overflow=20,
-        pool_pre_ping=True,
-        pool_recycle=1800,
-        connect_args=PATIENCE,
-    )
+    made = create_async_engine(driver_url(url), pool_size=pool_size, max_overflow=20, connect_args=PATIENCE, **POOL)
     event.listen(made.sync_engine, "connect", _let_go_when_frozen)
     return made
 

@@ -337,9 +337,14 @@ class Run(Base):
 
 
 class Attempt(Base):
-    """One claim of a run. `journal_offset` counts the bytes of its journal that are stored; `closed_at` ends that for ever."""
+    """One claim of a run. A run has one that is live, and so has a device. `journal_offset` counts the bytes of its journal
+    that are stored; `closed_at` ends that for ever."""
 
     __tablename__ = "attempts"
+    __table_args__ = (
+        Index("uq_attempts_live_run", "run_id", unique=True, postgresql_where=text("ended_at IS NULL")),
+        Index("uq_attempts_live_device", "worker", "device", unique=True, postgresql_where=text("ended_at IS NULL")),
+    )
 
     run_id: Mapped[UUID] = mapped_column(ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True)
     number: Mapped[int] = mapped_column(primary_key=True)

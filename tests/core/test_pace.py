@@ -3,6 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from sqlalchemy import func
 from sqlalchemy.orm import Session, sessionmaker
 
 from backend.core import pace, runs
@@ -50,7 +51,7 @@ def _trained(session: Session, name: str, rate: Any, *, device: str = "cuda:0") 
     run = runs.create(session, recipe=settings, model={"path": "m"}, data=[{"name": "a", "version": 1, "rows": 3}])
     run.attempt, run.step, run.latest = 1, 10, {"tokens_per_second": rate}
     session.flush()
-    session.add(Attempt(run_id=run.id, number=1, worker="box", device=device))
+    session.add(Attempt(run_id=run.id, number=1, worker="box", device=device, ended_at=func.clock_timestamp()))
     session.flush()
     return run
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,6 +19,8 @@ from tests.core.conftest import Sessions
 
 LIMITS = runs.Limits()
 NewRun = Callable[[], Run]
+DEVICES = (f"cuda:{number}" for number in itertools.count())
+"""Each claim is for another: one that is held is given no second run."""
 
 
 def claim(sessions: Sessions, worker: str = "a", **options: object) -> runs.Token | None:
@@ -25,7 +28,7 @@ def claim(sessions: Sessions, worker: str = "a", **options: object) -> runs.Toke
         return runs.claim(
             session,
             worker=worker,
-            device="cpu",
+            device=next(DEVICES),
             place="here",
             lease_seconds=30,
             limits=LIMITS,

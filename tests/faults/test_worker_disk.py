@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,7 +17,10 @@ import pytest
 
 from backend.core import runs
 from backend.core.checkpoints import verify
-from backend.core.models import State
+from backend.core.models import State, Worker
+from tests.faults.checker import Violation
+from tests.faults.drives import broken_promises
+from tests.faults.history import Struck
 from tests.support.hosts import Lab
 from tests.support.labs import MakeLab
 
@@ -66,6 +70,20 @@ def checkpoints(lab: Lab, run_id: UUID) -> list[int]:
     return [row.step for row in rows]
 
 
+def says_its_disk_is_full(lab: Lab) -> bool:
+    with lab.sessions.begin() as session:
+        return bool(session.get_one(Worker, "a").facts["disk_full"])
+
+
+def what_is_broken(lab: Lab, run_id: UUID) -> list[Violation]:
+    """Bring the run to rest, where it goes on, and look at all that it left behind."""
+    if lab.run(run_id).state != State.FAILED:
+        with lab.sessions.begin() as session:
+            runs.stop(session, run_id, keep=False)
+        lab.wait_for(run_id, State.STOPPED, seconds=PATIENCE_SECONDS)
+    return broken_promises(lab, run_id, struck=[Struck(time.time(), 1, 0, "disk.fill", "training", "runs")])
+
+
 def test_a_run_on_a_disk_that_fills_up_is_warned_ends_in_words_and_goes_on_once_there_is_room(
     make_lab: MakeLab,
 ) -> None:
@@ -84,12 +102,17 @@ def test_a_run_on_a_disk_that_fills_up_is_warned_ends_in_words_and_goes_on_once_
         assert kept
         lab.wait(lambda: not list(disk.glob("*/*/*/.tmp-*")), "what was half written to be gone", PATIENCE_SECONDS)
 
-        (disk / "somebody-elses").unlink()
+        fill(disk, MIB // 4)
         with lab.sessions.begin() as session:
             runs.resume(session, run_id)
+        lab.wait(lambda: says_its_disk_is_full(lab), "the host to say so", PATIENCE_SECONDS)
+        assert lab.run(run_id).attempt == 1, "nothing begins where nothing can be written"
+
+        (disk / "somebody-elses").unlink()
         lab.wait(lambda: lab.run(run_id).begun == 2, "the history to be taken over", PATIENCE_SECONDS)
         lab.wait_for_step(run_id, kept[0] + 1, PATIENCE_SECONDS)
         assert sorted(lab.losses(run_id)) == list(range(1, max(lab.losses(run_id)) + 1)), "each step is there"
+        assert what_is_broken(lab, run_id) == []
 
 
 def test_a_trainer_that_can_write_nothing_at_all_still_says_why_it_ended(make_lab: MakeLab) -> None:
@@ -101,6 +124,7 @@ def test_a_trainer_that_can_write_nothing_at_all_still_says_why_it_ended(make_la
         assert failed.cause is not None
         assert failed.cause["code"] == "disk_full"
         assert (failed.attempt, failed.crashes) == (1, 0)
+        assert what_is_broken(lab, run_id) == []
 
 
 @pytest.mark.usefixtures("postgres_server")
@@ -137,3 +161,4 @@ def _outlast_a_full_disk(lab: Lab, disk: Path) -> None:
         assert (run.attempt, run.state) == (1, State.TRAINING)
         losses = lab.losses(run_id)
         assert sorted(losses) == list(range(1, max(losses) + 1))
+        assert what_is_broken(lab, run_id) == []

@@ -7,6 +7,7 @@ import os
 import resource
 import signal
 import socket
+import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,7 +26,7 @@ from backend.core.settings import Settings
 from tests.support.hosts import Lab
 from tests.support.labs import MakeLab
 from tests.support.processes import is_alive
-from worker import tail
+from worker import spares, tail
 from worker.holding import Doing, Holding
 from worker.host import Host
 from worker.spares import Spares
@@ -466,6 +467,23 @@ def test_a_supervisor_that_waits_for_postgres_can_be_ended(lab: Lab) -> None:
         lab.wait(lambda: "cannot be reached" in lab.logs(), "the supervisor to look for Postgres", 30)
         host.terminate()
         assert host.wait(timeout=15) == 0
+
+
+def test_a_trainer_that_cannot_be_killed_keeps_its_restarted_host_from_nothing_else(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that hangs in a driver takes no signal; here it is one that leads no group, and so hears none."""
+    monkeypatch.setattr(spares, "KILL_SECONDS", 0.3)
+    run_id = lab.launch()
+    with held(lab) as holding, subprocess.Popen(["/bin/sleep", "60"]) as stuck:
+        holding.folder.mkdir(parents=True)
+        about = {"pid": stuck.pid, "started": spares.started_at(stuck.pid)}
+        (holding.folder / spares.PROCESS).write_text(json.dumps(about))
+        supervisor = Supervisor(settings_of(lab, worker_name="a", devices="cpu"))
+        assert supervisor._start()
+        assert stuck.poll() is None
+        stuck.kill()
+    assert (lab.run(run_id).state, lab.run(run_id).holder) == (State.QUEUED, None), "another device may take it"
 
 
 def test_what_killed_trainers_left_half_written_is_deleted_and_nothing_else(tmp_path: Path) -> None:
