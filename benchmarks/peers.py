@@ -67,6 +67,13 @@ def environment(*packages: str) -> Iterator[Path]:
         yield python
 
 
+def versions(python: Path, *packages: str) -> str:
+    """What an environment holds of these, for whoever wants to repeat it: `mlflow 3.1.0, alembic 1.2`."""
+    program = "import json, sys; from importlib.metadata import version; "
+    program += "print(json.dumps([f'{name} {version(name)}' for name in sys.argv[1:]]))"
+    return ", ".join(told([python, "-c", program, *packages]))
+
+
 def free_port() -> int:
     """For a program that wants to be told its port."""
     with socket.socket() as taken:
