@@ -1,7 +1,8 @@
 """A curve of a million steps as a chart asks for it: stored extremes, beside SQL that reduces the points each time.
 
 A spike of a single step must be seen at every zoom, so 200 of them, up, down and NaN, lie among the values; both sides are
-checked for each that lies in what was asked: they do the same work.
+checked for each that lies in what was asked: they do the same work. Zooms lie just under each level of buckets, where most of
+the finer ones must be read, and between them; a page first asks for fewer points than a zoom, which wants two a pixel.
 """
 
 from __future__ import annotations
@@ -10,8 +11,10 @@ import math
 import random
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -19,14 +22,35 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session, sessionmaker
 
 from backend.core import curves, points
+from backend.core.points import WIDTHS
 from benchmarks.durable_points import claimed
 from benchmarks.rows import Asked, Row, growth, row
 from tests.support.databases import own_postgres
 
-STEPS, POINTS, ROUNDS, SPIKES = 1_000_000, 1000, 9, 200
+STEPS, ROUNDS, SPIKES = 1_000_000, 9, 200
+PAGE, ZOOM = 1000, 2000
+"""Points that a page asks for, and a zoom in a chart that is 1,000 pixels wide."""
 T = TypeVar("T")
-Span = tuple[int, int]
-ZOOMS: tuple[Span, ...] = ((1, 1_000_000), (123_457, 623_456), (500_001, 510_000), (777_000, 777_900))
+
+
+@dataclass(frozen=True)
+class Look:
+    """A stretch of steps, and about how many points of it are wanted."""
+
+    first: int
+    last: int
+    points: int
+
+    @property
+    def stretch(self) -> int:
+        """Steps that come to two points."""
+        return max(1, math.ceil(2 * (self.last - self.first + 1) / self.points))
+
+    def __str__(self) -> str:
+        return f"{self.last - self.first + 1:,}"
+
+
+WHOLE = Look(1, STEPS, PAGE)
 PEER = text("""
     SELECT bucket, min(value) FILTER (WHERE value <> 'NaN') AS low, max(value) FILTER (WHERE value <> 'NaN') AS high,
            bool_or(value = 'NaN') AS odd
@@ -36,30 +60,64 @@ PEER = text("""
 """)
 
 
+def zooms() -> Iterator[Look]:
+    """Into every level of buckets, just before it is left for the next and half way there, and into points alone."""
+    for width, wider in pairwise((*WIDTHS, 2 * STEPS)):
+        for stretch in (width - 1, (width + wider) // 2):
+            steps = min(stretch * ZOOM // 2, STEPS)
+            first = min(123_457, STEPS - steps + 1)
+            yield Look(first, first + steps - 1, ZOOM)
+            if steps == STEPS:
+                return
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Milliseconds of both sides for one look, and whether each of its spikes was seen on both."""
+
+    look: Look
+    ours: float
+    peer: float
+    exact: bool
+
+    def __str__(self) -> str:
+        return f"{self.look}: {self.ours:.1f} for {self.peer:.1f}"
+
+
 def measure(_asked: Asked) -> Sequence[Row]:
-    """One row for the whole curve, and one for how the time grows with a run's length."""
+    """Rows for the whole curve, for the slowest zoom into it, and for how the time grows with a run's length."""
     with own_postgres() as engine:
         sessions = sessionmaker(engine)
         lengths = (STEPS // 100, STEPS // 10, STEPS)
         stored = {steps: fill(sessions, steps) for steps in lengths}
         with sessions() as session:
             session.execute(text("ANALYZE points, buckets"))
-            run, spikes = stored[STEPS]
-            found = [beside_sql(session, run, spikes, span) for span in ZOOMS]
+            whole, *closer = (beside_sql(session, *stored[STEPS], look) for look in (WHOLE, *zooms()))
             times = [1e3 * timed(partial(curves.read, session, stored[at][0], ["loss"]))[0] for at in lengths]
     what = "reading a curve of 100 times the steps"
-    return [whole_curve(found), growth("3b-growth", what, times, at=lengths, of="steps", unit="ms", most=10)]
+    grown = growth("3b-growth", what, times, at=lengths, of="steps", unit="ms", most=10)
+    return [whole_curve(whole), slowest_zoom(closer), grown]
 
 
-def whole_curve(found: Sequence[tuple[float, float, bool]]) -> Row:
-    """Of all zooms the slowest of ours, beside what SQL takes for the whole curve."""
-    exact = all(each[2] for each in found)
-    slowest = max(ours for ours, _peer, _exact in found)
-    zooms = ", ".join(f"{ours * 1e3:.1f} for {peer * 1e3:.0f}" for ours, peer, _exact in found)
-    told = "every spike of a step is there on both sides" if exact else "SPIKES ARE MISSING"
-    beside = f"ours for SQL's, by zoom: {zooms} ms; {told}"
-    what = "a curve of 1,000,000 steps, the slowest zoom"
-    return row("3b", what, "ms", slowest * 1e3, found[0][1] * 1e3, most=10, equal=exact, beside=beside)
+def whole_curve(found: Pair) -> Row:
+    what = f"a curve of {STEPS:,} steps, whole, in {PAGE:,} points"
+    return row("3b", what, "ms", found.ours, found.peer, most=10, equal=found.exact, beside=said(found.exact))
+
+
+def slowest_zoom(found: Sequence[Pair]) -> Row:
+    slowest = max(found, key=lambda pair: pair.ours)
+    exact = all(pair.exact for pair in found)
+    narrow = [pair.look for pair in found if pair.peer <= pair.ours]
+    faster = f"plain SQL is as fast or faster up to {max(narrow, key=lambda look: look.stretch)}" if narrow else ""
+    told = "; ".join(
+        [f"ours for SQL's, by steps: {', '.join(map(str, found))} ms", *filter(None, [faster]), said(exact)]
+    )
+    what = f"the slowest zoom, into {slowest.look} steps in {ZOOM:,} points"
+    return row("3b", what, "ms", slowest.ours, slowest.peer, most=10, equal=exact, beside=told)
+
+
+def said(exact: bool) -> str:
+    return "every spike of a step is there on both sides" if exact else "SPIKES ARE MISSING"
 
 
 def fill(sessions: sessionmaker[Session], steps: int) -> tuple[UUID, Mapping[int, float]]:
@@ -78,28 +136,28 @@ def fill(sessions: sessionmaker[Session], steps: int) -> tuple[UUID, Mapping[int
     return run_id, spikes
 
 
-def beside_sql(session: Session, run: UUID, spikes: Mapping[int, float], span: Span) -> tuple[float, float, bool]:
-    """Seconds of ours and of SQL's, and whether each stretch of ours that has a spike shows one."""
-    first, last = span
-    asked = {"run": run, "first": first, "last": last, "buckets": POINTS // 2}
-    ours, drawn = timed(lambda: curves.read(session, run, ["loss"], first=first, last=last, points=POINTS))
+def beside_sql(session: Session, run: UUID, spikes: Mapping[int, float], look: Look) -> Pair:
+    """Both sides look; each stretch of ours that has a spike must show one."""
+    asked = {"run": run, "first": look.first, "last": look.last, "buckets": look.points // 2}
+    read = partial(curves.read, session, run, ["loss"], first=look.first, last=look.last, points=look.points)
+    ours, drawn = timed(read)
     peer, buckets = timed(lambda: session.execute(PEER, asked).all())
-    inside = {step: spikes[step] for step in spikes if first <= step <= last}
-    return ours, peer, shows_all(drawn["loss"], inside, span) and sql_shows_all(buckets, inside, span)
+    inside = {step: spikes[step] for step in spikes if look.first <= step <= look.last}
+    exact = shows_all(drawn["loss"], inside, look) and sql_shows_all(buckets, inside, look)
+    return Pair(look, ours * 1e3, peer * 1e3, exact)
 
 
-def shows_all(drawn: curves.Curve, spikes: Mapping[int, float], span: Span) -> bool:
+def shows_all(drawn: curves.Curve, spikes: Mapping[int, float], look: Look) -> bool:
     """A stretch keeps its lowest, its highest and its first value that is no number: each kind of spike once a stretch."""
-    stretch = max(1, math.ceil(2 * (span[1] - span[0] + 1) / POINTS))
-    kinds = {(step // stretch, str(points.word(value))) for step, value in spikes.items()}
-    return kinds <= {(step // stretch, str(value)) for step, value in drawn}
+    kinds = {(step // look.stretch, str(points.word(value))) for step, value in spikes.items()}
+    return kinds <= {(step // look.stretch, str(value)) for step, value in drawn}
 
 
-def sql_shows_all(buckets: Sequence[Any], spikes: Mapping[int, float], span: Span) -> bool:
+def sql_shows_all(buckets: Sequence[Any], spikes: Mapping[int, float], look: Look) -> bool:
     """The same of SQL's buckets, which keep a lowest, a highest and whether one was no number."""
-    first, last = span
     extremes = {each.bucket: (each.low, each.high, math.nan if each.odd else None) for each in buckets}
-    kinds = {((step - first) * (POINTS // 2) // (last + 1 - first) + 1, str(value)) for step, value in spikes.items()}
+    count, steps = look.points // 2, look.last + 1 - look.first
+    kinds = {((step - look.first) * count // steps + 1, str(value)) for step, value in spikes.items()}
     return kinds <= {(bucket, str(value)) for bucket, values in extremes.items() for value in values}
 
 

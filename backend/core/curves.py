@@ -23,11 +23,9 @@ from sqlalchemy.dialects.postgresql import ARRAY, array
 from sqlalchemy.orm import Session
 
 from backend.core.models import Bucket, Json, Point
-from backend.core.points import WIDTHS, Extremes, word
+from backend.core.points import WIDTHS, word
 
 Curve = list[tuple[int, float | str]]
-FEW_STEPS = 16_000
-"""So many points are reduced faster than the buckets that hold their extremes are put together."""
 
 
 def read(
@@ -101,15 +99,19 @@ def _all(session: Session, run_id: UUID, name: str, low: int, high: int) -> Curv
 
 def _thin(session: Session, run_id: UUID, name: str, low: int, high: int, points: int) -> Curve:
     """Two extremes, and the first odd value, of each stretch. Whole buckets inside, single points at the ragged ends, and
-    nothing but points where there are few or a stretch is narrower than any bucket."""
+    nothing but points where a stretch is narrower than any bucket."""
     stretch = max(1, math.ceil(2 * (high - low + 1) / points))
-    width = max((w for w in WIDTHS if w <= stretch), default=1) if high - low > FEW_STEPS else 1
+    width = max((w for w in WIDTHS if w <= stretch), default=1)
     begin = -(-low // width) if width > 1 else high + 1
     end = max(begin, (high + 1) // width)
     buckets = {"width": width, "begin": begin, "end": end}
     ends = {"low": low, "head": min(high, begin * width - 1), "tail": end * width, "high": high}
     rows = _rows(session, _EXTREMES, run=run_id, name=name, stretch=stretch, **buckets, **ends)
-    return [(step, word(value)) for row in rows for step, value in Extremes(*row).pairs()]
+    found: dict[Any, float] = {}
+    for low_step, low_value, high_step, high_value, odd_step, odd_value in rows:
+        found[low_step], found[high_step], found[odd_step] = low_value, high_value, odd_value
+    found.pop(None, None)  # where a stretch has none
+    return [(step, word(value)) for step, value in sorted(found.items())]
 
 
 def _rows(session: Session, statement: Executable, **asked: Any) -> Sequence[Any]:
@@ -135,8 +137,9 @@ def _spans_of(metric: Subquery) -> Executable:
 
 
 def _extremes() -> Executable:
-    """`Extremes` of each stretch, from the buckets from `begin` to before `end` and the points on either side. A value and its
-    step are compared as one array, so of equal values the lowest is the first and the highest the last."""
+    """Step and value of the lowest, the highest and the first odd point of each stretch, from the buckets from `begin` to before
+    `end` and the points on either side. A value and its step are compared as one array, so of equal values the lowest is
+    the first and the highest the last."""
     each = union_all(*_known(), _between(_LOW, bindparam("head")), _between(bindparam("tail"), _HIGH)).subquery().c
     stretch = (each.step // bindparam("stretch", type_=BigInteger)).label("stretch")
     inside = select(each.step, each.value, stretch).subquery().c
@@ -145,8 +148,8 @@ def _extremes() -> Executable:
     low = func.min(array([inside.value, step]), type_=ARRAY(Double)).filter(finite)
     high = func.max(array([inside.value, step]), type_=ARRAY(Double)).filter(finite)
     odd = func.min(array([step, inside.value]), type_=ARRAY(Double)).filter(~finite)
-    found = (low[1], low[2].cast(BigInteger), high[1], high[2].cast(BigInteger), odd[2], odd[1].cast(BigInteger))
-    return select(*found).group_by(inside.stretch).order_by(inside.stretch)
+    found = (low[2].cast(BigInteger), low[1], high[2].cast(BigInteger), high[1], odd[1].cast(BigInteger), odd[2])
+    return select(*found).group_by(inside.stretch)
 
 
 def _known() -> Iterator[Select[int | None, float | None]]:

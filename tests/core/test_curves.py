@@ -35,7 +35,7 @@ def thinned(pairs: list[Pair], first: int, last: int, most: int) -> curves.Curve
     if len(inside) <= most:
         return [(step, word(value)) for step, value in inside]
     stretch = math.ceil(2 * (high - low + 1) / most)
-    width = max((w for w in WIDTHS if w <= stretch), default=1) if high - low > curves.FEW_STEPS else 1
+    width = max((w for w in WIDTHS if w <= stretch), default=1)
     whole = range(-(-low // width), (high + 1) // width)
     ragged = [pair for pair in inside if pair[0] // width not in whole]
     known = [pair for bucket, found in stretches(inside, width) if bucket in whole for pair in found.pairs()]
