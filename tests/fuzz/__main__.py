@@ -1,9 +1,10 @@
-"""`make fuzz`: the long form of every fuzzer. It goes on where the last call stopped, and prints its figures last.
+"""`make fuzz`: the long form of every fuzzer. It goes on where the last call stopped, prints its figures last, and keeps
+them in `benchmarks/results/fuzz.md` once the whole campaign was tried.
 
-    python -m tests.fuzz [api|life|uploading|parsers …] [--cases 12000] [--minutes 30] [--seed 1]
+    python -m tests.fuzz [api|life|uploading|parsers …] [--cases 16000] [--minutes 60] [--seed 1]
 
 `--cases` is how many requests the campaign over the API is to reach over all calls; parsers and machines take their share
-of it in each. What is found is kept under `.fuzz/`, each with what repeats it, and makes the exit status 1.
+of it in each. What is found is kept under `build/fuzz/`, each with what repeats it, and makes the exit status 1.
 """
 
 from __future__ import annotations
@@ -13,99 +14,121 @@ import logging
 import sys
 import tempfile
 import time
-from collections import Counter
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from hypothesis.stateful import RuleBasedStateMachine
 
 from backend.core.models import Role
-from tests.fuzz import api, life, machines, parsers, uploading
-from tests.fuzz.findings import KEPT, Figures, Progress
+from tests.fuzz import api, life, machines, parsers, report, uploading
+from tests.fuzz.api import Phase
+from tests.fuzz.findings import Figures, Finding
+from tests.fuzz.records import KEPT, Record, Records, cases
 from tests.support.databases import own_postgres
 from tests.support.models import save_base
+from tests.support.webs import Web
 
-ROLES: tuple[Role | None, ...] = (Role.ADMIN, Role.MEMBER, Role.ADMIN, Role.VIEWER, Role.MEMBER, None)
-"""As whom the rounds of a campaign are tried, in turn."""
-ROUND_CASES = 2000
+ROLES: tuple[Role | None, ...] = (Role.ADMIN, Role.MEMBER, Role.VIEWER, None)
+ROUNDS = tuple((role, phase) for role in ROLES for phase in (Phase.FUZZING, Phase.STATEFUL, Phase.COVERAGE))
+"""As whom, and what: a phase has a round of its own, since one that is long would leave nothing to the others."""
+MOST_CASES = {Phase.FUZZING: 2000, Phase.STATEFUL: 1500, Phase.COVERAGE: 4000}
+"""A bound for each: fuzzing and coverage end by themselves before, once every operation was tried."""
+EXAMPLES = {Phase.FUZZING: 10, Phase.STATEFUL: 500, Phase.COVERAGE: 1}
+"""Of each operation; of sequences in all."""
+TRIES = 3
+"""How often a studio is started that does not come up."""
 LIVES = 100
-PARSED = 2000
+PARSED = 1000
 
 
 @dataclass(frozen=True)
 class Campaign:
-    """How much is wanted, and until when."""
+    """How much is wanted, until when, and what was done before."""
 
     cases: int
     until: float
     seed: int
+    records: Records
 
     def has_time(self) -> bool:
         return time.monotonic() < self.until
 
-    def progress(self, name: str) -> Progress:
-        return Progress.of(KEPT / f"{name}-{self.seed}.json")
+    def done(self, fuzzer: str) -> list[Record]:
+        return self.records.of(fuzzer, self.seed)
+
+    def keep(self, fuzzer: str, what: str, figures: Figures, who: str = "") -> None:
+        """Write a round down at once, and every finding with what repeats it."""
+        self.records.add(Record.of(fuzzer, self.seed, what, figures, who))
+        print(f"{fuzzer} {what} {who}: {figures}", flush=True)
+        for finding in figures.findings.values():
+            print(f"found by {fuzzer}: {finding} (see {finding.keep(KEPT / fuzzer)})", flush=True)
 
 
-def over_api(campaign: Campaign) -> Figures:
-    """Rounds over the API, each as somebody else, in a studio of its own."""
-    figures, reached, described = Figures(), Counter[str](), set[str]()
-    progress = campaign.progress("api")
-    while progress.cases < campaign.cases and campaign.has_time():
-        role = ROLES[progress.rounds % len(ROLES)]
-        seconds = max(30, int(campaign.until - time.monotonic()))
-        cases = min(ROUND_CASES, campaign.cases - progress.cases)
-        plan = api.Plan(role, cases, campaign.seed * 1000 + progress.rounds, examples=20, seconds=seconds)
-        with api.worked_in() as web:
+def over_api(campaign: Campaign) -> None:
+    """Rounds over the API, each as somebody and in one phase, in a studio of its own."""
+    while cases(done := campaign.done("api")) < campaign.cases and campaign.has_time():
+        role, phase = ROUNDS[len(done) % len(ROUNDS)]
+        with studio() as web:
+            seconds = max(30, int(campaign.until - time.monotonic()))
+            seed = campaign.seed * 1000 + len(done)
+            plan = api.Plan(role, MOST_CASES[phase], seed, EXAMPLES[phase], (phase,), seconds)
             seen = api.fuzz(web, plan)
-        print(f"round {progress.rounds} as {plan.person}: {seen.figures}", flush=True)
-        progress.advance(seen.figures.cases)
-        figures.add(seen.figures)
-        reached += seen.reached
-        described |= seen.described
-    print(f"api: {progress.cases:,} of {campaign.cases:,} cases over all calls")
-    print(f"only refused in this call: {', '.join(sorted(described - set(reached))) or 'no operation'}")
-    return figures
+        if not seen.figures.cases:
+            seen.figures.found(Finding(f"the phase {phase}", f"nothing was tried as {plan.person}", ""))
+        campaign.keep("api", phase, seen.figures, plan.person)
+        print(f"only refused: {', '.join(sorted(seen.described - set(seen.reached))) or 'no operation'}", flush=True)
 
 
-def over_life(campaign: Campaign) -> Figures:
+@contextmanager
+def studio() -> Iterator[Web]:
+    """A studio that has come up; one that does not is told of, and another is started."""
+    with ExitStack() as stack:
+        for attempt in range(1, TRIES + 1):
+            try:
+                web = stack.enter_context(api.worked_in())
+                break
+            except Exception as error:
+                print(f"a studio did not come up, {attempt} of {TRIES}: {error}", flush=True)
+                if attempt == TRIES:
+                    raise
+        yield web
+
+
+def over_life(campaign: Campaign) -> None:
     """Lives of a run on a Postgres of their own."""
     with own_postgres() as engine:
-        return _lives(campaign, "life", type("RunLife", (life.RunLife,), {"engine": engine}))
+        _lives(campaign, "life", type("RunLife", (life.RunLife,), {"engine": engine}))
 
 
-def over_uploading(campaign: Campaign) -> Figures:
-    return _lives(campaign, "uploading", uploading.Uploading)
+def over_uploading(campaign: Campaign) -> None:
+    _lives(campaign, "uploading", uploading.Uploading)
 
 
-def _lives(campaign: Campaign, name: str, machine: type[RuleBasedStateMachine]) -> Figures:
-    figures, progress = Figures(), campaign.progress(name)
-    wanted = progress.cases + campaign.cases // 20
-    while progress.cases < wanted and campaign.has_time():
-        lived = machines.campaign(machine, LIVES, campaign.seed * 1000 + progress.rounds)
-        progress.advance(lived.cases)
-        figures.add(lived)
-    return figures
+def _lives(campaign: Campaign, name: str, machine: type[RuleBasedStateMachine]) -> None:
+    wanted = cases(campaign.done(name)) + campaign.cases // 20
+    while cases(done := campaign.done(name)) < wanted and campaign.has_time():
+        lived = machines.campaign(machine, LIVES, campaign.seed * 1000 + len(done))
+        campaign.keep(name, machine.__name__, lived)
 
 
-def over_parsers(campaign: Campaign) -> Figures:
+def over_parsers(campaign: Campaign) -> None:
     """Every reader in turn, from where the last call stopped."""
-    figures, progress = Figures(), campaign.progress("parsers")
     logging.disable(logging.CRITICAL)  # readers tell what they pass over
     with tempfile.TemporaryDirectory() as folder:
         base = save_base(Path(folder) / "base")
-        for _ in range(max(1, campaign.cases // PARSED)):
+        for _ in range(max(1, campaign.cases // (4 * PARSED))):
             for name in parsers.TARGETS:
                 if campaign.has_time():
-                    first = progress.rounds * PARSED
-                    figures.add(parsers.fuzz(name, PARSED, campaign.seed, Path(folder), base, first=first))
-            progress.advance(PARSED * len(parsers.TARGETS))
+                    first = cases([each for each in campaign.done("parsers") if each.what == name])
+                    figures = parsers.fuzz(name, PARSED, campaign.seed, Path(folder), base, first=first)
+                    campaign.keep("parsers", name, figures)
     logging.disable(logging.NOTSET)
-    return figures
 
 
-FUZZERS: dict[str, Callable[[Campaign], Figures]] = {
+FUZZERS: dict[str, Callable[[Campaign], None]] = {
     "api": over_api,
     "life": over_life,
     "uploading": over_uploading,
@@ -116,26 +139,31 @@ FUZZERS: dict[str, Callable[[Campaign], Figures]] = {
 def main(arguments: list[str]) -> int:
     reader = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
     reader.add_argument("fuzzers", nargs="*", metavar="FUZZER", help=f"of {', '.join(FUZZERS)}; all by default")
-    reader.add_argument("--cases", type=int, default=12_000, help="requests over all calls (default: %(default)s)")
-    reader.add_argument("--minutes", type=float, default=30.0, help="for each fuzzer (default: %(default)s)")
+    reader.add_argument("--cases", type=int, default=16_000, help="requests over all calls (default: %(default)s)")
+    reader.add_argument("--minutes", type=float, default=60.0, help="for each fuzzer (default: %(default)s)")
     reader.add_argument("--seed", type=int, default=1, help="another seed is another campaign (default: %(default)s)")
     wanted = reader.parse_args(arguments)
     unknown = set(wanted.fuzzers) - set(FUZZERS)
     if unknown:
         reader.error(f"there is no fuzzer {', '.join(sorted(unknown))}")
-    found = {name: _run(name, wanted) for name in wanted.fuzzers or FUZZERS}
-    for name, figures in found.items():
-        print(f"{name}: {figures}")
-    return 1 if any(figures.findings for figures in found.values()) else 0
+    records = Records()
+    broke = [name for name in wanted.fuzzers or FUZZERS if not _run(name, wanted, records)]
+    tried = [each for each in records.load() if each.seed == wanted.seed]
+    if report.is_whole(tried):
+        report.RESULT.write_text(report.page(tried))
+    print("\n".join([*report.printed(tried), *(f"FAILED: {name}" for name in broke)]))
+    return 1 if broke or report.findings(tried) else 0
 
 
-def _run(name: str, wanted: argparse.Namespace) -> Figures:
-    begun = time.monotonic()
-    figures = FUZZERS[name](Campaign(wanted.cases, begun + wanted.minutes * 60, wanted.seed))
-    figures.seconds = time.monotonic() - begun
-    for finding in figures.findings.values():
-        print(f"found by {name}: {finding} (see {finding.keep(KEPT / name)})")
-    return figures
+def _run(name: str, wanted: argparse.Namespace, records: Records) -> bool:
+    """Whether the fuzzer came to its end. What it found until it broke is kept, and the others have their turn."""
+    until = time.monotonic() + wanted.minutes * 60
+    try:
+        FUZZERS[name](Campaign(wanted.cases, until, wanted.seed, records))
+    except Exception:
+        traceback.print_exc()
+        return False
+    return True
 
 
 if __name__ == "__main__":

@@ -8,12 +8,14 @@ from __future__ import annotations
 import re
 import secrets
 import tempfile
+import time
 import traceback
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -68,15 +70,25 @@ ANSWERED_BY_MORE = {
 """Paths that another path of the description covers too: `Allow` rightly names the methods of both."""
 
 
+class Phase(StrEnum):
+    """What Schemathesis calls its ways of trying."""
+
+    COVERAGE = "coverage"
+    """Every boundary of every field, and the examples, which are few."""
+    FUZZING = "fuzzing"
+    STATEFUL = "stateful"
+    """Sequences in which what one answer holds is asked for in the next."""
+
+
 @dataclass(frozen=True)
 class Plan:
-    """One round: as whom, how much, and from which seed. Without coverage only random cases are tried."""
+    """One round: as whom, how many requests at most, from which seed, how many of each operation, and which phases."""
 
     role: Role | None
     cases: int
     seed: int
     examples: int = 5
-    covers: bool = True
+    phases: tuple[Phase, ...] = tuple(Phase)
     seconds: int = 600
 
     @property
@@ -152,7 +164,6 @@ def configuration(plan: Plan, address: str) -> SchemathesisConfig:
         {
             "seed": plan.seed,
             "base-url": address,
-            "max-time": plan.seconds,
             "max-stream-events": STREAM_EVENTS,
             "request-timeout": TIMEOUT_SECONDS,
             "continue-on-failure": True,
@@ -166,7 +177,10 @@ def configuration(plan: Plan, address: str) -> SchemathesisConfig:
             },
             "checks": everywhere,
             "workers": 1,
-            "phases": {"coverage": {"enabled": plan.covers}, "examples": {"enabled": plan.covers}},
+            "phases": {
+                "examples": {"enabled": Phase.COVERAGE in plan.phases},
+                **{phase: {"enabled": phase in plan.phases} for phase in Phase},
+            },
             "operations": [
                 {"include-operation-id": list(SAID_BY_MORE_THAN_THE_SCHEMA), "checks": takes_more},
                 {"include-path": list(ANSWERED_BY_MORE), "checks": {"allow_header_conformance": {"enabled": False}}},
@@ -193,8 +207,12 @@ class Round:
     """Operations that have succeeded, and how often."""
     described: set[str] = field(default_factory=set)
     """All that there are."""
+    phases: Counter[str] = field(default_factory=Counter)
+    """Requests in each phase."""
 
-    def take(self, label: str, recorder: ScenarioRecorder) -> None:
+    def take(self, phase: str, label: str, recorder: ScenarioRecorder) -> None:
+        self.phases[phase] += len(recorder.interactions)
+        self.figures.steps += any(each.transition for each in recorder.cases.values())
         for case_id, interaction in recorder.interactions.items():
             status = str(interaction.response.status_code) if interaction.response else "no answer"
             self.figures.cases += 1
@@ -220,7 +238,9 @@ def _finding(label: str, recorder: ScenarioRecorder, case_id: str, check: str, i
 
 
 def fuzz(web: Web, plan: Plan) -> Round:
-    """Try `plan.cases` requests, or as many as fit into its time, as somebody with the plan's role."""
+    """Try `plan.cases` requests at most, or as many as fit into its time, as somebody with the plan's role. `steps` are
+    the sequences in which one answer led to the next request."""
+    begun = time.monotonic()
     cookie = {"Cookie": f"studio={web.sign_in(OWNER).cookie}"}
     document = httpx.get(f"{web.address}/api/v1/openapi.json", headers=cookie, trust_env=False, timeout=60).json()
     schema = schemathesis.openapi.from_dict(grounded(document), config=configuration(plan, web.address))
@@ -232,15 +252,14 @@ def fuzz(web: Web, plan: Plan) -> Round:
     for event in stream:
         match event:
             case events.ScenarioFinished():
-                seen.take(event.label or "", event.recorder)
+                seen.take(event.phase, event.label or "", event.recorder)
             case events.NonFatalError():
                 how = "".join(traceback.format_exception(event.value))
                 seen.figures.found(Finding(event.label, type(event.value).__name__, how))
             case events.FatalError():
                 raise event.exception
-            case events.EngineFinished():
-                seen.figures.seconds = event.running_time
-        if seen.figures.cases >= plan.cases:
+        seen.figures.seconds = time.monotonic() - begun
+        if seen.figures.cases >= plan.cases or seen.figures.seconds > plan.seconds:
             stream.stop()
     look_behind(web, seen.figures)
     return seen

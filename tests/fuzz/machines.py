@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import random
+import time
 import traceback
 
 from hypothesis import HealthCheck, seed, settings
-from hypothesis.stateful import RuleBasedStateMachine, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, invariant, run_state_machine_as_test
 
 from tests.fuzz.findings import Figures, Finding
 
@@ -22,15 +23,19 @@ SHORT = settings(
 
 
 def campaign(machine: type[RuleBasedStateMachine], examples: int, first_seed: int) -> Figures:
-    """So many lives of the machine, from a seed. Those that were really begun are counted, as are those by which
-    a finding is made smaller."""
-    figures = Figures()
+    """So many lives of the machine, from a seed. Those that were really begun are counted, and their steps, as are those
+    by which a finding is made smaller."""
+    figures, begun_at = Figures(), time.monotonic()
 
     def begin(life: RuleBasedStateMachine) -> None:
         figures.cases += 1
+        figures.steps -= 1  # invariants hold at the beginning too, before there was a step
         machine.__init__(life)
 
-    counted = type(machine.__name__, (machine,), {"__init__": begin})
+    def step(_life: RuleBasedStateMachine) -> None:
+        figures.steps += 1
+
+    counted = type(machine.__name__, (machine,), {"__init__": begin, "step_is_counted": invariant()(step)})
     chosen = settings(SHORT, derandomize=False, max_examples=examples)
     number = random.Random(first_seed).getrandbits(64)
     try:
@@ -38,7 +43,7 @@ def campaign(machine: type[RuleBasedStateMachine], examples: int, first_seed: in
     except Exception as error:  # what a machine asserts, and whatever a function of the product raised unforeseen
         for each in error.exceptions if isinstance(error, ExceptionGroup) else (error,):
             figures.found(_finding(machine, each, number))
-    figures.kinds[machine.__name__] = figures.cases
+    figures.seconds = time.monotonic() - begun_at
     return figures
 
 

@@ -1,0 +1,121 @@
+"""The figures of a campaign, as lines for the terminal and as a page that is kept."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from datetime import date
+from pathlib import Path
+
+from tests.fuzz.api import Phase
+from tests.fuzz.records import Record, cases
+from tests.support.figures import ROOT
+
+RESULT: Path = ROOT / "benchmarks" / "results" / "fuzz.md"
+GOAL_CASES = 10_000
+
+
+def goals(records: Sequence[Record]) -> list[tuple[str, str, str, bool]]:
+    """What the campaign is for: its name, what was found, what it is to be, and whether it is."""
+    asked = [each for each in records if each.fuzzer == "api"]
+    broken = {status: count for status, count in _kinds(asked).items() if status.startswith("5")}
+    told = ", ".join(f"{count} of {status}" for status, count in sorted(broken.items())) or "0"
+    stateful = [each for each in asked if each.what == Phase.STATEFUL]
+    steps = sum(each.steps for each in stateful)
+    found = findings(records)
+    return [
+        ("requests to the API", f"{cases(asked):,}", f"≥ {GOAL_CASES:,}", cases(asked) >= GOAL_CASES),
+        ("of these in random fuzzing", f"{_cases(asked, Phase.FUZZING):,}", "some", _cases(asked, Phase.FUZZING) > 0),
+        ("of these in sequences, one led by another's answer", f"{cases(stateful):,}", "some", cases(stateful) > 0),
+        ("such sequences", f"{steps:,}", "some", steps > 0),
+        ("answers of 500 and above", told, "0", not broken),
+        ("findings", f"{len(found):,}", "0", not found),
+    ]
+
+
+def findings(records: Sequence[Record]) -> list[str]:
+    """Those of the newest commit, each once. What an earlier one did is no longer its fault."""
+    newest = records[-1].commit if records else ""
+    return list(dict.fromkeys(found for each in records if each.commit == newest for found in each.findings))
+
+
+def is_whole(records: Sequence[Record]) -> bool:
+    """Whether a page of it says anything: every goal of how much was tried is met."""
+    return bool(records) and all(holds for _, _, goal, holds in goals(records) if goal != "0")
+
+
+def printed(records: Sequence[Record]) -> list[str]:
+    """What a campaign prints last, over all calls."""
+    lines = [f"{each.fuzzer} {each.what} {each.who}: {_told(each)}" for each in _summed(records)]
+    lines += [
+        f"{what}: {found} (goal: {goal}{'' if holds else ', MISSED'})" for what, found, goal, holds in goals(records)
+    ]
+    return [*lines, *(f"FOUND: {each}" for each in findings(records))]
+
+
+def page(records: Sequence[Record]) -> str:
+    """All of it."""
+    commits = list(dict.fromkeys(each.commit for each in records))
+    intro = (
+        f"# Random input\n\n`make fuzz`, {date.today():%d %B %Y}, {os.cpu_count()} cores, commit {', '.join(commits)}. The API "
+        "is tried by its own description, as each role; the life of a run and resumable uploads against small models; every "
+        "reader of what strangers write with input that is almost right.\n\n"
+    )
+    found = [
+        f"| {what} | {seen} | {goal}: {'met' if holds else 'MISSED'} |" for what, seen, goal, holds in goals(records)
+    ]
+    head = ["| figure | found | goal |", "|---|---|---|", *found, ""]
+    return intro + "\n".join([*head, *_tables(records), *(f"- {each}" for each in findings(records))]).rstrip() + "\n"
+
+
+def _tables(records: Sequence[Record]) -> Iterator[str]:
+    summed = _summed(records)
+    yield from ("| as | phase | requests | sequences | seconds | answers |", "|---|---|---|---|---|---|")
+    for each in summed:
+        if each.fuzzer == "api":
+            yield f"| {each.who} | {each.what} | {each.cases:,} | {each.steps:,} | {each.seconds:,.0f} | {_words(each)} |"
+    yield from ("", "| state machine | lives | steps | seconds |", "|---|---|---|---|")
+    for each in summed:
+        if each.fuzzer in ("life", "uploading"):
+            yield f"| {each.what} | {each.cases:,} | {each.steps:,} | {each.seconds:,.0f} |"
+    yield from ("", "| reader | inputs | seconds |", "|---|---|---|")
+    for each in summed:
+        if each.fuzzer == "parsers":
+            yield f"| {each.what} | {each.cases:,} | {each.seconds:,.0f} |"
+    yield ""
+
+
+def _told(record: Record) -> str:
+    steps = f", {record.steps:,} steps" if record.steps else ""
+    return f"{record.cases:,} cases{steps} in {record.seconds:,.0f} s ({_words(record)})"
+
+
+def _words(record: Record) -> str:
+    return ", ".join(f"{name} {count:,}" for name, count in sorted(record.kinds.items()))
+
+
+def _summed(records: Sequence[Record]) -> list[Record]:
+    """One for each thing that was tried and for whoever asked, in the order in which each was tried first."""
+    summed: dict[tuple[str, str, str], Record] = {}
+    for each in records:
+        key = (each.fuzzer, each.what, each.who)
+        before = summed.get(key, Record(each.fuzzer, each.seed, each.what, each.who))
+        summed[key] = Record(
+            *key[:1],
+            each.seed,
+            *key[1:],
+            cases=before.cases + each.cases,
+            steps=before.steps + each.steps,
+            seconds=before.seconds + each.seconds,
+            kinds=before.kinds + each.kinds,
+        )
+    return list(summed.values())
+
+
+def _kinds(records: Sequence[Record]) -> Counter[str]:
+    return sum((each.kinds for each in records), Counter[str]())
+
+
+def _cases(records: Sequence[Record], what: str) -> int:
+    return cases([each for each in records if each.what == what])
