@@ -423,19 +423,31 @@ def test_a_run_whose_trainers_die_is_queued_twice_and_no_third_time() -> None:
 
 def test_a_run_belongs_to_the_attempt_whose_trainer_told_a_phase_though_none_of_its_steps_was_stored_yet() -> None:
     """Its successor stores them first, and then takes them back."""
+    assert validate(taken_over_unheard(phase_told_by=1), LEASE_SECONDS) == []
+
+
+def test_a_run_belongs_to_the_attempt_whose_trainer_was_started_though_nothing_of_it_was_stored_yet() -> None:
+    """Its successor stores its phases, too, as its own words."""
+    history = taken_over_unheard(phase_told_by=2)
+    assert validate(history, LEASE_SECONDS) == []
+    (violation,) = validate(replace(history, journals={}), LEASE_SECONDS)
+    assert "no journal holds this line" in violation.what
+
+
+def taken_over_unheard(phase_told_by: int) -> History:
+    """A run whose first attempt trained a step that its second one stores."""
     told: list[tuple[str, int, int, object]] = [
         ("state", 0, 0, "queued"),
         ("state", 0, 1, "preparing"),
-        ("phase", 0, 1, None),
         ("state", 0, 2, "preparing"),
         ("metrics", 1, 2, 3.0),
         ("rewound", 0, 2, None),
     ]
+    told.insert(1 + phase_told_by, ("phase", 0, phase_told_by, None))
     events = [
         event(seq, kind, step, owner, 100.0 + 9 * seq, what) for seq, (kind, step, owner, what) in enumerate(told, 1)
     ]
-    history = replace(small_history(), events=events, journals={(RUN, 1): [journal_line(events[4])]})
-    assert validate(history, LEASE_SECONDS) == []
+    return replace(small_history(), events=events, journals={(RUN, 1): [journal_line(events[4])]})
 
 
 def dying(times: int) -> History:

@@ -59,6 +59,7 @@ class Replay:
         lines = {told.seq: (told.line, told.writer) for told in self.story.told}
         for event in self.story.events[1:]:
             steps = list(self._steps(event, *lines.get(event["seq"], (None, None))))
+            runs |= {self._begun(run, run.attempt) for run in runs if self._may_have_begun(run)}
             runs, reasons = _all_of(runs, steps)
             if not runs:
                 return f"event {event['seq']} ({_name(event)}): {'; '.join(sorted(reasons))}"
@@ -105,6 +106,10 @@ class Replay:
     def _works(self, attempt: int, run: Run) -> Run:
         """Only a trainer of the attempt itself tells a phase, and it starts once its attempt owns the history."""
         return self._begun(self._tells(attempt, run), attempt)
+
+    def _may_have_begun(self, run: Run) -> bool:
+        """Whether a first trainer was started of which nothing was told yet: its successor may tell its phases and its steps."""
+        return run.is_held and not run.begun and run.attempt in self.story.journals
 
     def _begun(self, run: Run, attempt: int) -> Run:
         """The very first `begin` of a run takes nothing back, and is therefore not told."""
