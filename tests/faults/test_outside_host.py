@@ -8,6 +8,7 @@ import time
 
 from backend.core.models import State
 from backend.core.settings import Settings
+from tests.support.figures import Note
 from tests.support.labs import MakeLab
 
 RESUMED_SECONDS, BUSY = 60, 4
@@ -20,7 +21,7 @@ def default(name: str) -> str:
     return str(Settings.model_fields[name].default)
 
 
-def test_a_host_that_is_gone_for_good_costs_its_run_less_than_a_minute(make_lab: MakeLab) -> None:
+def test_a_host_that_is_gone_for_good_costs_its_run_less_than_a_minute(make_lab: MakeLab, figure: Note) -> None:
     with make_lab() as lab:
         lab.environment |= {f"STUDIO_{name.upper()}": default(name) for name in ("lease_seconds", "renew_seconds")}
         run_id = lab.launch(training={"max_steps": STEPS}, saving={"save_steps": 20})
@@ -37,6 +38,7 @@ def test_a_host_that_is_gone_for_good_costs_its_run_less_than_a_minute(make_lab:
                 lab.wait_for(run_id, State.TRAINING, seconds=300)
                 trains = time.monotonic() - began
                 lab.wait(lambda: lab.run(run_id).step > step, "a step that was never trained before", 300)
-    print(f"a dead host's run was claimed after {claimed:.1f} s and trained again after {trains:.1f} s")
+    figure("a dead host's run is claimed by another", claimed, "s", RESUMED_SECONDS)
+    figure("a dead host's run trains again", trains, "s", RESUMED_SECONDS)
     assert claimed <= RESUMED_SECONDS
     assert trains <= RESUMED_SECONDS * BUSY
