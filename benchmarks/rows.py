@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import subprocess
+import time
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-LATEST = Path(__file__).parent / "results" / "latest.json"
+ROOT = Path(__file__).parents[1]
+LATEST = ROOT / "benchmarks" / "results" / "latest.json"
 
 
 @dataclass(frozen=True)
@@ -27,7 +31,8 @@ class Asked:
 class Row:
     """One goal. `ratio` is how many times ours is better. `holds` is None where nothing is promised, only told.
 
-    `beside` says what makes the comparison fair: that losses, ids or bytes were the same, and where it was measured.
+    `beside` says what makes the comparison fair: that losses, ids or bytes were the same, and the versions of the peer.
+    `date` and `commit` are written when it is kept; a `+` behind the commit stands for changes that it does not hold.
     """
 
     id: str
@@ -39,6 +44,8 @@ class Row:
     goal: str
     holds: bool | None
     beside: str = ""
+    date: str = ""
+    commit: str = ""
 
 
 def row(
@@ -90,11 +97,31 @@ def growth(
 
 def keep(rows: Sequence[Row], path: Path = LATEST) -> None:
     """Write the rows into the file; they replace all that it held under their ids, and the others stay."""
-    new = {each.id for each in rows}
+    new, date, commit = {each.id for each in rows}, time.strftime("%Y-%m-%d"), measured_commit()
     old: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
-    kept = [each for each in old if each["id"] not in new] + [_rounded(each) for each in rows]
+    kept = [each for each in old if each["id"] not in new] + [
+        _rounded(replace(each, date=date, commit=commit)) for each in rows
+    ]
     kept.sort(key=lambda each: _order(each["id"]))
     path.write_text(json.dumps(kept, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def measured_commit() -> str:
+    """What is measured, as git calls it; nothing where that cannot be told."""
+    if not (shutil.which("git") and (ROOT / ".git").exists()):
+        return ""
+
+    def git(*words: str) -> str:
+        return subprocess.run(["git", "-C", ROOT, *words], capture_output=True, check=True, text=True).stdout.strip()
+
+    changed = git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!benchmarks/results")
+    return git("rev-parse", "--short=12", "HEAD") + "+" * bool(changed)
+
+
+def missed(rows: Iterable[Row]) -> str:
+    """The ids of the rows that miss their goals, for a closing line."""
+    ids = dict.fromkeys(each.id for each in rows if each.holds is False)
+    return f"missed: {', '.join(ids)}" if ids else "no goal was missed"
 
 
 def _rounded(found: Row) -> dict[str, Any]:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
+from datetime import date
 from pathlib import Path
 
 import pytest
 
 from benchmarks.__main__ import BENCHMARKS, Benchmark, chosen, main
-from benchmarks.rows import LATEST, Asked, Row, keep, row, table
+from benchmarks.rows import LATEST, Asked, Row, keep, missed, row, table
 from tests.conftest import ROOT
 
-SHAPE = {"id", "what", "ours", "peer", "unit", "ratio", "goal", "holds", "beside"}
+REQUIRED = {"id", "what", "ours", "peer", "unit", "ratio", "goal", "holds"}
+SHAPE = REQUIRED | {"beside", "date", "commit"}
 
 
 def test_a_cost_is_better_where_it_is_less_and_a_rate_where_it_is_more() -> None:
@@ -38,12 +41,16 @@ def test_new_rows_replace_those_of_their_id_and_leave_the_others(tmp_path: Path)
     kept = json.loads(file.read_text())
     assert [(each["id"], each["ours"]) for each in kept] == [("1a", 2), ("2a", 1.235), ("10b", 1)]
     assert all(each.keys() == SHAPE for each in kept)
+    assert all(date.fromisoformat(each["date"]) for each in kept)
+    assert all(re.fullmatch(r"([0-9a-f]{12}\+?)?", each["commit"]) for each in kept)
 
 
 def test_a_missed_goal_is_told_as_such() -> None:
-    told = table([row("1a", "speed", "t/s", 1, 1, least_ratio=2, beside="losses 1 and 1")])
-    assert "[≥ 2×: MISSED]" in told
-    assert "losses 1 and 1" in told
+    slow = row("1a", "speed", "t/s", 1, 1, least_ratio=2, beside="losses 1 and 1")
+    assert "[≥ 2×: MISSED]" in table([slow])
+    assert "losses 1 and 1" in table([slow])
+    assert missed([slow, row("1b", "speed", "t/s", 3, 1, more_is_better=True, least_ratio=2), slow]) == "missed: 1a"
+    assert missed([row("pages", "first paint", "ms", 80)]) == "no goal was missed"
 
 
 def test_benchmarks_are_chosen_by_name_or_by_the_id_of_a_row() -> None:
@@ -83,7 +90,7 @@ def test_what_a_file_of_results_holds_is_what_benchmarks_tell() -> None:
     kept = json.loads(LATEST.read_text())
     told = {row_id for each in BENCHMARKS for row_id in each.ids}
     assert [each["id"] for each in kept if each["id"] not in told] == []
-    assert all(each.keys() == SHAPE for each in kept)
+    assert all(REQUIRED <= each.keys() <= SHAPE for each in kept)
 
 
 def test_the_script_for_accelerators_runs_without_one() -> None:
