@@ -13,31 +13,32 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from benchmarks.peers import ONE_THREAD, told
-from benchmarks.rows import Asked, Row, row
+from benchmarks.peers import ONE_THREAD, own_versions, told
+from benchmarks.rows import Asked, Row, growth, row
 from tests.support.processes import peak_bytes
 
 WIDTH, VOCABULARY = 512, 32_000
 TOKENS, ROUNDS = 2048, 3
-GROWTH = (1, 10)
-LONG_GROWTH = (1, 10, 100)
+GROWTH = (1, 10, 100)
 """All logits of so many tokens would take more memory than most machines have: there ours is measured alone."""
 
 
-def measure(asked: Asked) -> Sequence[Row]:
+def measure(_asked: Asked) -> Sequence[Row]:
     rounds = [{side: side_run(side, TOKENS) for side in ("ours", "all")} for _ in range(ROUNDS)]
     ours, every = (median([each[side] for each in rounds]) for side in ("ours", "all"))
-    factors = (LONG_GROWTH if asked.long else GROWTH)[1:]
-    grown = {1: ours} | {factor: side_run("ours", TOKENS * factor) for factor in factors}
-    same = f"losses {ours['loss']:.6f} and {every['loss']:.6f}"
+    grown = {1: ours} | {factor: side_run("ours", TOKENS * factor) for factor in GROWTH[1:]}
+    same = f"losses {ours['loss']:.6f} and {every['loss']:.6f}; {own_versions('torch')}"
     equal = abs(ours["loss"] / every["loss"] - 1) < 1e-5 and abs(ours["slope"] / every["slope"] - 1) < 1e-4
     memory = ", ".join(f"{factor}× tokens {each['mib']:.0f} MiB" for factor, each in grown.items())
-    times = ", ".join(f"{each['seconds'] / TOKENS / factor * 1e6:.0f}" for factor, each in grown.items())
+    costs = [each["seconds"] / TOKENS / factor * 1e6 for factor, each in grown.items()]
+    sizes = [TOKENS * factor for factor in grown]
     return [
         row("1c", "memory of the loss head, beside all logits", "MiB", ours["mib"], every["mib"], least_ratio=10,
-            equal=equal, beside=f"{same}; {memory}"),
+            equal=equal, beside=f"{same}; {memory}, of which the gradient of the hidden state grows"),
         row("1c", "time of the loss head, beside all logits", "CPU-s", ours["seconds"], every["seconds"], least_ratio=1,
-            equal=equal, beside=f"{same}; at {', '.join(f'{each}×' for each in grown)} a token costs {times} µs"),
+            equal=equal, beside=same),
+        growth("1c-growth", "loss head: a token's time at 100 times the tokens", costs, at=sizes, of="tokens",
+               unit="µs of processor a token", digits=0, most=1.25),
     ]  # fmt: skip
 
 

@@ -1,5 +1,7 @@
 """Base and adapter to one model, beside PEFT's `merge_and_unload` (5a): load, merge and save, at two sizes, all tensors compared.
 
+What ours holds in memory is measured with larger models too, where asked for what takes long: they take 32 GB of disk.
+
 Each side works in a process of its own: `python -m benchmarks.merging ours|peft FOLDER` prints one line of JSON.
 """
 
@@ -15,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.peers import ONE_THREAD, told
+from benchmarks.peers import ONE_THREAD, own_versions, told
 from benchmarks.rows import Asked, Row, row
 from tests.support.processes import peak_bytes
 
@@ -23,7 +25,7 @@ ROUNDS = 2
 SHARD_BYTES = 400_000_000
 RANK = 16
 MOST_GIB, MOST_GROWTH = 0.8, 1.25
-"""Memory is to be flat in the model's size: what still grows with it is the largest single tensor."""
+"""Memory is to be flat in the model's size: what still grows with it is the largest single tensor, which is held whole."""
 
 
 @dataclass(frozen=True)
@@ -32,35 +34,45 @@ class Size:
 
     name: str
     hidden: int
+    intermediate: int
     layers: int
 
 
-SIZES = (Size("0.3B", 1024, 14), Size("1B", 2048, 16))
-LONG_SIZES = (*SIZES, Size("3B", 3072, 26))
+SIZES = (Size("0.3B", 1024, 2816, 14), Size("1B", 2048, 5632, 16))
+LARGE_SIZES = (Size("3B", 3072, 8448, 26), Size("8B", 4096, 14336, 34))
 
 
 def measure(asked: Asked) -> Sequence[Row]:
-    sizes = LONG_SIZES if asked.long else SIZES
-    found = {size.name: compare(size) for size in sizes}
+    found = {size.name: compare(size) for size in SIZES}
     peaks = {name: each["ours"]["gib"] for name, each in found.items()}
-    smallest, largest = sizes[0].name, sizes[-1].name
-    flat = peaks[largest] / peaks[smallest]
-    rows = [
-        row("5a", f"merge of {name}, beside PEFT", "CPU-s", each["ours"]["cpu"], each["peft"]["cpu"],
-            least_ratio=1.3, equal=each["differing"] == 0,
-            beside=f"{each['tensors']} tensors, {each['differing']} differ; {each['ours']['wall']:.1f} s and "
-            f"{each['peft']['wall']:.1f} s on the clock")
-        for name, each in found.items()
-    ]  # fmt: skip
-    memory = found[largest]
+    peaks |= {size.name: memory_alone(size) for size in LARGE_SIZES if asked.long}
+    smallest, known, largest = SIZES[0].name, SIZES[-1].name, list(peaks)[-1]
     beside = ", ".join(f"{name} {peak:.2f} GiB" for name, peak in peaks.items())
     return [
-        *rows,
-        row("5a", f"memory of that merge, {largest}", "GiB", memory["ours"]["gib"], memory["peft"]["gib"],
-            most=MOST_GIB, beside=beside),
-        row("5a-growth", f"memory of a merge at {largest} beside {smallest}", "× as much", flat, most=MOST_GROWTH,
-            beside=beside),
+        *(merge_row(name, each) for name, each in found.items()),
+        row("5a", f"memory of a merge of {known}, beside PEFT", "GiB", peaks[known], found[known]["peft"]["gib"],
+            most=MOST_GIB, beside=own_versions("peft", "torch")),
+        row("5a", f"memory of a merge of {largest}", "GiB", peaks[largest], most=MOST_GIB, beside=beside),
+        row("5a-growth", f"memory of a merge of {largest}, beside {smallest}", "× as much",
+            peaks[largest] / peaks[smallest], most=MOST_GROWTH, beside=beside),
     ]  # fmt: skip
+
+
+def merge_row(name: str, found: dict[str, Any]) -> Row:
+    ours, peft = found["ours"], found["peft"]
+    beside = f"{found['tensors']} tensors, {found['differing']} differ; {ours['wall']:.1f} s and {peft['wall']:.1f} s on the "
+    beside += f"clock; {own_versions('peft', 'torch')}"
+    what, equal = f"merge of {name}, beside PEFT", found["differing"] == 0
+    return row("5a", what, "CPU-s", ours["cpu"], peft["cpu"], least_ratio=1.3, equal=equal, beside=beside)
+
+
+def memory_alone(size: Size) -> float:
+    """Of ours: the peer would hold the whole model."""
+    with tempfile.TemporaryDirectory() as given:
+        folder = Path(given)
+        write_base(folder / "base", size)
+        write_adapter(folder / "adapter", folder / "base")
+        return side_run("ours", folder)["gib"]
 
 
 def compare(size: Size) -> dict[str, Any]:
@@ -87,7 +99,7 @@ def write_base(folder: Path, size: Size) -> None:
     from transformers import AutoModelForCausalLM, LlamaConfig
 
     config = LlamaConfig(
-        vocab_size=32_000, hidden_size=size.hidden, intermediate_size=size.hidden * 11 // 4, num_hidden_layers=size.layers,
+        vocab_size=32_000, hidden_size=size.hidden, intermediate_size=size.intermediate, num_hidden_layers=size.layers,
         num_attention_heads=size.hidden // 64, num_key_value_heads=size.hidden // 128, dtype="bfloat16",
         tie_word_embeddings=False, architectures=["LlamaForCausalLM"],
     )  # fmt: skip

@@ -11,6 +11,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -67,11 +68,16 @@ def environment(*packages: str) -> Iterator[Path]:
         yield python
 
 
-def versions(python: Path, *packages: str) -> str:
+def versions(python: Path | str, *packages: str, **environ: str) -> str:
     """What an environment holds of these, for whoever wants to repeat it: `mlflow 3.1.0, alembic 1.2`."""
     program = "import json, sys; from importlib.metadata import version; "
     program += "print(json.dumps([f'{name} {version(name)}' for name in sys.argv[1:]]))"
-    return ", ".join(told([python, "-c", program, *packages]))
+    return ", ".join(told([python, "-c", program, *packages], **environ))
+
+
+def own_versions(*packages: str) -> str:
+    """The same of our own environment, where the peer is a library that we use."""
+    return ", ".join(f"{name} {version(name)}" for name in packages)
 
 
 def free_port() -> int:
