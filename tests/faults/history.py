@@ -245,6 +245,7 @@ NAMES = {
     "worker.trainer": "trainer",
     "worker.supervisor": "supervisor",
     "tests.faults.planted": "supervisor",
+    "tests.faults.feeding": "feeder",
     "celery": "celery",
     "backend.cli web": "web",
     "backend.cli up": "studio",

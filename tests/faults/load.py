@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
+import signal
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -19,20 +23,18 @@ from sqlalchemy import create_engine, func, select
 from sqlalchemy.orm import sessionmaker
 
 from backend.commands.client import Client
-from backend.core import journal, runs
-from backend.core.assignment import Line, LineKind
+from backend.core import runs
 from backend.core.models import Point
 from backend.core.recipe import read_recipe
-from backend.core.settings import Settings
+from backend.embedded.service import stop_process
+from tests.faults.feeding import FED_RUNS, MODULE, RATE
+from tests.faults.history import Row, journals_under
 from tests.journeys.materials import Material
-from tests.support.hosts import RECIPE
-from worker.host import Host
-from worker.spares import Spares
+from tests.support.hosts import RECIPE, ROOT
+from tests.support.processes import wait_until
 
-FED_RUNS = 4
-BATCHES_A_SECOND = 10
-LEASE_SECONDS = 600.0
-"""What feeds is no supervisor: nobody is to take its runs over while the machine is busy."""
+PLACE = "feeder"
+START_SECONDS = 120.0
 MEASURED = re.compile(rb'"t":\s*([0-9.]+)')
 UPLOAD_SECONDS, PAGE_SECONDS = 5.0, 1.0
 
@@ -81,65 +83,55 @@ def in_threads(*chores: Chore) -> Iterator[list[str]]:
 
 
 class Feeder:
-    """Ships `rate` points a second into a few runs, as a supervisor does: fenced, offset by offset, bells rung."""
+    """A worker host that stores `rate` points a second in a few runs, in processes of its own: `tests/faults/feeding.py`."""
 
-    def __init__(self, home: Path, database_url: str, redis_url: str, rate: float, tally: Tally) -> None:
-        self.tally = tally
-        configured = Settings(home=home, database_url=database_url, redis_url=redis_url, worker_name="soak")
-        sessions = sessionmaker(create_engine(database_url.replace("postgresql://", "postgresql+psycopg://", 1)))
-        self.host = Host(configured, sessions, redis_url, "soak", "soak", Spares(configured))
-        self.names = [f"metric {number}" for number in range(max(1, round(rate / BATCHES_A_SECOND / FED_RUNS)))]
-        self.tokens = [self._start(number) for number in range(FED_RUNS)]
-        self.offsets = dict.fromkeys(self.tokens, 0)
+    def __init__(self, studio_home: Path, database_url: str, redis_url: str, rate: float) -> None:
+        self.home = studio_home / "feeder"
+        self.sessions = sessionmaker(create_engine(database_url.replace("postgresql://", "postgresql+psycopg://", 1)))
+        self._lay_out(studio_home)
+        self.run_ids = [self._launch(number) for number in range(FED_RUNS)]
+        told = {"STUDIO_HOME": str(self.home), "STUDIO_WORKER_NAME": "feeder", RATE: f"{rate / FED_RUNS:g}"}
+        told |= {"DATABASE_URL": database_url, "REDIS_URL": redis_url}
+        with open(self.home / "logs" / "supervisor.log", "ab") as log:
+            command = [sys.executable, "-m", MODULE]
+            self.process = subprocess.Popen(command, cwd=ROOT, env=os.environ | told, stdout=log, stderr=log)
 
-    @property
-    def run_ids(self) -> list[UUID]:
-        return [token.run_id for token in self.tokens]
+    def _lay_out(self, studio_home: Path) -> None:
+        """A storage of its own, so that it takes its own runs and nobody else takes them."""
+        for name in ("run", "logs", "runs"):
+            (self.home / name).mkdir(parents=True, mode=0o700)
+        (self.home / "models").symlink_to(studio_home / "models")
+        (self.home / "run" / "place").write_text(PLACE)
 
-    def _start(self, number: int) -> runs.Token:
-        """A run that only this feeder may claim, in training."""
+    def _launch(self, number: int) -> UUID:
         recipe = read_recipe(RECIPE | {"name": f"fed {number}"}).recipe
-        with self.host.transaction() as session:
-            run = runs.create(session, recipe=recipe, model={"path": "tiny", "revision": None}, data=[], place="soak")
-            token = runs.claim(
-                session,
-                worker="soak",
-                device="none",
-                place="soak",
-                lease_seconds=LEASE_SECONDS,
-                limits=self.host.limits,
-                run_id=run.id,
-            )
-        assert token is not None
-        return token
+        with self.sessions.begin() as session:
+            model = {"path": "tiny", "revision": None}
+            return runs.create(session, recipe=recipe, model=model, data=[], place=PLACE).id
 
-    def feed(self, ended: threading.Event) -> None:
-        step, began = 0, time.monotonic()
-        due = began
-        while not ended.is_set():
-            step += 1
-            for token in self.tokens:
-                self._ship(token, step)
-            self.tally.fed_seconds = time.monotonic() - began
-            due += 1 / BATCHES_A_SECOND
-            ended.wait(max(0.0, due - time.monotonic()))
+    def wait(self) -> None:
+        """Until every one of its runs is being fed: what is launched later is not for this host."""
+        wait_until(lambda: len(self.written()) == FED_RUNS, seconds=START_SECONDS, what="the points of each run")
 
-    def _ship(self, token: runs.Token, step: int) -> None:
-        values = {name: float(step % 100) for name in self.names}
-        data = {"values": values, "epoch": 0.0}
-        lines = [Line(n=step, t=time.time(), kind=LineKind.METRICS, step=step, data=data)]
-        if step == 1:
-            lines.insert(0, Line(n=0, t=time.time(), kind=LineKind.PHASE, data={"phase": "training", "text": ""}))
-        size = sum(len(line.model_dump_json()) + 1 for line in lines)
-        start = self.offsets[token]
-        batch = journal.Batch(token.attempt, start, start + size, lines)
-        with self.host.transaction() as session:
-            journal.ship(session, token, batch, journal.Origin("soak", "soak"), LEASE_SECONDS)
-        self.offsets[token] = start + size
-        self.tally.sent_points += len(values)
+    def stop(self) -> None:
+        """In order: all that was written is stored before it ends."""
+        stop_process(self.process, signal.SIGTERM, START_SECONDS)
+
+    def written(self) -> dict[tuple[str, int], list[Row]]:
+        """The steps in each journal that has any."""
+        journals = journals_under(self.home).items()
+        steps = {key: [line for line in lines if line["kind"] == "metrics"] for key, lines in journals}
+        return {key: lines for key, lines in steps.items() if lines}
+
+    def tell(self, tally: Tally) -> None:
+        """How much was written, and for how long."""
+        written = [line for lines in self.written().values() for line in lines]
+        times = [line["t"] for line in written]
+        tally.sent_points = sum(len(line["data"]["values"]) for line in written)
+        tally.fed_seconds = max(times) - min(times)
 
     def stored_points(self) -> int:
-        with self.host.sessions.begin() as session:
+        with self.sessions.begin() as session:
             return session.execute(select(func.count()).where(Point.run_id.in_(self.run_ids))).scalar_one()
 
 
@@ -177,7 +169,7 @@ class Readers:
 
     async def _follow(self, client: httpx.AsyncClient, number: int) -> None:
         path = f"/api/v1/runs/{self.run_ids[number % len(self.run_ids)]}/events"
-        last = ""
+        last, since = "", time.time()
         while True:
             try:
                 headers = {"Last-Event-ID": last} if last else {}
@@ -185,13 +177,14 @@ class Readers:
                     self.tally.hear("stream", response)
                     async for line in response.aiter_lines():
                         last = line.removeprefix("id:").strip() if line.startswith("id:") else last
-                        self._note(line)
+                        self._note(line, since)
             except httpx.TransportError as error:
                 self.tally.broken[f"stream: {type(error).__name__}"] += 1
             await asyncio.sleep(0.5)
 
-    def _note(self, line: str) -> None:
-        if '"metrics"' in line and (found := MEASURED.search(line.encode())):
+    def _note(self, line: str, since: float) -> None:
+        """What happened before somebody came is told late, and is no delay."""
+        if '"metrics"' in line and (found := MEASURED.search(line.encode())) and float(found[1]) >= since:
             self.tally.delays.append(time.time() - float(found[1]))
 
 

@@ -121,15 +121,21 @@ BUGS = {
 }
 
 
-class Planting(subprocess.Popen[bytes]):
-    """Starts a trainer with the same bug as its supervisor has."""
+class Instead(subprocess.Popen[bytes]):
+    """Starts another program where a trainer is to be started. Its last argument tells it so."""
 
-    bug = "none"
+    program: tuple[str, ...] = ()
 
     def __init__(self, command: list[str], **options: Any) -> None:
         if command[-1] == TRAINER:
-            command = [*command[:-1], MODULE, self.bug, TRAINER]
+            command = [*command[:-1], *self.program, TRAINER]
         super().__init__(command, **options)
+
+
+def start_trainers_as(*program: str) -> None:
+    """From here on this process starts that module, with these arguments, for each trainer."""
+    Instead.program = program
+    vars(subprocess)["Popen"] = Instead
 
 
 def main(name: str, is_trainer: bool) -> int:
@@ -140,8 +146,7 @@ def main(name: str, is_trainer: bool) -> int:
         return train([])
     from worker import supervisor
 
-    Planting.bug = name
-    vars(subprocess)["Popen"] = Planting
+    start_trainers_as(MODULE, name)
     BUGS[name].supervisor()
     supervisor.main()
     return 0

@@ -31,7 +31,7 @@ from tests.support.processes import processes_of
 from tests.support.studios import Studio, running_studio
 
 RESULT = Path(__file__).resolve().parents[2] / "benchmarks" / "results" / "soak.md"
-LASTING = ("web", "supervisor", "celery", "valkey", "postgres", "studio")
+LASTING = ("web", "supervisor", "feeder", "celery", "valkey", "postgres", "studio")
 """Parts that run from the start to the end; trainers and helpers come and go."""
 MIB = 1 << 20
 KEPT_MINUTES = 20.0
@@ -128,21 +128,33 @@ def _growth(meter: Meter) -> list[Figure]:
 
 def soak(studio: Studio, material: Material, minutes: float, rate: float, streams: int) -> list[Figure]:
     """Everything at once for so long."""
-    tally = Tally()
-    feeder = Feeder(studio.home, Postgres(studio.home).url, Valkey(studio.home).url, rate, tally)
-    seconds = minutes * 60
+    tally, seconds = Tally(), minutes * 60
     meter = Meter(studio.home, every_seconds=min(5.0, seconds / 60))
+    feeder = Feeder(studio.home, Postgres(studio.home).url, Valkey(studio.home).url, rate)
+    try:
+        feeder.wait()
+        failures = _load(studio, material, feeder, streams, tally, meter, seconds)
+    finally:
+        feeder.stop()
+    feeder.tell(tally)
+    return figures(tally, meter, feeder.stored_points(), failures, rate)
+
+
+def _load(
+    studio: Studio, material: Material, feeder: Feeder, streams: int, tally: Tally, meter: Meter, seconds: float
+) -> list[str]:
+    """All that reads, looks, uploads and trains meanwhile; what of it stopped, and why."""
     with studio.client() as client:
         client.put_dataset("rows", material.file, on_bytes=lambda _count: None)
         people = People(client, material, feeder.run_ids, tally)
         token = {"Authorization": client.http.headers["Authorization"]}
         readers = Readers(studio.address, token, feeder.run_ids, streams, tally)
-        with in_threads(feeder.feed, readers.read, people.upload, people.look, people.train) as failures:
+        with in_threads(readers.read, people.upload, people.look, people.train) as failures:
             until = time.monotonic() + seconds
             while time.monotonic() < until:
                 meter.look()
                 time.sleep(meter.every_seconds)
-        return figures(tally, meter, feeder.stored_points(), failures, rate)
+    return failures
 
 
 def report(found: Sequence[Figure], minutes: float, rate: float, streams: int) -> str:

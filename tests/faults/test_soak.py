@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.load import Tally
+from tests.faults.load import Feeder, Tally
 from tests.faults.soak import LASTING, MIB, Figure, Meter, fifths, figures, report
+from tests.support.labs import MakeLab
 
 
 def a_good_hour(tmp_path: Path) -> tuple[Tally, Meter]:
@@ -56,6 +57,20 @@ def test_a_load_that_was_too_light_proves_nothing(tmp_path: Path) -> None:
     tally.ended_runs.clear()
     meter.memory["valkey"] = [0.0] * 50
     assert missed(tally, meter) == ["points a second", "runs", "memory of valkey"]
+
+
+def test_what_is_fed_goes_through_a_supervisor_and_is_stored_whole(make_lab: MakeLab) -> None:
+    with make_lab() as lab:
+        feeder, tally = Feeder(lab.home, lab.database_url, lab.redis_url, rate=80), Tally()
+        try:
+            feeder.wait()
+        finally:
+            feeder.stop()
+        feeder.tell(tally)
+        stored = feeder.stored_points()
+        workers = {attempt.worker for run_id in feeder.run_ids for attempt in lab.attempts(run_id)}
+    assert workers == {"feeder"}
+    assert tally.sent_points == stored > 0
 
 
 def test_growth_is_measured_behind_the_warm_up() -> None:
