@@ -14,13 +14,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from backend.commands.client import Client
 from backend.core.assignment import JOURNAL
 from benchmarks.rows import Asked, Row, growth, row
 from tests.support.models import save_base
-from tests.support.processes import wait_until
+from tests.support.processes import is_idle, wait_until
 from tests.support.rows import chat_rows
 from tests.support.studios import Studio, running_studio
 
@@ -99,12 +97,6 @@ def wait_for_a_spare(studio: Studio) -> None:
 
     def is_waiting() -> bool:
         trainers = studio.children("worker.trainer")
-        return len(trainers) == 1 and trainers[0].memory_info().rss > 300e6 and is_idle(trainers[0])
+        return len(trainers) == 1 and is_idle(trainers[0], 300e6)
 
     wait_until(is_waiting, seconds=120, what="a spare trainer")
-
-
-def is_idle(process: psutil.Process) -> bool:
-    before = process.cpu_times().user
-    time.sleep(0.5)
-    return bool(process.cpu_times().user - before < 0.05)

@@ -48,6 +48,9 @@ type Strand = { line: Line; curve: Curve; fine?: Curve };
 const TWIN_ROWS = 500;
 const ROOM = 180; // pixels of height below which words would lie on the curves
 const DOT_ROOM = 12; // pixels
+const RESTS = 4; // drawing takes a fifth of the time at most, however many charts there are,
+const MOST_REST_MS = 100; // but a long curve is drawn ten times a second all the same
+const CALM_REST_MS = 1000; // and once for who asked for less motion
 const LOG_FLOOR = 1e-12;
 const DASHES = [[], [6, 3], [2, 3]];
 const calm = matchMedia("(prefers-reduced-motion: reduce)");
@@ -62,6 +65,7 @@ export class Chart {
   private window: [number, number] | undefined; // in units of the axis
   private pending = 0;
   private drawn = 0;
+  private took = 0;
   private asked = new AbortController();
   private twin: HTMLDetailsElement | null;
   private marks: Mark[] = [];
@@ -160,20 +164,27 @@ export class Chart {
     this.sketch();
   }
 
-  /** Ten times a second at most, once for who asked for less motion. */
+  /** At the next frame, or after the rest that the last drawing earned. */
   private touch(): void {
     if (this.pending) return;
-    const wait = Math.max(0, this.drawn + (calm.matches ? 1000 : 100) - performance.now());
-    this.pending = setTimeout(() => requestAnimationFrame(() => this.draw()), wait);
+    const wait = this.drawn + this.rest - performance.now();
+    const ask = () => requestAnimationFrame(() => this.draw());
+    this.pending = wait > 0 ? setTimeout(ask, wait) : ask();
+  }
+
+  private get rest(): number {
+    return calm.matches ? CALM_REST_MS : Math.min(MOST_REST_MS, RESTS * charts.size * this.took);
   }
 
   private draw(): void {
     this.pending = 0;
-    this.drawn = performance.now();
+    const began = performance.now();
     this.show();
     this.tell();
     this.tabulate();
     this.sketch();
+    this.drawn = performance.now();
+    this.took = this.drawn - began;
   }
 
   private show(): void {

@@ -45,6 +45,21 @@ def peak_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
+def processor_seconds(process: psutil.Process) -> float:
+    """What it has computed so far, for itself and in the kernel."""
+    times = process.cpu_times()
+    return float(times.user + times.system)
+
+
+def is_idle(process: psutil.Process, least_bytes: float) -> bool:
+    """Whether it has so much in memory by now and computes nothing. Looks on for half a second."""
+    before = processor_seconds(process)
+    if process.memory_info().rss < least_bytes:
+        return False
+    time.sleep(0.5)
+    return processor_seconds(process) - before < 0.05
+
+
 def wait_until(condition: Callable[[], object], *, seconds: float = 10.0, what: str = "it") -> None:
     """Look every 20 ms until `condition` holds; fail in words after `seconds`."""
     deadline = time.monotonic() + seconds

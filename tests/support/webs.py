@@ -75,12 +75,13 @@ class Web:
 
 
 @contextmanager
-def running_web(*models: Path, **settings: str) -> Iterator[Web]:
-    """A web over an empty home, with `models` under its model root; gone without a trace when the context ends."""
+def running_web(*models: Path, fast: bool = True, **settings: str) -> Iterator[Web]:
+    """A web over an empty home, with `models` under its model root; gone without a trace when the context ends. Its Postgres
+    waits for no disk where it is `fast`."""
     with short_home() as home:
         for model in models:
             shutil.copytree(model, home / "models" / model.name)
-        postgres, valkey = start_postgres(home, fast=True), start_valkey(home)
+        postgres, valkey = start_postgres(home, fast=fast), start_valkey(home)
         try:
             db.migrate(postgres.url)
             with _web(home, {"DATABASE_URL": postgres.url, "REDIS_URL": valkey.url, **settings}) as web:
