@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 SHIFTED = """
-import datetime, os, time_machine
+import datetime, os, time, time_machine
 shift = datetime.timedelta(hours=float(os.environ["CLOCK_HOURS"]))
 time_machine.travel(datetime.datetime.now(datetime.UTC) + shift, tick=True).start()
+time.time()
 """
+"""Such a clock starts to tick at the first look at it."""
 
 
 def wrong_clock(folder: Path, hours: float) -> dict[str, str]:
