@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import resource
 import subprocess
 import sys
 import threading
@@ -122,6 +123,18 @@ def test_files_are_bounded_and_by_default_none_is_written(tmp_path: Path) -> Non
     assert write("a") == errno.EFBIG
     assert write("b", file_mib=2) == errno.EFBIG
     assert write("c", file_mib=4) == 0
+
+
+def test_a_stretch_of_work_gets_so_much_memory_and_no_more_and_what_follows_it_what_there_is() -> None:
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    with limited.at_most_more(64):
+        bytearray(32 << 20)
+        with pytest.raises(MemoryError):
+            bytearray(256 << 20)
+        with limited.at_most_more(512), pytest.raises(MemoryError):  # the tighter limit holds
+            bytearray(256 << 20)
+    bytearray(256 << 20)
+    assert resource.getrlimit(resource.RLIMIT_DATA) == before
 
 
 def test_nothing_outlives_a_caller_that_is_killed() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,8 +17,11 @@ import psutil
 from backend.core.models import Role
 from tests.support.webs import PLAIN, Web
 
-LOOK_SECONDS = 0.05
+LOOK_SECONDS = 0.02
 PATIENCE_SECONDS = 120
+CPU_SECONDS, MEMORY_MIB = 2.0, 512
+"""What an attack may cost at the most: of the processor above what an innocent input of its kind costs, most of which goes
+into importing what reads it; of memory in all."""
 
 
 @dataclass
@@ -27,6 +30,8 @@ class Cost:
 
     seconds: float = 0.0
     cpu_seconds: float = 0.0
+    above_seconds: float = 0.0
+    """Of the processor, above what an innocent input of its kind took."""
     memory_mib: float = 0.0
 
 
@@ -47,7 +52,16 @@ class Studio:
         return self.web.settings.folder("models")
 
     @contextmanager
-    def metered(self, what: str) -> Iterator[Cost]:
+    def metered(self, what: str, *, innocent: Cost | None = None) -> Iterator[Cost]:
+        """Measure what happens inside, remember it under this name, and hold it to the bounds."""
+        with self.measured(what) as cost:
+            yield cost
+        cost.above_seconds = cost.cpu_seconds - (innocent.cpu_seconds if innocent else 0.0)
+        assert cost.above_seconds < CPU_SECONDS, f"{what}: {cost}, where an innocent one takes {innocent}"
+        assert cost.memory_mib < MEMORY_MIB, f"{what}: {cost}"
+
+    @contextmanager
+    def measured(self, what: str) -> Iterator[Cost]:
         """Measure what happens inside, and remember it under this name."""
         process, cost, over = (
             psutil.Process(self.web.process.pid),
@@ -68,6 +82,15 @@ class Studio:
             over.set()
             watch.join()
             cost.seconds, cost.cpu_seconds = time.monotonic() - began, _cpu_seconds(process) - cpu
+
+    def innocent(self, what: str, ask: Callable[[], httpx.Response]) -> Cost:
+        """What an innocent input of this kind costs, measured when it is first asked for."""
+        name = f"innocent: {what}"
+        if name not in self.costs:
+            with self.measured(name):
+                answer = ask()
+            assert answer.is_success, answer.text
+        return self.costs[name]
 
     def operation(self, answer: httpx.Response) -> dict[str, Any]:
         """How the background work ended that this answer promised."""

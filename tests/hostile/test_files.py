@@ -4,21 +4,33 @@ from __future__ import annotations
 
 import pytest
 
+from tests.hostile import making
+from tests.hostile.making import GOOD, packed
 from tests.hostile.rows import UPLOADS, Upload
-from tests.hostile.studio import Studio, words_of
+from tests.hostile.studio import Cost, Studio, words_of
 
-CPU_SECONDS, MEMORY_MIB = 4.0, 512
-"""The goal is 2 s; machines differ by as much. What it took is printed at the end."""
+INNOCENT = {
+    "jsonl": lambda: GOOD.encode(),
+    "csv": lambda: b"instruction,output\nQ,A\n",
+    "jsonl.gz": lambda: packed(GOOD),
+    "parquet": making.small_parquet,
+}
+"""What is good, by the end of its name. What no such file exists of is held against the first."""
+
+
+def innocent(studio: Studio, name: str) -> Cost:
+    kind = name.partition(".")[2]
+    kind = kind if kind in INNOCENT else "jsonl"
+    address, content = f"/api/v1/datasets/innocent-{kind}?filename=a.{kind}", INNOCENT[kind]()
+    return studio.innocent(f"a file of {kind}", lambda: studio.client.put(address, content=content))
 
 
 @pytest.mark.parametrize("upload", UPLOADS, ids=str)
 def test_a_hostile_file_is_refused_in_words(studio: Studio, upload: Upload) -> None:
     content = upload.content()
-    with studio.metered(str(upload)) as cost:
+    with studio.metered(str(upload), innocent=innocent(studio, upload.name)):
         answer = studio.client.put(f"/api/v1/datasets/hostile?filename={upload.name}", content=content)
     assert answer.status_code == upload.status, answer.text
     for words in upload.says:
         assert words in words_of(answer)
-    assert cost.cpu_seconds < CPU_SECONDS
-    assert cost.memory_mib < MEMORY_MIB
     assert studio.client.get("/api/v1/datasets/hostile").status_code == 404

@@ -6,11 +6,12 @@ import shutil
 from collections.abc import Iterator
 from html import unescape
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.hostile.rows import MODELS, Spoiled, proves
-from tests.hostile.studio import Studio, words_of
+from tests.hostile.studio import Cost, Studio, words_of
 
 TEMPLATES = {
     "reaches for internals": (
@@ -33,9 +34,21 @@ TEMPLATES = {
         "{% set x = namespace(v='ab' * 999999) %}{% for a in range(99) %}{% set x.v = x.v + x.v %}{% endfor %}",
         "it needs more memory",
     ),
+    "writes without end": ("{{ 'x' * 20000000 }}", "it writes 20,000,000 characters"),
+    "doubles what it writes": (
+        "{% set x = namespace(v='ab') %}{% for a in range(19) %}{% set x.v = x.v + x.v %}{% endfor %}{{ x.v }}",
+        "it writes 1,048,576 characters",
+    ),
 }
-CPU_SECONDS = 20
-"""Most of it goes into importing what reads a tokenizer."""
+
+
+PREVIEW, PAGE, PREFLIGHT = "/api/v1/datasets/animals/preview", "/datasets/animals/preview", "/api/v1/preflight"
+TOKENS: dict[str, Any] = {"wait": 1, "view": "tokens"}
+INNOCENT = "tiny-qwen3"
+
+
+def recipe(model: str) -> dict[str, Any]:
+    return {"model": model, "data": {"sets": ["animals"]}, "method": "lora"}
 
 
 def spoiled(studio: Studio, tiny_base: Path, name: str) -> Path:
@@ -45,16 +58,14 @@ def spoiled(studio: Studio, tiny_base: Path, name: str) -> Path:
 @pytest.mark.parametrize("model", MODELS, ids=str)
 def test_a_hostile_model_folder_is_refused_in_words(studio: Studio, tiny_base: Path, model: Spoiled) -> None:
     model.spoil(spoiled(studio, tiny_base, model.name))
-    with studio.metered(str(model)) as cost:
+    with studio.metered(str(model)):
         answer = studio.client.get("/api/v1/models/inspect", params={"path": model.name})
     assert answer.status_code == 422, answer.text
     for words in model.says:
         assert words in words_of(answer)
-    assert cost.cpu_seconds < 2
     page = studio.client.get("/models", params={"model": model.name})
     assert page.status_code == 200
-    recipe = {"model": model.name, "data": {"sets": ["animals"]}, "method": "lora"}
-    assert studio.client.post("/api/v1/runs", json=recipe).status_code == 422
+    assert studio.client.post("/api/v1/runs", json=recipe(model.name)).status_code == 422
 
 
 @proves(50)
@@ -62,7 +73,7 @@ def test_a_hostile_model_folder_is_refused_in_words(studio: Studio, tiny_base: P
 def test_a_model_outside_of_the_model_folders_is_refused(studio: Studio, path: str) -> None:
     for answer in (
         studio.client.get("/api/v1/models/inspect", params={"path": path}),
-        studio.client.post("/api/v1/preflight", json={"model": path, "data": {"sets": ["animals"]}, "method": "lora"}),
+        studio.client.post(PREFLIGHT, json=recipe(path)),
     ):
         assert answer.status_code == 403
         assert "is outside the model folders" in words_of(answer)
@@ -79,17 +90,37 @@ def template(request: pytest.FixtureRequest, studio: Studio, tiny_base: Path) ->
     shutil.rmtree(folder)
 
 
+@pytest.fixture
+def previewed(studio: Studio) -> Cost:
+    """What a preview with an innocent template costs: nearly all of it goes into importing what reads a tokenizer."""
+    return studio.innocent("a preview", lambda: studio.client.get(PREVIEW, params={"model": INNOCENT}))
+
+
+@pytest.fixture
+def shown(studio: Studio) -> Cost:
+    """The same of the page, which has the lengths of all rows measured beside it."""
+    return studio.innocent("a page", lambda: studio.client.get(PAGE, params=TOKENS | {"model": INNOCENT}))
+
+
+@pytest.fixture
+def examined(studio: Studio) -> Cost:
+    """The same of a preflight."""
+    return studio.innocent("a preflight", lambda: studio.client.post(PREFLIGHT, json=recipe(INNOCENT)))
+
+
 @proves(61, 62)
 @pytest.mark.parametrize("template", TEMPLATES, indirect=True)
-def test_a_hostile_template_is_refused_wherever_it_is_rendered(studio: Studio, template: tuple[str, str]) -> None:
+def test_a_hostile_template_is_refused_wherever_it_is_rendered(
+    studio: Studio, template: tuple[str, str], previewed: Cost, shown: Cost, examined: Cost
+) -> None:
     name, words = template
-    with studio.metered(name) as cost:
-        answer = studio.client.get("/api/v1/datasets/animals/preview", params={"model": name})
+    with studio.metered(f"{name}, previewed", innocent=previewed):
+        answer = studio.client.get(PREVIEW, params={"model": name})
     assert answer.status_code == 422, answer.text
     assert words in words_of(answer)
-    assert cost.cpu_seconds < CPU_SECONDS
-    part = studio.client.get("/datasets/animals/preview", params={"model": name, "wait": 1, "view": "tokens"})
+    with studio.metered(f"{name}, on the page", innocent=shown):
+        part = studio.client.get(PAGE, params=TOKENS | {"model": name})
     assert (part.status_code, words in unescape(part.text)) == (200, True), part.text
-    recipe = {"model": name, "data": {"sets": ["animals"]}, "method": "lora"}
-    planned = studio.client.post("/api/v1/preflight", json=recipe).json()
+    with studio.metered(f"{name}, before a run", innocent=examined):
+        planned = studio.client.post(PREFLIGHT, json=recipe(name)).json()
     assert any(words in each["message"] for each in planned["problems"]), planned

@@ -18,6 +18,7 @@ from typing import Any
 
 from backend.core.datasets.schema import Row
 from backend.core.errors import Invalid
+from backend.core.limited import at_most_more
 from backend.core.rendering.reader import MARK
 from backend.core.rendering.types import Span
 
@@ -26,8 +27,12 @@ QUESTION, ANSWER = "Qzx", "Azx"
 FIXED_DATE = "26 Jul 2024"
 INTERNALS = re.compile(r"__\w+__")
 GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
-RENDER_SECONDS = 1.0
+RENDER_SECONDS = 0.5
 """Of the processor, for one conversation, which takes about a thousandth of it."""
+RENDER_MIB = 128
+"""More than there was before, for one conversation."""
+MORE_CHARACTERS, TIMES = 100_000, 10
+"""What a template may write of its own, and how often it may say what it was given."""
 
 
 class TemplateRefused(ValueError):
@@ -106,7 +111,7 @@ class Chat:
 
         library: Any = chat_template_utils  # its own types are wrong
         try:
-            with _stopped_after(RENDER_SECONDS):
+            with _stopped_after(RENDER_SECONDS), at_most_more(RENDER_MIB):
                 texts, marked = library.render_jinja_template(
                     [list(turns)],
                     tools=tools,
@@ -120,8 +125,8 @@ class Chat:
         except RecursionError:
             raise TemplateRefused("it calls itself without end") from None
         except MemoryError:
-            words = "it needs more memory for one conversation than there is"
-            raise unusable(words) from None
+            raise unusable(f"it needs more memory than {RENDER_MIB} MiB for one conversation") from None
+        _refuse_flood(texts[0], turns, tools)
         return texts[0], list(marked[0]) if self._marks_itself else []
 
     def _find_header(self) -> str:
@@ -200,6 +205,14 @@ class Chat:
             return self.render(turns, tools)
         except TemplateRefused:
             return ""
+
+
+def _refuse_flood(text: str, turns: Sequence[Turn], tools: Any) -> None:
+    """Many rows are kept at once, and each character becomes a token in the worst case."""
+    if len(text) > MORE_CHARACTERS:
+        given = len(str(turns)) + len(str(tools))
+        if len(text) > MORE_CHARACTERS + TIMES * given:
+            raise TemplateRefused(f"it writes {len(text):,} characters where it was given {given:,}")
 
 
 def unusable(why: str) -> Invalid:
