@@ -28,6 +28,7 @@ from backend.core.recipe import ModelChoice
 from backend.core.settings import Settings
 from backend.core.weights import DTYPES, Tensor, damaged, read_header
 
+DEFAULT_ENDPOINT = "https://huggingface.co"
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?")
 COMMIT = re.compile(r"[0-9a-f]{40}")
 NEEDED_FILES = ("*.json", "*.jinja", "*.txt", "*.model", "*.safetensors", "README.md", "LICENSE*")
@@ -239,18 +240,30 @@ def download(hub_id: str, revision: str | None) -> Path:
     """The snapshot of a hub model, weights in safetensors only. `HF_TOKEN`, `HF_HOME` and `HF_HUB_OFFLINE` are honoured."""
     if here := _whole_in_cache(hub_id, revision):
         return here
-    from httpx import HTTPError
+    from httpx2 import HTTPError
     from huggingface_hub import errors, snapshot_download
+
+    from backend.core.fetching import confine
+    from backend.core.reach import Inward
 
     where = f"“{hub_id}”" + (f" at {revision}" if revision else "")
     try:
+        if not is_offline():
+            confine(hub_address())
         folder = snapshot_download(
             hub_id,
             revision=revision,
+            endpoint=hub_address(),
             cache_dir=hub_folder(),
             local_files_only=is_offline(),
             allow_patterns=list(NEEDED_FILES),
         )
+    except Inward as error:
+        raise Unavailable(
+            f"The model {where} is not fetched: the hub leads to “{printable(error.host)}”, which is inside this network.",
+            hint="Is HF_ENDPOINT the address of a hub that you trust?",
+            code="hub.inward",
+        ) from error
     except errors.GatedRepoError as error:
         hint = "Accept its terms on the hub and set HF_TOKEN."
         raise Forbidden(f"{where} is gated.", hint=hint, where="model.path", code="model.gated") from error
@@ -276,6 +289,11 @@ def hub_folder() -> Path:
     """Where the hub's models are kept, for this program and others."""
     home = os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface"
     return Path(os.environ.get("HF_HUB_CACHE") or Path(home) / "hub").expanduser().resolve()
+
+
+def hub_address() -> str:
+    """Of the hub that is asked."""
+    return (os.environ.get("HF_ENDPOINT") or DEFAULT_ENDPOINT).rstrip("/")
 
 
 def is_offline() -> bool:

@@ -1,7 +1,8 @@
 """The hub: models that are not here yet, judged before anything is downloaded, and fetched at a pinned commit.
 
-Only the configured hub is ever asked (`HF_ENDPOINT`), redirects that lead elsewhere are refused, answers are bounded in
-size and time, and what comes back is a stranger's: nothing of it is trusted beyond its type.
+Only the configured hub is ever asked (`HF_ENDPOINT`). A question follows no redirect that leads elsewhere; a download does,
+since hubs keep their files with others, but never to an address inside this network (see `reach`). Answers to questions are
+bounded in size and time, and what comes back is a stranger's: nothing of it is trusted beyond its type.
 """
 
 from __future__ import annotations
@@ -25,7 +26,6 @@ from backend.core.errors import Forbidden, Invalid, NotFound, Problem, StudioErr
 from backend.core.limited import report, run_limited
 from backend.core.weights import BITS, DTYPES
 
-DEFAULT_ENDPOINT = "https://huggingface.co"
 ANSWER_BYTES, CONFIG_BYTES = 4 << 20, 1 << 20
 TIMEOUT_SECONDS = 6.0
 DOWNLOAD_MIB, MIB_A_FILE = 8192, 1 << 20
@@ -69,7 +69,7 @@ def endpoint() -> str:
             hint="Models in the folders of this studio can be used as ever.",
             code="hub.offline",
         )
-    return (os.environ.get("HF_ENDPOINT") or DEFAULT_ENDPOINT).rstrip("/")
+    return bases.hub_address()
 
 
 def find(words: str) -> list[HubModel]:
@@ -266,11 +266,12 @@ def _get(home: str, address: str, deadline: float, most: int) -> tuple[int, byte
     from urllib.request import Request
 
     from backend.core.openers import opener_until
+    from backend.core.reach import reach_of
 
     headers = {"Accept": "application/json", "User-Agent": "finetune-studio"}
     if token := os.environ.get("HF_TOKEN"):
         headers["Authorization"] = f"Bearer {token}"
-    with opener_until(deadline) as opener:
+    with opener_until(deadline, reach_of(home)) as opener:
         for _ in range(REDIRECTS):
             with opener.open(Request(address, headers=headers), timeout=TIMEOUT_SECONDS) as answer:
                 target = answer.headers.get("Location") if answer.status in (301, 302, 303, 307, 308) else None

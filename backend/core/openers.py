@@ -12,13 +12,15 @@ from threading import Timer
 from typing import Any
 from urllib.request import HTTPErrorProcessor, HTTPHandler, HTTPSHandler, OpenerDirector, build_opener
 
+from backend.core.reach import Reach
+
 
 @contextmanager
-def opener_until(deadline: float) -> Iterator[OpenerDirector]:
-    """An opener whose connections are cut at `deadline` (of the monotonic clock), whatever they are at: a time limit
-    holds for each single read, and headers that come in drops would be waited for without end. It hands over every
-    status as it is."""
-    line = _Line(deadline)
+def opener_until(deadline: float, reach: Reach) -> Iterator[OpenerDirector]:
+    """An opener that connects to nobody but whom `reach` allows, and whose connections are cut at `deadline` (of the
+    monotonic clock), whatever they are at: a time limit holds for each single read, and headers that come in drops would
+    be waited for without end. It hands over every status as it is."""
+    line = _Line(deadline, reach)
     timer = Timer(max(0.0, deadline - time.monotonic()), line.cut)
     timer.daemon = True
     timer.start()
@@ -33,6 +35,7 @@ class _Line:
     """Every connection of one opener."""
 
     deadline: float
+    reach: Reach
     connected: list[socket.socket] = field(default_factory=list)
 
     def took(self, connection: socket.socket) -> None:
@@ -72,10 +75,11 @@ class _Secure(HTTPSHandler):
 
 
 def _told_to(kind: type[HTTPConnection], line: _Line) -> Any:
-    """A kind of connection that tells its socket once it has one."""
+    """A kind of connection that reaches only whom it may, and tells its socket once it has one."""
 
     class Told(kind):  # type: ignore[misc,valid-type]
         def connect(self) -> None:
+            self._create_connection = line.reach.connect
             super().connect()
             line.took(self.sock)
 

@@ -12,13 +12,15 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from backend.core import hub
+from backend.core import bases, hub
 from backend.core.errors import Unavailable
+from backend.core.reach import Inward, reach_of
 from tests.security.world import RECIPE, World
-from tests.support.hub import Shelf, hub_in_place
+from tests.support.hub import COMMIT, Shelf, hub_in_place
 
 Serve = Callable[[socket.socket], None]
 
@@ -67,12 +69,107 @@ def shelf(tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> I
 
 @pytest.mark.parametrize("scheme", ["http", "https", "ftp", "file"])
 def test_a_hub_that_sends_elsewhere_is_not_followed(shelf: Shelf, scheme: str) -> None:
-    """Hosts are compared by name, so that a name that comes to mean another address is another host as well."""
+    """A question stays with the host that was asked, told by its name; what that name means is judged apart, below."""
     port = hub.endpoint().rpartition(":")[2]
     for host in ("169.254.169.254", f"localhost:{port}", f"127.0.0.1:{port}@evil.test", "[::ffff:169.254.169.254]"):
         shelf.redirects["/api/models/owls/far"] = f"{scheme}://{host}/latest/meta-data"
         with pytest.raises(Unavailable, match="cannot be reached"):
             hub.look("owls/far")
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "169.254.169.254", "[::ffff:127.0.0.1]", "2130706433"])
+def test_a_download_that_is_sent_inward_is_refused(shelf: Shelf, name: str, host: str) -> None:
+    """Hubs do keep their files with others, so that a download follows redirects; to this network it does not."""
+    with listening(lambda connection: connection.close()) as (address, came):
+        place = f"http://{host}:{address.rpartition(':')[2]}/latest/meta-data"
+        shelf.redirects[f"/owls/far/resolve/{COMMIT}/{name}"] = place
+        with pytest.raises(Unavailable, match="which is inside this network"):
+            hub.obtain({"id": "owls/far", "revision": COMMIT, "total": 0})
+        assert came == []
+
+
+@pytest.fixture
+def rebound(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], list[str]]:
+    """Makes a name mean an address of the internet when it is first looked up, and from then on another one. Returns what
+    it was taken for each time."""
+    known = socket.getaddrinfo
+
+    def rebind(name: str, later: str) -> list[str]:
+        answers: list[str] = []
+
+        def look_up(host: Any, *others: Any, **named: Any) -> Any:
+            if host == name:
+                answers.append(later if answers else "192.0.43.8")
+                host = answers[-1]
+            return known(host, *others, **named)
+
+        monkeypatch.setattr(socket, "getaddrinfo", look_up)
+        return answers
+
+    return rebind
+
+
+ASK: dict[str, Callable[[], object]] = {
+    "asked": lambda: hub.look("owls/far"),
+    "downloaded-from": lambda: bases.download("owls/far", None),
+}
+
+
+@pytest.mark.parametrize("later", ["127.0.0.1", "::1", "::ffff:127.0.0.1"])
+@pytest.mark.parametrize("way", ASK)
+def test_a_hub_whose_name_comes_to_mean_an_address_inside_is_not_connected_to(
+    way: str, later: str, rebound: Callable[[str, str], list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = f"{way}-{later.count(':')}.test"
+    answers = rebound(name, later)
+    with listening(lambda connection: connection.close()) as (address, came):
+        stand_in(monkeypatch, tmp_path, f"http://{name}:{address.rpartition(':')[2]}")
+        with pytest.raises(Unavailable):
+            ASK[way]()
+        assert came == []
+    assert answers[1:], "it was looked up again, and then meant this machine"
+
+
+def stand_in(monkeypatch: pytest.MonkeyPatch, cache: Path, home: str) -> None:
+    """Where the hub is said to be."""
+    monkeypatch.setenv("HF_ENDPOINT", home)
+    monkeypatch.setenv("HF_HOME", str(cache))
+    for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_HUB_CACHE"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.parametrize("way", ASK)
+def test_a_proxy_of_this_network_is_asked_for_what_it_alone_can_find(
+    way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with listening(lambda connection: connection.close()) as (address, came):
+        stand_in(monkeypatch, tmp_path, "http://nowhere.test")
+        monkeypatch.setenv("http_proxy", address)
+        with pytest.raises(Unavailable):
+            ASK[way]()
+        assert came
+
+
+INSIDE = ("127.0.0.1", "10.1.2.3", "169.254.169.254", "100.100.100.200", "0.0.0.0", "::1", "fe80::1", "fd00:ec2::254",
+          "::ffff:10.1.2.3", "64:ff9b::a9fe:a9fe", "2002:a9fe:a9fe::1", "224.0.0.1", "192.168.7.7")  # fmt: skip
+OUTSIDE = ("192.0.43.8", "2606:4700::1111", "::ffff:192.0.43.8", "64:ff9b::c000:2b08")
+
+
+def reached(home: str) -> set[str]:
+    """Which of these addresses a hub there may lead to."""
+    reach = reach_of(home)
+    found = set()
+    for each in (*INSIDE, *OUTSIDE):
+        with suppress(Inward):
+            found |= {each} if reach.addresses(each, 80) else set()
+    return found
+
+
+def test_a_hub_leads_to_the_internet_and_one_of_a_house_to_that_house_as_well() -> None:
+    assert reached("http://192.0.43.8") == {*OUTSIDE}
+    assert reached("http://127.0.0.1:80") == {*OUTSIDE, "127.0.0.1"}
+    assert reached("http://10.9.9.9") == {*OUTSIDE, "10.1.2.3", "192.168.7.7"}
 
 
 def silent(connection: socket.socket) -> None:

@@ -80,7 +80,8 @@ class _Answers(BaseHTTPRequestHandler):
         path, query = unquote(address.path), parse_qs(address.query)
         self.shelf.asked.append(path)
         if path in self.shelf.redirects:
-            self._send(302, b"", {"Location": self.shelf.redirects[path]})
+            told = {"X-Repo-Commit": COMMIT, "X-Linked-ETag": '"elsewhere"', "X-Linked-Size": "10"}  # as the hub does
+            self._send(302, b"", told | {"Location": self.shelf.redirects[path]})
         elif path == "/api/models":
             names = self._called(query.get("search", [""])[0])
             self._tell([self.shelf.information(name, blobs=False) for name in names])
