@@ -21,6 +21,10 @@ from sqlalchemy import func, select
 from backend.core import runs
 from backend.core.models import Outbox, RunEvent, State, Worker
 from backend.core.settings import Settings
+from tests.faults.drives import broken_promises
+from tests.faults.history import journals_under
+from tests.support.clocks import wrong_clock
+from tests.support.figures import Note
 from tests.support.hosts import FAST, Lab
 from tests.support.labs import MakeLab
 from worker.supervisor import poke
@@ -34,11 +38,6 @@ ENDLESS: dict[str, Any] = {
     "evaluation": {"prompts": [], "eval_steps": 90_000, "sample_steps": 90_000},
     "saving": {"save_steps": 10},
 }
-SHIFTED = """
-import datetime, os, time_machine
-shift = datetime.timedelta(hours=float(os.environ["CLOCK_HOURS"]))
-time_machine.travel(datetime.datetime.now(datetime.UTC) + shift, tick=True).start()
-"""
 
 
 @pytest.fixture
@@ -103,11 +102,10 @@ def test_fifty_hints_at_once_to_two_hosts_start_one_trainer(lab: Lab) -> None:
 @contextmanager
 def clock(lab: Lab, folder: Path, hours: float) -> Iterator[None]:
     """Processes that are started meanwhile, and theirs, read a wrong clock."""
-    folder.mkdir(exist_ok=True)
-    (folder / "sitecustomize.py").write_text(SHIFTED)
-    lab.environment |= {"PYTHONPATH": str(folder), "CLOCK_HOURS": str(hours)}
+    before = dict(lab.environment)
+    lab.environment |= wrong_clock(folder, hours)
     yield
-    del lab.environment["PYTHONPATH"], lab.environment["CLOCK_HOURS"]
+    lab.environment = before
 
 
 def test_hosts_whose_clocks_are_an_hour_off_rob_nobody_and_tell_all_in_order(lab: Lab, tmp_path: Path) -> None:
@@ -120,10 +118,10 @@ def test_hosts_whose_clocks_are_an_hour_off_rob_nobody_and_tell_all_in_order(lab
         with clock(lab, tmp_path, -1), lab.host("b"):
             time.sleep(3 * LEASE_SECONDS)
             assert [attempt.worker for attempt in lab.attempts(run_id)] == ["a"], "no lease was stolen"
-            saved: int = lab.wait(lambda: newest_checkpoint(lab, run_id), "a checkpoint", PATIENCE_SECONDS)
+            lab.wait(lambda: newest_checkpoint(lab, run_id), "a checkpoint", PATIENCE_SECONDS)
             first.kill()
             lab.wait(lambda: lab.run(run_id).begun == 2, "the other host to go on", PATIENCE_SECONDS)
-            lab.wait_for_step(run_id, saved + 5, PATIENCE_SECONDS)
+            lab.wait_for_step(run_id, lab.run(run_id).step + 5, PATIENCE_SECONDS)
             stop(lab, run_id)
             lab.wait_for(run_id, State.STOPPED, seconds=PATIENCE_SECONDS)
     finally:
@@ -139,6 +137,16 @@ def test_hosts_whose_clocks_are_an_hour_off_rob_nobody_and_tell_all_in_order(lab
     assert run.ended_at is not None
     for stamp in (run.queued_at, run.started_at, run.ended_at, *times):
         assert 0 <= (now - stamp).total_seconds() < 30 * 60, "stamped by a wrong clock"
+    for attempt, hours in zip(lab.attempts(run_id), (+1, -1), strict=True):
+        ahead = journal_began(lab, run_id, attempt.number) - attempt.started_at.timestamp()
+        assert ahead == pytest.approx(hours * 3600, abs=30 * 60), "its clock was to be wrong"
+    assert broken_promises(lab, run_id) == []
+
+
+def journal_began(lab: Lab, run_id: UUID, attempt: int) -> float:
+    """When an attempt's trainer wrote its first line, by its own clock."""
+    line: dict[str, Any] = journals_under(lab.home)[str(run_id), attempt][0]
+    return float(line["t"])
 
 
 def newest_checkpoint(lab: Lab, run_id: UUID) -> int:
@@ -163,12 +171,12 @@ def kill_and_see(lab: Lab, run_id: UUID, number: int) -> float:
     return time.monotonic() - killed
 
 
-def test_trainers_that_always_die_are_given_up_after_three_with_the_cause(lab: Lab) -> None:
+def test_trainers_that_always_die_are_given_up_after_three_with_the_cause(lab: Lab, figure: Note) -> None:
     with lab.host() as host:
         run_id = lab.launch(**ENDLESS)
         shown = [kill_and_see(lab, run_id, number) for number in (1, 2, 3)]
         run = lab.wait_for(run_id, State.FAILED, seconds=PATIENCE_SECONDS)
-        print(f"deaths were shown after {', '.join(f'{seconds:.2f}' for seconds in shown)} s")
+        figure("the death of a trainer is shown", max(shown), "s", SHOWN_SECONDS)
         assert run.attempt == 3
         assert run.cause is not None
         assert "died 3 times in a row at step 0. It was killed" in run.cause["message"]
@@ -176,6 +184,7 @@ def test_trainers_that_always_die_are_given_up_after_three_with_the_cause(lab: L
         children = psutil.Process(host.pid).children(recursive=True)
         zombies = [child for child in children if child.status() == psutil.STATUS_ZOMBIE]
         assert zombies == []
+    assert broken_promises(lab, run_id) == []
 
 
 def test_a_run_that_gets_nowhere_is_paused_for_a_person_whatever_the_reason(lab: Lab) -> None:
