@@ -7,11 +7,14 @@ text-generation-webui CVE-2026-35050; LLaMA-Factory CVE-2024-52803, kohya_ss CVE
 
 from __future__ import annotations
 
+import base64
 import http.client
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
@@ -20,12 +23,15 @@ import pytest
 
 from backend.core.settings import Settings
 from backend.web.app import create_app
-from tests.security.asking import ASKS, PARAMETER, asked, name_of
+from tests.security.asking import ASKS, PARAMETER, Words, asked, name_of
 from tests.security.world import World
 from tests.support.routes import declared_routes, questions_of, routes_of
 
 SECRET = "CANARY-6d0f2c"
 PASSWD = "root:x:0:0"
+NOTHING: Mapping[str, str] = {}
+JSON = {"content-type": "application/json"}
+FORM = {"content-type": "application/x-www-form-urlencoded"}
 
 
 @dataclass(frozen=True)
@@ -91,29 +97,33 @@ class Line:
     world: World
     headers: Mapping[str, str]
 
-    def send(self, method: str, target: str, body: str = "", kind: str = "") -> str:
-        """What is wrong with the answer; empty where it was a refusal in words, or an answer that holds no secret."""
+    def send(self, method: str, target: str, body: bytes = b"", headers: Mapping[str, str] = NOTHING) -> str:
+        """What is wrong with the answer; empty where it was a refusal in words, or an answer that holds no secret and leads
+        nowhere but into the studio."""
+        return self.asked(method, target, body, headers)[0]
+
+    def asked(self, method: str, target: str, body: bytes, headers: Mapping[str, str]) -> tuple[str, str]:
+        """The same, and where the answer leads."""
         at = urlsplit(self.world.web.address)
         connection = http.client.HTTPConnection(str(at.hostname), at.port, timeout=60)
         try:
             connection.putrequest(method, target, skip_accept_encoding=True)
-            for name, value in {**self.headers, "content-length": str(len(body.encode())), **kind_of(kind)}.items():
+            for name, value in {**self.headers, "content-length": str(len(body)), **headers}.items():
                 connection.putheader(name, value)
-            connection.endheaders(body.encode())
+            connection.endheaders(body)
             answer = connection.getresponse()
+            place = answer.getheader("location") or ""
             if "event-stream" in (answer.getheader("content-type") or ""):
-                return ""
+                return "", place
             said = answer.read().decode("utf-8", "replace")
         except http.client.IncompleteRead:
-            return "the answer broke off"
+            return "the answer broke off", ""
         finally:
             connection.close()
         is_broken = answer.status >= 500 or "x=1" in (answer.getheader("set-cookie") or "")
-        return f"{answer.status} {said[:120]}" if is_broken or SECRET in said or PASSWD in said else ""
-
-
-def kind_of(kind: str) -> dict[str, str]:
-    return {"content-type": kind} if kind else {}
+        leads_away = place != "" and (not place.startswith("/") or place.startswith(("//", "/\\")))
+        is_wrong = is_broken or leads_away or SECRET in said or PASSWD in said
+        return (f"{answer.status} {place} {said[:120]}" if is_wrong else "", place)
 
 
 @pytest.fixture
@@ -150,27 +160,48 @@ def spellings(name: str) -> set[str]:
 
 
 def test_no_question_leads_out_of_the_studio(world: World, here: Settings, canary: Canary, line: Line) -> None:
-    wrong, things = [], world.things("admin")
+    wrong = []
     for route, names in questions(here).items():
-        _, path, words = asked(route, things)
-        for name in names:
-            for value in canary.texts():
-                query = urlencode({**words.get("params", {}), name: value}, doseq=True)
-                if found := line.send("GET", f"{path}?{query}"):
-                    wrong.append(f"{path}?{query}: {found}")
+        things = world.things("admin")
+        for name, value in product(names, canary.texts()):
+            if not route.startswith("GET "):
+                things = world.things("admin")  # what was written before has changed the others
+            method, path, words = asked(route, things)
+            query = urlencode({**words.get("params", {}), name: value}, doseq=True)
+            if found := line.send(method, f"{path}?{query}", *sent(words)):
+                wrong.append(f"{method} {path}?{query}: {found}")
     assert wrong == []
 
 
+def test_the_questions_of_writes_are_asked_too(here: Settings) -> None:
+    """Or the test above would pass without them."""
+    asked = questions(here)
+    assert {"filename", "columns", "format"} <= set(asked["PUT /api/v1/datasets/{name}"])
+    assert "filename" in asked["POST /api/v1/datasets/probe"]
+    assert "back" in asked["POST /runs/several"]
+
+
 def questions(here: Settings) -> dict[str, list[str]]:
-    """What each route that is looked at takes in its query, and what pages read of it themselves."""
+    """What each route takes in its query, and what pages read of it themselves."""
     found: dict[str, list[str]] = {
         "GET /models": ["model", "q", "on", "kind"],
         "GET /runs/new": ["model.path", "data.sets.0.name", "clone", "recipe"],
     }
     for path, route in routes_of(create_app(here)):
-        if "GET" in (route.methods or ()) and (names := questions_of(route)):
-            found.setdefault(f"GET {path}", []).extend(names)
+        for method in sorted(route.methods or ()):
+            if names := questions_of(route):
+                found.setdefault(f"{method} {path}", []).extend(names)
     return found
+
+
+def sent(words: Words) -> tuple[bytes, dict[str, str]]:
+    """The body and the headers of a request, as they stand on the line."""
+    headers = dict(words.get("headers", {}))
+    if "json" in words:
+        return json.dumps(words["json"]).encode(), headers | JSON
+    if "data" in words:
+        return urlencode(words["data"], doseq=True).encode(), headers | FORM
+    return words.get("content", "").encode(), headers
 
 
 def test_no_text_in_a_body_leads_out_of_the_studio(world: World, canary: Canary, line: Line) -> None:
@@ -178,20 +209,43 @@ def test_no_text_in_a_body_leads_out_of_the_studio(world: World, canary: Canary,
     for route in (each for each in ASKS if "password" not in each):
         method, path, words = asked(route, world.things("admin"))
         query = f"?{urlencode(words['params'], doseq=True)}" if "params" in words else ""
-        for body, kind in hostile_bodies(words, canary.texts()):
-            if found := line.send(method, path + query, body, kind):
-                wrong.append(f"{method} {path} {body[:120]}: {found}")
+        for body, headers in hostile_bodies(words, canary.texts()):
+            if found := line.send(method, path + query, body, headers):
+                wrong.append(f"{method} {path} {body[:120]!r}: {found}")
     assert wrong == []
 
 
-def hostile_bodies(words: dict[str, Any], values: list[str]) -> Iterator[tuple[str, str]]:
-    """The body with each of its texts exchanged for each of the values, and its content type."""
+METADATA = ("dataset", "filename", "format", "columns", "skip_bad_rows", "modified", "head")
+
+
+def test_nothing_that_an_upload_says_of_itself_leads_out_of_the_studio(
+    world: World, canary: Canary, line: Line
+) -> None:
+    """From its words to the last of its bytes, when the names in them are used."""
+    wrong, begun = [], Counter[str]()
+    for key, value in product(METADATA, canary.texts()):
+        method, path, words = asked("POST /api/v1/uploads", world.things("admin"))
+        said = words["headers"]["upload-metadata"] if key != "dataset" else ""
+        told = ",".join(filter(None, (said, f"{key} {base64.b64encode(value.encode()).decode()}")))
+        found, place = line.asked(method, path, b"", {**words["headers"], "upload-metadata": told})
+        if place and not found:
+            begun[key] += 1
+            body, headers = sent(asked("PATCH /api/v1/uploads/{upload}", world.things("admin"))[2])
+            found = line.send("PATCH", place, body, headers)
+        if found:
+            wrong.append(f"{key} {value!r}: {found}")
+    assert wrong == []
+    assert begun["filename"], "no name of a file came through to where it is used"
+
+
+def hostile_bodies(words: Words, values: list[str]) -> Iterator[tuple[bytes, dict[str, str]]]:
+    """The body with each of its texts exchanged for each of the values, and its headers."""
     for value in values:
         if "data" in words:
             for name in words["data"]:
-                yield urlencode(words["data"] | {name: value}), "application/x-www-form-urlencoded"
+                yield sent({"data": words["data"] | {name: value}})
         for body in exchanged(words.get("json"), value):
-            yield json.dumps(body), "application/json"
+            yield sent({"json": body})
 
 
 def exchanged(body: Any, value: str) -> Iterator[Any]:
