@@ -21,11 +21,17 @@ import redis
 from playwright.sync_api import Browser, Page, expect
 
 from backend.commands.client import Client, Refused
+from backend.embedded.postgres import Postgres
 from backend.embedded.valkey import Valkey
+from tests.faults.checker import check
+from tests.faults.history import collect
+from tests.faults.story import RESTS
+from tests.faults.trace import validate
 from tests.journeys.curves import assert_stored, painted, points_reach, stored_steps
 from tests.journeys.materials import Material, write_alpaca
+from tests.support.figures import Note
 from tests.support.processes import is_alive, wait_until
-from tests.support.studios import Studio, first_admin, running_studio
+from tests.support.studios import FAST, Studio, first_admin, running_studio
 from tests.support.trouble import signed_in
 
 pytestmark = pytest.mark.browser
@@ -143,25 +149,30 @@ def is_whole(studio: Studio, person: httpx.Client, page: Page, run: str) -> None
 
 
 def test_while_postgres_is_stopped_training_goes_on_and_everybody_is_told(
-    studio: Studio, person: httpx.Client, run: str, page: Page
+    studio: Studio, client: Client, person: httpx.Client, run: str, page: Page, figure: Note
 ) -> None:
+    attempt, gone = client.run(run).attempt, time.monotonic()
     with stopped(studio, "bin/postgres", signal.SIGINT):
         before = written_steps(studio)
         expect(page.locator("#away")).to_contain_text("database does not answer", timeout=BROWSER_MS)
         told_in_words(person, "database")
         time.sleep(AWAY_SECONDS)
         goes_on(studio, before)
+    figure("Postgres was away", time.monotonic() - gone, "s", None)
+    back = time.monotonic()
     is_whole(studio, person, page, run)
+    figure("Postgres was away: the history and the page are complete again after", time.monotonic() - back, "s", None)
+    assert client.run(run).attempt == attempt, "whoever trains does not notice"
 
 
 def test_while_postgres_stands_still_every_request_is_answered_in_time_and_training_goes_on(
-    studio: Studio, person: httpx.Client, run: str, page: Page
+    studio: Studio, person: httpx.Client, run: str, page: Page, figure: Note
 ) -> None:
     server = studio.children("bin/postgres")[0]
     with frozen(server, *server.children(recursive=True)):
         before, began = written_steps(studio), time.monotonic()
         assert person.get("/runs", timeout=ANSWER_SECONDS).status_code == 503
-        print(f"a request that met a frozen Postgres was answered after {time.monotonic() - began:.1f} s")
+        figure("a request that meets a frozen Postgres is answered", time.monotonic() - began, "s", ANSWER_SECONDS)
         told_in_words(person, "database")
         expect(page.locator("#away")).to_contain_text("database does not answer", timeout=BROWSER_MS)
         goes_on(studio, before)
@@ -202,7 +213,9 @@ def answers(person: httpx.Client) -> bool:
     return False
 
 
-def test_a_browser_that_was_offline_shows_everything_three_seconds_after(studio: Studio, run: str, page: Page) -> None:
+def test_a_browser_that_was_offline_shows_everything_three_seconds_after(
+    studio: Studio, run: str, page: Page, figure: Note
+) -> None:
     page.context.set_offline(True)
     page.evaluate("() => dispatchEvent(new Event('offline'))")
     expect(page.locator("#away")).to_contain_text("offline", timeout=BROWSER_MS)
@@ -210,7 +223,7 @@ def test_a_browser_that_was_offline_shows_everything_three_seconds_after(studio:
     page.context.set_offline(False)
     began, count = time.monotonic(), stored_steps(studio, run)
     points_reach(page, count, seconds=COMPLETE_SECONDS * 4)
-    print(f"complete {time.monotonic() - began:.1f} s after the network was back")
+    figure("a browser that was offline for 30 s is complete", time.monotonic() - began, "s", COMPLETE_SECONDS)
     assert_stored(painted(page), studio, run, is_whole=False)
 
 
@@ -235,6 +248,14 @@ def test_while_valkey_is_away_news_come_late_no_run_is_lost_and_hints_are_heard_
     client.tell(run, "stop", keep=False)
     wait_until(lambda: client.run("short").state == "succeeded", seconds=SECONDS, what="the run of the outage")
     wait_until(lambda: hints_heard(studio) > heard, seconds=SECONDS, what="a hint")
+
+
+def test_what_all_of_that_left_behind_breaks_no_promise(studio: Studio, client: Client) -> None:
+    wait_until(lambda: all(each.state in RESTS for each in client.runs(limit=200)), seconds=SECONDS, what="rest")
+    accepted = [str(each.id) for each in client.runs(limit=200)]
+    history = collect(studio.home, Postgres(studio.home).url, accepted=accepted)
+    assert len(history.runs) == len(accepted) > 0
+    assert [*check(history), *validate(history, float(FAST["STUDIO_LEASE_SECONDS"]))] == []
 
 
 def hints_heard(studio: Studio) -> int:
