@@ -15,7 +15,7 @@ from typing import Any
 
 from benchmarks.peers import ONE_THREAD, own_versions, told
 from benchmarks.rows import Asked, Row, growth, row
-from tests.support.processes import peak_bytes
+from worker.peak import peak_bytes
 
 WIDTH, VOCABULARY = 512, 32_000
 TOKENS, ROUNDS = 2048, 3

@@ -19,7 +19,7 @@ from typing import Any
 
 from benchmarks.peers import ONE_THREAD, own_versions, told
 from benchmarks.rows import Asked, Row, row
-from tests.support.processes import peak_bytes
+from worker.peak import peak_bytes
 
 ROUNDS = 2
 SHARD_BYTES = 400_000_000

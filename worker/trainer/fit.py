@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import resource
 import sys
 import time
 from collections.abc import Iterator
@@ -23,6 +22,7 @@ from backend.core.errors import Invalid
 from backend.core.memory import recomputes
 from backend.core.recipe import Recipe
 from backend.core.rendering import IGNORE_INDEX, Dataset, Prepared
+from worker.peak import peak_bytes
 from worker.trainer.batches import Collator, supervised
 from worker.trainer.checkpoints import Progress, is_finite, save_checkpoint, state_of
 from worker.trainer.control import Channel, Interrupted
@@ -398,5 +398,4 @@ def memory_gib(device: torch.device) -> float:
     """The most that was held so far: on the GPU, else by this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / GIB
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / GIB
+    return peak_bytes() / GIB

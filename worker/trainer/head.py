@@ -90,6 +90,7 @@ class LossHead:
     def _standing_still(self) -> Iterator[Logits]:
         """Meanwhile the backbone gives back what it is told to, and the model's forward does the rest."""
         told: list[torch.Tensor] = []
+        stood = vars(self.backbone).get("forward")  # accelerate hangs its hooks there
         self.backbone.forward = lambda *_arguments, **_named: _HiddenAlone(told.pop())
 
         def logits(hidden: torch.Tensor) -> torch.Tensor:
@@ -101,6 +102,8 @@ class LossHead:
             yield logits
         finally:
             del self.backbone.forward
+            if stood is not None:
+                self.backbone.forward = stood
 
 
 class _HiddenAlone:

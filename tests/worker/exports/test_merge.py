@@ -251,7 +251,7 @@ MEASURED = """
 import sys
 from pathlib import Path
 from backend.core.methods.lora_merge import add_in_blocks, plan_lora
-from tests.support.processes import peak_bytes
+from worker.peak import peak_bytes
 from worker.exports.merge import merge
 small, large, out = map(Path, sys.argv[1:])
 merge(small / "base", small / "adapter", out / "small", planner=plan_lora)  # whatever is loaded late is loaded now

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from accelerate.hooks import AlignDevicesHook, add_hook_to_module
 
 from backend.core.methods.full import Full
 from backend.core.methods.lora import Lora
@@ -85,6 +86,18 @@ def test_training_goes_the_same_way_with_all_logits_and_without(method: str) -> 
             optimizer.zero_grad()
     assert losses[0][0] > losses[0][-1], "it learns"
     assert losses[1] == pytest.approx(losses[0], rel=1e-5)
+
+
+def test_a_hook_around_the_backbone_stays_where_it_was() -> None:
+    causal = METHODS["lora"](model("llama")).train()
+    backbone = causal.get_base_model().get_decoder()
+    add_hook_to_module(backbone, AlignDevicesHook("cpu"))
+    hooked = backbone.forward
+    head, why_not = choose(causal, VOCABULARY, torch.float32)
+    assert head is not None, why_not
+    ids, labels = rows()
+    head.summed_loss({"input_ids": ids}, labels).backward()
+    assert backbone.forward is hooked
 
 
 def test_what_a_model_adds_to_its_loss_is_not_lost() -> None:
