@@ -21,7 +21,7 @@ LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "depth", "en
 LOOPED = re.compile("loop|recurrent|cycles|per_stack")
 IN_A_STACK = re.compile(r"(.*?)(?:^|\.)(\d{1,9})\.")
 EMBEDDING = re.compile(
-    r"(?:^|\.)(?:embed_tokens|wte|word_embeddings|embed_in|tok_embeddings|shared|embeddings)\.weight"
+    r"(?:^|\.)(?:embed_tokens|wte|word_embeddings|embed_in|tok_embeddings|shared|embeddings)\.weight$"
 )
 MORE_ROWS = 64
 PACKED = ("U8", "I32", "I64")
@@ -61,7 +61,8 @@ def _other_layers(text: dict[str, Any], tensors: dict[str, Tensor]) -> Iterator[
     for name in tensors:
         if found := IN_A_STACK.match(name):
             stacks[found[1]].add(int(found[2]))
-    if said is None or said > MOST_LAYERS or any(LOOPED.search(name) and number(text, name) for name in text):
+    is_told_elsewhere = max(said or 0, behind) > MOST_LAYERS
+    if said is None or is_told_elsewhere or any(LOOPED.search(name) and number(text, name) for name in text):
         return
     if not any(numbers in (set(range(said)), set(range(said + behind))) for numbers in stacks.values()):
         most = max(map(len, stacks.values()), default=0)

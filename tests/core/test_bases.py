@@ -223,6 +223,7 @@ def test_a_link_in_circles_leads_nowhere(model: Path) -> None:
 MISFITS: dict[str, tuple[dict[str, Any], str]] = {
     "more layers": ({"num_hidden_layers": 5}, "says 5 layers, and the weights hold 1"),
     "layers without end": ({"num_hidden_layers": 10**6}, "says 1,000,000 layers, and no model has more than 1,000"),
+    "foresight without end": ({"num_nextn_predict_layers": 10**12}, "says 1,000,000,000,000 layers"),
     "eyes without end": ({"vision_config": {"depth": 10**6}}, "says 1,000,000 layers"),
     "a larger vocabulary": ({"vocab_size": 10**9}, "a vocabulary of 1,000,000,000 and a width of 4"),
     "another vocabulary": ({"vocab_size": 7}, "the weights embed 6 tokens in a width of 4"),

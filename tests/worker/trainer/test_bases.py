@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file, save_file
 
+from backend.core.errors import Invalid
 from tests.support.models import save_base
 from tests.worker.trainer.conftest import Attempts
+from worker.trainer import loading
 
 SHORT: dict[str, dict[str, Any]] = {"training": {"max_steps": 4, "gradient_accumulation_steps": 1}}
 
@@ -78,6 +80,7 @@ def test_settings_that_change_the_loop_resume_exactly(attempts: Attempts, settin
     assert resumed.history() == {key: value for key, value in whole.history().items() if key[0] > 2}
 
 
+DEEP: dict[str, Any] = {"layer_types": ["full_attention"] * 900, "num_hidden_layers": 900}
 NORM, PROJECTION = "model.norm.weight", "model.layers.1.mlp.up_proj.weight"
 Weights = dict[str, Any]
 
@@ -115,7 +118,8 @@ def test_a_base_is_not_trained_with_weights_made_up_at_random(
     ("changes", "words"),
     [
         ({"num_attention_heads": 10**6}, "describes a model of"),
-        ({"layer_types": ["full_attention"] * 900, "num_hidden_layers": 900}, "says 900 layers"),
+        (DEEP, "says 900 layers"),
+        (DEEP | {"n_recurrent_loops": 2}, "describes a model of"),
     ],
 )
 def test_a_base_that_is_said_to_be_far_larger_than_its_weights_is_not_even_begun(
@@ -127,6 +131,17 @@ def test_a_base_that_is_said_to_be_far_larger_than_its_weights_is_not_even_begun
     attempt = attempts(SHORT, model_folder=base)
     assert attempt.run() == 0
     assert words in str(attempt.end["cause"])
+
+
+def test_a_model_of_more_parts_than_fit_into_memory_is_not_built(
+    tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = Path(shutil.copytree(tiny_base, tmp_path / "deep"))
+    config = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps(config | DEEP | {"n_recurrent_loops": 2}))
+    monkeypatch.setattr(loading, "OUTLINE_MIB", 4)
+    with pytest.raises(Invalid, match="too many parts to be built"):
+        loading.refuse_other_weights(base)
 
 
 @pytest.mark.shared
