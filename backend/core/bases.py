@@ -103,13 +103,13 @@ def find(choice: ModelChoice, settings: Settings) -> Found:
     return _found(locate(choice, settings))
 
 
-def find_here(choice: ModelChoice, settings: Settings) -> Found:
-    """The same, of what lies here: looking at something downloads nothing. Raises `NotFound` where only the hub has it."""
-    folder = here(choice.path, choice.revision, settings)
+def find_here(path: str, revision: str | None, settings: Settings) -> Found:
+    """What lies here under that name, whatever was typed: looking at something downloads nothing. Raises `StudioError`."""
+    folder = here(path, revision, settings)
     if folder is None:
-        _check_hub_id(choice.path)
+        _check_hub_id(path)
         raise NotFound(
-            f"There is no model “{printable(choice.path)}” here.",
+            f"There is no model “{printable(path)}” here.",
             hint="Download it, or put its folder under a model root.",
             where="model.path",
             code="model.not_here",

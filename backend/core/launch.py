@@ -126,7 +126,7 @@ def found(pinned: Pinned, settings: Settings, *, cancelled: Callable[[], bool] |
 
 def found_here(pinned: Pinned, settings: Settings) -> Pinned:
     """The same of a model that lies here: a preflight downloads nothing. Raises `NotFound` where only the hub has it."""
-    return _with_model(pinned, bases.find_here(pinned.recipe.model, settings))
+    return _with_model(pinned, bases.find_here(pinned.recipe.model.path, pinned.recipe.model.revision, settings))
 
 
 def examination(pinned: Pinned) -> str:

@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any, Literal
 from backend.core import bases
 from backend.core.errors import StudioError
 from backend.core.kept import Kept
-from backend.core.recipe import ModelChoice
 from backend.core.settings import Settings
 from backend.core.storage import storage
 
@@ -251,8 +250,7 @@ def measure(
 
     Raises `StudioError` where the model, its tokenizer or its template cannot be used.
     """
-    choice = ModelChoice.model_validate({"path": lens.model, "chat_template": lens.chat_template})
-    folder = bases.find_here(choice, settings).folder
+    folder = bases.find_here(lens.model, None, settings).folder
     order = {
         "file": str(storage(settings).fetch(version.key)),
         "model_folder": str(folder),

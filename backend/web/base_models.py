@@ -11,7 +11,6 @@ from backend.core.errors import StudioError
 from backend.core.fits import Load
 from backend.core.forecast import Accelerator
 from backend.core.hub import HubModel
-from backend.core.recipe import ModelChoice
 from backend.core.settings import Settings
 from backend.web import reading
 from backend.web.shapes.common import Json, ProblemOut
@@ -48,7 +47,7 @@ def in_one(refusal: StudioError) -> ProblemOut:
 
 def inspected(settings: Settings, path: str, revision: str | None = None) -> BaseOut:
     """One model that lies here: nothing is downloaded. Raises `StudioError` where it does not, or cannot be used."""
-    found = bases.find_here(ModelChoice(path=path, revision=revision), settings)
+    found = bases.find_here(path, revision, settings)
     kind = fits.kind_of(path, chat_template=found.facts.chat_template)
     return BaseOut(path=path, revision=found.revision, kind=kind, facts=found.facts.as_json())
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, ParamSpec, TypeVar
 
-from fastapi import Depends, Header
+from fastapi import Depends, Header, Query
 from fastapi.encoders import jsonable_encoder
 from fastapi.routing import APIRoute
 from sqlalchemy.orm import Session
@@ -114,6 +114,10 @@ def administrator(who: Who) -> Identity:
 
 
 Admin = Annotated[Identity, Depends(administrator)]
+
+MOST = 2**31 - 1
+"""The largest number that the database keeps in a column of plain numbers."""
+Offset = Annotated[int, Query(ge=0, le=MOST, description="How many to pass over.")]
 
 
 def may_change(who: Identity, owner_id: Any) -> None:

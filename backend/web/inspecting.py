@@ -25,7 +25,6 @@ from backend.core.lengths import CONTROL, ENDLESS, REFUSED, Lengths, Lens
 from backend.core.limited import run_limited
 from backend.core.models import DatasetVersion, Json
 from backend.core.quality import Finding
-from backend.core.recipe import ModelChoice
 from backend.core.settings import Settings
 from backend.core.storage import storage
 from backend.web.failures import problem_out
@@ -93,10 +92,9 @@ def mark(
     """The rows at these places with every token marked. Blocks. Raises `StudioError`."""
     missing = [place for place in places if marks.get(_key(settings, version, lens, place)) is None]
     if missing:
-        choice = ModelChoice.model_validate({"path": lens.model, "chat_template": lens.chat_template})
         payload = {
             "file": str(storage(settings).fetch(version.key)),
-            "model_folder": str(bases.find_here(choice, settings).folder),
+            "model_folder": str(bases.find_here(lens.model, None, settings).folder),
             "chat_template": lens.chat_template,
             "assistant_only_loss": lens.assistant_only_loss,
             "places": missing,

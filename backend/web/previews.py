@@ -8,7 +8,6 @@ from typing import Any
 from backend.core import bases
 from backend.core.limited import run_limited
 from backend.core.models import DatasetVersion, Json
-from backend.core.recipe import ModelChoice
 from backend.core.settings import Settings
 from backend.core.storage import storage
 
@@ -27,8 +26,7 @@ class Lens:
 
 def preview(settings: Settings, version: DatasetVersion, name: str, lens: Lens, offset: int, limit: int) -> Json:
     """Rows with each token marked. Raises `StudioError` where the model, its template or a row cannot be used."""
-    choice = ModelChoice.model_validate({"path": lens.model, "chat_template": lens.chat_template})
-    base = bases.find_here(choice, settings)
+    base = bases.find_here(lens.model, None, settings)
     file = {"name": name, "version": version.number, "path": str(storage(settings).fetch(version.key))}
     payload: dict[str, Any] = {
         "model_folder": str(base.folder),

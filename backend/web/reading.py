@@ -39,8 +39,9 @@ from backend.core.models import (
     User,
     Worker,
 )
+from backend.web.contexts.rooms import RecentDataset
 from backend.web.shapes.common import ErrorBody, Json
-from backend.web.shapes.datasets import DatasetDetailOut, DatasetOut, OperationOut
+from backend.web.shapes.datasets import DatasetDetailOut, DatasetOut, OperationOut, VersionOut
 from backend.web.shapes.launch import RecipeOut, RecipeVersionOut
 from backend.web.shapes.people import PersonOut, TokenOut
 from backend.web.shapes.runs import (
@@ -287,6 +288,12 @@ def dataset_outs(
     ]
 
 
+def recent_datasets(session: Session, limit: int) -> list[RecentDataset]:
+    """The data sets that changed last. Who learned from them, which is dear to count, is not told."""
+    found = store.listing(session, limit=limit)
+    return [RecentDataset(each.dataset.name, VersionOut.model_validate(each.newest)) for each in found]
+
+
 def dataset_detail(session: Session, dataset: Dataset) -> DatasetDetailOut:
     history = store.versions(session, dataset.id)
     owner = session.get(User, dataset.owner_id) if dataset.owner_id else None
@@ -379,13 +386,13 @@ def workers(session: Session) -> list[WorkerOut]:
         held[str(holder)].append(name)
         gib = latest.get("memory_gib")
         on_device[str(holder), device_name] = {"run": name, "held_gib": gib if isinstance(gib, float) else None}
-    devices: defaultdict[str, list[DeviceOut]] = defaultdict(list)
-    for device in session.scalars(select(Device).order_by(Device.name)):
-        own = {key: getattr(device, key) for key in ("name", "title", "memory_bytes")}
-        holding = on_device.get((device.worker, device.name), {})
-        devices[device.worker].append(DeviceOut.model_validate(own | holding))
-    rows = session.scalars(select(Worker).order_by(Worker.name))
-    return [_worker_out(row, devices[row.name], held[row.name]) for row in rows]
+    devices: dict[Worker, list[DeviceOut]] = defaultdict(list)
+    there = select(Worker, Device).outerjoin(Device, Device.worker == Worker.name).order_by(Worker.name, Device.name)
+    for worker, device in session.execute(there):
+        own = {key: getattr(device, key) for key in ("name", "title", "memory_bytes")} if device else {}
+        holding = on_device.get((worker.name, device.name), {}) if device else {}
+        devices[worker] += [DeviceOut.model_validate(own | holding)] if device else []
+    return [_worker_out(worker, found, held[worker.name]) for worker, found in devices.items()]
 
 
 def _worker_out(row: Worker, devices: list[DeviceOut], held: list[str]) -> WorkerOut:

@@ -131,6 +131,10 @@ def worked_in() -> Iterator[Web]:
             yield web
 
 
+REFUSALS = [400, 401, 403, 404, 405, 406, 409, 413, 415, 422, 428, 429]
+"""Of what the schema forbids. A text that is too long may make the whole body too long, which 413 tells before it is read."""
+
+
 # ---- the document ---------------------------------------------------------------------------------------------------
 
 
@@ -175,7 +179,7 @@ def configuration(plan: Plan, address: str) -> SchemathesisConfig:
                 "with-security-parameters": False,
                 "allow-x00": plan.takes_nul,
             },
-            "checks": everywhere,
+            "checks": everywhere | {"negative_data_rejection": {"expected-statuses": REFUSALS}},
             "workers": 1,
             "phases": {
                 "examples": {"enabled": Phase.COVERAGE in plan.phases},

@@ -51,6 +51,39 @@ async def animals(here: Settings, member: httpx.AsyncClient, tiny_base: Path) ->
     return member
 
 
+@pytest.mark.parametrize("model", ["", "x" * 401, "org/" + "x" * 300, "."])
+async def test_whatever_stands_for_a_model_is_answered_in_words(animals: httpx.AsyncClient, model: str) -> None:
+    for path in (
+        "/api/v1/datasets/animals/preview",
+        "/api/v1/datasets/animals/lengths",
+        "/datasets/animals",
+        "/datasets/animals/preview",
+        "/datasets/animals/measured",
+        "/runs/new/row?dataset=animals",
+    ):
+        answer = await animals.get(f"{path}{'&' if '?' in path else '?'}{urlencode({'model': model, 'wait': '1'})}")
+        assert answer.status_code < 500, path
+    assert (await animals.get(f"/api/v1/models/inspect?{urlencode({'path': model})}")).status_code < 500
+
+
+@pytest.mark.usefixtures("animals")
+async def test_a_number_that_no_table_holds_is_said_to_be_too_large_in_the_description_too(
+    admin: httpx.AsyncClient,
+) -> None:
+    document = (await admin.get("/api/v1/openapi.json")).json()
+    for path, name in (
+        ("/api/v1/tokens", "offset"),
+        ("/api/v1/recipes", "offset"),
+        ("/api/v1/people", "offset"),
+        ("/api/v1/datasets/{name}/rows", "offset"),
+        ("/api/v1/datasets/{name}/rows", "version"),
+    ):
+        answer = await admin.get(f"{path.format(name='animals')}?{name}={2**40}")
+        assert (answer.status_code, "number out of range" in answer.text) == (422, False), path
+        told = next(each for each in document["paths"][path]["get"]["parameters"] if each["name"] == name)
+        assert "maximum" in str(told["schema"]), path
+
+
 # ---- looking downloads nothing --------------------------------------------------------------------------------------
 
 

@@ -17,7 +17,7 @@ from backend.core.errors import Invalid, StudioError
 from backend.core.models import Dataset
 from backend.core.storage import storage
 from backend.web import previews, reading
-from backend.web.deps import AnEdge, Edge, may_change
+from backend.web.deps import MOST, AnEdge, Edge, Offset, may_change
 from backend.web.routers import api_router
 from backend.web.shapes.datasets import DatasetDetailOut, DatasetOut, OperationOut, PreviewOut, ProbeOut, RowsOut
 
@@ -26,7 +26,7 @@ router = api_router("/datasets", "data sets")
 MIB, GIB = 1 << 20, 1 << 30
 
 DatasetName = Annotated[str, Path(max_length=300, description="The data set's name or id.", examples=["alpaca"])]
-Version = Annotated[int | None, Query(ge=1, description="The version's number; the newest by default.")]
+Version = Annotated[int | None, Query(ge=1, le=MOST, description="The version's number; the newest by default.")]
 ModelPath = Annotated[str, Query(max_length=400, description="Whose tokenizer reads it.", examples=["stories260k"])]
 Template = Literal["auto", "chatml", "llama3", "zephyr", "plain"]
 
@@ -164,7 +164,7 @@ async def in_background(edge: Edge, upload: store.Upload) -> Response:
 async def list_datasets(
     edge: AnEdge,
     limit: Annotated[int, Query(ge=1, le=200)] = 100,
-    offset: Annotated[int, Query(ge=0, le=1_000_000)] = 0,
+    offset: Offset = 0,
     q: Annotated[str, Query(max_length=100, description="Words in the name, or in a column's.")] = "",
     format: FormatName = None,
     sort: Annotated[store.Sort, Query(description="The order.")] = "changed",
@@ -185,7 +185,7 @@ async def rows(
     name: DatasetName,
     edge: AnEdge,
     version: Version = None,
-    offset: Annotated[int, Query(ge=0)] = 0,
+    offset: Offset = 0,
     limit: Annotated[int, Query(ge=1, le=200)] = 20,
 ) -> RowsOut:
     """Rows as they were normalised."""
@@ -203,7 +203,7 @@ async def preview(
     chat_template: Template = "auto",
     max_length: Annotated[int | None, Query(ge=8, le=1_048_576)] = None,
     assistant_only_loss: bool = True,
-    offset: Annotated[int, Query(ge=0)] = 0,
+    offset: Offset = 0,
     limit: Annotated[int, Query(ge=1, le=50)] = 10,
 ) -> PreviewOut:
     """Rows as the model would read them, each token marked: learned, only read, special or cut. The trainer uses the

@@ -13,7 +13,7 @@ from backend.core.models import Role, User
 from backend.core.people import Identity
 from backend.core.strict import Strict
 from backend.web import administration
-from backend.web.deps import Admin, AnEdge
+from backend.web.deps import Admin, AnEdge, Offset
 from backend.web.routers import api_router
 from backend.web.shapes.people import InvitationOut, MemberOut, NewMemberOut, PersonOut, RoleName
 
@@ -41,7 +41,7 @@ async def list_people(
     edge: AnEdge,
     _: Admin,
     limit: Annotated[int, Query(ge=1, le=500)] = 100,
-    offset: Annotated[int, Query(ge=0)] = 0,
+    offset: Offset = 0,
 ) -> list[MemberOut]:
     """Everybody, by name."""
     return await edge.read(lambda session: administration.members(session, limit, offset))

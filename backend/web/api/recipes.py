@@ -12,7 +12,7 @@ from backend.core import recipes
 from backend.core.errors import NotFound
 from backend.core.strict import Strict
 from backend.web import launching, reading
-from backend.web.deps import AnEdge, Edge, may_change
+from backend.web.deps import AnEdge, Edge, Offset, may_change
 from backend.web.routers import api_router
 from backend.web.shapes.launch import RecipeOut, RecipeVersionOut
 from backend.web.shapes.runs import RunDetailOut
@@ -55,7 +55,7 @@ def one(session: Session, name: str) -> RecipeOut:
 async def list_recipes(
     edge: AnEdge,
     limit: Annotated[int, Query(ge=1, le=500)] = 100,
-    offset: Annotated[int, Query(ge=0)] = 0,
+    offset: Offset = 0,
 ) -> list[RecipeOut]:
     """Saved recipes, the latest changed first."""
     return await edge.read(lambda session: reading.recipe_outs(session, limit=limit, offset=offset))

@@ -14,7 +14,7 @@ from backend.core.errors import Forbidden
 from backend.core.models import Role
 from backend.core.strict import Strict
 from backend.web import reading
-from backend.web.deps import AnEdge, Edge
+from backend.web.deps import AnEdge, Edge, Offset
 from backend.web.routers import api_router
 from backend.web.shapes.people import NewTokenOut, RoleName, TokenOut
 
@@ -31,7 +31,7 @@ class NewToken(Strict):
 async def list_tokens(
     edge: AnEdge,
     limit: Annotated[int, Query(ge=1, le=500)] = 100,
-    offset: Annotated[int, Query(ge=0)] = 0,
+    offset: Offset = 0,
 ) -> list[TokenOut]:
     """Your own, the newest first; everybody's for an administrator."""
     return await edge.read(lambda session: reading.tokens(session, owner_of(edge), limit, offset))

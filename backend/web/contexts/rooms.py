@@ -10,10 +10,18 @@ from backend.core.run_list import Wanted
 from backend.web.addresses import Address
 from backend.web.contexts.page import Did, Page
 from backend.web.glances import Glance
-from backend.web.shapes.datasets import DatasetOut
+from backend.web.shapes.datasets import VersionOut
 from backend.web.shapes.launch import RecipeOut, RecipeVersionOut
 from backend.web.shapes.runs import ArtifactOut, Choices, RunOut, WaitOut
 from backend.web.shapes.studio import HitOut, WorkerOut
+
+
+@dataclass(frozen=True)
+class RecentDataset:
+    """A data set with its newest version."""
+
+    name: str
+    version: VersionOut
 
 
 @dataclass(frozen=True)
@@ -32,7 +40,7 @@ class HomePage(Page):
     glances: dict[UUID, Glance]
     counts: dict[str, int]
     """Runs by state."""
-    datasets: list[DatasetOut]
+    datasets: list[RecentDataset]
     workers: list[WorkerOut]
     newest: UUID | None
     """The newest run of all."""

@@ -30,7 +30,9 @@ async def home(request: Request, edge: AnEdge) -> Response:
 
 
 def described(session: Session, did: Did | None) -> HomePage:
-    unfinished, lately = run_list.unfinished(session, UNFINISHED), run_list.lately(session, LATELY)
+    counts = run_list.counts(session)  # first: no list is asked for that has nothing in it
+    unfinished = run_list.unfinished(session, UNFINISHED, counts)
+    lately = run_list.lately(session, LATELY, counts)
     outs = reading.run_outs(session, [*unfinished, *lately])
     going, gone = outs[: len(unfinished)], outs[len(unfinished) :]
     # Only what a worker has held before can wait for a silent host.
@@ -42,8 +44,8 @@ def described(session: Session, did: Did | None) -> HomePage:
         lately=gone,
         downloads=reading.merged_models(session, lately),
         glances=glances(session, [run for run in unfinished if run.state != State.QUEUED]),
-        counts=run_list.counts(session),
-        datasets=reading.dataset_outs(session, limit=DATASETS),
+        counts=counts,
+        datasets=reading.recent_datasets(session, DATASETS),
         workers=reading.workers(session),
         newest=run_list.newest_id(session),
         did=did,
