@@ -1,7 +1,9 @@
 """From the click to the first training step: a whole studio on this machine, a tiny model, a spare trainer that waits.
 
 The clock runs from the sending of the launch until the run, asked over HTTP, tells its first step: Postgres has it by then. The
-trainer's own journal tells the parts.
+trainer's own journal tells the parts. A studio reads all rows of a recipe before it takes it, once. While somebody fills in the
+form, its preflight has that done as soon as nothing changes any more, so that the click finds it remembered; a program that
+launches without a preflight waits for it. Both are measured, each round with a data set that nobody has used.
 """
 
 from __future__ import annotations
@@ -11,20 +13,26 @@ import statistics
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 from backend.commands.client import Client
 from backend.core.assignment import JOURNAL
+from backend.web.shapes.launch import PreflightOut
+from benchmarks.measure import span
 from benchmarks.rows import Asked, Row, growth, row
 from tests.support.models import save_base
 from tests.support.processes import is_idle, wait_until
 from tests.support.rows import chat_rows
 from tests.support.studios import Studio, running_studio
 
-ROUNDS = 5
+ROUNDS = 3
 COUNTS = (60, 600, 6000)
 MOST_SECONDS = 2.0
+Rounds = Sequence[Mapping[str, float]]
 DATA: dict[str, Any] = {"max_length": 128}
 RECIPE: dict[str, Any] = {
     "model": "tiny",
@@ -34,40 +42,75 @@ RECIPE: dict[str, Any] = {
 }
 
 
+@dataclass(frozen=True)
+class Launches:
+    """Of one size of data, round by round: the seconds of each part, with rows that a preflight has read and with new ones."""
+
+    known: list[dict[str, float]] = field(default_factory=list)
+    first: list[dict[str, float]] = field(default_factory=list)
+
+
 def measure(_asked: Asked) -> Sequence[Row]:
-    with tempfile.TemporaryDirectory() as given:
-        base = save_base(Path(given) / "tiny")
-        files = {count: write_chats(Path(given) / f"chats-{count}.jsonl", count) for count in COUNTS}
-        usual = {"STUDIO_LEASE_SECONDS": "30", "STUDIO_RENEW_SECONDS": "5"}  # tests have a studio look more often
-        with running_studio(base, **usual) as studio, studio.client() as client:
-            for count, file in files.items():
-                client.put_dataset(f"chats-{count}", file, on_bytes=lambda _count: None)
-            rounds = [launch(studio, client, COUNTS[0], f"run-{number}") for number in range(ROUNDS)]
-            more = [launch(studio, client, count, f"of-{count}")["whole"] for count in COUNTS[1:]]
-    parts = ", ".join(f"{name} {statistics.median(each[name] for each in rounds):.2f}" for name in rounds[0])
-    whole = statistics.median(each["whole"] for each in rounds)
+    usual = {"STUDIO_LEASE_SECONDS": "30", "STUDIO_RENEW_SECONDS": "5"}  # tests have a studio look more often
+    found = {count: Launches() for count in COUNTS}
+    with tempfile.TemporaryDirectory() as given, ExitStack() as stack:
+        studio = stack.enter_context(running_studio(save_base(Path(given) / "tiny"), **usual))
+        client = stack.enter_context(studio.client())
+        for number, (count, launches), kind in product(range(ROUNDS), found.items(), ("first", "known")):
+            data = f"{kind}-{count}-{number}"
+            client.put_dataset(data, write_chats(Path(given) / f"{data}.jsonl", count, data), on_bytes=lambda _: None)
+            if kind == "known":
+                client.ask(PreflightOut, "POST", "/preflight", json=recipe_of(data))
+            wait_for_a_spare(studio)
+            getattr(launches, kind).append(launch(studio, client, data))
+        unspared = launch(studio, client, data)  # directly after another: the next spare has not begun to load
+    return rows_of(found, unspared["whole"])
+
+
+def rows_of(found: Mapping[int, Launches], unspared: float) -> Sequence[Row]:
+    known, first = ({count: getattr(each, kind) for count, each in found.items()} for kind in ("known", "first"))
+    spare = f"a spare trainer waits; directly after another run, with none ready, it took {unspared:.1f} s"
     return [
-        row("click", "from the click to the first step", "s", whole, most=MOST_SECONDS, beside=parts),
-        growth(
-            "click-growth", "the same with 100 times the rows", [whole, *more], at=COUNTS, of="rows", unit="s", most=10
-        ),
+        row_of("from the click in a filled-in form to the first step", known[COUNTS[0]], spare),
+        row_of("from a launch without a preflight to the first step", first[COUNTS[0]], "its rows are read meanwhile"),
+        grown("the click in a filled-in form with 100 times the rows", known),
+        grown("a launch without a preflight with 100 times the rows", first),
     ]
 
 
-def write_chats(path: Path, count: int) -> Path:
+def row_of(what: str, rounds: Rounds, beside: str) -> Row:
+    parts = ", ".join(f"{name} {median(rounds, name):.2f}" for name in rounds[0])
+    ranged = span([each["whole"] for each in rounds])
+    return row("click", what, "s", median(rounds, "whole"), most=MOST_SECONDS, beside=f"{ranged}: {parts}; {beside}")
+
+
+def grown(what: str, rounds: Mapping[int, Rounds]) -> Row:
+    wholes = [median(each, "whole") for each in rounds.values()]
+    return growth("click-growth", what, wholes, at=COUNTS, of="rows", unit="s", most=10)
+
+
+def median(rounds: Rounds, name: str) -> float:
+    return statistics.median(each[name] for each in rounds)
+
+
+def write_chats(path: Path, count: int, greeting: str) -> Path:
+    """Rows that no other data set has."""
     lines = [
-        {"messages": [{"role": each.role, "content": each.content} for each in row.messages]}
+        {"messages": [{"role": each.role, "content": f"{greeting}: {each.content}"} for each in row.messages]}
         for row in chat_rows(count)
     ]
     path.write_text("\n".join(map(json.dumps, lines)))
     return path
 
 
-def launch(studio: Studio, client: Client, count: int, name: str) -> dict[str, float]:
+def recipe_of(data: str) -> dict[str, Any]:
+    return RECIPE | {"data": DATA | {"sets": [data]}}
+
+
+def launch(studio: Studio, client: Client, data: str) -> dict[str, float]:
     """Seconds of each part, in order."""
-    wait_for_a_spare(studio)
     clicked = time.time()
-    client.launch(RECIPE | {"name": name, "data": DATA | {"sets": [f"chats-{count}"]}})
+    name = client.launch(recipe_of(data)).name
     answered = time.time()
     while not client.run(name).step:
         time.sleep(0.01)
