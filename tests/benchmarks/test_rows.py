@@ -99,3 +99,12 @@ def test_the_script_for_accelerators_runs_without_one() -> None:
     assert done.returncode == 0, done.stderr
     assert "1d " in done.stdout
     assert "1e " in done.stdout
+    assert done.stdout.count("; loss ") == 2
+
+
+@pytest.mark.parametrize(("loss", "holds"), [(11.75, True), (11.7, False)])
+def test_a_step_that_learns_something_else_than_the_peers_does_not_hold(loss: float, holds: bool) -> None:
+    from benchmarks.accelerator import one_row
+
+    side = {"tokens": 14_000.0, "gib": 30.0, "matmul_tflops": 700.0, "loss": 11.75}
+    assert one_row("lora", {"ours": side, "trl": side | {"loss": loss}}, 14_000, "NVIDIA H100").holds is holds
