@@ -3,8 +3,9 @@
 The call is timed where a trainer makes it, between two pieces of work of a few milliseconds, so that whatever thread
 writes the metrics has its turns. Both sides are then asked what they stored, to the last bit.
 
-The share of a step cannot be read off two noisy runs, one with and one without: it would need a hundredth of a percent.
-So the processor time of telling (the call's and that of the thread that writes) is divided by that of a real step.
+The share of a step cannot be read off two noisy runs of long steps, one with and one without: it would need a hundredth of a
+percent. What telling adds to a step of a real trainer (the batch counted, loss and norm asked for, the call, the thread that
+writes) is measured in one run of short steps (`benchmarks/telling.py`) and divided by the time of a longer one.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.peers import environment, told
+from benchmarks.peers import ONE_THREAD, environment, told, versions
 from benchmarks.rows import Asked, Row, growth, row
 
 STEPS, ROUNDS = 300, 3
@@ -74,10 +75,11 @@ print(json.dumps({"median": median, "stored": [[step, json.loads(text)] for step
 def measure(_asked: Asked) -> Sequence[Row]:
     with environment("trackio") as python:
         rounds = [(side_run(sys.executable, OURS), side_run(python, PEER)) for _ in range(ROUNDS)]
+        known = versions(python, "trackio")
     ours, peer = (statistics.median(each["median"] for each in side) for side in zip(*rounds, strict=True))
     equal = all(one["stored"] == other["stored"] for one, other in rounds)
     points = STEPS * len(NAMES)
-    beside = f"{points:,} values stored on each side, {'equal to the last bit' if equal else 'NOT the same'}; trackio"
+    beside = f"{points:,} values stored on each side, {'equal to the last bit' if equal else 'NOT the same'}; {known}"
     call = row("2a", "telling 8 metrics", "µs", ours, peer, least_ratio=8, most=5, equal=equal, beside=beside)
     costs = [cost_of_telling(steps) * 1e6 for steps in GROWTH]
     what, unit = "telling a step's metrics in a run of 100 times the steps", "µs of processor a step"
@@ -92,13 +94,16 @@ def side_run(python: str | Path, program: str) -> dict[str, Any]:
 
 
 def share_of_a_step() -> Row:
-    telling, step = cost_of_telling(), cost_of_a_step()
-    beside = (
-        f"telling {telling * 1e6:.0f} µs of processor, the step of 2,048 tokens of a 4-layer model {step * 1e3:.0f} ms"
+    """Telling costs at most its mean and twice its error: the row tells the share of that."""
+    found = told([sys.executable, "-W", "ignore", "-m", "benchmarks.telling"], **ONE_THREAD)
+    most, step = (found["telling"] + 2 * found["error"]) / 1e6, cost_of_a_step()
+    beside = f"{found['telling']:.0f} ± {found['error']:.0f} µs of processor, in steps of {found['step'] / 1e3:.0f} ms that are "
+    beside += (
+        f"told and untold in turns; a step of 2,048 tokens of a 4-layer model {step * 1e3:.0f} ms; on a processor: an "
     )
-    return row(
-        "2a-step", "what telling adds to a small model's step", "%", 100 * telling / step, most=0.1, beside=beside
-    )
+    beside += "accelerator has to be waited for where the loss is asked for"
+    what = "what telling adds to a small model's step, at most"
+    return row("2a-step", what, "%", 100 * most / step, most=0.1, beside=beside)
 
 
 def cost_of_telling(steps: int = 2000) -> float:
