@@ -27,9 +27,17 @@ class Row:
     goal: str = ""
 
 
+UNKNOWN = "not noted"
+
+
 def newest(done: Sequence[Segment]) -> list[Segment]:
     """The segments of the commit that was struck last."""
     return [each for each in done if each.commit == done[-1].commit]
+
+
+def name_of(segment: Segment) -> str:
+    """Its commit. The first segments told none."""
+    return segment.commit or UNKNOWN
 
 
 def is_clean(done: Sequence[Segment]) -> bool:
@@ -49,7 +57,7 @@ def figures(done: Sequence[Segment]) -> list[Row]:
     return [
         Row(
             "faults",
-            f"{faults:,}, of which {ours:,} on commit {here[-1].commit if here else head()}",
+            f"{faults:,}, of which {ours:,} on commit {name_of(here[-1]) if here else head()}",
             f"{GOAL_FAULTS:,}",
         ),
         Row("violations on that commit", f"{broken}", "0"),
@@ -89,7 +97,7 @@ def printed(done: Sequence[Segment]) -> list[str]:
 def violations(done: Sequence[Segment]) -> list[str]:
     """Each with the commit that it happened on."""
     return [
-        f"VIOLATION on {each.commit or 'an earlier commit'}, faults {each.first} to {each.end - 1}: {one.rule}: {one.what}"
+        f"VIOLATION on {name_of(each)}, faults {each.first} to {each.end - 1}: {one.rule}: {one.what}"
         for each in done
         for one in each.violations
     ]
