@@ -75,6 +75,7 @@ def fits(facts: Mapping[str, Any], accelerator: Accelerator, load: Load) -> list
     return [_fit(shape, each.model_fields["kind"].default, accelerator, load) for each in METHODS]
 
 
+@lru_cache(maxsize=4096)  # a page of models asks for hundreds, and for the same ones each time
 def _fit(shape: Shape, method: str, accelerator: Accelerator, load: Load) -> Fit:
     recipe, size, on_cpu = recipe_for(method, load), accelerator.memory_bytes, accelerator.on_cpu
     needed = footprint(shape, recipe, on_cpu=on_cpu)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
@@ -119,16 +120,18 @@ def newest_id(session: Session) -> UUID | None:
     return session.scalar(select(Run.id).order_by(Run.id.desc()).limit(1))
 
 
-def unfinished(session: Session, limit: int) -> list[Run]:
-    """What trains, then what waits in the order in which it will be taken."""
+def unfinished(session: Session, limit: int, states: Collection[str]) -> list[Run]:
+    """What trains, then what waits in the order in which it will be taken. `states` are those that runs are in at all."""
     active = select(Run).where(Run.state.in_(ACTIVE)).order_by(Run.started_at.asc().nulls_last(), Run.id)
     waiting = select(Run).where(Run.state == State.QUEUED).order_by(Run.queued_at, Run.id)
-    return [*session.scalars(active.limit(limit)), *session.scalars(waiting.limit(limit))]
+    found = [*session.scalars(active.limit(limit))] if any(state in states for state in ACTIVE) else []
+    return [*found, *session.scalars(waiting.limit(limit))] if State.QUEUED in states else found
 
 
-def lately(session: Session, limit: int) -> list[Run]:
-    """What ended last, and what is paused."""
+def lately(session: Session, limit: int, states: Collection[str]) -> list[Run]:
+    """What ended last, and what is paused. `states` are those that runs are in at all."""
     ended = select(Run).where(Run.ended_at.is_not(None), Run.state.not_in((*ACTIVE, State.QUEUED, State.PAUSED)))
     paused = select(Run).where(Run.state == State.PAUSED).order_by(Run.id.desc())
-    rows = [*session.scalars(ended.order_by(Run.ended_at.desc()).limit(limit)), *session.scalars(paused.limit(limit))]
+    rows = [*session.scalars(ended.order_by(Run.ended_at.desc()).limit(limit))]
+    rows += session.scalars(paused.limit(limit)) if State.PAUSED in states else []
     return sorted(rows, key=lambda run: run.ended_at or run.started_at or run.created_at, reverse=True)[:limit]
