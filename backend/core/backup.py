@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from uuid import UUID
 
 import psycopg
 from psycopg import sql
@@ -25,7 +26,7 @@ from backend.core import bundle, db
 from backend.core.assignment import JOURNAL
 from backend.core.bundle import Contents, Table, Tell
 from backend.core.errors import Conflict, NotFound, Unavailable
-from backend.core.people import audit
+from backend.core.people import audit, this_machine
 from backend.core.settings import Settings
 from backend.core.storage import Storage, storage
 
@@ -120,6 +121,7 @@ def back_up(settings: Settings, database_url: str, path: Path, *, models: bool =
     """
     with connected(database_url) as connection, bundle.written(path, tell) as archive, keeping_files(connection):
         revision = _revision(connection)
+        by = _this_machine(database_url)
         with _snapshot(connection):
             tables = _tables(database_url)
             for table in tables:
@@ -137,7 +139,7 @@ def back_up(settings: Settings, database_url: str, path: Path, *, models: bool =
                 missing=tuple(missing),
             )
         )
-    _remember(database_url, path.name)
+    _remember(database_url, by, path.name)
     return Summary(contents, path.stat().st_size, found.elsewhere)
 
 
@@ -240,6 +242,12 @@ def _stored(files: Storage, key: str) -> Iterator[bytes]:
     return (files.read(key, at, bundle.PIECE_BYTES * 8) for at in range(0, size, bundle.PIECE_BYTES * 8))
 
 
-def _remember(database_url: str, name: str) -> None:
+def _this_machine(database_url: str) -> UUID:
+    """Whose command this is. The account is made before the snapshot, so that the restored studio has the same one."""
     with db.engine_once(database_url) as engine, Session(engine) as session, session.begin():
-        audit(session, None, "studio.backup", name)
+        return this_machine(session).id
+
+
+def _remember(database_url: str, by: UUID, name: str) -> None:
+    with db.engine_once(database_url) as engine, Session(engine) as session, session.begin():
+        audit(session, by, "studio.backup", name)

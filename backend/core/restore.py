@@ -22,7 +22,7 @@ from backend.core import backup, db, runs
 from backend.core.bundle import HOME, Contents, Damaged, Reader, Table, Tell
 from backend.core.errors import Conflict, Invalid, StudioError
 from backend.core.models import Device, Invitation, Operation, Run, SetupToken, SignIn, Worker
-from backend.core.people import audit
+from backend.core.people import audit, this_machine
 from backend.core.settings import Settings
 from backend.core.storage import publish_file, storage
 from backend.core.uploads import DiskFull
@@ -234,7 +234,7 @@ def _tie_up(settings: Settings, database_url: str, contents: Contents, name: str
         _end_operations(session)
         for gone in (Device, Worker, *(() if keep_sign_ins else (SignIn, Invitation, SetupToken))):
             session.execute(delete(gone))
-        audit(session, None, "studio.restore", name)
+        audit(session, this_machine(session).id, "studio.restore", name)
     return Restored(contents, going_on)
 
 

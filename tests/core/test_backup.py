@@ -233,18 +233,19 @@ def test_tables_of_an_older_revision_are_brought_to_todays(
         connection.execute(row)
     with monkeypatch.context() as patch:  # the program of that time
         patch.setattr(db, "newest_revision", lambda: "0001")
-        patch.setattr(backup, "_remember", lambda *_: None)
+        for writes_todays_columns in ("_this_machine", "_remember"):
+            patch.setattr(backup, writes_todays_columns, lambda *_: None)
         backup.back_up(Settings(home=studio_home), empty_url, tmp_path / "old.zip", tell=silent)
     restore.restore(there.settings, there.url, tmp_path / "old.zip", replace=True, tell=silent)
-    assert look(there, "SELECT name FROM users") == [("ada",)]
+    assert look(there, "SELECT name FROM users WHERE name <> 'this machine'") == [("ada",)]
     assert look(there, "SELECT version_num FROM alembic_version") == [(db.newest_revision(),)]
 
 
 def test_both_are_in_the_audit(here: Place, there: Place, file: Path) -> None:
     restore.restore(there.settings, there.url, file, tell=silent)
-    written = "SELECT action, subject FROM audit WHERE action LIKE 'studio.%'"
-    assert look(here, written) == [("studio.backup", "studio.zip")]
-    assert look(there, written) == [("studio.restore", "studio.zip")]
+    written = "SELECT person, action, subject FROM audit WHERE action LIKE 'studio.%'"
+    assert look(here, written) == [("this machine", "studio.backup", "studio.zip")]
+    assert look(there, written) == [("this machine", "studio.restore", "studio.zip")]
 
 
 def test_base_models_come_along_where_they_are_asked_for(here: Place, there: Place, tmp_path: Path) -> None:
