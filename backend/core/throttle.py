@@ -28,7 +28,19 @@ class Counted:
     limit: int
 
 
+def plain_address(text: str) -> str:
+    """`192.0.2.7` for `::ffff:192.0.2.7`, as a socket that listens on `::` tells of whoever comes by IPv4: one person's
+    address is one word, and not everybody's is of one /64."""
+    try:
+        found = ipaddress.ip_address(text)
+    except ValueError:
+        return text
+    mapped = found.ipv4_mapped if isinstance(found, ipaddress.IPv6Address) else None
+    return str(mapped) if mapped else text
+
+
 def address(text: str) -> Counted:
+    text = plain_address(text)
     try:
         found = ipaddress.ip_address(text)
     except ValueError:

@@ -25,6 +25,7 @@ from backend.core.audit import asking_address
 from backend.core.errors import BadRequest, Forbidden, TooLarge, Unauthenticated
 from backend.core.models import Role
 from backend.core.people import Identity
+from backend.core.throttle import plain_address
 
 HEALTH = "/healthz"
 OPEN = frozenset({HEALTH, "/signin", "/setup", "/invitation"})
@@ -128,7 +129,7 @@ class Answer:
 def client_address(scope: Scope) -> str | None:
     """Who is at the other end; behind a proxy that is trusted, who was at its other end."""
     client = scope.get("client")
-    return client[0] if client else None
+    return plain_address(client[0]) if client else None
 
 
 # ---- the checks -----------------------------------------------------------------------------------------------------

@@ -58,6 +58,13 @@ def test_a_holder_of_many_addresses_is_counted_once(sessions: Sessions) -> None:
     fail(sessions, throttle.address("2001:db8:0:1::1"))
 
 
+def test_strangers_by_ipv4_are_told_apart_where_the_studio_listens_on_ipv6(sessions: Sessions) -> None:
+    for number in range(throttle.AN_ADDRESS):
+        fail(sessions, throttle.address(f"::ffff:192.0.2.{number}"))
+    fail(sessions, throttle.address("::ffff:198.51.100.1"))
+    assert throttle.address("::ffff:192.0.2.7") == HOME
+
+
 def test_failures_are_over_after_the_window_and_are_forgotten(sessions: Sessions) -> None:
     fail(sessions, ADA, HOME, times=throttle.AN_ACCOUNT)
     with sessions.begin() as session:

@@ -13,6 +13,7 @@ import pytest
 from backend.core.errors import StudioError
 from backend.embedded.home import Locked
 from backend.embedded.studio import address_of, answers, listen, only_one
+from backend.web.security import client_address
 
 
 def test_a_home_is_served_once_and_the_second_hears_by_whom(home: Path) -> None:
@@ -33,6 +34,15 @@ def test_a_taken_port_is_refused_with_the_setting_that_changes_it() -> None:
 def test_the_address_is_one_that_a_browser_here_can_open(host: str, shown: str) -> None:
     with listen(host, 0) as listener:
         assert address_of(host, listener) == f"http://{shown}:{listener.getsockname()[1]}"
+
+
+def test_whoever_comes_by_ipv4_to_a_studio_on_ipv6_has_the_address_that_is_theirs() -> None:
+    """Sign-ins are counted by it, and the audit names it."""
+    with listen("::", 0) as listener, socket.create_connection(("127.0.0.1", listener.getsockname()[1])):
+        connection, peer = listener.accept()
+        connection.close()
+    assert peer[0] == "::ffff:127.0.0.1"
+    assert client_address({"client": peer[:2]}) == "127.0.0.1"
 
 
 def test_a_socket_that_nobody_serves_does_not_answer() -> None:
