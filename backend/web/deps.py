@@ -20,6 +20,7 @@ from backend.core.people import Identity
 from backend.core.settings import Settings
 from backend.web import repeats
 from backend.web.security import STREAMED
+from backend.web.shapes.common import MOST
 from backend.web.studio import Studio, studio_of
 
 P = ParamSpec("P")
@@ -115,8 +116,6 @@ def administrator(who: Who) -> Identity:
 
 Admin = Annotated[Identity, Depends(administrator)]
 
-MOST = 2**31 - 1
-"""The largest number that the database keeps in a column of plain numbers."""
 Offset = Annotated[int, Query(ge=0, le=MOST, description="How many to pass over.")]
 
 

@@ -84,6 +84,18 @@ async def test_a_number_that_no_table_holds_is_said_to_be_too_large_in_the_descr
         assert "maximum" in str(told["schema"]), path
 
 
+async def test_a_word_is_no_yes_in_json(admin: httpx.AsyncClient) -> None:
+    """Else a run would be stopped for good by a `"no"` that nobody understood."""
+    for method, path, body in (
+        ("POST", "/api/v1/runs/owls/stop", {"keep": "yes"}),
+        ("POST", "/api/v1/runs/owls/stop", {"keep": 1}),
+        ("PATCH", "/api/v1/workers/a", {"drained": "off"}),
+        ("PATCH", "/api/v1/people/ada", {"disabled": "no"}),
+        ("PUT", "/api/v1/me/password", {"old": "four quiet words", "new": "five", "revoke_tokens": "n"}),
+    ):
+        assert (await admin.request(method, path, json=body)).status_code == 422, path
+
+
 # ---- looking downloads nothing --------------------------------------------------------------------------------------
 
 

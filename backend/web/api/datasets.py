@@ -17,8 +17,9 @@ from backend.core.errors import Invalid, StudioError
 from backend.core.models import Dataset
 from backend.core.storage import storage
 from backend.web import previews, reading
-from backend.web.deps import MOST, AnEdge, Edge, Offset, may_change
+from backend.web.deps import AnEdge, Edge, Offset, may_change
 from backend.web.routers import api_router
+from backend.web.shapes.common import MOST
 from backend.web.shapes.datasets import DatasetDetailOut, DatasetOut, OperationOut, PreviewOut, ProbeOut, RowsOut
 
 router = api_router("/datasets", "data sets")

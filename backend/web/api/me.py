@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from fastapi import Path
-from pydantic import Field
+from pydantic import Field, StrictBool
 from sqlalchemy.orm import Session
 
 from backend.core import people
@@ -28,7 +28,7 @@ class ChangeMe(Strict):
 class ChangePassword(Strict):
     old: str = Field(examples=["the one of today"])
     new: str = Field(examples=["four words of your own"])
-    revoke_tokens: bool = Field(False, description="Your API tokens are refused from now on too.")
+    revoke_tokens: StrictBool = Field(False, description="Your API tokens are refused from now on too.")
 
 
 @router.get("")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import Path, Query
-from pydantic import Field
+from pydantic import Field, StrictBool
 from sqlalchemy.orm import Session
 
 from backend.core import people
@@ -33,7 +33,7 @@ class NewPerson(Strict):
 class ChangePerson(Strict):
     role: RoleName | None = Field(None, examples=["viewer"])
     password: str | None = None
-    disabled: bool | None = Field(None, description="A disabled person cannot sign in; their tokens are refused.")
+    disabled: StrictBool | None = Field(None, description="A disabled person cannot sign in; their tokens are refused.")
 
 
 @router.get("")

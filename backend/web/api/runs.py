@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from fastapi import Path, Query, Request
-from pydantic import Field, JsonValue
+from pydantic import Field, JsonValue, StrictBool
 from sqlalchemy.orm import Session
 from starlette.responses import Response, StreamingResponse
 
@@ -54,7 +54,7 @@ LOG = a_file("The log, as `format` asks.", "text/plain", "application/x-ndjson")
 class Stop(Strict):
     """`keep` exports what was learned so far; without it the run is discarded, which can be undone for a day."""
 
-    keep: bool = Field(examples=[True])
+    keep: StrictBool = Field(examples=[True])
 
 
 class Amend(Strict):

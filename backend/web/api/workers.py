@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import Path
-from pydantic import Field
+from pydantic import Field, StrictBool
 from sqlalchemy.orm import Session
 
 from backend.core import people, runs
@@ -26,7 +26,7 @@ async def list_workers(edge: AnEdge) -> list[WorkerOut]:
 
 
 class ChangeWorker(Strict):
-    drained: bool = Field(examples=[True], description="It finishes what it holds and takes no further run.")
+    drained: StrictBool = Field(examples=[True], description="It finishes what it holds and takes no further run.")
 
 
 @router.patch("/{worker}")
@@ -45,7 +45,7 @@ async def change(
     return await edge.write(work)
 
 
-def drain(session: Session, worker: str, admin: Identity, *, is_drained: bool) -> None:
+def drain(session: Session, worker: str, admin: Identity, *, is_drained: StrictBool) -> None:
     runs.drain(session, worker, is_drained=is_drained)
     session.flush()
     people.audit(session, admin.id, "worker.drain" if is_drained else "worker.release", worker)

@@ -8,6 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 Json = dict[str, Any]
 T = TypeVar("T")
+MOST = 2**31 - 1
+"""The largest number that the database keeps in a column of plain numbers."""
 Value = float | Literal["NaN", "Infinity", "-Infinity"]
 """A metric's value. JSON has no word for what is not finite, so that comes as text."""
 

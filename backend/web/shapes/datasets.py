@@ -8,7 +8,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from backend.web.shapes.common import ErrorBody, Json, Out, ProblemOut
+from backend.web.shapes.common import MOST, ErrorBody, Json, Out, ProblemOut
 
 
 class VersionOut(Out):
@@ -184,7 +184,7 @@ class MendIn(BaseModel):
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"cleaner": "repeats", "version": 1}]})
 
     cleaner: str = Field(max_length=40, description="The name of a kind of finding.")
-    version: int | None = Field(None, ge=1, description="The version to begin from; the newest by default.")
+    version: int | None = Field(None, ge=1, le=MOST, description="The version to begin from; the newest by default.")
 
 
 class OperationOut(Out):
