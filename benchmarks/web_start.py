@@ -1,7 +1,7 @@
 """Cold start of the web process to its first answer, and the memory it then holds.
 
 The peer is what the Gradio and Unsloth studios do: a web process that imports the training libraries itself. Ours also
-reaches its database and makes its pages ready; the peer's application has one route and nothing else.
+reaches its database, which waits for its disk, and makes its pages ready; the peer's application has one route and nothing else.
 """
 
 from __future__ import annotations
@@ -15,16 +15,18 @@ import time
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
+from urllib.request import Request, urlopen
 
 import psutil
 from sqlalchemy.orm import Session
 
-from backend.core import db, runs
+from backend.core import db, people, runs
+from backend.core.models import Role
 from backend.core.recipe import read_recipe
 from backend.embedded.postgres import start_postgres
 from backend.embedded.valkey import start_valkey
 from benchmarks.measure import Figure, column
-from benchmarks.peers import answers, free_port
+from benchmarks.peers import answers, free_port, own_versions
 from benchmarks.rows import Asked, Row, growth
 
 ROUNDS = 7
@@ -43,21 +45,23 @@ uvicorn.run(app, port=int(os.environ["STUDIO_PORT"]), log_level="error")
 def measure(_asked: Asked) -> Sequence[Row]:
     with tempfile.TemporaryDirectory(prefix="fts-", dir="/tmp") as folder:
         home = Path(folder).resolve()
-        postgres, valkey = start_postgres(home, fast=True), start_valkey(home)
+        postgres, valkey = start_postgres(home), start_valkey(home)
         try:
             db.migrate(postgres.url)
             urls = {"DATABASE_URL": postgres.url, "REDIS_URL": valkey.url, "STUDIO_HOME": str(home)}
-            rounds = [(_start(OURS, urls), _start(["-c", PEER], urls)) for _ in range(ROUNDS)]
+            cookie = _signed_in(postgres.url)
+            rounds = [(_start(OURS, urls, cookie), _start(["-c", PEER], urls)) for _ in range(ROUNDS)]
             grown = [_start_with(first, count, urls) for first, count in pairwise((0, *RUNS))]
         finally:
             valkey.stop()
             postgres.stop()
     ours, peers = [pair[0] for pair in rounds], [pair[1] for pair in rounds]
-    peer_name = "torch in the web process"
+    peer_name = f"{own_versions('torch', 'transformers')} in the web process"
     figures = [
         Figure("first answer", "s", column(ours, "seconds"), column(peers, "seconds"), peer_name, goal=1.2),
         Figure("CPU until then", "s", column(ours, "cpu"), column(peers, "cpu"), peer_name),
         Figure("memory then", "MB", column(ours, "megabytes"), column(peers, "megabytes"), peer_name, goal=120),
+        Figure("memory after the first page", "MB", column(ours, "page_megabytes"), goal=120),
     ]
     what = "first answer of a studio with 100 times the runs"
     grew = growth("7a-growth", what, grown, at=RUNS, of="runs", unit="s", most=1.25)
@@ -77,8 +81,18 @@ def _start_with(first: int, count: int, urls: Mapping[str, str]) -> float:
     return statistics.median(_start(OURS, urls)["seconds"] for _ in range(3))
 
 
-def _start(arguments: Sequence[str], urls: Mapping[str, str]) -> dict[str, float]:
-    """Start a process, wait for its first 200, look at it, end it."""
+def _signed_in(database_url: str) -> str:
+    """The cookie of somebody who may read the home page."""
+    engine = db.engine(database_url)
+    with Session(engine) as session:
+        cookie = people.sign_in(session, people.create(session, "ada", "no password", Role.ADMIN, by=None), "", hours=1)
+        session.commit()
+    engine.dispose()
+    return cookie
+
+
+def _start(arguments: Sequence[str], urls: Mapping[str, str], cookie: str = "") -> dict[str, float]:
+    """Start a process, wait for its first 200, look at it, look again behind the home page of who has signed in, end it."""
     port = free_port()
     environment = {**os.environ, **urls, "STUDIO_PORT": str(port)}
     environment.pop("PYTHONDONTWRITEBYTECODE", None)  # all but the first start of an installation find bytecode
@@ -94,7 +108,12 @@ def _start(arguments: Sequence[str], urls: Mapping[str, str]) -> dict[str, float
         seconds = time.monotonic() - began
         seen = psutil.Process(process.pid)
         cpu = seen.cpu_times()
-        return {"seconds": seconds, "cpu": cpu.user + cpu.system, "megabytes": seen.memory_info().rss / 1e6}
+        answered = {"seconds": seconds, "cpu": cpu.user + cpu.system, "megabytes": seen.memory_info().rss / 1e6}
+        if cookie:
+            home = Request(f"http://127.0.0.1:{port}/", headers={"Cookie": f"studio={cookie}"})
+            with urlopen(home) as page:
+                assert b"</html>" in page.read()
+        return answered | {"page_megabytes": seen.memory_info().rss / 1e6}
     finally:
         process.kill()
         process.wait()
