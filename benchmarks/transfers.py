@@ -13,16 +13,16 @@ import hashlib
 import http.client
 import json
 import shutil
-import statistics
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from email.message import Message
 from functools import partial
 from pathlib import Path
+from statistics import median
 from urllib.parse import urlsplit
 
 import psutil
@@ -33,7 +33,7 @@ from backend.core.recipe import read_recipe
 from benchmarks.peers import answers, environment, free_port, serving
 from benchmarks.rows import Asked, Row, growth, row
 from tests.support.artifacts import publish
-from tests.support.processes import wait_until
+from tests.support.processes import processor_seconds, wait_until
 from tests.support.webs import SignedIn, Web, running_web
 
 BYTES, ROUNDS, PIECE = 400_000_000, 5, 1 << 20
@@ -140,9 +140,9 @@ def signed(web: Web, member: SignedIn) -> dict[str, str]:
 def received(web: Web, member: SignedIn, sending: Callable[[], str]) -> Sent:
     """What `sending` a file costs, whose operation it returns. The reading of its rows is called off: the peer reads none."""
     process = psutil.Process(web.process.pid)
-    began, before = time.perf_counter(), spent(process)
+    began, before = time.perf_counter(), processor_seconds(process)
     operation = sending()
-    rate, cpu = BYTES / (time.perf_counter() - began), spent(process) - before
+    rate, cpu = BYTES / (time.perf_counter() - began), processor_seconds(process) - before
     [kept] = {digest(each) for each in web.home.rglob("*") if each.is_file() and each.stat().st_size >= BYTES}
     connection = connect(web.address)
     connection.request("POST", f"{operation}/cancel", headers=signed(web, member) | {"Content-Length": "0"})
@@ -203,10 +203,10 @@ def post(theirs: psutil.Process, file: Path) -> Sent:
     tail = f"\r\n--{BOUNDARY}--\r\n".encode()
     length = len(head) + file.stat().st_size + len(tail)
     headers = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}", "Content-Length": str(length)}
-    began, before = time.perf_counter(), spent(theirs)
+    began, before = time.perf_counter(), processor_seconds(theirs)
     connection.request("POST", "/upload", body=between(head, file, tail), headers=headers)
     told = json.loads(connection.getresponse().read())
-    rate, cpu = file.stat().st_size / (time.perf_counter() - began), spent(theirs) - before
+    rate, cpu = file.stat().st_size / (time.perf_counter() - began), processor_seconds(theirs) - before
     assert told["bytes"] == file.stat().st_size
     return Sent(rate, cpu, "")
 
@@ -273,9 +273,9 @@ def taken(connection: http.client.HTTPConnection, path: str, headers: Mapping[st
 
 def get(address: str, path: str, headers: Mapping[str, str], app: psutil.Process) -> Sent:
     """The bytes are thrown away while the clock runs; a second download, not timed, is hashed."""
-    connection, before = connect(address), spent(app)
+    connection, before = connect(address), processor_seconds(app)
     seconds, total = taken(connection, path, headers)
-    rate, cpu = total / seconds, spent(app) - before
+    rate, cpu = total / seconds, processor_seconds(app) - before
     room = bytearray(PIECE)
     connection.request("GET", path, headers=dict(headers))
     answer, hashed = connection.getresponse(), hashlib.sha256()
@@ -363,15 +363,6 @@ def connect(address: str) -> http.client.HTTPConnection:
     return http.client.HTTPConnection(urlsplit(address).netloc, timeout=120, blocksize=PIECE)
 
 
-def spent(process: psutil.Process) -> float:
-    times = process.cpu_times()
-    return times.user + times.system
-
-
 def digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def median(values: Iterable[float]) -> float:
-    return statistics.median(values)
