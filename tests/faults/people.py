@@ -33,7 +33,7 @@ def recipe(name: str, steps: int) -> dict[str, Any]:
         "name": name,
         "data": RECIPE["data"] | {"truncation": "drop"},
         "training": RECIPE["training"] | {"max_steps": steps, "gradient_accumulation_steps": 2},
-        "saving": {"save_steps": 8},
+        "saving": {"save_steps": 4},
     }
 
 

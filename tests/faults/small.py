@@ -46,7 +46,7 @@ def event(seq: int, kind: str, step: int, attempt: int, at: float, what: Any) ->
     return row | {"at": moment(at)}
 
 
-def attempt(number: int, started: float, ended: float, cause: str) -> Row:
+def attempt_row(number: int, started: float, ended: float, cause: str) -> Row:
     times = {"started_at": moment(started), "ended_at": moment(ended)}
     return {"run_id": RUN, "number": number, "cause": cause, **times}
 
@@ -82,7 +82,7 @@ def small_history() -> History:
     row = {"id": RUN, "name": "owls", "state": "succeeded", "intent": "run", "seq": len(events), "total_steps": 4}
     return History(
         runs=[row | {"holder": None, "lease_until": None, "cause": None}],
-        attempts=[attempt(*each) for each in ENDINGS],
+        attempts=[attempt_row(*each) for each in ENDINGS],
         events=events,
         points=[{"run_id": RUN, "name": "loss", "step": step, "value": value} for step, value in curve.items()],
         buckets=[{"run_id": RUN, **bucket}],

@@ -45,8 +45,8 @@ class Plan:
     minutes: float = float("inf")
     per_segment: int = 75
     at_once: int = 6
-    runs_alive: int = 5
-    steps: int = 120
+    runs_alive: int = 4
+    steps: int = 80
     patience: float = 1.0
 
     @property

@@ -16,6 +16,7 @@ from tests.faults.small import (
     RUN,
     SECOND,
     SUPERVISOR,
+    attempt_row,
     checkpoint,
     event,
     journal_line,
@@ -397,6 +398,36 @@ def test_a_run_that_is_held_is_taken_only_after_a_lease_of_silence() -> None:
     assert validate(taken, lease_seconds=1.4) == []
     (violation,) = validate(taken, lease_seconds=1.6)
     assert "after its holder's last word" in violation.what
+
+
+def test_a_run_that_is_to_be_kept_and_has_no_checkpoint_ends_with_nothing_before_it_is_trained_again() -> None:
+    assert validate(kept_after_its_trainer_died(is_trained_again=False), LEASE_SECONDS) == []
+    (violation,) = validate(kept_after_its_trainer_died(is_trained_again=True), LEASE_SECONDS)
+    assert "it is done while training" in violation.what
+
+
+def kept_after_its_trainer_died(*, is_trained_again: bool) -> History:
+    """It trained a step and lost its trainer; its next attempt trains another one, or none, and then it is stopped."""
+    told: list[tuple[str, int, int, object]] = [
+        ("state", 0, 0, "queued"),
+        ("state", 0, 1, "preparing"),
+        ("state", 0, 1, "training"),
+        ("metrics", 1, 1, 3.0),
+        ("state", 1, 1, "queued"),
+        ("state", 1, 2, "preparing"),
+    ]
+    if is_trained_again:
+        told += [("rewound", 0, 2, None), ("state", 0, 2, "training"), ("metrics", 1, 2, 3.0)]
+    told.append(("state", 1, 2, "stopped"))
+    events = [event(seq, kind, step, owner, 100.0 + seq, what) for seq, (kind, step, owner, what) in enumerate(told, 1)]
+    for row in events[4:]:
+        row["data"] |= {"intent": "keep"} if row["kind"] == "state" else {}
+    said = event(5, "state", 1, 1, 104.5, "training")
+    said["data"] |= {"intent": "keep"}
+    events = [row | {"seq": seq} for seq, row in enumerate([*events[:4], said, *events[4:]], 1)]
+    attempts = [attempt_row(1, 101.0, 105.0, "It was killed."), attempt_row(2, 106.0, 111.0, "stopped")]
+    lines = {(RUN, each["attempt"]): [journal_line(each)] for each in events if each["kind"] == "metrics"}
+    return replace(small_history(), events=events, attempts=attempts, journals=lines)
 
 
 def test_a_run_that_was_just_claimed_is_not_taken_again() -> None:

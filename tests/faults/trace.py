@@ -180,8 +180,8 @@ class Replay:
     def _leaves(self, attempt: int, how: str, run: Run) -> Run:
         must(run.state in ACTIVE, f"an attempt of a {run.state} run is left")
         if how == "done":
-            is_empty = run.intent == "keep" and not run.shown
-            must(run.state == "finishing" or is_empty, f"it is done while {run.state}")
+            has_nothing = not run.saved[1] and not run.stored[attempt]
+            must(run.state == "finishing" or (run.intent == "keep" and has_nothing), f"it is done while {run.state}")
         return self.protocol.leave(run, attempt, how)
 
     def _starts_over(self, attempt: int, state: str, run: Run) -> Run:
