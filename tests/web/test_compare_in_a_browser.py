@@ -25,7 +25,7 @@ def started(session: Session, name: str, **changes: Any) -> tuple[Run, Shipper]:
         data=[{"name": "letters", "version": 1, "rows": 3}],
     )
     session.commit()
-    return run, Shipper(session)
+    return run, Shipper(session, device=name)
 
 
 def learn(shipper: Shipper, steps: range, loss: float) -> None:
