@@ -109,7 +109,7 @@ UPLOADS: tuple[Upload, ...] = (
            ("decoded size is over the limit",), 413),
     Upload(6, "Parquet that is 10 GB in long texts", "a.parquet", lambda: making.parquet_bomb(1_000_000),
            ("decoded size is over the limit",), 413),
-    Upload(7, "Parquet that claims more values", "a.parquet", making.forged_parquet, ("Parquet",)),
+    Upload(7, "Parquet that claims more values", "a.parquet", making.forged_parquet, ("damaged Parquet",)),
     Upload(8, "half a Parquet", "a.parquet", lambda: making.small_parquet()[:-20], ("damaged Parquet",)),
     Upload(9, "a table named Parquet", "a.parquet", lambda: "a,b\n1,2\n", ("The content is not Parquet",)),
     Upload(10, "a footer of 2 GiB", "a.parquet", lambda: b"PAR1" + bytes(100) + struct.pack("<I", 0x7FFFFFFF) + b"PAR1",

@@ -13,7 +13,7 @@ from playwright.sync_api import Browser, Dialog, Page, expect
 from backend.core.models import Role
 from tests.hostile.making import MIB
 from tests.hostile.rows import MODELS, NAMES, SETTINGS, UPLOADS, YAMLS, Upload, proves
-from tests.hostile.studio import Studio
+from tests.hostile.studio import SPECIAL, Studio, recipe, taken, with_a_small_accelerator
 from tests.support.trouble import signed_in
 
 SCRIPT = "<script>alert(1)</script><img src=x onerror=alert(2)>"
@@ -92,6 +92,27 @@ def test_settings_are_refused_where_they_stand_in_the_yaml(page: Page) -> None:
     for _, text, words in YAMLS:
         page.locator("#yaml").fill(text)
         expect(bad).to_contain_text(words)
+
+
+@proves(37, 38, 70, 72)
+def test_what_rows_and_memory_forbid_stands_beside_the_recipe(page: Page, studio: Studio) -> None:
+    """What only the rows, the tokenizer or the accelerator tell is there once they were looked at."""
+    taken(studio, "long", json.dumps({"instruction": "Q " * 300, "output": "A " * 300}) + "\n")
+    taken(studio, "control", json.dumps({"instruction": f"Q? {SPECIAL}", "output": "A."}) + "\n")
+    page.goto("/runs/new?view=yaml")
+    with_a_small_accelerator(studio)
+    for written, words in (
+        (recipe("animals") | {"method": "full"}, "too much for NVIDIA Tiny"),
+        (recipe("long", max_length=16), "1 of 1 rows are longer than 16 tokens"),
+        (recipe("long", max_length=16, truncation="drop"), "none of the 1 rows holds a token to learn"),
+        (recipe("control"), "special tokens spelled out"),
+        (
+            recipe("animals") | {"evaluation": {"prompts": ["owl " * 1900]}},
+            "tokens long, and the model's context is 256",
+        ),
+    ):
+        page.locator("#yaml").fill(json.dumps(written))
+        expect(page.locator("#preflight")).to_contain_text(words)
 
 
 def test_a_hostile_name_is_refused_beside_its_field(page: Page) -> None:

@@ -10,9 +10,8 @@ from urllib.parse import quote
 import httpx
 import pytest
 
-from backend.core.models import Device, Worker
 from tests.hostile.rows import DATA, NAMES, SETTINGS, YAMLS, Setting, proves
-from tests.hostile.studio import Studio, as_json, said, words_of
+from tests.hostile.studio import SMALL_BYTES, Studio, as_json, said, with_a_small_accelerator, words_of
 from tests.support.hub import Shelf, hub_of
 
 YAML = {"content-type": "application/yaml"}
@@ -248,14 +247,10 @@ def test_a_hostile_name_in_a_form_is_told_on_the_page(studio: Studio, kind: str)
 
 @proves(70)
 def test_too_little_memory_is_told_with_the_estimate_and_what_is_there(studio: Studio) -> None:
-    with studio.web.session() as session:
-        session.add(Worker(name="smallbox", place=studio.web.settings.place()))
-        session.flush()
-        session.add(Device(worker="smallbox", name="cuda:0", title="NVIDIA Tiny", memory_bytes=64 << 20))
-        session.commit()
+    with_a_small_accelerator(studio)
     told = studio.client.post("/api/v1/preflight", json=GOOD | {"method": "full"}).json()
     [advice] = [each for each in told["advice"] if each["code"] == "advice.memory"]
     assert advice["is_serious"]
     assert "too much for NVIDIA Tiny" in advice["message"]
     [need] = [each for each in told["needs"] if each["title"] == "NVIDIA Tiny"]
-    assert need["needed_bytes"] > need["memory_bytes"] == 64 << 20
+    assert need["needed_bytes"] > need["memory_bytes"] == SMALL_BYTES
