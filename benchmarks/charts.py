@@ -112,6 +112,7 @@ def measure(_asked: Asked) -> Sequence[Row]:
     with tempfile.TemporaryDirectory() as folder, running_chromium() as browser:
         pages = {name: bundle(Path(folder), name, source, ROOT) for name, source in (("ours", OURS), ("alone", ALONE))}
         pages["peer"] = bundle_peer(Path(folder))
+        known = ", ".join(f"{name} {installed(Path(folder), name)}" for name in ("recharts", "react"))
         check_that_a_missing_spike_is_missed(browser, pages)
         rounds = [{side: look(browser, page, SIZES[-1]) for side, page in pages.items()} for _ in range(ROUNDS)]
         grown = [statistics.median(look(browser, pages["ours"], size)["redraw"] for _ in range(3)) for size in SIZES]
@@ -119,10 +120,10 @@ def measure(_asked: Asked) -> Sequence[Row]:
     again = [statistics.median(each[side]["redraw"] for each in rounds) for side in ("ours", "peer")]
     equal = all(each[side]["spike"] for each in rounds for side in pages)
     told = "on all sides the spike of one step is painted where it belongs, and nothing beside it"
-    beside = f"{told if equal else 'THE SPIKE IS MISSING'}; Recharts; uPlot alone {alone:.0f} ms"
+    beside = f"{told if equal else 'THE SPIKE IS MISSING'}; {known}; uPlot alone {alone:.0f} ms"
     return [
         row("3a", "first paint of 100,000 points", "ms", *first, least_ratio=40, equal=equal, beside=beside),
-        row("3a-redraw", "one more point on 100,000", "ms", *again, most=33, equal=equal, beside="Recharts"),
+        row("3a-redraw", "one more point on 100,000", "ms", *again, most=33, equal=equal, beside=known),
         growth("3a-growth", "a redraw at 100 times the points", grown, at=SIZES, of="points", unit="ms", most=10),
     ]
 
@@ -138,6 +139,12 @@ def bundle_peer(folder: Path) -> Path:
     (folder / "package.json").write_text(json.dumps({"private": True, "type": "module"}))
     npm(folder, "install", "--silent", "--ignore-scripts", "--no-audit", "--no-fund", *PACKAGES)
     return bundle(folder, "peer", PEER, folder)
+
+
+def installed(folder: Path, package: str) -> str:
+    """Its version."""
+    told: dict[str, str] = json.loads((folder / "node_modules" / package / "package.json").read_text())
+    return told["version"]
 
 
 def bundle(folder: Path, name: str, source: str, base: Path) -> Path:

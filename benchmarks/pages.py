@@ -26,7 +26,7 @@ from backend.core.models import Run, State
 from backend.core.recipe import read_recipe, resolve
 from backend.web.pages.run_list import LISTED
 from benchmarks.measure import Figure, column, p95
-from benchmarks.peers import environment, serving
+from benchmarks.peers import environment, serving, versions
 from benchmarks.rows import Asked, Row, growth
 from tests.support import gallery
 from tests.support.browsers import running_chromium
@@ -79,6 +79,7 @@ class Side:
     cookie: str = ""
     csrf_token: str = ""
     owner: UUID | None = None
+    name: str = "ours"
 
 
 def measure(_asked: Asked) -> Sequence[Row]:
@@ -92,7 +93,10 @@ def measure(_asked: Asked) -> Sequence[Row]:
         lists = {path: [serve(ours, path)["p95"] for _ in range(ROUNDS)] for path in LISTS}
         preflight = [serve(ours, PREFLIGHT, FORM)["p95"] for _ in range(ROUNDS)]
     typed = Figure("p95 of the preflight", "ms", preflight, goal=100)
-    rows = [figure.row("pages") for figure in (*of_browser(rounds), *of_server(served, lists), typed)]
+    rows = [
+        figure.row("pages")
+        for figure in (*of_browser(rounds, theirs.name), *of_server(served, lists, theirs.name), typed)
+    ]
     what = f"home and list of runs at {COUNTS[-1] // COUNTS[0]} times the runs"
     unit = "ms of processor"
     return [*rows, growth("pages-growth", what, grown, at=COUNTS, of="runs", unit=unit, most=4, times="× as much")]
@@ -104,7 +108,7 @@ def grow(web: Web, ours: Side, first: int, count: int) -> float:
     return sum(serve(ours, path)["cpu"] for path in ("/", "/runs"))
 
 
-def of_browser(rounds: Sequence[tuple[Mapping[str, float], Mapping[str, float]]]) -> list[Figure]:
+def of_browser(rounds: Sequence[tuple[Mapping[str, float], Mapping[str, float]]], peer_name: str) -> list[Figure]:
     named = {
         "first_byte": ("first byte", "ms"),
         "first_paint": ("first paint", "ms"),
@@ -113,15 +117,15 @@ def of_browser(rounds: Sequence[tuple[Mapping[str, float], Mapping[str, float]]]
         "requests": ("requests", ""),
     }
     ours, peers = [pair[0] for pair in rounds], [pair[1] for pair in rounds]
-    return [Figure(name, unit, column(ours, key), column(peers, key), "Gradio") for key, (name, unit) in named.items()]
+    return [Figure(name, unit, column(ours, key), column(peers, key), peer_name) for key, (name, unit) in named.items()]
 
 
 def of_server(
-    served: Sequence[tuple[Mapping[str, float], Mapping[str, float]]], lists: Mapping[str, list[float]]
+    served: Sequence[tuple[Mapping[str, float], Mapping[str, float]]], lists: Mapping[str, list[float]], peer_name: str
 ) -> list[Figure]:
     """Theirs is one ready-made text, so it is told beside our list of runs alone."""
     ours, peers = [pair[0] for pair in served], [pair[1] for pair in served]
-    cpu = Figure("CPU of the list", "ms", column(ours, "cpu"), column(peers, "cpu"), "Gradio")
+    cpu = Figure("CPU of the list", "ms", column(ours, "cpu"), column(peers, "cpu"), peer_name)
     return [cpu, *(Figure(f"p95 of {path}", "ms", slowest, goal=25) for path, slowest in lists.items())]
 
 
@@ -168,7 +172,7 @@ def add_runs(web: Web, owner: UUID | None, numbers: Iterable[int]) -> None:
 def peer() -> Iterator[Side]:
     environ = {"ROWS": str(LISTED), "GRADIO_ANALYTICS_ENABLED": "False"}
     with environment("gradio") as python, serving(python, PEER, **environ) as (address, process):
-        yield Side(address, "/", 'span:text-is("run-9")', process)
+        yield Side(address, "/", 'span:text-is("run-9")', process, name=versions(python, "gradio"))
 
 
 # ---- one look and one answer ----------------------------------------------------------------------------------------

@@ -30,7 +30,8 @@ import psutil
 from backend.core import runs
 from backend.core.models import Artifact
 from backend.core.recipe import read_recipe
-from benchmarks.peers import answers, environment, free_port, serving
+from benchmarks.measure import span
+from benchmarks.peers import answers, environment, free_port, serving, versions
 from benchmarks.rows import Asked, Row, growth, row
 from tests.support.artifacts import publish
 from tests.support.processes import processor_seconds, wait_until
@@ -120,7 +121,7 @@ def measure_uploads(web: Web, member: SignedIn, theirs: psutil.Process, file: Pa
     ):
         cpu = f"{median(each.cpu for each in rounds):.2f} s of processor for {median(each.cpu for each in peers):.2f} s"
         beside = (
-            f"{cpu}; ours is {done} and synced, of the peer's the bytes are counted; neither's rows are read meanwhile"
+            f"{known(theirs)}; {cpu}; ours is {done} and synced, the peer's bytes are counted; neither's rows are read"
         )
         beside += f"; every round's hash was that of the file; ours {told_range(rounds)}, peer {told_range(peers)}"
         rates = [median(each.rate for each in side) / 1e6 for side in (rounds, peers)]
@@ -128,8 +129,7 @@ def measure_uploads(web: Web, member: SignedIn, theirs: psutil.Process, file: Pa
 
 
 def told_range(rounds: Sequence[Sent]) -> str:
-    rates = [each.rate / 1e6 for each in rounds]
-    return f"{min(rates):.0f}–{max(rates):.0f}"
+    return span([each.rate / 1e6 for each in rounds], 0)
 
 
 def signed(web: Web, member: SignedIn) -> dict[str, str]:
@@ -240,7 +240,7 @@ def measure_downloads(web: Web, member: SignedIn, theirs: psutil.Process, file: 
     cpu = f"{median(each.cpu for each in ours):.3f} s of the studio's processor for {median(each.cpu for each in peers):.2f} s"
     rates = [median(each.rate for each in side) / 1e6 for side in (ours, peers)]
     arrived = "the same bytes arrived" if equal else "OTHER BYTES ARRIVED"
-    what, beside = "download of 400 MB, sent by nginx", f"{cpu}; strangers are refused; {arrived}"
+    what, beside = "download of 400 MB, sent by nginx", f"{known(theirs)}; {cpu}; strangers are refused; {arrived}"
     yield row("7c", what, "MB/s", *rates, more_is_better=True, least_ratio=2.5, equal=equal, beside=beside)
 
 
@@ -353,6 +353,11 @@ def nginx(web: Web) -> Iterator[str]:
         finally:
             process.kill()
             process.wait()
+
+
+def known(theirs: psutil.Process) -> str:
+    """What the peer is made of."""
+    return versions(theirs.cmdline()[0], "fastapi", "starlette", "uvicorn", "httptools", "python-multipart")
 
 
 def address_of(process: psutil.Process) -> str:
