@@ -1,6 +1,7 @@
-"""One run of supervised training in a process of its own: `python -m benchmarks.sft ours|trl FOLDER`. Prints one line of JSON.
+"""One run of supervised training in a process of its own: `python -m benchmarks.sft ours|trl FOLDER ORDER` prints a line of JSON.
 
-Both sides get the same model with the same adapter, the same token ids and labels, optimizer and schedule. Ours is what a run of
+Both sides get the same model with the same adapter, the same token ids and labels, optimizer and schedule; ORDER is the seed of
+the order in which rows come. Ours is what a run of
 the studio does after its assignment: `load_all`, `prepare`, the chosen loss head, the loop with its journal and its metrics
 of each step. The clock is the process's CPU time between the ends of two steps.
 """
@@ -37,7 +38,6 @@ from worker.trainer.train import choose_head, load_all, make_job
 if TYPE_CHECKING:
     from transformers import Trainer
 
-LONGEST, MEAN = 512, 128
 VOCABULARY = 4096
 WARM_UP_STEPS = 2
 """Libraries set things up in their first steps."""
@@ -46,8 +46,8 @@ WARM_UP_STEPS = 2
 # ---- what both sides train ------------------------------------------------------------------------------------------
 
 
-def write_work(folder: Path, lengths: Sequence[int], *, packing: bool, rows_a_step: int) -> None:
-    """A model, rows of exactly these lengths in tokens, and the assignment of a run on them."""
+def write_work(folder: Path, lengths: Sequence[int], *, longest: int, packing: bool, rows_a_step: int) -> None:
+    """A model, rows of exactly these lengths in tokens, and the assignment of a run on them: packed rows are of `longest`."""
     tokenizer = make_tokenizer()
     tokenizer.model_max_length = 2048
     tokenizer.save_pretrained(folder / "base")
@@ -62,7 +62,7 @@ def write_work(folder: Path, lengths: Sequence[int], *, packing: bool, rows_a_st
     write_rows(folder / "rows.parquet", list(rows_of(lengths, tokenizer)))
     recipe = {
         "model": "base",
-        "data": {"sets": ["rows"], "max_length": LONGEST, "packing": packing},
+        "data": {"sets": ["rows"], "max_length": longest, "packing": packing},
         "method": {"kind": "lora", "r": 16},
         "training": {
             "per_device_train_batch_size": rows_a_step,
@@ -98,10 +98,10 @@ def rows_of(lengths: Sequence[int], tokenizer: Any) -> Iterator[Row]:
         yield Row(number, (Message("user", digits[:asked]), Message("assistant", digits[asked:])))
 
 
-def skewed(count: int) -> list[int]:
-    """Lengths as conversations have them: many short, few long; mean about `MEAN`."""
+def skewed(count: int, longest: int) -> list[int]:
+    """Lengths as conversations have them: many short, few long; up to 512, the mean is about 128."""
     draw = random.Random(1)
-    return [max(24, min(LONGEST, int(draw.lognormvariate(4.55, 0.75)))) for _ in range(count)]
+    return [max(24, min(longest, int(draw.lognormvariate(4.55, 0.75)))) for _ in range(count)]
 
 
 # ---- the two sides --------------------------------------------------------------------------------------------------
@@ -143,7 +143,7 @@ def trl(job: Job, documents: Sequence[Example], rows_a_step: int) -> Trainer:
         output_dir=str(job.assignment.folder / "trl"),
         per_device_train_batch_size=rows_a_step,
         num_train_epochs=1,
-        max_length=LONGEST,
+        max_length=job.recipe.data.max_length,
         learning_rate=training.learning_rate,
         lr_scheduler_type=training.lr_scheduler_type,
         warmup_steps=training.warmup_steps,
@@ -169,7 +169,7 @@ def trl(job: Job, documents: Sequence[Example], rows_a_step: int) -> Trainer:
     return trainer
 
 
-def run(side: str, folder: Path) -> dict[str, Any]:
+def run(side: str, folder: Path, order: int) -> dict[str, Any]:
     """Train, and tell losses, real tokens a CPU second after the warm-up, and the loss over all rows afterwards."""
     torch.set_num_threads(1)
     told = json.loads((folder / "told.json").read_text())
@@ -178,13 +178,15 @@ def run(side: str, folder: Path) -> dict[str, Any]:
         job = job_of(folder, attempt, journal)
         documents = unpacked(job.dataset.train)
         trainer = ours(job) if side == "ours" else trl(job, documents, told["documents_a_step"])
+        trainer.accelerator.dataloader_config.data_seed = order  # the sampler is made of it when training begins
         trainer.add_callback(clock := Clock())
         trainer.train()
         after = measure(job.loaded.model, documents, Collator(job.prepared.pad_token_id), 8, lambda _done, _all: None)
     seconds = clock.ends[-1] - clock.ends[WARM_UP_STEPS - 1]
     share = 1 - WARM_UP_STEPS / len(clock.ends)  # rows come in random order, so steps hold alike many tokens
     tokens = sum(len(each.input_ids) for each in documents) * share
-    return {"steps": len(clock.ends), "seconds": seconds, "tokens": tokens, "loss": after.loss}
+    timed = len(clock.ends) - WARM_UP_STEPS
+    return {"steps": len(clock.ends), "timed_steps": timed, "seconds": seconds, "tokens": tokens, "loss": after.loss}
 
 
 def unpacked(examples: Sequence[Example]) -> list[Example]:
@@ -198,4 +200,4 @@ def unpacked(examples: Sequence[Example]) -> list[Example]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(run(sys.argv[1], Path(sys.argv[2]))))
+    print(json.dumps(run(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]))))
