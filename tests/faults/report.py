@@ -119,7 +119,8 @@ def page(done: Sequence[Segment], measured: Sequence[Figure]) -> str:
 
 def _measured(measured: Sequence[Figure]) -> Iterator[str]:
     """The worst of each name, of the newest commit that has any."""
-    here = [each for each in measured if each.is_long and each.commit == measured[-1].commit]
+    long = [each for each in measured if each.is_long]
+    here = [each for each in long if each.commit == long[-1].commit]
     if not here:
         return
     yield f"Single faults, each in its long form, on commit {here[-1].commit}; the worst of those measured:"

@@ -15,6 +15,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 KEPT = ROOT / "build" / "faults" / "figures.jsonl"
+MEASURED = ("backend", "worker", "migrations", "tests/faults", "tests/fuzz")
 IS_LONG = os.environ.get("STUDIO_FAULTS") == "all"
 """Whether tests take their long form, whose figures a page shows."""
 
@@ -40,11 +41,10 @@ Note = Callable[[str, float, str, float | None], None]
 
 @cache
 def head() -> str:
-    """The commit that stands here; outside of git the version of the package."""
-    asked = subprocess.run(
-        ["git", "rev-parse", "--short=12", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    return asked.stdout.strip() or version("finetune-studio")
+    """The last commit that changed what is measured or how it is judged; outside of git the version of the package."""
+    asked = ["git", "log", "-1", "--format=%h", "--abbrev=12", "--", *MEASURED]
+    told = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, check=False)
+    return told.stdout.strip() or version("finetune-studio")
 
 
 def kept() -> list[Figure]:
