@@ -6,10 +6,7 @@ there is another way to the same result, both must agree.
 
 from __future__ import annotations
 
-import asyncio
-import base64
 import gzip
-import hashlib
 import io
 import json
 import shutil
@@ -17,24 +14,15 @@ import signal
 import struct
 import time
 import traceback
-import warnings
-import zipfile
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from types import FrameType
 from typing import Any
-from urllib.parse import quote, urlencode
-from uuid import UUID
 
-from starlette.datastructures import Headers
-from starlette.requests import Request
-
-from backend.commands import artifact
-from backend.core import bases, bundle, hub, quality, uploads
-from backend.core.archives import files_sha256
+from backend.core import bases, hub, quality
 from backend.core.assignment import CONTROL, JOURNAL, MANIFEST, Line
 from backend.core.checkpoints import verify
 from backend.core.datasets import strict_json
@@ -42,7 +30,7 @@ from backend.core.datasets.ingest import Order, ingest_here
 from backend.core.datasets.probe import Glimpse, probe_here
 from backend.core.datasets.problems import BadRow
 from backend.core.datasets.schema import Message, Row, from_record
-from backend.core.errors import BadRequest, StudioError, TooLarge
+from backend.core.errors import StudioError
 from backend.core.recipe import read_recipe
 from backend.core.rendering.chat import Chat, TemplateRefused
 from backend.core.rendering.masks import encode_rows
@@ -50,14 +38,10 @@ from backend.core.rendering.tokenizer import load_tokenizer
 from backend.core.tallies import Tally
 from backend.core.weights import read_header
 from backend.core.yaml12 import as_yaml, read_yaml
-from backend.web import amending, downloads, drafts, launching, security, stream
-from backend.web.api.datasets import columns_of
-from backend.web.contexts.page import Did
-from backend.web.pages import new_run, several
-from backend.web.render import LANGUAGES, language_of
-from backend.web.shapes.runs import ArtifactOut
+from tests.fuzz.archives import archive, artifact_zip
+from tests.fuzz.asked import body, columns, form, header, metadata
+from tests.fuzz.cases import RECIPE, Case, mutator, sendable
 from tests.fuzz.findings import Figures, Finding
-from tests.fuzz.mutation import Mutator
 from tests.support.models import CHATML
 from worker import tail
 
@@ -74,61 +58,6 @@ CALLS = {
     "tools": [{"type": "function", "function": {"name": "w", "parameters": {"type": "object"}}}],
 }
 ALPACA = {"instruction": "Q?", "input": "", "output": "A."}
-RECIPE = {
-    "name": "owls",
-    "model": {"path": "tiny", "chat_template": "auto"},
-    "stage": "sft",
-    "data": {"sets": [{"name": "owls", "version": 1, "weight": 0.5}, "more"], "max_length": 128, "truncation": "drop"},
-    "method": {"kind": "lora", "r": 8, "lora_alpha": 16, "target_modules": ["q_proj", "v_proj"]},
-    "training": {"learning_rate": 1e-4, "max_steps": 20, "warmup_ratio": 0.1, "per_device_train_batch_size": "auto"},
-    "evaluation": {"prompts": ["Hi?"], "eval_share": 0.1},
-    "saving": {"save_steps": 10},
-}
-
-
-@dataclass(frozen=True)
-class Case:
-    """One attempt: a folder of its own, chance of its own, and a base model's folder that is whole."""
-
-    folder: Path
-    chance: Mutator
-    base: Path
-
-    def write(self, name: str, data: bytes) -> Path:
-        path = self.folder / name
-        path.write_bytes(data)
-        return path
-
-    def pick(self, choices: tuple[Any, ...]) -> Any:
-        return self.chance.draw.choice(choices)
-
-    def model(self) -> Path:
-        """A copy of the base to break. The weights are a link to the same bytes, since most cases leave them alone."""
-        made = self.folder / "model"
-        shutil.copytree(self.base, made, copy_function=lambda source, target: Path(target).hardlink_to(source))
-        return made
-
-    def replace(self, path: Path, data: bytes) -> None:
-        path.unlink(missing_ok=True)
-        path.write_bytes(data)
-
-
-def sendable(value: Any) -> Any:
-    """What a reader returns goes into answers and into Postgres, which take neither lone surrogates nor NUL."""
-    json.dumps(value, ensure_ascii=False, default=str, allow_nan=False).encode()
-    assert not any("\0" in text for text in texts_in(value)), "a NUL, which Postgres refuses"
-    return value
-
-
-def texts_in(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    if isinstance(value, dict):
-        yield from (text for pair in value.items() for each in pair for text in texts_in(each))
-    if isinstance(value, list | tuple):
-        yield from (text for each in value for text in texts_in(each))
-
-
 # ---- data ------------------------------------------------------------------------------------------------------------
 
 
@@ -242,71 +171,6 @@ def recipe(case: Case) -> None:
     written = sendable(found.model_dump(mode="json"))
     assert read_recipe(written).recipe == found
     assert read_recipe(read_yaml(as_yaml(written))[0]).recipe == found
-
-
-def body(case: Case) -> None:
-    """A recipe as it is sent to the API, in either of its languages."""
-    language = case.pick(("application/json", "application/yaml"))
-    sent = case.chance.bytes_of((as_yaml(RECIPE).encode(), json.dumps(RECIPE).encode()))
-
-    async def receive() -> dict[str, Any]:
-        return {"type": "http.request", "body": sent, "more_body": False}
-
-    request = Request({"type": "http", "headers": [(b"content-type", language.encode())]}, receive)
-    sendable(read_recipe(asyncio.run(launching.raw_recipe(request))).recipe.model_dump(mode="json"))
-
-
-def columns(case: Case) -> None:
-    """The choice of columns of an upload."""
-    seeds = (b'{"output": "Answer"}', b'{"instruction": "Q", "output": "A"}', b"")
-    chosen = columns_of(case.chance.bytes_of(seeds).decode("utf-8", "ignore")) or {}
-    assert all(isinstance(text, str) for pair in chosen.items() for text in pair)
-
-
-FORM = {
-    "view": "advanced", "name": "owls", "model.path": "tiny", "data.sets.0.name": "owls", "data.sets.0.weight": "0.5",
-    "data.sets.1.name": "more", "data.max_length": "128", "method.kind": "lora", "method.r": "8",
-    "method.target_modules": "q_proj, v_proj", "training.learning_rate": "1e-4", "training.max_steps": "20",
-    "training.bf16": "true", "evaluation.prompts.0": "Hi?", "evaluation.eval_share": "0.1",
-    "pencilled": '{"method.r": "16", "training.max_steps": "-1"}', "parent": "first", "once": "abc",
-}  # fmt: skip
-TYPED = (
-    "5", "true", "null", "1e-4", "1e400", "-1E+999", "9" * 5000, ".5", "0x10", "\0", "yes", "~", "", "a: b", "# x", "- a",
-    "{", "*a", "&a", "!t", "a\nb", " a ", "é🦉", "\u202e", "'", "a, b", "%", "@", "`", "---", "...", "\x85", "\u2028", "\ufeff",
-)  # fmt: skip
-ENDINGS = ("", ".0", ".x", ".name", ".0.name", ".b.c", ".kind", ".")
-"""Names that one of the form may turn into, so that a text stands where a group is read and a group where a text is."""
-
-
-def form_body(case: Case) -> bytes:
-    """The form of a new run as somebody sends it who is no browser: other texts, other names, and bytes that are broken."""
-    pairs = list(FORM.items())
-    for _ in range(case.pick((1, 1, 2, 4))):
-        at = case.chance.draw.randrange(len(pairs))
-        name, value = pairs[at]
-        start = name.rsplit(".", case.pick((0, 0, 1, 2)))[0]
-        pairs.insert(case.pick((at, at + 1, len(pairs))), (start + case.pick(ENDINGS), case.pick((*TYPED, value))))
-    if case.chance.draw.random() < 0.2:
-        written = case.chance.bytes_of((as_yaml(RECIPE).encode(),)).decode("utf-8", "ignore")
-        pairs += [("view", "yaml"), ("yaml", written)]
-    sent = urlencode(pairs).encode("utf-8")
-    sent = case.chance.bytes_of((sent,)) if case.chance.draw.random() < 0.3 else sent
-    return urlencode({"restored": sent.decode("utf-8", "ignore")}).encode() if case.pick((False, False, True)) else sent
-
-
-def form(case: Case) -> None:
-    """Whatever a form says is drawn in each view, and written as YAML it says the same."""
-    headers = Headers({"content-type": "application/x-www-form-urlencoded"})
-    pairs = security.form_fields(headers, form_body(case))
-    new_run.from_address(pairs, case.pick(("", *TYPED)))
-    amending.said(pairs)
-    draft = drafts.draft_from(pairs)
-    for view in drafts.VIEWS:
-        drawn = drafts.form_of(draft, view)
-        if draft.refusal is None:
-            assert (read_yaml(drawn.yaml)[0] or {}) == draft.raw, drawn.yaml
-        drafts.lines_of(["method.r", "data.sets.0.name"], drafts.read(replace(draft, yaml=drawn.yaml)))
-    sendable(read_recipe(draft.raw).recipe.model_dump(mode="json"))
 
 
 # ---- models ----------------------------------------------------------------------------------------------------------
@@ -480,125 +344,6 @@ def control(case: Case) -> None:
     channel.take_changes()
 
 
-# ---- archives --------------------------------------------------------------------------------------------------------
-
-ARCHIVED = {
-    "database/users.copy": b"1\tada\n",
-    "home/datasets/ab/abc.parquet": b"PAR1 PAR1",
-    "home/runs/1/x.json": b"{}",
-}
-LISTED = {
-    "v": 1,
-    "made_at": "2026-01-02T03:04:05Z",
-    "revision": "0001",
-    "place": "here",
-    "tables": [{"name": "users", "columns": ["id", "name"]}],
-    "missing": [],
-    "files": [
-        {"name": name, "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-        for name, content in ARCHIVED.items()
-    ],
-}
-MEMBER_NAMES = (
-    "../x",
-    "home/../x",
-    "/etc/x",
-    "home/datasets/../../x",
-    "home/models/a\\b",
-    "home/runs/\0",
-    "manifest.json",
-)
-
-
-def zipped(files: Iterable[tuple[str, bytes]]) -> bytes:
-    sink = io.BytesIO()
-    with zipfile.ZipFile(sink, "w") as archive, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of a name that stands twice, which is meant
-        for name, content in files:
-            entry = zipfile.ZipInfo(name)
-            entry.compress_type = zipfile.ZIP_DEFLATED if name.endswith((".json", ".copy")) else zipfile.ZIP_STORED
-            archive.writestr(entry, content)
-    return sink.getvalue()
-
-
-def archive(case: Case) -> None:
-    """A backup holds what its list says, and leads nowhere but into a studio, or is refused."""
-    listed, files = LISTED, list(ARCHIVED.items())
-    if case.chance.draw.random() < 0.4:
-        listed = case.chance.json_of((LISTED,))
-    if case.chance.draw.random() < 0.2:
-        name = case.pick(MEMBER_NAMES)
-        files.append((name, b"x"))
-        own = {"name": name, "bytes": 1, "sha256": hashlib.sha256(b"x").hexdigest()}
-        listed = LISTED | {"files": [*LISTED["files"], own]}  # type: ignore[misc]
-    whole = zipped([*files, (bundle.LIST, json.dumps(listed).encode("utf-8", "surrogatepass"))])
-    is_cut = case.chance.draw.random() < 0.5
-    with bundle.Reader(case.write("studio.zip", case.chance.bytes_of((whole,)) if is_cut else whole)) as reader:
-        reader.verify(lambda _name, _count: None)
-        tables = {table.member for table in reader.contents.tables}
-        for member in reader.contents.files:
-            assert member.name in tables or bundle.is_safe(member.name)
-            sendable(member.name)
-
-
-ARTIFACT: dict[str, Any] = {
-    "id": UUID(int=1), "run": "owls", "kind": "adapter", "step": 1, "bytes": 1, "files": [], "facts": {},
-    "created_at": "2026-01-02T03:04:05Z", "download": "/",
-}  # fmt: skip
-
-
-def artifact_zip(case: Case) -> None:
-    """A downloaded zip that arrived damaged is told and removed, and one that is whole is kept."""
-    files = [(f"owls/{name.rsplit('/', 1)[-1]}", content) for name, content in ARCHIVED.items()]
-    whole = zipped(files)
-    right = files_sha256(artifact.contents(case.write("whole.zip", whole)))
-    part = case.write("owls.zip.part", case.chance.bytes_of((whole,)))
-    try:
-        artifact.check(part, ArtifactOut(sha256=right, **ARTIFACT))
-    except artifact.Damaged:
-        assert not part.exists()
-        raise
-    assert part.exists()
-
-
-# ---- headers and queries ---------------------------------------------------------------------------------------------
-
-
-def header(case: Case) -> None:
-    """Everything that is read out of a header or a query by hand."""
-    seeds = (
-        b"dataset YWxwYWNh,filename YS5qc29ubA==", b"bytes=0-499", b"bytes=-1", b'W/"abc", *', b"17", b"127.0.0.1:8321",
-        b"01a214a0-ea11-7233-b28e-816635c30bea:17,b:4", b"[::1]:80", b"//evil", b"/runs?x=1", b"zh-CN,zh;q=0.9", b"a=1&b=%ff",
-    )  # fmt: skip
-    text = case.chance.bytes_of(seeds)[:8192].decode("latin-1")
-    run = UUID(int=1)
-    assert set(stream.cursor_of(text, [run])) == {run}
-    found = downloads.parse_range(text, 1000)
-    assert found is None or found[0] >= 0
-    downloads.is_known(text, '"x"')
-    target = security.safe_next(text)
-    for place in (target, several.with_word(target, Did("stop", ["owls"], 0))):
-        assert place.startswith("/")
-        assert not place.startswith(("//", "/\\"))
-    downloads.attachment(text).encode("latin-1")
-    with suppress(BadRequest):
-        security.check_host(text, ())
-    with suppress(BadRequest, TooLarge):
-        form = {"content-type": "application/x-www-form-urlencoded"}
-        security.form_fields(Headers(form), text.encode("latin-1"))
-    asked = [(b"accept-language", text.encode("latin-1")), (b"cookie", b"language=" + text.encode("latin-1"))]
-    query = quote(text).encode()
-    request = Request({"type": "http", "headers": asked, "query_string": b"lang=" + query, "state": {"identity": None}})
-    assert language_of(request) in LANGUAGES
-    sendable(uploads.metadata_of(text))
-
-
-def metadata(case: Case) -> None:
-    """tus's metadata, with values that are base64 of anything."""
-    value = base64.b64encode(case.chance.bytes_of((b"alpaca", b"a.jsonl", b'{"output": "A"}'))[:3000]).decode()
-    sendable(uploads.metadata_of(f"dataset {value},filename {value}"))
-
-
 # ---- running them ----------------------------------------------------------------------------------------------------
 
 Attempt = Callable[[Case], None]
@@ -630,11 +375,6 @@ def _clock(seconds: int) -> Iterator[None]:
     finally:
         signal.alarm(0)
         signal.signal(signal.SIGALRM, before)
-
-
-def mutator(seed: int, number: int) -> Mutator:
-    """Chance for one case, the same whenever it is asked for."""
-    return Mutator(seed * 1_000_003 + number)
 
 
 def attempt(name: str, number: int, seed: int, folder: Path, base: Path) -> Finding | None:

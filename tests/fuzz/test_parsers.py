@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fuzz import parsers
+from tests.fuzz import cases, parsers
 
 CASES = {"data_file": 150, "model_folder": 80, "shards": 80, "template": 150, "form": 80}
 """Fewer of those that take milliseconds each."""
@@ -22,20 +22,20 @@ def test_the_same_case_is_broken_alike_each_time(tmp_path: Path, tiny_base: Path
     """Else nothing that is found could be repeated."""
     seen = []
 
-    def remember(case: parsers.Case) -> None:
+    def remember(case: cases.Case) -> None:
         seen.append(case.chance.bytes_of(parsers.TEXTS))
 
     for number in (7, 8, 7):
         folder = tmp_path / str(len(seen))
         folder.mkdir()
-        remember(parsers.Case(folder, parsers.mutator(1, number), tiny_base))
+        remember(cases.Case(folder, cases.mutator(1, number), tiny_base))
     assert seen[0] == seen[2] != seen[1]
 
 
 def test_what_is_no_error_in_words_is_found_with_its_place(
     tmp_path: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def breaks(_case: parsers.Case) -> None:
+    def breaks(_case: cases.Case) -> None:
         raise LookupError("as a careless reader would")
 
     monkeypatch.setitem(parsers.TARGETS, "careless", breaks)

@@ -31,7 +31,7 @@ from backend.web.drafts import Draft, draft_from, form_of
 from backend.web.forms import leaves, recipe_controls
 from backend.web.pages import new_run
 from backend.web.security import MAX_FORM_FIELDS
-from tests.fuzz import parsers
+from tests.fuzz import asked, cases
 from tests.web.conftest import queued_run
 from tests.web.test_templates import FRONTEND
 
@@ -250,7 +250,7 @@ async def test_forms_that_no_browser_sends_are_drawn_again_or_refused(
 ) -> None:
     headers = {"content-type": "application/x-www-form-urlencoded"}
     for number in range(12):
-        body = parsers.form_body(parsers.Case(tmp_path, parsers.mutator(7, number), tmp_path))
+        body = asked.form_body(cases.Case(tmp_path, cases.mutator(7, number), tmp_path))
         for path in ("/runs/new?view=yaml", "/runs/preflight?part=quick", "/runs"):
             answer = await writer.post(path, content=body, headers=headers)
             assert answer.status_code < 500, (number, body[:2000])
