@@ -28,6 +28,7 @@ from backend.embedded.valkey import start_valkey
 from benchmarks.measure import Figure, column
 from benchmarks.peers import answers, free_port, own_versions
 from benchmarks.rows import Asked, Row, growth
+from tests.support.processes import processor_seconds
 
 ROUNDS = 7
 RUNS = (10, 100, 1000)
@@ -107,8 +108,7 @@ def _start(arguments: Sequence[str], urls: Mapping[str, str], cookie: str = "") 
             time.sleep(0.01)
         seconds = time.monotonic() - began
         seen = psutil.Process(process.pid)
-        cpu = seen.cpu_times()
-        answered = {"seconds": seconds, "cpu": cpu.user + cpu.system, "megabytes": seen.memory_info().rss / 1e6}
+        answered = {"seconds": seconds, "cpu": processor_seconds(seen), "megabytes": seen.memory_info().rss / 1e6}
         if cookie:
             home = Request(f"http://127.0.0.1:{port}/", headers={"Cookie": f"studio={cookie}"})
             with urlopen(home) as page:
