@@ -51,9 +51,9 @@ def read_yaml(text: str) -> tuple[Any, dict[Path, int]]:
 
 def _check_end(events: Iterator[Any]) -> None:
     """What stands behind a second `---` would be lost."""
-    for event in events:
-        if isinstance(event, yaml.DocumentStartEvent):
-            raise BadYaml("A second document (---) is not accepted.", event.start_mark.line + 1)
+    second: Any = next((event for event in events if isinstance(event, yaml.DocumentStartEvent)), None)
+    if second:
+        raise BadYaml("A second document (---) is not accepted.", second.start_mark.line + 1)
 
 
 def _value(event: Any, events: Iterator[Any], path: Path, lines: dict[Path, int]) -> Any:
