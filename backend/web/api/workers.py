@@ -45,7 +45,7 @@ async def change(
     return await edge.write(work)
 
 
-def drain(session: Session, worker: str, admin: Identity, *, is_drained: StrictBool) -> None:
+def drain(session: Session, worker: str, admin: Identity, *, is_drained: bool) -> None:
     runs.drain(session, worker, is_drained=is_drained)
     session.flush()
     people.audit(session, admin.id, "worker.drain" if is_drained else "worker.release", worker)
