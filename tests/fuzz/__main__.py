@@ -62,7 +62,7 @@ class Campaign:
     def keep(self, fuzzer: str, what: str, figures: Figures, who: str = "") -> None:
         """Write a round down at once, and every finding with what repeats it."""
         self.records.add(Record.of(fuzzer, self.seed, what, figures, who))
-        print(f"{fuzzer} {what} {who}: {figures}", flush=True)
+        print(f"{' '.join(filter(None, (fuzzer, what, who)))}: {figures}", flush=True)
         for finding in figures.findings.values():
             print(f"found by {fuzzer}: {finding} (see {finding.keep(KEPT / fuzzer)})", flush=True)
 

@@ -35,6 +35,8 @@ from tests.support.webs import Web, running_web
 
 OWNER, PASSWORD = "ada", "four quiet words here"
 HUB_MODEL = "Qwen/Qwen3-0.6B"
+ANYBODY = "anonymous"
+"""Whoever is not signed in: refused at the door."""
 STREAM_EVENTS, TIMEOUT_SECONDS = 3, 60
 
 SAID_BY_MORE_THAN_THE_SCHEMA = {
@@ -97,7 +99,7 @@ class Plan:
 
     @property
     def person(self) -> str:
-        return self.role or "anonymous"
+        return self.role or ANYBODY
 
 
 @dataclass

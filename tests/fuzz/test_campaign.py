@@ -48,7 +48,7 @@ def test_a_page_tells_each_phase_apart_with_its_figures() -> None:
     page = report.page(
         [*whole(), Record.of("life", 1, "RunLife", figures(3, 120)), Record.of("parsers", 1, "row", figures(7))]
     )
-    assert "| requests to the API | 36,000 | ≥ 10,000: met |" in page
+    assert "| requests to the API of people who are signed in | 36,000 | ≥ 10,000: met |" in page
     assert "| admin | stateful | 12,000 | 9 | 2 | 200 12,000 |" in page
     assert "| RunLife | 3 | 120 | 2 |" in page
     assert "| row | 7 | 2 |" in page
@@ -102,3 +102,10 @@ def test_a_fuzzer_that_breaks_is_told_of_and_the_others_have_their_turn(
     wanted = argparse.Namespace(cases=1, minutes=1.0, seed=1)
     assert not campaign._run("api", wanted, Records(tmp_path / "rounds.jsonl"))
     assert "as a careless fuzzer would" in capsys.readouterr().err
+
+
+def test_requests_that_are_all_refused_at_the_door_and_answers_that_never_came_are_told() -> None:
+    shut = [Record.of("api", 1, phase, figures(12_000, steps=9), api.ANYBODY) for phase in Phase]
+    assert not report.is_whole(shut)
+    silent = Record("api", 1, Phase.FUZZING, "admin", cases=1, kinds=Counter({"no answer": 1}))
+    assert "and none at all | no answer 1 | 0: MISSED |" in report.page([*whole(), silent])
