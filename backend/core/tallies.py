@@ -110,10 +110,12 @@ class Records:
             return
         text, at = self.carried + block, 0
         while found := self.record.match(text, at):
-            self.ended += bool(found[1])
+            record = found.end(1) - at
+            self.ended += bool(record)
+            self.is_lost |= record > CARRIED_BYTES  # however it came in pieces, none of which may have been carried
             at = found.end()
         self.carried = text[at:]
-        self.is_lost = len(self.carried) > CARRIED_BYTES
+        self.is_lost |= len(self.carried) > CARRIED_BYTES
 
 
 class Unpacked:

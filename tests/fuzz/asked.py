@@ -86,7 +86,8 @@ def form(case: Case) -> None:
     for view in drafts.VIEWS:
         drawn = drafts.form_of(draft, view)
         if draft.refusal is None:
-            assert (read_yaml(drawn.yaml)[0] or {}) == draft.raw, drawn.yaml
+            said = read_yaml(drawn.yaml)[0]
+            assert (said if isinstance(said, dict) else {}) == draft.raw, drawn.yaml
         drafts.lines_of(["method.r", "data.sets.0.name"], drafts.read(replace(draft, yaml=drawn.yaml)))
     sendable(read_recipe(draft.raw).recipe.model_dump(mode="json"))
 
