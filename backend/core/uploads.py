@@ -285,10 +285,10 @@ def untouched(folder: Path, since: float, keep: Collection[Path] = ()) -> list[P
 
 
 def _touched(path: Path) -> float | None:
-    """When it was written to last; None where it has gone meanwhile. A session's words are written once, and are needed as
-    long as its bytes come."""
+    """When it was written to last; None where it has gone meanwhile. Both files of a session are needed as long as either
+    is written to: its words before the first byte of a connection comes, its bytes from then on."""
     times = []
-    for each in (path, path.with_suffix(".part")):
+    for each in (path, path.with_suffix(".part"), path.with_suffix(".json")):
         with suppress(FileNotFoundError):
             times.append(each.stat().st_mtime)
     return max(times, default=None)

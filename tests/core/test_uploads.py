@@ -138,6 +138,22 @@ def test_what_was_left_lying_is_swept_and_what_is_fresh_is_not(tmp_path: Path) -
     assert uploads.session(tmp_path, fresh.id) == fresh
 
 
+async def test_an_old_upload_is_kept_whole_once_somebody_comes_back_to_it(tmp_path: Path) -> None:
+    """Before the first byte of the new connection is there: its bytes of before are needed, and not its words alone."""
+    begun = new(tmp_path)
+    await uploads.append(tmp_path, begun.id, 0, sent(BODY[:9]))
+    for path in tmp_path.iterdir():
+        os.utime(path, (time.time() - 7200,) * 2)
+
+    async def looked_at_before_the_first_byte() -> AsyncIterator[bytes]:
+        assert uploads.sweep(tmp_path, older_than_hours=1) == 0
+        yield BODY[9:]
+
+    back = await uploads.append(tmp_path, begun.id, 9, looked_at_before_the_first_byte())
+    assert back.is_complete
+    assert uploads.finish(tmp_path, begun.id).path.read_bytes() == BODY
+
+
 def test_metadata_is_read_and_nonsense_refused() -> None:
     assert uploads.metadata_of("filename d29ybGQ=, private") == {"filename": "world", "private": ""}
     with pytest.raises(Invalid, match="base64"):

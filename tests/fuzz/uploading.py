@@ -94,7 +94,7 @@ class Uploading(RuleBasedStateMachine):
             stream = pieces(piece, size, breaks=breaks)
             asyncio.run(uploads.append(self.folder, upload, at, stream, self.tallies))
         if sent and not off:
-            sent.is_old &= not piece  # who sends nothing is waited for no longer
+            sent.is_old = False
             sent.content += piece if len(piece) <= room else b""
 
     @rule(data=st.data())
