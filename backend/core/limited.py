@@ -295,6 +295,8 @@ def at_most_more(mib: int) -> Iterator[None]:
     resource.setrlimit(resource.RLIMIT_DATA, (allowed, hard))
     try:
         yield
+    except SystemError as error:  # the interpreter found no memory for the very error that was to say so
+        raise MemoryError from error
     finally:
         resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
 

@@ -188,9 +188,9 @@ def test_an_upload_that_is_cut_at_every_tenth_is_invisible_goes_on_and_is_right_
         wait_until(partial(drained, web, end, "*.part"), seconds=SECONDS, what="the piece")
         cut(connection)
         wait_until(partial(has_come, client, place, end), seconds=SECONDS, what="the offset")
+        wait_until(lambda: is_free(client, place), seconds=SECONDS, what="the end of the connection")
         assert offset(client, place) <= end
         assert is_hidden(client, "cut")
-    wait_until(lambda: is_free(client, place), seconds=SECONDS, what="the end of the last connection")
     finish(client, place)
     assert is_right(client, "cut")
     assert leftovers(web) == []

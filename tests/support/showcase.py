@@ -165,6 +165,7 @@ def rich_run(
     name: str = "support-r16",
     *,
     parent: Run | None = None,
+    device: str = DEVICE,
     course: Course | None = None,
     owner_id: UUID | None = None,
     ends: Outcome | None = None,
@@ -183,7 +184,7 @@ def rich_run(
         place=PLACE,
     )
     session.commit()
-    shipper = Shipper(session, worker=WORKER, device=DEVICE, place=PLACE)
+    shipper = Shipper(session, worker=WORKER, device=device, place=PLACE)
     begun = time.time() - course.steps * STEP_SECONDS
     _live(session, run, shipper, course, lambda step: begun + step * STEP_SECONDS)
     if ends is not None:

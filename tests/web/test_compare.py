@@ -25,7 +25,7 @@ def trained(session: Session, name: str, losses: dict[int, float], version: int 
         data=[{"name": "letters", "version": version, "rows": 3}],
     )
     session.commit()
-    shipper = Shipper(session)
+    shipper = Shipper(session, device=name)
     shipper.train(range(1, 11))
     shipper.ship(
         LineKind.METRICS, list(losses), lambda step: {"values": {"eval_loss": losses[step]}, "epoch": step / 5}

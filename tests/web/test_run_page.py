@@ -111,7 +111,7 @@ async def test_the_page_says_what_the_last_word_comes_to(
 async def test_what_differs_from_the_parent_stands_beside_it(
     member: httpx.AsyncClient, session: Session, rich: Run
 ) -> None:
-    rich_run(session, "child", parent=rich, course=Course(steps=60, total=200, rate=1e-5))
+    rich_run(session, "child", parent=rich, device="cuda:1", course=Course(steps=60, total=200, rate=1e-5))
     text = (await member.get("/runs/child")).text
     assert "1 of 41 settings differ from rich" in text.replace("\n", "")
     assert "<del>2e-4</del>" in text
