@@ -7,14 +7,13 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
-from pathlib import Path
 
 from tests.faults.phases import AIMS, Phase
 from tests.faults.strikes import CATALOGUE
 from tests.faults.striking import Segment
-from tests.support.figures import Figure, head
+from tests.support.figures import RESULTS, Figure, head
 
-RESULT = Path(__file__).resolve().parents[2] / "benchmarks" / "results" / "faults.md"
+RESULT = RESULTS / "faults.md"
 GOAL_FAULTS, GOAL_TRAINERS, GOAL_SUPERVISORS, GOAL_SHOWN_SECONDS = 3000, 300, 200, 5.0
 
 

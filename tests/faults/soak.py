@@ -26,11 +26,12 @@ from backend.embedded.valkey import Valkey
 from tests.faults.history import name_of
 from tests.faults.load import Feeder, People, Readers, Tally, in_threads
 from tests.journeys.materials import Material, write_alpaca
+from tests.support.figures import RESULTS
 from tests.support.models import save_base
 from tests.support.processes import processes_of
 from tests.support.studios import Studio, running_studio
 
-RESULT = Path(__file__).resolve().parents[2] / "benchmarks" / "results" / "soak.md"
+RESULT = RESULTS / "soak.md"
 LASTING = ("web", "supervisor", "feeder", "celery", "valkey", "postgres", "studio")
 """Parts that run from the start to the end; trainers and helpers come and go."""
 MIB = 1 << 20

@@ -6,14 +6,13 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import date
-from pathlib import Path
 
 from tests.fuzz.api import ANYBODY, Phase
 from tests.fuzz.findings import in_words, told
 from tests.fuzz.records import Record, cases
-from tests.support.figures import ROOT
+from tests.support.figures import RESULTS
 
-RESULT: Path = ROOT / "benchmarks" / "results" / "fuzz.md"
+RESULT = RESULTS / "fuzz.md"
 GOAL_CASES = 10_000
 
 

@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+RESULTS = ROOT / "benchmarks" / "results"
+"""Where campaigns keep their pages."""
 KEPT = ROOT / "build" / "faults" / "figures.jsonl"
 MEASURED = ("backend", "worker", "migrations", "tests/faults", "tests/fuzz")
 IS_LONG = os.environ.get("STUDIO_FAULTS") == "all"
