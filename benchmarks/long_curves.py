@@ -43,8 +43,8 @@ class Look:
 
     @property
     def stretch(self) -> int:
-        """Steps that come to two points."""
-        return max(1, math.ceil(2 * (self.last - self.first + 1) / self.points))
+        """Steps that come to two points of ours."""
+        return curves.grain(self.last - self.first + 1, self.points)[0]
 
     def __str__(self) -> str:
         return f"{self.last - self.first + 1:,}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -13,17 +13,18 @@ from sqlalchemy import (
     Double,
     Executable,
     Select,
+    SQLColumnExpression,
     Subquery,
     bindparam,
+    cast,
     func,
     select,
-    union_all,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, array
 from sqlalchemy.orm import Session
 
 from backend.core.models import Bucket, Json, Point
-from backend.core.points import WIDTHS, word
+from backend.core.points import WIDTHS, Extremes, word
 
 Curve = list[tuple[int, float | str]]
 
@@ -46,6 +47,14 @@ def read(
         else _thin(session, run_id, name, low, high, points)
         for name, low, high, count in _spans(session, run_id, names, first, last, points)
     }
+
+
+def grain(steps: int, points: int) -> tuple[int, int]:
+    """How many steps come to two points where so many steps are thinned to about so many points, and the width of the buckets
+    which such a stretch is made of: only whole ones, so it is up to a third longer or shorter than what was asked for."""
+    stretch = max(1, math.ceil(2 * steps / points))
+    width = max((width for width in WIDTHS if width <= stretch), default=1)
+    return width * round(stretch / width), width
 
 
 def values_at(
@@ -98,15 +107,16 @@ def _all(session: Session, run_id: UUID, name: str, low: int, high: int) -> Curv
 
 
 def _thin(session: Session, run_id: UUID, name: str, low: int, high: int, points: int) -> Curve:
-    """Two extremes, and the first odd value, of each stretch. Whole buckets inside, single points at the ragged ends, and
-    nothing but points where a stretch is narrower than any bucket."""
-    stretch = max(1, math.ceil(2 * (high - low + 1) / points))
-    width = max((w for w in WIDTHS if w <= stretch), default=1)
+    """Two extremes, and the first odd value, of each stretch: of whole buckets inside, of single points at the ragged ends,
+    and of nothing but points where a stretch is narrower than any bucket."""
+    stretch, width = grain(high - low + 1, points)
     begin = -(-low // width) if width > 1 else high + 1
     end = max(begin, (high + 1) // width)
-    buckets = {"width": width, "begin": begin, "end": end}
+    asked = {"run": run_id, "name": name, "stretch": stretch}
     ends = {"low": low, "head": min(high, begin * width - 1), "tail": end * width, "high": high}
-    rows = _rows(session, _EXTREMES, run=run_id, name=name, stretch=stretch, **buckets, **ends)
+    rows = [*_rows(session, _OF_POINTS, **asked, **ends)]
+    if begin < end:
+        rows += _rows(session, _OF_BUCKETS, **asked, width=width, begin=begin, end=end)
     found: dict[Any, float] = {}
     for low_step, low_value, high_step, high_value, odd_step, odd_value in rows:
         found[low_step], found[high_step], found[odd_step] = low_value, high_value, odd_value
@@ -136,40 +146,37 @@ def _spans_of(metric: Subquery) -> Executable:
     return select(spans).where(spans.c.low.is_not(None)).order_by(spans.c.name)
 
 
-def _extremes() -> Executable:
-    """Step and value of the lowest, the highest and the first odd point of each stretch, from the buckets from `begin` to before
-    `end` and the points on either side. A value and its step are compared as one array, so of equal values the lowest is
-    the first and the highest the last."""
-    each = union_all(*_known(), _between(_LOW, bindparam("head")), _between(bindparam("tail"), _HIGH)).subquery().c
-    stretch = (each.step // bindparam("stretch", type_=BigInteger)).label("stretch")
-    inside = select(each.step, each.value, stretch).subquery().c
-    finite = func.abs(inside.value) < math.inf
-    step = inside.step.cast(Double)  # exact below 2⁵³
-    low = func.min(array([inside.value, step]), type_=ARRAY(Double)).filter(finite)
-    high = func.max(array([inside.value, step]), type_=ARRAY(Double)).filter(finite)
-    odd = func.min(array([step, inside.value]), type_=ARRAY(Double)).filter(~finite)
-    found = (low[2].cast(BigInteger), low[1], high[2].cast(BigInteger), high[1], odd[1].cast(BigInteger), odd[2])
-    return select(*found).group_by(inside.stretch)
+def _extremes(step: SQLColumnExpression[int], *extremes: SQLColumnExpression[Any]) -> Select[*tuple[Any, ...]]:
+    """Step and value of the lowest, the highest and the first odd point of each stretch of what has these extremes, in the order
+    of `Extremes`, and lies at `step`. A value and its step are compared as one array, so of equal values the lowest is the
+    first and the highest the last."""
+    low, low_step, high, high_step, odd, odd_step = extremes
+    lowest = func.min(_pair(low, low_step), type_=ARRAY(Double)).filter(func.abs(low) < math.inf)
+    highest = func.max(_pair(high, high_step), type_=ARRAY(Double)).filter(func.abs(high) < math.inf)
+    first = func.min(_pair(odd_step, odd), type_=ARRAY(Double)).filter(func.abs(odd) >= math.inf)  # as NaN is
+    found = ((lowest[2], lowest[1]), (highest[2], highest[1]), (first[1], first[2]))
+    cells = [cell for step, value in found for cell in (cast(step, BigInteger), value)]
+    return select(*cells).group_by(step // bindparam("stretch", type_=BigInteger))
 
 
-def _known() -> Iterator[Select[int | None, float | None]]:
-    """What buckets know, as points."""
-    level = (Bucket.run_id == _RUN, Bucket.name == _NAME, Bucket.width == bindparam("width"))
-    inside = (Bucket.bucket >= bindparam("begin"), Bucket.bucket < bindparam("end"))
-    pairs = ((Bucket.low_step, Bucket.low), (Bucket.high_step, Bucket.high), (Bucket.odd_step, Bucket.odd))
-    for step, value in pairs:
-        yield select(step.label("step"), value.label("value")).where(*level, *inside, step.is_not(None))
-
-
-def _between(low: BindParameter[int], high: BindParameter[int]) -> Select[int, float]:
-    return select(Point.step, Point.value).where(
-        Point.run_id == _RUN, Point.name == _NAME, Point.step.between(low, high)
-    )
+def _pair(*both: SQLColumnExpression[Any]) -> array[Any]:
+    return array([cast(each, Double) for each in both])  # steps are exact below 2⁵³
 
 
 _CALLED = select(Bucket.name).where(Bucket.run_id == _RUN, Bucket.width == WIDTHS[-1]).distinct()
 """The widest buckets, a handful even of a million points, know the names."""
 _SPANS = _spans_of(_CALLED.subquery())
 _SPANS_OF = _spans_of(_CALLED.where(Bucket.name.in_(bindparam("names", expanding=True))).subquery())
-_POINTS = _between(_LOW, _HIGH).order_by(Point.step)
-_EXTREMES = _extremes()
+_OWN_POINTS = (Point.run_id == _RUN, Point.name == _NAME)
+_POINTS = select(Point.step, Point.value).where(*_OWN_POINTS, Point.step.between(_LOW, _HIGH)).order_by(Point.step)
+_OF_POINTS = _extremes(Point.step, *3 * (Point.value, Point.step)).where(
+    *_OWN_POINTS,
+    Point.step.between(_LOW, bindparam("head")) | Point.step.between(bindparam("tail"), _HIGH),
+)
+_OF_BUCKETS = _extremes(Bucket.bucket * Bucket.width, *(getattr(Bucket, name) for name in Extremes._fields)).where(
+    Bucket.run_id == _RUN,
+    Bucket.name == _NAME,
+    Bucket.width == bindparam("width"),
+    Bucket.bucket >= bindparam("begin"),
+    Bucket.bucket < bindparam("end"),
+)

@@ -34,13 +34,13 @@ def thinned(pairs: list[Pair], first: int, last: int, most: int) -> curves.Curve
     low, high = inside[0][0], inside[-1][0]
     if len(inside) <= most:
         return [(step, word(value)) for step, value in inside]
-    stretch = math.ceil(2 * (high - low + 1) / most)
-    width = max((w for w in WIDTHS if w <= stretch), default=1)
-    whole = range(-(-low // width), (high + 1) // width)
-    ragged = [pair for pair in inside if pair[0] // width not in whole]
-    known = [pair for bucket, found in stretches(inside, width) if bucket in whole for pair in found.pairs()]
-    both = stretches(sorted(ragged + known), stretch)
-    return [(step, word(value)) for _, found in both for step, value in found.pairs()]
+    wanted = math.ceil(2 * (high - low + 1) / most)
+    width = max((w for w in WIDTHS if w <= wanted), default=1)
+    stretch = round(wanted / width) * width
+    whole = range(-(-low // width) * width, (high + 1) // width * width)
+    parts = ([pair for pair in inside if pair[0] in whole], [pair for pair in inside if pair[0] not in whole])
+    found = {pair for part in parts for _, extremes in stretches(part, stretch) for pair in extremes.pairs()}
+    return [(step, word(value)) for step, value in sorted(found)]
 
 
 @pytest.mark.parametrize("most", [10, 137, 1000])
