@@ -35,10 +35,13 @@ def copy_packed(
     session: Session, model: type[DeclarativeBase], columns: Sequence[str], pieces: Iterable[bytes]
 ) -> None:
     """The same of rows in the binary format of COPY, without its header and trailer: numbers are neither written nor read.
+    Postgres is asked nothing where every piece is empty.
 
     https://www.postgresql.org/docs/current/sql-copy.html, "Binary Format".
     """
-    _send(session, model, columns, "BINARY", chain((BINARY_HEADER,), pieces, (BINARY_TRAILER,)))
+    filled = filter(None, pieces)
+    if first := next(filled, None):
+        _send(session, model, columns, "BINARY", chain((BINARY_HEADER, first), filled, (BINARY_TRAILER,)))
 
 
 def _send(

@@ -7,9 +7,10 @@ from collections.abc import Callable
 
 import pytest
 from sqlalchemy import func, select
-from sqlalchemy.exc import DataError, OperationalError
+from sqlalchemy.exc import DataError, OperationalError, UnboundExecutionError
+from sqlalchemy.orm import Session
 
-from backend.core.bulk import copy
+from backend.core.bulk import copy, copy_packed
 from backend.core.events import EventKind, emit_all
 from backend.core.models import Outbox, Point, Run, RunEvent
 from backend.core.points import POINT, store
@@ -33,6 +34,13 @@ def test_points_in_the_binary_format_come_back_to_the_last_bit(sessions: Session
     with sessions.begin() as session:
         store(session, run.id, dict.fromkeys(ODD_NAMES, curve), beyond=0)
     assert stored(sessions) == sorted((name, step, value.hex()) for name in ODD_NAMES for step, value, _at in curve)
+
+
+def test_pieces_that_are_all_empty_ask_postgres_nothing() -> None:
+    nowhere = Session()
+    copy_packed(nowhere, Point, POINT, iter([b"", b""]))
+    with pytest.raises(UnboundExecutionError):
+        copy_packed(nowhere, Point, POINT, iter([b"", b"a row"]))
 
 
 def stored(sessions: Sessions) -> list[tuple[str, int, str]]:
