@@ -31,23 +31,22 @@ class Counted:
 def plain_address(text: str) -> str:
     """`192.0.2.7` for `::ffff:192.0.2.7`, as a socket that listens on `::` tells of whoever comes by IPv4: one person's
     address is one word, and not everybody's is of one /64."""
-    try:
-        found = ipaddress.ip_address(text)
-    except ValueError:
-        return text
-    mapped = found.ipv4_mapped if isinstance(found, ipaddress.IPv6Address) else None
-    return str(mapped) if mapped else text
+    return str(_read(text) or text)
 
 
 def address(text: str) -> Counted:
-    text = plain_address(text)
+    found = _read(text)
+    holder = ipaddress.ip_network((found, ONE_HOLDER), strict=False) if found and found.version == 6 else found
+    return _counted("address", str(holder or text), AN_ADDRESS)
+
+
+def _read(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """None where somebody comes by something else, such as a unix socket."""
     try:
         found = ipaddress.ip_address(text)
     except ValueError:
-        return _counted("address", text, AN_ADDRESS)
-    if found.version == 6:
-        text = str(ipaddress.ip_network((found, ONE_HOLDER), strict=False))
-    return _counted("address", text, AN_ADDRESS)
+        return None
+    return (found.ipv4_mapped or found) if isinstance(found, ipaddress.IPv6Address) else found
 
 
 def account(name: str, apart: str = "") -> Counted:
