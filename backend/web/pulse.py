@@ -82,6 +82,13 @@ class Pulse:
                 self._told = away
                 self.changed()
 
+    async def settle(self) -> None:
+        """Hear the questions out that are still open, for one look more: whoever gives a connection up while it is made
+        leaves Postgres with a stranger for a minute, and no database is dropped meanwhile."""
+        asked = [vital.asking for vital in (self.database, self.queue) if vital.asking]
+        if asked:
+            await asyncio.wait(asked, timeout=LOOK_SECONDS)
+
     async def answered(self, asking: Coroutine[Any, Any, T]) -> T:
         """What Postgres answers. Raises `Unavailable` where it is away, or goes away before it has answered."""
         if self.database.is_away:

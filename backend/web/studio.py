@@ -92,6 +92,7 @@ class Studio:
         for task in self.tasks:
             task.cancel()
         await asyncio.to_thread(self.operations.close)
+        await self.pulse.settle()
         await self.engine.dispose()
         await self.pulse_engine.dispose()
         self.sync_engine.dispose()

@@ -65,6 +65,21 @@ async def test_a_loop_that_stood_still_itself_has_not_watched() -> None:
     assert not vital.is_away
 
 
+async def test_whoever_ends_hears_out_what_was_asked_and_waits_for_no_service_that_is_silent() -> None:
+    heard: list[str] = []
+
+    async def slow() -> None:
+        await asyncio.sleep(0.2)
+        heard.append("an answer")
+
+    pulse = Pulse(Vital("database", slow), Vital("queue", silent), lambda: None)
+    await pulse.settle()
+    pulse.database.look()
+    pulse.queue.look()
+    await asyncio.wait_for(pulse.settle(), 10)
+    assert heard == ["an answer"]
+
+
 async def test_a_request_in_flight_is_answered_when_its_service_falls_silent_and_the_next_one_at_once() -> None:
     vital = Vital("database", silent)
     pulse = pulse_of(vital)
