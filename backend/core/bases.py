@@ -41,6 +41,11 @@ TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "s
 GENERATORS = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 ADAPTER = "adapter_config.json"
+IMPLEMENTATIONS = tuple(f"{part}_implementation{end}" for part in ("attn", "experts") for end in ("", "_internal"))
+"""How the keys end by which a configuration chooses the program of its layers."""
+OWN_CODE = ("eager", "sdpa", "flash_attention_2", "flash_attention_3", "flash_attention_4", "flex_attention", "batched_mm",
+            "grouped_mm")  # fmt: skip
+"""What may be chosen by them: transformers takes any other word for that of a program on the hub."""
 
 
 @dataclass(frozen=True)
@@ -435,18 +440,27 @@ def _unsafe_link(link: Path, name: str, home: str) -> Iterator[Problem]:
 
 
 def _code_in(config: dict[str, Any], name: str) -> Iterator[Problem]:
-    """What makes a library run the model's own code, or fetch code that the configuration names."""
-    for part in (config, *(value for value in config.values() if isinstance(value, dict))):
-        if "auto_map" in part:
-            hint = "Use a model that transformers knows by itself; where it does, remove auto_map."
-            yield Problem(
-                "model.remote_code", "has auto_map, code of its own, and remote code is disabled.", name, hint
-            )
-        if "_attn_implementation_internal" in part or "/" in str(part.get("_attn_implementation", "")):
-            message = "names an attention implementation to be fetched from elsewhere, which is disabled."
-            yield Problem(
-                "model.remote_code", message, name, "Remove _attn_implementation and _attn_implementation_internal."
-            )
+    """What makes a library run the model's own code, or fetch code that the configuration names, in any part of it."""
+    if any(key == "auto_map" for key, _, _ in _settings(config)):
+        hint = "Use a model that transformers knows by itself; where it does, remove auto_map."
+        yield Problem("model.remote_code", "has auto_map, code of its own, and remote code is disabled.", name, hint)
+    chosen = ((by, value) for _, by, value in _settings(config) if by and isinstance(value, str))
+    if foreign := next((by for by, value in chosen if value not in OWN_CODE), ""):
+        message = "names an attention or experts implementation to be fetched from elsewhere, which is disabled."
+        yield Problem("model.remote_code", message, name, f"Remove {printable(foreign)}.")
+
+
+def _settings(config: dict[str, Any]) -> Iterator[tuple[str, str, Any]]:
+    """Every key of the configuration and of all its parts, with its value; between them the key by which both are part of
+    the choice of an implementation, if they are: one may be chosen for each part by name."""
+    waiting: list[tuple[str, Any]] = [("", config)]
+    while waiting:
+        outer, part = waiting.pop()
+        for key, value in part.items() if isinstance(part, dict) else enumerate(part):
+            chosen = outer or (str(key) if str(key).endswith(IMPLEMENTATIONS) else "")
+            yield str(key), chosen, value
+            if value and isinstance(value, dict | list):
+                waiting.append((chosen, value))
 
 
 def _unfit(config: dict[str, Any]) -> Iterator[Problem]:

@@ -123,17 +123,43 @@ def test_remote_code_is_refused(model: Path, name: str) -> None:
     assert "remote code is disabled" in refusal(model)
 
 
+@pytest.mark.parametrize("name", ["config.json", "tokenizer_config.json"])
+def test_remote_code_of_an_inner_part_is_refused(model: Path, name: str) -> None:
+    configure(model, name, text_config={"encoders": [{"auto_map": {"AutoModel": "modeling.Evil"}}]})
+    assert "remote code is disabled" in refusal(model)
+
+
 @pytest.mark.parametrize(
     "change",
     [
         {"_attn_implementation_internal": "org/kernel"},
         {"text_config": {"_attn_implementation_internal": "org/kernel"}},
         {"_attn_implementation": "org/kernel"},
+        {"attn_implementation": "evil/kernel"},
+        {"attn_implementation": {"": "sdpa", "text_config": {"": "evil/kernel"}}},
+        {"vision_config": {"encoder": {"attn_implementation": "evil/kernel"}}},
+        {"parts": [{"attn_implementation": "evil/kernel"}]},
+        {"attn_implementation": "kernel_of_another_name"},
+        {"experts_implementation": "evil/kernel"},
+        {"_experts_implementation_internal": "evil/kernel"},
     ],
 )
-def test_an_attention_that_would_be_fetched_is_refused(model: Path, change: dict[str, Any]) -> None:
+def test_a_layer_that_would_be_fetched_is_refused(model: Path, change: dict[str, Any]) -> None:
     configure(model, **change)
-    assert "attention implementation" in refusal(model)
+    assert "attention or experts implementation to be fetched" in refusal(model)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"attn_implementation": "sdpa", "_attn_implementation": "flash_attention_2", "experts_implementation": None},
+        {"_attn_implementation_autoset": True, "text_config": {"experts_implementation": "grouped_mm"}},
+        {"attn_implementation": {"": "eager", "text_config": "sdpa"}},
+    ],
+)
+def test_a_layer_that_comes_with_the_library_may_be_chosen(model: Path, change: dict[str, Any]) -> None:
+    configure(model, **change)
+    assert bases.inspect(model).parameters == 40
 
 
 def test_pickled_weights_are_refused_with_the_way_out(model: Path) -> None:
@@ -229,6 +255,10 @@ MISFITS: dict[str, tuple[dict[str, Any], str]] = {
     "another vocabulary": ({"vocab_size": 7}, "the weights embed 6 tokens in a width of 4"),
     "another width": ({"hidden_size": 10**7}, "a width of 10,000,000, and the weights embed 6 tokens"),
     "wide layers": ({"intermediate_size": 10**9}, "says 1,000,000,000 for intermediate_size"),
+    "a head without end": ({"head_dim": 10**400}, "says a number for head_dim that no model has"),
+    "eyes of a size without end": ({"vision_config": {"depth": 10**400}}, "says a number for depth that no model has"),
+    "wide heads": ({"head_dim": 10**9}, "says 1,000,000,000 for head_dim"),
+    "a crowd of heads": ({"num_attention_heads": 10**9}, "says 1,000,000,000 for heads"),
     "a crowd of experts": ({"num_experts": 10**6}, "says 1,000,000 for experts"),
 }
 
