@@ -23,7 +23,7 @@ from backend.core.configurations import quantisation, sizes, text_part
 from backend.core.datasets.problems import printable
 from backend.core.errors import Forbidden, Invalid, NotFound, Problem, StudioError, Unavailable
 from backend.core.limited import run_limited
-from backend.core.misfits import refuse_misfits
+from backend.core.misfits import out_of_range, refuse_misfits
 from backend.core.recipe import ModelChoice
 from backend.core.settings import Settings
 from backend.core.weights import DTYPES, Tensor, damaged, read_header
@@ -406,7 +406,7 @@ def check_files(folder: Path) -> dict[str, Any]:
 
 def unusable(config: dict[str, Any]) -> list[Problem]:
     """What keeps a model of this configuration from being a base, wherever its files are."""
-    return [*_code_in(config, "config.json"), *_unfit(config)]
+    return [*_code_in(config, "config.json"), *_unfit(config), *out_of_range(config)]
 
 
 def _unsafe_entries(folder: Path) -> Iterator[Problem]:

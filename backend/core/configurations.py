@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from backend.core.datasets.problems import printable
@@ -14,25 +14,38 @@ def text_part(config: dict[str, Any]) -> dict[str, Any]:
     return inner if isinstance(inner, dict) else config
 
 
+MOST = 1 << 40
+"""No model is told by a larger number: whoever says one is not believed, and nothing is reckoned with it."""
+
+SIZES = {
+    "layers": ("num_hidden_layers", "n_layer", "num_layers"),
+    "hidden_size": ("hidden_size", "n_embd", "d_model"),
+    "context_length": ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length"),
+    "vocabulary": ("vocab_size",),
+    "intermediate_size": ("intermediate_size", "n_inner", "ffn_dim", "ffn_hidden_size"),
+    "heads": ("num_attention_heads", "n_head", "num_heads"),
+    "kv_heads": ("num_key_value_heads", "num_kv_heads"),
+    "head_dim": ("head_dim",),
+    "experts": ("num_local_experts", "num_experts", "n_routed_experts"),
+}
+"""What is told of a model, and the names that architectures give it."""
+
+
 def number(config: Mapping[str, Any], *names: str) -> int | None:
-    """The first of these that is a positive number."""
+    """The first of these that is a positive number, and one that a model can have."""
     found = (config.get(name) for name in names)
-    return next((value for value in found if type(value) is int and value > 0), None)
+    return next((value for value in found if type(value) is int and 0 < value < MOST), None)
 
 
-def sizes(config: dict[str, Any]) -> dict[str, int | None]:
-    """The sizes that a configuration tells, under the names that architectures give them."""
-    return {
-        "layers": number(config, "num_hidden_layers", "n_layer", "num_layers"),
-        "hidden_size": number(config, "hidden_size", "n_embd", "d_model"),
-        "context_length": number(config, "max_position_embeddings", "n_positions", "max_seq_len", "seq_length"),
-        "vocabulary": number(config, "vocab_size"),
-        "intermediate_size": number(config, "intermediate_size", "n_inner", "ffn_dim", "ffn_hidden_size"),
-        "heads": number(config, "num_attention_heads", "n_head", "num_heads"),
-        "kv_heads": number(config, "num_key_value_heads", "num_kv_heads"),
-        "head_dim": number(config, "head_dim"),
-        "experts": number(config, "num_local_experts", "num_experts", "n_routed_experts"),
-    }
+def sizes(config: Mapping[str, Any]) -> dict[str, int | None]:
+    """The sizes that a configuration tells."""
+    return {what: number(config, *names) for what, names in SIZES.items()}
+
+
+def beyond(config: Mapping[str, Any], names: Iterable[str]) -> list[str]:
+    """Those of the names whose number no model can have."""
+    said = ((name, config.get(name)) for name in names)
+    return [name for name, value in said if type(value) is int and value >= MOST]
 
 
 def quantisation(config: dict[str, Any]) -> str | None:

@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any
 
-from backend.core.configurations import number, quantisation, sizes, text_part
+from backend.core.configurations import SIZES, beyond, number, quantisation, sizes, text_part
 from backend.core.errors import Invalid, Problem
 from backend.core.weights import BITS, DTYPES, Tensor
 
@@ -44,12 +44,24 @@ def held(config: dict[str, Any], tensors: dict[str, Tensor]) -> int:
     return sum(each.elements * (BITS[each.dtype] // 2 if each.dtype in packed else 1) for each in tensors.values())
 
 
+def out_of_range(config: dict[str, Any]) -> Iterator[Problem]:
+    """Sizes beyond all models, of whichever part: they are told without the weights, and nothing is reckoned with them."""
+    names = dict.fromkeys((*(name for each in SIZES.values() for name in each), *LAYERS))
+    for part in _parts(config):
+        yield from (_misfit(f"says a number for {name} that no model has.") for name in beyond(part, names))
+
+
 def _too_deep(config: dict[str, Any]) -> Iterator[Problem]:
     """In any part, of what sees and hears as well."""
-    for part in (config, *(value for value in config.values() if isinstance(value, dict))):
+    for part in _parts(config):
         count = max((number(part, name) or 0 for name in LAYERS), default=0)
         if count > MOST_LAYERS:
             yield _misfit(f"says {count:,} layers, and no model has more than {MOST_LAYERS:,}.")
+
+
+def _parts(config: dict[str, Any]) -> tuple[dict[str, Any], ...]:
+    """What is said of the whole, and of each part that is told of apart."""
+    return config, *(value for value in config.values() if isinstance(value, dict))
 
 
 def _other_layers(text: dict[str, Any], tensors: dict[str, Tensor]) -> Iterator[Problem]:
@@ -95,7 +107,7 @@ def _too_wide(text: dict[str, Any], held: int) -> Iterator[Problem]:
     """One matrix alone would hold more than all weights together. A mixture of experts may name a width that it has not."""
     said = sizes(text)
     width = said["hidden_size"] or 1
-    counts = {"hidden_size": 1, "vocabulary": said["vocabulary"], "experts": said["experts"]}
+    counts = {"hidden_size": 1, **{what: said[what] for what in ("vocabulary", "experts", "heads", "head_dim")}}
     if not said["experts"]:
         counts["intermediate_size"] = said["intermediate_size"]
     for what, count in counts.items():

@@ -16,13 +16,13 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from backend.core import bases, hub, quality
+from backend.core import bases, fits, hub, quality
 from backend.core.assignment import CONTROL, JOURNAL, MANIFEST, Line
 from backend.core.checkpoints import verify
 from backend.core.datasets import strict_json
@@ -31,6 +31,7 @@ from backend.core.datasets.probe import Glimpse, probe_here
 from backend.core.datasets.problems import BadRow
 from backend.core.datasets.schema import Message, Row, from_record
 from backend.core.errors import StudioError
+from backend.core.fits import Load
 from backend.core.recipe import read_recipe
 from backend.core.rendering.chat import Chat, TemplateRefused
 from backend.core.rendering.masks import encode_rows
@@ -38,6 +39,7 @@ from backend.core.rendering.tokenizer import load_tokenizer
 from backend.core.tallies import Tally
 from backend.core.weights import read_header
 from backend.core.yaml12 import as_yaml, read_yaml
+from backend.web import base_models
 from tests.fuzz.archives import archive, artifact_zip
 from tests.fuzz.asked import body, columns, form, header, metadata
 from tests.fuzz.cases import RECIPE, Case, mutator, sendable
@@ -199,9 +201,15 @@ def model_folder(case: Case) -> None:
     else:
         broken = case.chance.bytes_of((known,))
     case.replace(path, broken)
-    sendable(bases.inspect_here({"folder": str(folder)}))
+    told_with_fits(sendable(bases.inspect_here({"folder": str(folder)})))
     if name != "README.md":
         load_tokenizer(folder)
+
+
+def told_with_fits(facts: dict[str, Any]) -> None:
+    """Facts that were taken are reckoned with, for everybody who looks at the list of models."""
+    for fit in base_models.fit_outs(facts, fits.what_ifs(), Load()):
+        sendable(fit.model_dump(mode="json"))
 
 
 def shards(case: Case) -> None:
@@ -226,11 +234,18 @@ HUB_ANSWER = {
 
 
 def hub_answer(case: Case) -> None:
+    """What a hub says of a model, and the model's configuration beside it, are judged and reckoned with."""
     answer = case.chance.json_of((HUB_ANSWER,))
-    if isinstance(answer, dict) and "sha" in answer and bases.COMMIT.fullmatch(str(answer["sha"])):
+    if not isinstance(answer, dict) or bases.COMMIT.fullmatch(str(answer.get("sha"))):
         return
-    if isinstance(answer, dict):
-        sendable(asdict(hub._judged(answer)))
+    judged = hub._judged(answer)
+    sendable(asdict(judged))
+    config = case.chance.json_of((json.loads((case.base / "config.json").read_text()),))
+    if isinstance(config, dict):
+        bases.unusable(config)
+        facts = hub._facts(answer, config, judged.parameters, "BF16")
+        told = base_models.hub_out(replace(judged, facts=facts), fits.what_ifs(), Load())
+        sendable(told.model_dump(mode="json"))
 
 
 def hub_words(case: Case) -> None:

@@ -114,6 +114,20 @@ async def test_the_hub_is_searched_by_words_and_by_id(viewer: httpx.AsyncClient)
     assert "owls/tiny-base" in (await viewer.get("/models?q=https://huggingface.co/owls/tiny-base")).text
 
 
+async def test_a_size_that_no_model_has_breaks_neither_the_list_nor_a_search(
+    viewer: httpx.AsyncClient, shelf: Shelf, tiny: Path
+) -> None:
+    path = tiny / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"head_dim": 10**400}))
+    shelf.models["owls/tiny-headed"] = tiny
+    listed = (await viewer.get("/api/v1/models")).json()
+    found = (await viewer.get("/api/v1/models/search", params={"q": "tiny-headed"})).json()
+    for [model] in (listed, found):
+        assert "says a number for head_dim that no model has" in model["problem"]["message"]
+    for address in ("/models", "/models?q=tiny-headed", f"/models?model={tiny.name}"):
+        assert (await viewer.get(address)).status_code == 200
+
+
 async def test_a_hub_that_cannot_be_reached_leaves_the_page_as_it_is(
     viewer: httpx.AsyncClient, tiny: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
