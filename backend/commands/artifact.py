@@ -68,8 +68,8 @@ def wanted(artifacts: list[ArtifactOut], run: str, kind: str) -> list[ArtifactOu
 
 def fetch(client: Client, artifact: ArtifactOut, folder: Path) -> Path:
     """The artifact's zip in `folder`, whole and checked. Raises `Damaged` where it is not what the studio has."""
+    path = folder / f"{name_of(artifact)}.zip"
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{artifact.run}-{artifact.kind}.zip"
     # The hash in its name keeps a piece of one artifact from being completed with another.
     part = path.with_name(f".{path.name}.{artifact.sha256[:16]}.part")
     with bytes_bar() as bar:
@@ -78,6 +78,19 @@ def fetch(client: Client, artifact: ArtifactOut, folder: Path) -> Path:
     check(part, artifact)
     part.rename(path)
     return path
+
+
+def name_of(artifact: ArtifactOut) -> str:
+    """Of its zip, and of the one folder in it. Raises `Damaged` where that would lead elsewhere."""
+    name = f"{artifact.run}-{artifact.kind}"
+    if not are_plain(name, artifact.sha256):
+        raise Damaged(f"What is given out is called {name!r}, which is no name of a file.", hint="Is this your studio?")
+    return name
+
+
+def are_plain(*names: str) -> bool:
+    """Whether each names something right here: whoever answers as the studio may say what they like."""
+    return not any(name in ("", ".", "..") or "/" in name or "\\" in name or not name.isprintable() for name in names)
 
 
 def receive(client: Client, artifact: ArtifactOut, part: Path, on_bytes: OnBytes) -> None:
@@ -101,7 +114,7 @@ def receive(client: Client, artifact: ArtifactOut, part: Path, on_bytes: OnBytes
 def check(part: Path, artifact: ArtifactOut) -> None:
     """Hash every file of the zip, and the list of them. What is damaged is removed, so that the next try starts anew."""
     try:
-        found = files_sha256(contents(part))
+        found = files_sha256(contents(part, name_of(artifact)))
     except BROKEN as error:
         found = str(error)
     if found != artifact.sha256:
@@ -110,17 +123,20 @@ def check(part: Path, artifact: ArtifactOut) -> None:
         raise Damaged(f"The {artifact.kind} of “{artifact.run}” arrived damaged: {found}.", hint=hint)
 
 
-def contents(archive: Path) -> list[ArchivedFile]:
-    """The files of a zip, below its one folder, read and hashed. Raises one of `BROKEN` where it is damaged."""
+def contents(archive: Path, folder: str) -> list[ArchivedFile]:
+    """The files of a zip, below its one folder, read and hashed. Raises one of `BROKEN` where it is damaged, and where a
+    file would lie anywhere else."""
     files = []
     with zipfile.ZipFile(archive) as opened:
         for entry in opened.infolist():
+            root, *below = entry.filename.split("/")
+            if root != folder or not below or not are_plain(*below):
+                raise zipfile.BadZipFile(f"{entry.filename!r} would lie outside of “{folder}”")
             digest = hashlib.sha256()
             with opened.open(entry) as file:
                 while piece := file.read(PIECE_BYTES):
                     digest.update(piece)
-            name = entry.filename.partition("/")[2]
-            files.append(ArchivedFile(name, entry.file_size, digest.hexdigest(), entry.CRC))
+            files.append(ArchivedFile("/".join(below), entry.file_size, digest.hexdigest(), entry.CRC))
     return files
 
 

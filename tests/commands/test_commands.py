@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import signal
 import subprocess
 import sys
 import zipfile
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 import yaml
 
-from backend.commands.artifact import Damaged, extract, fetch, receive
+from backend.commands.access import Access
+from backend.commands.artifact import Damaged, check, extract, fetch, receive
 from backend.commands.client import Client
+from backend.core.archives import ArchivedFile, files_sha256
 from backend.web.shapes.runs import ArtifactOut
 from tests.journeys.materials import Material, write_alpaca
 from tests.support.processes import wait_until
@@ -221,6 +226,52 @@ def test_a_damaged_download_does_not_count_and_the_next_one_starts_anew(
     folder = extract(fetch(client, adapter, tmp_path))
     assert (folder / "adapter_model.safetensors").is_file()
     assert [path.name for path in tmp_path.iterdir()] == ["finished-adapter"]
+
+
+def given_out(run: str, files: dict[str, bytes]) -> ArtifactOut:
+    """As a studio tells of it that was taken over: each file has the hash that it says."""
+    listed = [ArchivedFile(name, len(data), hashlib.sha256(data).hexdigest(), 0) for name, data in files.items()]
+    return ArtifactOut(
+        id=UUID(int=1),
+        run=run,
+        kind="merged",
+        step=1,
+        bytes=1,
+        sha256=files_sha256(listed),
+        files=[],
+        facts={},
+        created_at=datetime.now(UTC),
+        download="/api/v1/artifacts/1/download",
+    )
+
+
+def zipped(path: Path, name: str) -> Path:
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(name, b"evil")
+    return path
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["owls-merged/../../evil", "owls-merged//etc/evil", "../owls-merged/evil", "/etc/evil", "elsewhere/evil", "evil",
+     "owls-merged/..", "owls-merged/a\\..\\evil", "owls-merged/./evil"],
+)  # fmt: skip
+def test_a_zip_whose_files_would_lie_outside_of_its_folder_is_refused_whatever_its_hash(
+    name: str, tmp_path: Path
+) -> None:
+    part = zipped(tmp_path / "part", name)
+    with pytest.raises(Damaged, match="would lie outside"):
+        check(part, given_out("owls", {name.partition("/")[2]: b"evil"}))
+    assert list(tmp_path.iterdir()) == []
+    check(zipped(tmp_path / "part", "owls-merged/a/b"), given_out("owls", {"a/b": b"evil"}))
+
+
+@pytest.mark.parametrize("run", ["../owls", "/etc/owls", "a/b", "a\\b", "a\nb"])
+def test_a_studio_that_calls_a_run_by_a_path_writes_nowhere(run: str, tmp_path: Path) -> None:
+    client = Client(Access("http://127.0.0.1:9", "no token"))
+    with pytest.raises(Damaged, match="no name of a file"):
+        fetch(client, given_out(run, {}), tmp_path / "new")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_kind_that_a_run_does_not_give_out_is_refused_with_what_there_is(

@@ -84,9 +84,10 @@ ARTIFACT: dict[str, Any] = {
 
 def artifact_zip(case: Case) -> None:
     """A downloaded zip that arrived damaged is told and removed, and one that is whole is kept."""
-    files = [(f"owls/{name.rsplit('/', 1)[-1]}", content) for name, content in ARCHIVED.items()]
+    folder = f"{ARTIFACT['run']}-{ARTIFACT['kind']}"
+    files = [(f"{folder}/{name.rsplit('/', 1)[-1]}", content) for name, content in ARCHIVED.items()]
     whole = zipped(files)
-    right = files_sha256(artifact.contents(case.write("whole.zip", whole)))
+    right = files_sha256(artifact.contents(case.write("whole.zip", whole), folder))
     part = case.write("owls.zip.part", case.chance.bytes_of((whole,)))
     try:
         artifact.check(part, ArtifactOut(sha256=right, **ARTIFACT))
