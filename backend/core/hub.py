@@ -61,17 +61,6 @@ class HubModel:
 # ---- asking ---------------------------------------------------------------------------------------------------------
 
 
-def endpoint() -> str:
-    """The hub that is asked. Raises `Unavailable` where the studio is told to stay offline."""
-    if bases.is_offline():
-        raise Unavailable(
-            "The hub is not asked: HF_HUB_OFFLINE is set.",
-            hint="Models in the folders of this studio can be used as ever.",
-            code="hub.offline",
-        )
-    return bases.hub_address()
-
-
 def find(words: str) -> list[HubModel]:
     """What these words mean: the one model where they are its id or its address, else the most downloaded that are
     called so. Blocks for seconds. Raises `StudioError` in words where the hub gives no answer."""
@@ -98,7 +87,7 @@ def named_in(words: str) -> str | None:
 def _path_of(address: str) -> str:
     """What stands behind the host. A mirror's name may stand for the hub's; a file, or a machine by its number, may not."""
     try:
-        parts, own = urlsplit(address), urlsplit(endpoint())
+        parts, own = urlsplit(address), urlsplit(bases.hub_address())
         host, is_own = parts.hostname or "", (parts.hostname, parts.port) == (own.hostname, own.port)
     except ValueError:  # brackets that hold no address, a port that is no number
         raise _not_allowed(address) from None
@@ -164,7 +153,7 @@ def _judged(answer: Mapping[str, Any]) -> HubModel:
         downloads=_count(answer.get("downloads")),
         licence=_licence(answer),
         gated=gated,
-        address=f"{endpoint()}/{_quoted(hub_id)}",
+        address=f"{bases.hub_address()}/{_quoted(hub_id)}",
         facts=_facts(answer, config, parameters, max(sizes, key=lambda each: sizes[each], default="")),
         problem=_problem(answer, config, revision, gated=gated),
     )
@@ -237,11 +226,17 @@ def _json(body: bytes) -> Any:
 
 
 def _ask_bytes(path: str, *, what: str, most: int) -> bytes:
-    """The hub's answer. Raises `StudioError` in words."""
+    """The hub's answer. Raises `StudioError` in words, as where the studio is told to stay offline."""
     from http.client import HTTPException
 
+    if bases.is_offline():
+        raise Unavailable(
+            "The hub is not asked: HF_HUB_OFFLINE is set.",
+            hint="Models in the folders of this studio can be used as ever.",
+            code="hub.offline",
+        )
     deadline = time.monotonic() + 2 * TIMEOUT_SECONDS
-    home = endpoint()
+    home = bases.hub_address()
     try:
         status, body = _get(home, home + path, deadline, most)
     except (OSError, HTTPException, ValueError) as error:

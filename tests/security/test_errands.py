@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import pytest
 
 from backend.core import bases, hub
 from backend.core.errors import Unavailable
+from backend.core.openers import opener_until
 from backend.core.reach import Inward, reach_of
 from tests.security.world import RECIPE, World
 from tests.support.hub import COMMIT, Shelf, hub_in_place
@@ -70,7 +72,7 @@ def shelf(tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> I
 @pytest.mark.parametrize("scheme", ["http", "https", "ftp", "file"])
 def test_a_hub_that_sends_elsewhere_is_not_followed(shelf: Shelf, scheme: str) -> None:
     """A question stays with the host that was asked, told by its name; what that name means is judged apart, below."""
-    port = hub.endpoint().rpartition(":")[2]
+    port = bases.hub_address().rpartition(":")[2]
     for host in ("169.254.169.254", f"localhost:{port}", f"127.0.0.1:{port}@evil.test", "[::ffff:169.254.169.254]"):
         shelf.redirects["/api/models/owls/far"] = f"{scheme}://{host}/latest/meta-data"
         with pytest.raises(Unavailable, match="cannot be reached"):
@@ -139,20 +141,37 @@ def stand_in(monkeypatch: pytest.MonkeyPatch, cache: Path, home: str) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
+@pytest.mark.parametrize("scheme", ["http", "https"])
 @pytest.mark.parametrize("way", ASK)
 def test_a_proxy_of_this_network_is_asked_for_what_it_alone_can_find(
-    way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    way: str, scheme: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with listening(lambda connection: connection.close()) as (address, came):
-        stand_in(monkeypatch, tmp_path, "http://nowhere.test")
-        monkeypatch.setenv("http_proxy", address)
+        stand_in(monkeypatch, tmp_path, f"{scheme}://nowhere.test")
+        monkeypatch.setenv(f"{scheme}_proxy", address)
         with pytest.raises(Unavailable):
             ASK[way]()
         assert came
 
 
+def test_a_proxy_is_connected_to_for_what_goes_through_it_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It stands inside this network: a redirect that names it, where nothing goes through it, names a machine like others."""
+    with listening(lambda connection: connection.close()) as (address, came):
+        monkeypatch.setenv("http_proxy", address)
+        monkeypatch.setenv("no_proxy", "127.0.0.1")
+        with opener_until(time.monotonic() + 20, reach_of("http://192.0.43.8")) as opener:
+            with pytest.raises(OSError, match="inside this network"):
+                opener.open(f"{address}/latest/meta-data", timeout=5)
+            assert came == []
+            with suppress(OSError, HTTPException):
+                opener.open("http://nowhere.test/", timeout=5)
+            assert len(came) == 1
+
+
 INSIDE = ("127.0.0.1", "10.1.2.3", "169.254.169.254", "100.100.100.200", "0.0.0.0", "::1", "fe80::1", "fd00:ec2::254",
-          "::ffff:10.1.2.3", "64:ff9b::a9fe:a9fe", "2002:a9fe:a9fe::1", "224.0.0.1", "192.168.7.7")  # fmt: skip
+          "::ffff:10.1.2.3", "64:ff9b::a9fe:a9fe", "2002:a9fe:a9fe::1", "224.0.0.1", "192.168.7.7", "64:ff9b:1::a00:1",
+          "::127.0.0.1", "::ffff:0:127.0.0.1", "fec0::1", "5f00::1", "168.63.129.16", "::ffff:168.63.129.16",
+          "64:ff9b::a83f:8110")  # fmt: skip
 OUTSIDE = ("192.0.43.8", "2606:4700::1111", "::ffff:192.0.43.8", "64:ff9b::c000:2b08")
 
 
