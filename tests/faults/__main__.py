@@ -13,7 +13,7 @@ from tests.faults.campaign import run_campaign, violations_in
 from tests.faults.history import load
 from tests.faults.report import RESULT, is_clean, page, printed
 from tests.faults.striking import Plan
-from tests.support.figures import ROOT, head, kept
+from tests.support.figures import KEPT, ROOT, Figure, head, kept_in
 from tests.support.models import save_base
 from tests.support.studios import OUTSIDE
 
@@ -38,7 +38,7 @@ def main() -> int:
     plan = Plan(given.faults, given.seed, given.first, given.minutes, given.per_segment, patience=given.patience)
     done = run_campaign(base, plan, given.state)
     if is_all:
-        RESULT.write_text(page(done, kept()))
+        RESULT.write_text(page(done, kept_in(KEPT, Figure)))
     print("\n".join([*printed(done), *(f"FAILED in its long form: {file}" for file in failed)]))
     return 0 if is_clean(done) and not failed else 1
 

@@ -23,7 +23,7 @@ from tests.faults.people import DONE, People
 from tests.faults.story import seconds, stories
 from tests.faults.strikes import LEASE_SECONDS
 from tests.faults.striking import Plan, Segment, Striking
-from tests.support.figures import head
+from tests.support.figures import head, keep, kept_in
 
 REFERENCE = """
     SELECT points.step, points.value FROM points JOIN runs ON runs.id = points.run_id
@@ -176,19 +176,12 @@ def cpu_seconds() -> float:
 
 def run_campaign(base: Path, plan: Plan, state: Path, say: Callable[[str], None] = print) -> list[Segment]:
     """Go on behind the last fault that `state` tells, until as many were run or the minutes are over. Returns all segments."""
-    done, campaign = read_state(state), Campaign(base, plan, state.parent)
+    done, campaign = kept_in(state, Segment), Campaign(base, plan, state.parent)
     end, deadline = plan.first + plan.faults, time.monotonic() + 60 * plan.minutes
     while (first := max([plan.first, *(each.end for each in done)])) < end and time.monotonic() < deadline:
         segment = campaign.segment(first, min(end - first, plan.per_segment))
         done.append(segment)
-        state.parent.mkdir(parents=True, exist_ok=True)
-        with state.open("a") as file:
-            file.write(segment.as_line())
+        keep(state, segment)
         for violation in segment.violations:
             say(f"VIOLATION {violation.rule}: {violation.what}")
     return done
-
-
-def read_state(state: Path) -> list[Segment]:
-    """The segments of earlier calls."""
-    return [Segment.of_line(line) for line in state.read_text().splitlines()] if state.exists() else []

@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
@@ -26,7 +26,7 @@ from backend.embedded.valkey import Valkey
 from tests.faults.history import name_of
 from tests.faults.load import Feeder, People, Readers, Tally, in_threads
 from tests.journeys.materials import Material, write_alpaca
-from tests.support.figures import RESULTS
+from tests.support.figures import RESULTS, Row, table
 from tests.support.models import save_base
 from tests.support.processes import processes_of
 from tests.support.studios import Studio, running_studio
@@ -73,23 +73,13 @@ class Meter:
             self.descriptors[name].append(descriptors[name])
 
 
-@dataclass(frozen=True)
-class Figure:
-    """One line of the report; `holds` is None where nothing is promised."""
-
-    what: str
-    found: str
-    goal: str = ""
-    holds: bool | None = None
-
-
 def fifths(values: Sequence[float]) -> tuple[float, float]:
     """The means of the second and of the last fifth: the first is warming up."""
     size = max(1, len(values) // 5)
     return statistics.fmean(values[size : 2 * size] or values), statistics.fmean(values[-size:])
 
 
-def figures(tally: Tally, meter: Meter, stored: int, failures: Sequence[str], rate: float) -> list[Figure]:
+def figures(tally: Tally, meter: Meter, stored: int, failures: Sequence[str], rate: float) -> list[Row]:
     """Every goal with what was found."""
     fed = tally.sent_points / tally.fed_seconds if tally.fed_seconds else 0.0
     unexpected = {key: count for key, count in tally.statuses.items() if key[1] >= 500}
@@ -99,35 +89,35 @@ def figures(tally: Tally, meter: Meter, stored: int, failures: Sequence[str], ra
     answers = ", ".join(f"{what} {status}: {count:,}" for (what, status), count in sorted(tally.statuses.items()))
     ended = ", ".join(f"{count} {state}" for state, count in tally.ended_runs.items())
     return [
-        Figure("answers", answers),
-        Figure("answers of 500 and above", str(sum(unexpected.values())), "0", not unexpected),
-        Figure("connections that broke", str(sum(tally.broken.values())), "0", not tally.broken),
-        Figure("streams that were refused", str(refused), "0", not refused),
-        Figure("events received", f"{len(delays):,}"),
-        Figure("delay of an event, p95", f"{late:.3f} s", f"≤ {MOST_DELAY_SECONDS:g} s", late <= MOST_DELAY_SECONDS),
-        Figure("points a second", f"{fed:.1f}", f"≥ {LEAST_LOAD * rate:g}", fed >= LEAST_LOAD * rate),
-        Figure("points sent and stored", f"{tally.sent_points:,} and {stored:,}", "equal", tally.sent_points == stored),
-        Figure("runs", ended, "some, and none failed", set(tally.ended_runs) == {"succeeded"}),
-        Figure("load that stopped", "; ".join(failures) or "none", "none", not failures),
+        Row("answers", answers),
+        Row("answers of 500 and above", str(sum(unexpected.values())), "0", not unexpected),
+        Row("connections that broke", str(sum(tally.broken.values())), "0", not tally.broken),
+        Row("streams that were refused", str(refused), "0", not refused),
+        Row("events received", f"{len(delays):,}"),
+        Row("delay of an event, p95", f"{late:.3f} s", f"≤ {MOST_DELAY_SECONDS:g} s", late <= MOST_DELAY_SECONDS),
+        Row("points a second", f"{fed:.1f}", f"≥ {LEAST_LOAD * rate:g}", fed >= LEAST_LOAD * rate),
+        Row("points sent and stored", f"{tally.sent_points:,} and {stored:,}", "equal", tally.sent_points == stored),
+        Row("runs", ended, "some, and none failed", set(tally.ended_runs) == {"succeeded"}),
+        Row("load that stopped", "; ".join(failures) or "none", "none", not failures),
         *_growth(meter),
     ]
 
 
-def _growth(meter: Meter) -> list[Figure]:
+def _growth(meter: Meter) -> list[Row]:
     found = []
     for name in LASTING:
         early, late = fifths(meter.memory[name])
         grown = late / early - 1 if early else float("inf")  # what was not there was not measured
         memory = f"{early / MIB:.1f} → {late / MIB:.1f} MiB ({grown:+.1%})"
-        found.append(Figure(f"memory of {name}", memory, f"< {MOST_GROWTH:.0%}", grown < MOST_GROWTH))
+        found.append(Row(f"memory of {name}", memory, f"< {MOST_GROWTH:.0%}", grown < MOST_GROWTH))
         before, after = fifths(meter.descriptors[name])
         is_flat = after - before <= max(SPARE_DESCRIPTORS, MOST_GROWTH * before)
-        found.append(Figure(f"descriptors of {name}", f"{before:.0f} → {after:.0f}", "flat", is_flat))
+        found.append(Row(f"descriptors of {name}", f"{before:.0f} → {after:.0f}", "flat", is_flat))
     died = sorted(name for name, _ in meter.first - meter.newest)
-    return [*found, Figure("parts that died", ", ".join(died) or "none", "none", not died)]
+    return [*found, Row("parts that died", ", ".join(died) or "none", "none", not died)]
 
 
-def soak(studio: Studio, material: Material, minutes: float, rate: float, streams: int) -> list[Figure]:
+def soak(studio: Studio, material: Material, minutes: float, rate: float, streams: int) -> list[Row]:
     """Everything at once for so long."""
     tally, seconds = Tally(), minutes * 60
     meter = Meter(studio.home, every_seconds=min(5.0, seconds / 60))
@@ -158,21 +148,15 @@ def _load(
     return failures
 
 
-def report(found: Sequence[Figure], minutes: float, rate: float, streams: int) -> str:
+def report(found: Sequence[Row], minutes: float, rate: float, streams: int) -> str:
     """The figures as a page."""
-    words: dict[bool | None, Callable[[str], str]] = {
-        True: lambda goal: f"{goal}: met",
-        False: lambda goal: f"{goal}: MISSED",
-        None: lambda goal: goal,
-    }
-    lines = [f"| {each.what} | {each.found} | {words[each.holds](each.goal)} |" for each in found]
     head = (
         f"# A studio under steady load\n\n`python -m tests.faults.soak --minutes {minutes:g}`, {date.today():%d %B %Y}, "
         f"{os.cpu_count()} cores: {rate:g} points a second, {streams} event streams, an upload every five seconds, a page "
         "every second, one run after the other. Memory and descriptors are the means of the second and of the last fifth "
         "of the time, summed over a part's processes; Postgres without the memory that its processes share.\n\n"
     )
-    return head + "\n".join(["| figure | found | goal |", "|---|---|---|", *lines]) + "\n"
+    return head + "\n".join(table(found)) + "\n"
 
 
 def main() -> int:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from random import Random
 
 from tests.faults.checker import Violation
@@ -99,16 +98,6 @@ class Segment:
     def end(self) -> int:
         """The number behind its last fault."""
         return self.first + self.faults
-
-    def as_line(self) -> str:
-        return json.dumps(vars(self) | {"violations": [asdict(each) for each in self.violations]}) + "\n"
-
-    @classmethod
-    def of_line(cls, line: str) -> Segment:
-        stored = json.loads(line)
-        counters = ("kinds", "phases", "ended_by_themselves", "kills_in_training")
-        counted = {name: Counter(stored.get(name, ())) for name in counters}
-        return cls(**stored | counted | {"violations": [Violation(**each) for each in stored["violations"]]})
 
 
 # ---- which fault comes -----------------------------------------------------------------------------------------------

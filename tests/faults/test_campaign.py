@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.campaign import read_state, run_campaign
-from tests.faults.checker import SHOWN_SECONDS
+from tests.faults.campaign import run_campaign
+from tests.faults.checker import SHOWN_SECONDS, Violation
 from tests.faults.phases import AIMS
 from tests.faults.report import printed
 from tests.faults.strikes import CATALOGUE
 from tests.faults.striking import Plan, Segment, aim
-from tests.support.figures import Note
+from tests.support.figures import Note, keep, kept_in
 
 FAULTS = 150
 AT_ONCE = 10
@@ -64,15 +64,29 @@ def test_deaths_of_trainers_were_detected_and_told_in_time(done: list[Segment], 
 def test_a_campaign_goes_on_where_the_last_call_stopped(tmp_path: Path) -> None:
     state = tmp_path / "state.jsonl"
     segment = Segment(1, 7, "abc", kinds=Counter({"web.kill": 3}), phases=Counter({"training": 3}), detections=[0.5])
-    state.write_text(segment.as_line())
-    assert read_state(state) == [segment]
+    keep(state, segment)
+    assert kept_in(state, Segment) == [segment]
     assert run_campaign(tmp_path, Plan(3), state) == [segment], "nothing is left to do"
+
+
+def test_what_earlier_calls_have_kept_is_read_to_the_last_figure(tmp_path: Path) -> None:
+    """The first of them told no commit, and nobody's shown deaths."""
+    state = tmp_path / "state.jsonl"
+    state.write_text(
+        '{"first": 1, "seed": 7, "kinds": {"web.kill": 3}, "phases": {}, "runs": 4, "attempts": 5, "takeovers": 1, '
+        '"ended_by_themselves": {"web": 1}, "detections": [0.5], "violations": [{"rule": "a rule", "what": "broken"}]}\n'
+    )
+    (read,) = kept_in(state, Segment)
+    assert (read.commit, read.faults, read.end, read.shown) == ("", 3, 4, [])
+    assert read.ended_by_themselves == Counter({"web": 1})
+    assert read.violations == [Violation("a rule", "broken")]
 
 
 def test_faults_that_were_run_twice_are_not_run_a_third_time_and_none_behind_them_is_left_out(tmp_path: Path) -> None:
     state = tmp_path / "state.jsonl"
     twice = [Segment(1, 7, kinds=Counter({"web.kill": 3})), Segment(1, 7, kinds=Counter({"web.kill": 3}))]
-    state.write_text("".join(each.as_line() for each in twice))
+    for each in twice:
+        keep(state, each)
     assert run_campaign(tmp_path, Plan(3), state) == twice
     assert run_campaign(tmp_path, Plan(6, minutes=0), state) == twice, "three are left, for which there is no time"
 

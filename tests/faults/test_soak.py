@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.faults.load import Feeder, Tally
-from tests.faults.soak import LASTING, MIB, Figure, Meter, fifths, figures, report
+from tests.faults.soak import LASTING, MIB, Meter, fifths, figures, report
+from tests.support.figures import Row
 from tests.support.labs import MakeLab
 
 
@@ -78,7 +79,7 @@ def test_growth_is_measured_behind_the_warm_up() -> None:
 
 
 def test_a_report_says_what_was_met_and_what_was_not() -> None:
-    page = report([Figure("a", "1", "0", False), Figure("b", "0", "0", True), Figure("c", "7")], 20, 200, 50)
+    page = report([Row("a", "1", "0", False), Row("b", "0", "0", True), Row("c", "7")], 20, 200, 50)
     assert "| a | 1 | 0: MISSED |" in page
     assert "| b | 0 | 0: met |" in page
     assert "| c | 7 |  |" in page

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.fuzz.findings import Figures
-from tests.support.figures import ROOT, head
+from tests.support.figures import ROOT, head, keep, kept_in
 
 KEPT = ROOT / "build" / "fuzz"
 """Findings, and the rounds of a campaign that goes on over several calls."""
@@ -47,16 +46,10 @@ class Records:
     path: Path = KEPT / "rounds.jsonl"
 
     def load(self) -> list[Record]:
-        if not self.path.exists():
-            return []
-        lines = (json.loads(line) for line in self.path.read_text().splitlines())
-        made = (Record(**line) for line in lines)
-        return [replace(each, kinds=Counter(each.kinds), findings=tuple(each.findings)) for each in made]
+        return kept_in(self.path, Record)
 
     def add(self, record: Record) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("a") as file:
-            file.write(json.dumps(vars(record)) + "\n")
+        keep(self.path, record)
 
     def of(self, fuzzer: str, seed: int) -> list[Record]:
         """The rounds of one campaign."""

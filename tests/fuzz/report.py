@@ -10,14 +10,14 @@ from datetime import date
 from tests.fuzz.api import ANYBODY, Phase
 from tests.fuzz.findings import in_words, told
 from tests.fuzz.records import Record, cases
-from tests.support.figures import RESULTS
+from tests.support.figures import RESULTS, Row, of_newest_commit, table
 
 RESULT = RESULTS / "fuzz.md"
 GOAL_CASES = 10_000
 
 
-def goals(records: Sequence[Record]) -> list[tuple[str, str, str, bool]]:
-    """What the campaign is for: its name, what was found, what it is to be, and whether it is."""
+def goals(records: Sequence[Record]) -> list[Row]:
+    """What the campaign is for."""
     asked = [each for each in records if each.fuzzer == "api"]
     signed_in = [each for each in asked if each.who != ANYBODY]
     broken = {status: count for status, count in _kinds(asked).items() if status >= "5"}  # "no answer" too
@@ -25,25 +25,28 @@ def goals(records: Sequence[Record]) -> list[tuple[str, str, str, bool]]:
     fuzzed = [each for each in signed_in if each.what == Phase.FUZZING]
     led, found = sum(each.steps for each in stateful), findings(records)
     return [
-        ("requests to the API of people who are signed in", f"{cases(signed_in):,}", f"≥ {GOAL_CASES:,}",
-         cases(signed_in) >= GOAL_CASES),
-        ("of these in random fuzzing", f"{cases(fuzzed):,}", "some", cases(fuzzed) > 0),
-        ("of these in sequences", f"{cases(stateful):,}", "some", cases(stateful) > 0),
-        ("sequences in which an answer led to a request", f"{led:,}", "some", led > 0),
-        ("answers of 500 and above, and none at all", in_words(Counter(broken)) or "0", "0", not broken),
-        ("findings", f"{len(found):,}", "0", not found),
-    ]  # fmt: skip
+        Row(
+            "requests to the API of people who are signed in",
+            f"{cases(signed_in):,}",
+            f"≥ {GOAL_CASES:,}",
+            cases(signed_in) >= GOAL_CASES,
+        ),
+        Row("of these in random fuzzing", f"{cases(fuzzed):,}", "some", cases(fuzzed) > 0),
+        Row("of these in sequences", f"{cases(stateful):,}", "some", cases(stateful) > 0),
+        Row("sequences in which an answer led to a request", f"{led:,}", "some", led > 0),
+        Row("answers of 500 and above, and none at all", in_words(Counter(broken)) or "0", "0", not broken),
+        Row("findings", f"{len(found):,}", "0", not found),
+    ]
 
 
 def findings(records: Sequence[Record]) -> list[str]:
     """Those of the newest commit, each once. What an earlier one did is no longer its fault."""
-    newest = records[-1].commit if records else ""
-    return list(dict.fromkeys(found for each in records if each.commit == newest for found in each.findings))
+    return list(dict.fromkeys(found for each in of_newest_commit(records) for found in each.findings))
 
 
 def is_whole(records: Sequence[Record]) -> bool:
     """Whether a page of it says anything: every goal of how much was tried is met."""
-    return bool(records) and all(holds for _, _, goal, holds in goals(records) if goal != "0")
+    return bool(records) and all(row.holds for row in goals(records) if row.goal != "0")
 
 
 def printed(records: Sequence[Record]) -> list[str]:
@@ -52,10 +55,7 @@ def printed(records: Sequence[Record]) -> list[str]:
         f"{' '.join(filter(None, (each.fuzzer, each.what, each.who)))}: {told(each.cases, each.steps, each.seconds, each.kinds)}"
         for each in _summed(records)
     ]
-    lines += [
-        f"{what}: {found} (goal: {goal}{'' if holds else ', MISSED'})" for what, found, goal, holds in goals(records)
-    ]
-    return [*lines, *(f"FOUND: {each}" for each in findings(records))]
+    return [*lines, *map(str, goals(records)), *(f"FOUND: {each}" for each in findings(records))]
 
 
 def page(records: Sequence[Record]) -> str:
@@ -66,11 +66,13 @@ def page(records: Sequence[Record]) -> str:
         "is tried by its own description, as each role; the life of a run and resumable uploads against small models; every "
         "reader of what strangers write with input that is almost right.\n\n"
     )
-    found = [
-        f"| {what} | {seen} | {goal}: {'met' if holds else 'MISSED'} |" for what, seen, goal, holds in goals(records)
-    ]
-    head = ["| figure | found | goal |", "|---|---|---|", *found, ""]
-    return intro + "\n".join([*head, *_tables(records), *(f"- {each}" for each in findings(records))]).rstrip() + "\n"
+    return (
+        intro
+        + "\n".join(
+            [*table(goals(records)), "", *_tables(records), *(f"- {each}" for each in findings(records))]
+        ).rstrip()
+        + "\n"
+    )
 
 
 def _tables(records: Sequence[Record]) -> Iterator[str]:

@@ -1,17 +1,19 @@
-"""Figures that tests measure beside what they assert: shown at the end of a test run, and kept for a page of results."""
+"""Figures: those that tests measure beside what they assert, shown at the end of a test run, and those that campaigns keep
+in lines of JSON and show as a page of results."""
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any, Protocol, TypeVar
 
 import pytest
+from pydantic import TypeAdapter
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -20,6 +22,61 @@ KEPT = ROOT / "build" / "faults" / "figures.jsonl"
 MEASURED = ("backend", "worker", "migrations", "tests/faults", "tests/fuzz")
 IS_LONG = os.environ.get("STUDIO_FAULTS") == "all"
 """Whether tests take their long form, whose figures a page shows."""
+
+
+# ---- what campaigns keep and show -----------------------------------------------------------------------------------
+
+T = TypeVar("T")
+
+
+def keep(path: Path, kept: Any) -> None:
+    """Append a dataclass to a file, as a line of JSON."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("ab") as file:
+        file.write(TypeAdapter(type(kept)).dump_json(kept) + b"\n")
+
+
+def kept_in(path: Path, kind: type[T]) -> list[T]:
+    """All that was kept there, the newest last."""
+    reader = TypeAdapter(kind)
+    return [reader.validate_json(line) for line in path.read_bytes().splitlines()] if path.exists() else []
+
+
+class Committed(Protocol):
+    @property
+    def commit(self) -> str: ...
+
+
+C = TypeVar("C", bound=Committed)
+
+
+def of_newest_commit(kept: Sequence[C]) -> list[C]:
+    """Those of the commit that was measured last. What an earlier one did is told, and no longer its fault."""
+    return [each for each in kept if each.commit == kept[-1].commit]
+
+
+@dataclass(frozen=True)
+class Row:
+    """What was found and what it is to be, in words; `holds` is None where nothing is promised."""
+
+    what: str
+    found: str
+    goal: str = ""
+    holds: bool | None = None
+
+    def __str__(self) -> str:
+        missed = ", MISSED" if self.holds is False else ""
+        return f"{self.what}: {self.found}" + (f" (goal: {self.goal}{missed})" if self.goal else "")
+
+
+def table(rows: Iterable[Row]) -> list[str]:
+    """The rows for a page."""
+    verdicts = {True: ": met", False: ": MISSED", None: ""}
+    lines = [f"| {row.what} | {row.found} | {row.goal}{verdicts[row.holds]} |" for row in rows]
+    return ["| figure | found | goal |", "|---|---|---|", *lines]
+
+
+# ---- what tests measure ----------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -49,11 +106,6 @@ def head() -> str:
     return told.stdout.strip() or version("finetune-studio")
 
 
-def kept() -> list[Figure]:
-    """All that was kept, the newest last."""
-    return [Figure(**json.loads(line)) for line in KEPT.read_text().splitlines()] if KEPT.exists() else []
-
-
 @pytest.fixture
 def figure(record_property: Callable[[str, object], None]) -> Note:
     """Call it with a name, what was measured, its unit and the goal."""
@@ -61,9 +113,7 @@ def figure(record_property: Callable[[str, object], None]) -> Note:
     def note(name: str, value: float, unit: str, goal: float | None) -> None:
         measured = Figure(name, value, unit, goal, head(), IS_LONG)
         record_property("figure", str(measured))
-        KEPT.parent.mkdir(parents=True, exist_ok=True)
-        with KEPT.open("a") as file:
-            file.write(json.dumps(asdict(measured)) + "\n")
+        keep(KEPT, measured)
 
     return note
 
