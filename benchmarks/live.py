@@ -31,7 +31,7 @@ from benchmarks.rows import Asked, Row, growth, row
 from tests.support.browsers import running_chromium
 from tests.support.processes import is_idle, processor_seconds, wait_until
 from tests.support.webs import SignedIn, Web, running_web
-from worker.holding import Doing, Holding
+from worker.holding import Holding
 from worker.host import Host
 from worker.spares import Spares, Trainer
 from worker.trainer.journal import Journal
@@ -174,7 +174,7 @@ def training(web: Web, trainer: Trainer) -> Iterator[UUID]:
     host = Host(web.settings, sessions, web.settings.redis_url, "host", "here", Spares(web.settings))
     holding = Holding(host, claimed(sessions), "cpu")
     holding.folder.mkdir(parents=True)
-    holding.trainer, holding.doing = trainer, Doing.WATCHING
+    holding.watch(trainer)
     over = threading.Event()
     work = [threading.Thread(target=each, args=(holding, over)) for each in (make_steps, turn)]
     for each in work:

@@ -267,9 +267,13 @@ class Holding:
         self._told.changes = {each.sequence for each in self._amendments}
         self._told.word, self._told.since = assignment.word, math.inf  # it loads first, however long that takes
         self._last_line = time.monotonic()
-        self.trainer = self.host.spares.take()
-        self.trainer.assign(path)
-        self.doing = Doing.WATCHING
+        trainer = self.host.spares.take()
+        self.watch(trainer)
+        trainer.assign(path)
+
+    def watch(self, trainer: Trainer) -> None:
+        """Ship what this trainer writes from now on, until it ends or is to be ended."""
+        self.trainer, self.doing = trainer, Doing.WATCHING
 
     def _assignment(self, run: Run, chosen: Pick, inputs: Inputs) -> Assignment:
         return Assignment(
