@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +16,7 @@ from backend.embedded.service import Service
 from backend.embedded.valkey import start_valkey
 from tests.support.browsers import find_chromium, running_chromium
 from tests.support.databases import create_database, fresh_database, url_of
+from tests.support.homes import own_home
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -67,8 +67,8 @@ def service_home() -> Iterator[Path]:
     """The home of this test process's own Postgres and Valkey. Its path is short, as unix sockets need, and it lies in memory
     where there is room: every test makes and drops a database, which is some hundred files."""
     in_memory = MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > MEMORY_BYTES
-    home = Path(tempfile.mkdtemp(prefix="fts-", dir=MEMORY if in_memory else "/tmp"))
-    yield home.resolve()
+    home = own_home(MEMORY if in_memory else Path("/tmp"))
+    yield home
     shutil.rmtree(home, ignore_errors=True)
 
 

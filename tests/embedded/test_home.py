@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from backend.embedded.home import (
     secret,
     write_private,
 )
+from tests.support.homes import own_home
 
 
 def test_a_new_home_is_private(home: Path) -> None:
@@ -84,3 +86,15 @@ def test_a_fresh_log_keeps_the_one_before(home: Path) -> None:
     rotated_log(home, "web").write_text("yesterday")
     assert not rotated_log(home, "web").exists()
     assert (home / "logs" / "web.log.1").read_text() == "yesterday"
+
+
+def test_the_homes_of_test_processes_that_were_killed_are_swept_away_and_no_others(tmp_path: Path) -> None:
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    names = [f"fts-{ended.pid}-a", f"fts-{os.getppid()}-b", "fts-12345678", "fts-of-somebody"]
+    for name in names:
+        (tmp_path / name / "data").mkdir(parents=True)
+    mine = own_home(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {*names[1:], mine.name}
+    assert own_home(tmp_path) != mine
+    assert mine.is_dir()
