@@ -62,7 +62,7 @@ class _Plain(HTTPHandler):
         self.line = line
 
     def http_open(self, req: Any) -> Any:
-        return self.do_open(_told_to(HTTPConnection, self.line), req)
+        return self.do_open(_told_to(HTTPConnection, self.line, req), req)
 
 
 class _Secure(HTTPSHandler):
@@ -71,15 +71,18 @@ class _Secure(HTTPSHandler):
         self.line = line
 
     def https_open(self, req: Any) -> Any:
-        return self.do_open(_told_to(HTTPSConnection, self.line), req)
+        return self.do_open(_told_to(HTTPSConnection, self.line, req), req)
 
 
-def _told_to(kind: type[HTTPConnection], line: _Line) -> Any:
-    """A kind of connection that reaches only whom it may, and tells its socket once it has one."""
+def _told_to(kind: type[HTTPConnection], line: _Line, request: Any) -> Any:
+    """A kind of connection that reaches only whom it may, and tells its socket once it has one. A proxy that the environment
+    names may be reached by what goes through it."""
+    goes_through_a_proxy = request.has_proxy() or request._tunnel_host
+    connect = socket.create_connection if goes_through_a_proxy else line.reach.connect
 
     class Told(kind):  # type: ignore[misc,valid-type]
         def connect(self) -> None:
-            self._create_connection = line.reach.connect
+            self._create_connection = connect
             super().connect()
             line.took(self.sock)
 

@@ -19,6 +19,12 @@ NAT64 = ip_network("64:ff9b::/96")
 OF_A_HOUSE = tuple(ip_network(each) for each in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7"))
 OF_A_CLOUD = ip_network("fd00:ec2::/32")
 """Where a cloud tells its machines their secrets, in a range that is otherwise a house's own."""
+NOT_OUTSIDE = tuple(ip_network(each) for each in (
+    "64:ff9b:1::/48", "::/96", "::ffff:0:0:0/96",  # older addresses in ways that each network makes of them what it likes
+    "fec0::/10", "5f00::/16",  # of a site, and of routers among themselves
+    "168.63.129.16/32",  # where a cloud's machines find their own host
+))  # fmt: skip
+"""What belongs to no single machine of the internet, though no registry calls it private."""
 
 
 class Inward(OSError):
@@ -44,9 +50,7 @@ class Reach:
         return allowed
 
     def connect(self, address: tuple[str, int], *options: object) -> socket.socket:
-        """As `socket.create_connection`, which takes the same options. A proxy that the environment names is no stranger."""
-        if address in _proxies():
-            return socket.create_connection(address, *options)  # type: ignore[arg-type]
+        """As `socket.create_connection`, which takes the same options."""
         refused: OSError = Inward(address[0])
         for each in self.addresses(*address):
             try:
@@ -72,8 +76,9 @@ def reach_of(home: str) -> Reach:
 
 def is_outside(address: Address) -> bool:
     """Whether the address, or the one that is written inside of it, is of the internet."""
-    inner = _inner(address)
-    return is_outside(inner) if inner else address.is_global and not address.is_multicast
+    if inner := _inner(address):
+        return is_outside(inner)
+    return address.is_global and not address.is_multicast and not any(address in each for each in NOT_OUTSIDE)
 
 
 def proxy_of(scheme: str, host: str) -> str | None:
@@ -98,9 +103,3 @@ def _is_of_a_house(address: Address) -> bool:
 def _looked_up(host: str, port: int) -> list[Address]:
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return list(dict.fromkeys(ip_address(str(each[4][0]).partition("%")[0]) for each in found))
-
-
-def _proxies() -> set[tuple[str, int]]:
-    named = (address for kind, address in getproxies().items() if kind in ("http", "https", "all"))
-    parts = [urlsplit(each if "://" in each else f"//{each}") for each in named]
-    return {(each.hostname or "", each.port or 80) for each in parts}
