@@ -90,7 +90,7 @@ class Guard:
         headers, path = Headers(scope=scope), scope["path"]
         check_host(headers.get("host", ""), self.keeper.hosts)
         if scope["method"] not in SAFE:
-            check_origin(headers)
+            check_origin(headers, scope["scheme"])
         identity = None if asks_nobody(path) else await self.keeper.identify(HTTPConnection(scope))
         scope["state"]["identity"] = identity
         if not is_open(path):
@@ -186,12 +186,14 @@ def own_names(configured: tuple[str, ...] = ()) -> tuple[str, ...]:
     return (*(name.lower() for name in configured), machine, short, f"{short}.local")
 
 
-def check_origin(headers: Headers) -> None:
+def check_origin(headers: Headers, scheme: str) -> None:
     """Browsers send Sec-Fetch-Site over HTTPS and to loopback only; over plain HTTP, Origin alone is left. A request
-    with neither but with a cookie is refused; without a cookie there is nothing to ride on."""
+    with neither but with a cookie is refused; without a cookie there is nothing to ride on. What comes over HTTPS was sent
+    by no page of plain HTTP, while HTTPS may end in front of us."""
     origin, site = headers.get("origin"), headers.get("sec-fetch-site")
     if origin is not None:
-        crosses = origin.partition("://")[2] != headers.get("host")
+        kind, _, host = origin.partition("://")
+        crosses = host != headers.get("host") or kind not in ("https", scheme)
     else:
         crosses = site != "same-origin" if site else "cookie" in headers and "x-csrf-token" not in headers
     if crosses or (site and site not in ("same-origin", "none")):

@@ -107,3 +107,16 @@ async def test_a_name_with_markup_is_shown_as_text(admin: httpx.AsyncClient) -> 
 async def test_the_origin_of_the_studio_itself_passes(admin: httpx.AsyncClient) -> None:
     headers = {"origin": ADDRESS, "sec-fetch-site": "same-origin"}
     assert (await admin.post("/api/v1/tokens", json={"name": "x"}, headers=headers)).status_code == 201
+
+
+async def test_a_page_that_came_in_the_open_writes_nothing_over_tls(admin: httpx.AsyncClient) -> None:
+    """Whoever stands on the line can write into a page of plain HTTP, and it has the same host."""
+    secure = ADDRESS.replace("http:", "https:")
+    for origin, code in ((ADDRESS, "cross_site"), (secure, "unauthenticated"), (f"ftp{ADDRESS[4:]}", "cross_site")):
+        answer = await admin.post(f"{secure}/api/v1/tokens", json={"name": "x"}, headers={"origin": origin})
+        assert answer.json()["error"]["code"] == code, origin
+
+
+async def test_tls_may_end_in_front_of_the_studio(admin: httpx.AsyncClient) -> None:
+    headers = {"origin": ADDRESS.replace("http:", "https:"), "sec-fetch-site": "same-origin"}
+    assert (await admin.post("/api/v1/tokens", json={"name": "x"}, headers=headers)).status_code == 201
