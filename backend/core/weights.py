@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from backend.core.configurations import MOST
 from backend.core.errors import Invalid
 
 HEADER_BYTES = 100_000_000
@@ -54,7 +55,7 @@ def read_header(path: Path) -> dict[str, Tensor]:
 
 def _tensor(words: dict[str, Any]) -> Tensor:
     shape = tuple(words["shape"])
-    if words["dtype"] not in BITS or any(type(side) is not int or side < 0 for side in shape):
+    if words["dtype"] not in BITS or any(type(side) is not int or not 0 <= side < MOST for side in shape):
         raise ValueError
     return Tensor(words["dtype"], shape)
 

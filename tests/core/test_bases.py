@@ -201,6 +201,7 @@ DAMAGED: dict[str, bytes] = {
     "other shape": GOOD.replace(b"[2, 2]", b"[2, 9]"),
     "other type": GOOD.replace(b"BF16", b"QQ16"),
     "overlap": GOOD.replace(b"[0, 8]", b"[4, 8]"),
+    "sides without end": weights({"model.embed_tokens.weight": [0, 10**4000]}),
     "no pair": GOOD.replace(b"[0, 8]", b"[0   ]"),
     "no numbers": GOOD.replace(b"[0, 8]", b'["",8]'),
 }
@@ -210,6 +211,12 @@ DAMAGED: dict[str, bytes] = {
 def test_a_damaged_weights_file_is_called_damaged(model: Path, name: str) -> None:
     (model / "model.safetensors").write_bytes(DAMAGED[name])
     assert "model.safetensors is damaged" in refusal(model)
+
+
+@pytest.mark.parametrize("name", ["num_hidden_layers", "vocab_size", "hidden_size", "intermediate_size", "head_dim"])
+def test_a_number_of_thousands_of_digits_is_not_repeated(model: Path, name: str) -> None:
+    configure(model, **{name: 10**4200})
+    assert len(refusal(model)) < 300
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "[" * 100_000, '{"a": ' + "1" * 5000 + "}"])
