@@ -8,7 +8,7 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from threading import Thread
-from typing import TypeVar
+from typing import TypeGuard, TypeVar
 from uuid import UUID
 
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
@@ -96,6 +96,6 @@ class Host:
             queue.ring(self.redis_url, [self._news.pop()])
 
 
-def is_outage(error: Exception) -> bool:
+def is_outage(error: Exception) -> TypeGuard[DBAPIError]:
     """Whether Postgres is in trouble. What it refuses to store is the trouble of the run that wanted it stored."""
     return isinstance(error, DBAPIError) and not isinstance(error, DataError | IntegrityError)

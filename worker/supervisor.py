@@ -37,7 +37,7 @@ from backend.core.models import Attempt, CheckpointRow, Device, Run, Worker
 from backend.core.settings import Settings, settings
 from worker import devices, disks
 from worker.holding import Doing, Holding
-from worker.host import Host, beside
+from worker.host import Host, beside, is_outage
 from worker.spares import Spares, make_sure_it_is_dead
 
 log = logging.getLogger(__name__)
@@ -120,10 +120,11 @@ class Supervisor:
             self._forget_ended()
             if poked or time.monotonic() - self._looked >= self.settings.renew_seconds:
                 self._look()
-        except DBAPIError as error:
-            self._outage(error)
-        except Exception:  # the end of this process would be the end of all its trainers
-            log.exception("a turn went wrong")
+        except Exception as error:  # the end of this process would be the end of all its trainers
+            if is_outage(error):
+                self._outage(error)
+            else:
+                log.exception("a turn went wrong")
             time.sleep(OUTAGE_SECONDS)
 
     def _wait(self) -> bool:
@@ -141,7 +142,6 @@ class Supervisor:
         """Trainers go on, unpublished. All that was watched before counts no more."""
         log.warning("Postgres cannot be reached: %s", reason(error))
         self.watch.forget()
-        time.sleep(OUTAGE_SECONDS)
 
     def _forget_ended(self) -> None:
         ended = [device for device, holding in self.holdings.items() if holding.doing is Doing.OVER]
@@ -194,7 +194,9 @@ class Supervisor:
                 holding.warn("strangers", devices.shared(device, self.strangers.get(device, ())))
 
     def _claim(self, device: str, expired: Sequence[runs.Lease]) -> None:
+        """Take a run for a device that is free. What is held there all the same was claimed unheard, and goes back first."""
         with self.host.transaction() as session:
+            runs.free_own(session, self.host.name, self.host.limits, device=device)
             token = runs.claim(
                 session,
                 worker=self.host.name,

@@ -473,9 +473,16 @@ def end_unheld(session: Session, expired: Iterable[Lease], limits: Limits) -> li
     return [run.id for run in ended]
 
 
-def free_own(session: Session, worker: str, limits: Limits) -> list[UUID]:
-    """A restarted supervisor gives up what its host held, having seen that the trainers are dead; no crash is counted."""
+def free_own(session: Session, worker: str, limits: Limits, *, device: str | None = None) -> list[UUID]:
+    """A host gives up what it holds, at work on nothing of it; no crash is counted. Returns the runs.
+
+    A restarted supervisor does so having seen that the trainers are dead; a running one on a `device` where it has nothing to
+    do: what it holds there was claimed, and the answer was lost.
+    """
     query = select(Run).where(Run.holder == worker, Run.lease_until.is_not(None)).with_for_update()
+    if device is not None:
+        current = (Attempt.run_id == Run.id, Attempt.number == Run.attempt)
+        query = query.where(exists().where(*current, Attempt.device == device))
     held = list(session.execute(query.execution_options(populate_existing=True)).scalars())
     for run in held:
         settle(session, run, limits)

@@ -222,6 +222,20 @@ def test_a_restarted_supervisor_frees_only_what_is_still_its_own(sessions: Sessi
         assert runs.find(session, mine.id).crashes == 0
 
 
+def test_what_a_host_holds_on_a_device_goes_back_without_what_it_holds_on_others(
+    sessions: Sessions, new_run: NewRun
+) -> None:
+    """As after a claim whose answer was lost: nothing is at work on that device."""
+    unheard, at_work = new_run(), new_run()
+    claimed(sessions)
+    claimed(sessions)
+    with sessions.begin() as session:
+        device = session.execute(select(Attempt.device).where(Attempt.run_id == unheard.id)).scalar_one()
+        assert runs.free_own(session, "a", LIMITS, device=device) == [unheard.id]
+        assert runs.free_own(session, "a", LIMITS, device=device) == []
+    assert (state_of(sessions, unheard.id)[0], state_of(sessions, at_work.id)[0]) == (State.QUEUED, State.PREPARING)
+
+
 def test_the_web_ends_what_nobody_holds(sessions: Sessions, new_run: NewRun) -> None:
     paused, discarded, kept = new_run(), new_run(), new_run()
     with sessions.begin() as session:

@@ -17,8 +17,11 @@ from uuid import UUID
 import psutil
 from psycopg.conninfo import conninfo_to_dict
 
+from backend.core import runs
 from backend.core.assignment import JOURNAL
-from tests.faults.checker import Violation, check
+from backend.core.models import State
+from backend.core.settings import Settings
+from tests.faults.checker import DYING_SECONDS, Violation, check
 from tests.faults.history import History, Leftover, Struck, Watcher, collect
 from tests.faults.story import ACTIVE, RESTS
 from tests.faults.trace import validate
@@ -33,6 +36,7 @@ RECIPE: dict[str, Any] = {
     "evaluation": {"prompts": [], "eval_steps": 1000, "sample_steps": 1000},
     "saving": {"save_steps": 4},
 }
+SHORT = RECIPE | {"training": {"max_steps": 3}}
 STRIKE_STEP = 6
 ABANDONED_SECONDS = 15.0
 """A run that has been queued for so long beside an idle host will not be taken any more."""
@@ -42,18 +46,26 @@ PATIENCE_SECONDS = 300.0
 """How long a busy machine may take for what is sure to come."""
 
 
-def broken_promises(lab: Lab, *runs: UUID, struck: Sequence[Struck] = ()) -> list[Violation]:
-    """What the checkers say of all that a lab's runs left behind, once they rest."""
-    history = collect(lab.home, lab.database_url, struck=struck, accepted=map(str, runs))
+def broken_promises(lab: Lab, *accepted: UUID, struck: Sequence[Struck] = ()) -> list[Violation]:
+    """What the checkers say of rows, journals and files that a lab's runs left behind, once they rest. Nobody looked at
+    processes meanwhile, or followed events."""
+    history = collect(lab.home, lab.database_url, struck=struck, accepted=map(str, accepted))
     return [*check(history), *validate(history, float(FAST["STUDIO_LEASE_SECONDS"]))]
+
+
+def kill_trainer(run_id: UUID, attempt: int, process: int) -> Struck:
+    """SIGKILL, as it is noted in a history."""
+    os.kill(process, signal.SIGKILL)
+    return Struck(time.time(), 1, 0, "trainer.kill", "training", f"trainer {process} of {run_id}/{attempt}")
 
 
 @dataclass
 class Drive:
-    """A lab, the program of its hosts, and the look at their processes."""
+    """A lab, the program of its hosts, the look at their processes, and what was done to its runs."""
 
     lab: Lab
     program: Program
+    struck: list[Struck] = field(default_factory=list)
     watcher: Watcher = field(init=False)
 
     def __post_init__(self) -> None:
@@ -83,28 +95,34 @@ class Drive:
             wait_until(lambda: not processes_of(self.lab.home), seconds=ENDING_SECONDS)
         left = [Leftover("process", str(process)) for process in processes_of(self.lab.home)]
         home, url, samples = self.lab.home, self.lab.database_url, self.watcher.stop()
-        return collect(home, url, samples=samples, accepted=[str(run_id)], leftovers=left)
+        return collect(home, url, samples=samples, struck=self.struck, accepted=[str(run_id)], leftovers=left)
 
 
 def kill_the_trainer(drive: Drive) -> UUID:
     """SIGKILL in mid-run: the run is queued, taken again and finished."""
     with drive.run_in_training() as (run_id, _host):
-        os.kill(drive.lab.trainer_of(run_id), signal.SIGKILL)
+        drive.struck.append(kill_trainer(run_id, 1, drive.lab.trainer_of(run_id)))
         drive.rest(run_id)
     return run_id
 
 
 def lose_an_answer(drive: Drive) -> UUID:
     """A batch is committed, and the connection breaks before Postgres' answer arrives: it is sent again."""
-    link = ForgetfulLink(drive.lab.database_url)
-    drive.lab.environment["DATABASE_URL"] = link.url
-    try:
-        with drive.run_in_training() as (run_id, _host):
-            link.lose_next_answer()
-            drive.rest(run_id)
-    finally:
-        link.close()
+    with forgetful_link(drive.lab) as link, drive.run_in_training() as (run_id, _host):
+        link.lose_answer_to(link.STORING)
+        drive.rest(run_id)
     return run_id
+
+
+def lose_the_answer_to_a_claim(lab: Lab) -> tuple[UUID, UUID]:
+    """Two runs are queued. The first claim of their only host is committed, and the host never learns of it."""
+    first, second = lab.launch(**SHORT), lab.launch(**SHORT)
+    with forgetful_link(lab) as link:
+        link.lose_answer_to(link.CLAIMING)
+        with lab.host():
+            for run_id in (first, second):
+                lab.wait_for(run_id, State.SUCCEEDED, seconds=PATIENCE_SECONDS)
+    return first, second
 
 
 def freeze_the_host(drive: Drive) -> UUID:
@@ -126,6 +144,41 @@ def freeze_the_host(drive: Drive) -> UUID:
             first.kill()
             drive.rest(run_id)
     return run_id
+
+
+def wake_the_host(drive: Drive) -> UUID:
+    """A host stands still past its lease, and another one with an accelerator of its own takes its run; then it wakes, and has
+    to find out that it is over."""
+    lab = drive.lab
+    with lab.host("a", drive.program) as first:
+        run_id = lab.launch(**RECIPE | {"training": {"max_steps": 100_000}})
+        lab.wait_for_step(run_id, STRIKE_STEP, PATIENCE_SECONDS)
+        trainer = psutil.Process(lab.trainer_of(run_id))
+        first.send_signal(signal.SIGSTOP)
+        with home_of_its_own(lab, "b"), lab.host("b", drive.program):
+            lab.wait(lambda: lab.run(run_id).begun == 2, "the second host to begin", PATIENCE_SECONDS)
+            lab.wait_for_step(run_id, lab.run(run_id).step + 2, PATIENCE_SECONDS)
+            first.send_signal(signal.SIGCONT)
+            with suppress(psutil.TimeoutExpired):
+                trainer.wait(DYING_SECONDS + 2)
+            with lab.sessions.begin() as session:
+                runs.stop(session, run_id, keep=False)
+            drive.rest(run_id)
+    return run_id
+
+
+@contextmanager
+def home_of_its_own(lab: Lab, name: str) -> Iterator[None]:
+    """For a host that is started meanwhile: it shares the storage alone, as another machine does."""
+    home = lab.home / name
+    (home / "run").mkdir(parents=True)
+    (home / "run" / "place").write_text(Settings(home=lab.home).place())
+    for folder in ("runs", "datasets", "models", "logs"):
+        (home / folder).symlink_to(lab.home / folder)
+    before = dict(lab.environment)
+    lab.environment["STUDIO_HOME"] = str(home)
+    yield
+    lab.environment = before
 
 
 def kill_the_supervisor(drive: Drive) -> UUID:
@@ -163,30 +216,41 @@ DRIVES: dict[str, Callable[[Drive], UUID]] = {
     "torn": kill_the_trainer,
     "orphan": kill_the_supervisor,
     "forgotten": kill_the_trainer,
+    "spared": wake_the_host,
 }
 
 
 class ForgetfulLink(Link):
-    """To Postgres. Once it is told to, the answer to a commit of stored points is lost on the way, and the connection broken."""
+    """To Postgres. The answer to the commit behind a statement is lost on the way, once, and the connection broken."""
 
-    COMMIT, POINTS = b"COMMIT", b'COPY "points"'
+    COMMIT, STORING, CLAIMING = b"COMMIT", b'COPY "points"', b"INSERT INTO attempts"
     BREAK_SECONDS = 0.3
 
     def __init__(self, database_url: str) -> None:
         about = conninfo_to_dict(database_url)
         super().__init__(Path(str(about["host"]), f".s.PGSQL.{about.get('port') or 5432}"))
         self.url = f"postgresql://{about['user']}:{about['password']}@127.0.0.1:{self.port}/{about['dbname']}"
-        self._is_armed = False
-        self._storing: set[Connection] = set()
+        self._awaited = b""
+        self._inside: set[Connection] = set()
 
-    def lose_next_answer(self) -> None:
-        self._is_armed = True
+    def lose_answer_to(self, statement: bytes) -> None:
+        self._awaited = statement
 
     async def _look(self, connection: Connection, data: bytes) -> None:
-        if self.POINTS in data:
-            self._storing.add(connection)
-        if self.COMMIT in data and connection in self._storing:
-            self._storing.discard(connection)
-            if self._is_armed:
-                self._is_armed, connection.is_deaf = False, True
-                self._loop.call_later(self.BREAK_SECONDS, connection.abort)
+        if self._awaited and self._awaited in data:
+            self._inside.add(connection)
+        if self.COMMIT in data and connection in self._inside:
+            self._awaited, connection.is_deaf = b"", True
+            self._inside.clear()
+            self._loop.call_later(self.BREAK_SECONDS, connection.abort)
+
+
+@contextmanager
+def forgetful_link(lab: Lab) -> Iterator[ForgetfulLink]:
+    """Between Postgres and the lab's hosts."""
+    link = ForgetfulLink(lab.database_url)
+    lab.environment["DATABASE_URL"] = link.url
+    try:
+        yield link
+    finally:
+        link.close()

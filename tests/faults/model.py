@@ -39,6 +39,7 @@ RULES = frozenset(
         "attempts are capped",
         "the entry reads the intent",
         "ending needs no holder",
+        "a claim that was not heard is given up",
     }
 )
 
@@ -246,6 +247,8 @@ class World(NamedTuple):
     files: frozenset[tuple[int, int, bool]] = frozenset()
     """Checkpoints on disk: attempt, step, whether it can be read."""
     deaths: int = 0
+    unheard: int = 0
+    """The attempt whose claimant never had the answer to its claim."""
     is_torn: bool = False
     wrong: str = ""
 
@@ -254,7 +257,7 @@ class World(NamedTuple):
 class Instance:
     """What may befall a run, each as often as it is named. `poison` is what it kills itself each time: trainer or host.
 
-    A run has so many `steps`, and saves a checkpoint after each `period` of them.
+    A run has so many `steps`, and saves a checkpoint after each `period` of them. `hosts` are there, each with one device.
     """
 
     faults: tuple[str, ...] = ()
@@ -262,6 +265,7 @@ class Instance:
     poison: str = ""
     steps: int = 3
     period: int = 2
+    hosts: int = 2
 
 
 Act = Callable[[], World]
@@ -277,7 +281,7 @@ class Model:
         self.protocol = Protocol(off, crash_limit=2, attempt_limit=3)
 
     def start(self) -> World:
-        return World(Run(), (Host(), Host()), self.instance.faults, self.instance.words)
+        return World(Run(), (Host(),) * self.instance.hosts, self.instance.faults, self.instance.words)
 
     def actions(self, world: World) -> Iterator[Action]:
         for h, host in enumerate(world.hosts):
@@ -302,11 +306,14 @@ class Model:
             yield from self._steps(world, h, host)
         else:
             yield "claims", lambda: self._claim(world, h)
+            if "lose answer" in world.faults:
+                yield "claims, and the answer is lost", lambda: self._claim_unheard(world, h)
             yield "frees what it held", lambda: self._free(world, h)
             yield "ends what nobody holds", lambda: self._end(world)
 
     def _claim(self, world: World, h: int) -> World:
         must(bool(world.run.attempt) or not h, "hosts are alike: who claims first is called A")
+        must(not world.run.is_held or world.holder != h, "its device has a live attempt already")
         run = self.protocol.claim(world.run, is_lapsed=world.is_lapsed)
         holder = world.hosts[world.holder]
         is_speaking = is_well(world, world.holder) and not holder.is_late and holder.token == world.run.attempt
@@ -321,9 +328,17 @@ class Model:
         )
         return put(taken, h, Host(token=run.attempt, doing="claimed"))
 
+    def _claim_unheard(self, world: World, h: int) -> World:
+        claimed = self._claim(world, h)
+        faults = less(world.faults, "lose answer")
+        return claimed._replace(hosts=world.hosts, faults=faults, unheard=claimed.run.attempt)
+
     def _free(self, world: World, h: int) -> World:
-        """A supervisor that was started again gives up what its host held."""
+        """A supervisor that has nothing at work gives up what it holds: from before it was started again, or from a claim
+        that it never heard of."""
         must(world.holder == h and world.run.is_held, "it holds nothing")
+        is_unheard = world.unheard == world.run.attempt
+        must(not is_unheard or self.protocol.holds("a claim that was not heard is given up"), "it does not know")
         lives = any(trainer.host == h and trainer.mode in (*LIVE, "wait") for trainer in world.trainers)
         must(not lives or not self.protocol.holds("free only what is dead"), "its trainer lives")
         run = self.protocol.leave(world.run, world.run.attempt, "freed")
@@ -500,7 +515,8 @@ class Model:
     # ---- faults, people, time ------------------------------------------------------------------------------------
 
     def _around(self, world: World) -> Iterator[Action]:
-        gone = world.run.is_held and not (world.holder >= 0 and is_well(world, world.holder))
+        is_known = world.holder >= 0 and world.unheard != world.run.attempt
+        gone = world.run.is_held and not (is_known and is_well(world, world.holder))
         dying = any(trainer.is_orphan and trainer.host == world.holder for trainer in world.trainers)
         if gone and not world.is_lapsed and not (dying and self.protocol.holds("trainers die with their supervisor")):
             yield "the lease lapses", world._replace(is_lapsed=True)
@@ -625,6 +641,7 @@ INSTANCES = {
     "frozen": Instance(("freeze", "kill supervisor"), steps=2, period=1),
     "supervisor": Instance(("kill supervisor",)),
     "answers": Instance(("lose answer", "kill trainer")),
+    "unheard": Instance(("lose answer",), hosts=1),
     "storage": Instance(("tear", "kill trainer")),
     "words": Instance(("kill supervisor",), ("pause", "resume", "stop")),
     "pause": Instance(("freeze",), ("pause",)),
@@ -650,6 +667,7 @@ MUTATIONS = {
     "attempts are capped": "poisoned host",
     "the entry reads the intent": "words",
     "ending needs no holder": "words",
+    "a claim that was not heard is given up": "unheard",
 }
 """Each rule, and the instance that tells when it is off."""
 

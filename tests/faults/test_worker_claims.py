@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,8 +19,8 @@ from sqlalchemy import func, select
 from backend.core import runs
 from backend.core.models import Outbox, RunEvent, State, Worker
 from backend.core.settings import Settings
-from tests.faults.drives import broken_promises
-from tests.faults.history import journals_under
+from tests.faults.drives import broken_promises, kill_trainer, lose_the_answer_to_a_claim
+from tests.faults.history import Struck, journals_under
 from tests.support.clocks import wrong_clock
 from tests.support.figures import Note
 from tests.support.hosts import FAST, Lab
@@ -78,6 +76,14 @@ def test_a_run_whose_claimant_died_before_it_ever_renewed_is_taken_over(lab: Lab
     first, second = lab.attempts(run_id)
     assert (first.worker, first.cause, second.worker) == ("gone", "lost", "a")
     assert lab.run(run_id).crashes == 0, "the death of a host is no fault of the run's"
+
+
+def test_a_claim_whose_answer_is_lost_costs_neither_its_run_nor_the_next_one(lab: Lab) -> None:
+    first, second = lose_the_answer_to_a_claim(lab)
+    causes = sorted(str(attempt.cause) for run_id in (first, second) for attempt in lab.attempts(run_id))
+    assert causes == ["queued", "succeeded", "succeeded"], "the claim that nobody heard of went back into the queue"
+    assert (lab.run(first).crashes, lab.run(second).crashes) == (0, 0)
+    assert broken_promises(lab, first, second) == []
 
 
 def test_fifty_hints_at_once_to_two_hosts_start_one_trainer(lab: Lab) -> None:
@@ -155,16 +161,16 @@ def newest_checkpoint(lab: Lab, run_id: UUID) -> int:
         return row.step if row else 0
 
 
-def kill_trainer(lab: Lab, run_id: UUID, number: int) -> None:
-    """As soon as there is one."""
+def kill_newest(lab: Lab, run_id: UUID, number: int) -> Struck:
+    """The trainer of this attempt, as soon as there is one."""
     file = lab.home / "runs" / str(run_id) / f"attempt-{number}" / "trainer.json"
     lab.wait(lambda: file.exists() and file.stat().st_size > 0, f"trainer {number}", PATIENCE_SECONDS)
-    os.kill(int(json.loads(file.read_text())["pid"]), signal.SIGKILL)
+    return kill_trainer(run_id, number, int(json.loads(file.read_text())["pid"]))
 
 
-def kill_and_see(lab: Lab, run_id: UUID, number: int) -> float:
+def kill_and_see(lab: Lab, run_id: UUID, number: int, struck: list[Struck]) -> float:
     """Seconds from the death of the trainer to when a person can read of it."""
-    kill_trainer(lab, run_id, number)
+    struck.append(kill_newest(lab, run_id, number))
     killed = time.monotonic()
     deaths = lambda: sum("The trainer died" in text for text in lab.logged(run_id))  # noqa: E731
     lab.wait(lambda: deaths() == number, "the death to be shown", SHOWN_SECONDS * BUSY)
@@ -172,9 +178,10 @@ def kill_and_see(lab: Lab, run_id: UUID, number: int) -> float:
 
 
 def test_trainers_that_always_die_are_given_up_after_three_with_the_cause(lab: Lab, figure: Note) -> None:
+    struck: list[Struck] = []
     with lab.host() as host:
         run_id = lab.launch(**ENDLESS)
-        shown = [kill_and_see(lab, run_id, number) for number in (1, 2, 3)]
+        shown = [kill_and_see(lab, run_id, number, struck) for number in (1, 2, 3)]
         run = lab.wait_for(run_id, State.FAILED, seconds=PATIENCE_SECONDS)
         figure("the death of a trainer is shown", max(shown), "s", SHOWN_SECONDS)
         assert run.attempt == 3
@@ -184,7 +191,7 @@ def test_trainers_that_always_die_are_given_up_after_three_with_the_cause(lab: L
         children = psutil.Process(host.pid).children(recursive=True)
         zombies = [child for child in children if child.status() == psutil.STATUS_ZOMBIE]
         assert zombies == []
-    assert broken_promises(lab, run_id) == []
+    assert broken_promises(lab, run_id, struck=struck) == []
 
 
 def test_a_run_that_gets_nowhere_is_paused_for_a_person_whatever_the_reason(lab: Lab) -> None:
@@ -192,7 +199,7 @@ def test_a_run_that_gets_nowhere_is_paused_for_a_person_whatever_the_reason(lab:
     with lab.host():
         run_id = lab.launch(**ENDLESS)
         for number in range(1, 11):
-            kill_trainer(lab, run_id, number)
+            kill_newest(lab, run_id, number)
         run = lab.wait_for(run_id, State.PAUSED, seconds=PATIENCE_SECONDS)
     assert run.attempt == 10
     assert run.cause is not None

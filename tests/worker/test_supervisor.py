@@ -402,6 +402,19 @@ def test_what_is_to_be_kept_may_take_its_time_to_load(lab: Lab) -> None:
         assert second.trainer.exit_code is None
 
 
+def test_what_postgres_refuses_is_not_called_an_outage(lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
+    """After an outage no lease counts that was watched before: one that came at every turn would let none be taken."""
+    lab.launch()
+    of_nobody = Attempt(run_id=lab.launch(), number=1, worker="a", device="cpu")
+    with lab.sessions.begin() as session:
+        session.add(of_nobody)
+    supervisor = Supervisor(settings_of(lab, devices="cpu"))
+    supervisor._turn()
+    supervisor.host.spares.close()
+    assert "uq_attempts_live_device" in caplog.text
+    assert "Postgres cannot be reached" not in caplog.text
+
+
 def test_a_host_that_is_shut_down_leaves_an_attempt_that_is_no_longer_its_own(lab: Lab) -> None:
     lab.launch()
     with held(lab) as holding:
