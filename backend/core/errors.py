@@ -134,3 +134,13 @@ class Fenced(StudioError):
 
     status = 409
     code = "fenced"
+
+
+def is_failure(error: BaseException) -> bool:
+    """Whether something failed, and nobody ordered an end. A library in Rust that gives up raises what is no `Exception`, of
+    a class that cannot be imported."""
+    return isinstance(error, Exception) or is_panic(error)
+
+
+def is_panic(error: BaseException) -> bool:
+    return type(error).__name__ == "PanicException"

@@ -41,6 +41,21 @@ def disk_full(doing: str) -> Failed:
     return Failed(f"The disk is full: {doing}.", code="disk_full", hint=disks.HINT)
 
 
+def gave_up(doing: str, error: BaseException) -> Failed:
+    """Of a library that a model's files made meet what it never expected."""
+    return Failed(
+        f"The model's files made a library give up while {doing}: {in_a_line(error)}",
+        code="model.load",
+        where="model",
+        hint="Choose another base model.",
+    )
+
+
+def in_a_line(error: BaseException) -> str:
+    """What an error says, where it says more than one wants to read."""
+    return " ".join(f"{type(error).__name__}: {error}".split())[:500]
+
+
 OUT_OF_MEMORY_WORDS = ("DefaultCPUAllocator", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 """Of plain `RuntimeError`s: of torch on a CPU, and of what asks the driver for memory past torch."""
 
@@ -49,3 +64,11 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return isinstance(error, RuntimeError) and any(words in str(error) for words in OUT_OF_MEMORY_WORDS)
+
+
+def is_of_the_machine(error: BaseException) -> bool:
+    """Whether memory, disk, file system or accelerator failed, so that what was read with them may be good all the same. A
+    library's own `OSError` about a file's content has no number."""
+    is_of_the_system = isinstance(error, OSError) and error.errno is not None
+    has_no_room = is_out_of_memory(error) or disks.is_full(error)
+    return is_of_the_system or has_no_room or isinstance(error, torch.AcceleratorError)

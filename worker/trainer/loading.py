@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -17,11 +18,12 @@ from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, G
 from backend.core.assignment import Assignment
 from backend.core.bases import check_files, read_tensors
 from backend.core.configurations import quantisation
-from backend.core.errors import Invalid
+from backend.core.errors import Invalid, StudioError, is_failure
 from backend.core.limited import at_most_more
 from backend.core.memory import Precision, resolve_precision
 from backend.core.misfits import OWN_HINT, held, refuse_misfits
 from backend.core.rendering import Prepared
+from worker.trainer.failures import in_a_line, is_of_the_machine
 from worker.trainer.journal import Journal
 from worker.trainer.kernels import quantised_layers, skipped_layers, stay_on_one_kernel
 
@@ -116,7 +118,7 @@ def _from_pretrained(assignment: Assignment, options: dict[str, Any]) -> Any:
     attention = assignment.recipe.model.attn_implementation
     if attention != "auto":
         options = options | {"attn_implementation": attention}
-    try:
+    with _told_of_the_model():
         refuse_other_weights(assignment.model_folder)
         # What does not fit is told by the tensor's name here; the library would only say that something did not.
         loaded: Any = AutoModelForCausalLM.from_pretrained(
@@ -128,13 +130,23 @@ def _from_pretrained(assignment: Assignment, options: dict[str, Any]) -> Any:
             ignore_mismatched_sizes=True,
             **options,
         )
-    except (ImportError, ValueError) as error:  # a library that is not there, a setting that this model does not know
-        words = " ".join(str(error).split())[:500]
-        hint = "Try attn_implementation auto, or another base model."
-        raise Invalid(f"The model cannot be loaded: {words}", where="model", hint=hint, code="model.load") from error
     model, told = loaded
     refuse_made_up(told["missing_keys"], told["mismatched_keys"])
     return model if "device_map" in options else model.to(assignment.device)
+
+
+@contextmanager
+def _told_of_the_model() -> Iterator[None]:
+    """Raise `Invalid` for whatever a library raises within: a library that it lacks, a setting that it does not know, a value
+    that it did not expect. The next attempt would meet the same. What the machine lacks is told as that."""
+    try:
+        yield
+    except BaseException as error:
+        if isinstance(error, StudioError) or is_of_the_machine(error) or not is_failure(error):
+            raise
+        words = f"The model cannot be loaded: {in_a_line(error)}"
+        hint = "Try attn_implementation auto, or another base model."
+        raise Invalid(words, where="model", hint=hint, code="model.load") from error
 
 
 def refuse_other_weights(folder: Path) -> None:

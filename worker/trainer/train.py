@@ -15,7 +15,7 @@ import torch
 
 from backend.core.assignment import CONTROL, JOURNAL, Amendment, Assignment, Outcome, Word
 from backend.core.bases import check_files
-from backend.core.errors import Invalid, StudioError
+from backend.core.errors import Invalid, StudioError, is_failure, is_panic
 from backend.core.recipe import resolve
 from backend.core.rendering import Dataset, Prepared
 from backend.core.rendering.masks import encode_prompt
@@ -27,7 +27,7 @@ from worker.exports.proof import watched_logits
 from worker.exports.publish import export_all
 from worker.trainer.checkpoints import Progress, progress_in, read_checkpoint
 from worker.trainer.control import Channel
-from worker.trainer.failures import disk_full, is_out_of_memory, out_of_memory
+from worker.trainer.failures import disk_full, gave_up, is_out_of_memory, out_of_memory
 from worker.trainer.fit import Job, fit, restore
 from worker.trainer.head import choose
 from worker.trainer.journal import Journal
@@ -62,7 +62,9 @@ def _carry_out(assignment: Assignment) -> int:
         try:
             with device_lock(assignment.device, journal):
                 outcome, cause = train(assignment, journal, channel), None
-        except Exception as error:
+        except BaseException as error:
+            if not is_failure(error):
+                raise
             journal.log("error", traceback.format_exc())
             outcome, cause = Outcome.FAILED, cause_of(error, journal.doing)
             if cause is None:
@@ -264,10 +266,12 @@ def free_model(job: Job) -> None:
         torch.cuda.empty_cache()
 
 
-def cause_of(error: Exception, doing: str) -> StudioError | None:
+def cause_of(error: BaseException, doing: str) -> StudioError | None:
     """Why a run failed, in words; None where trying again may help."""
     if isinstance(error, StudioError):
         return error
+    if is_panic(error):
+        return gave_up(doing, error)
     if is_out_of_memory(error):
         return out_of_memory(f"while {doing}")
     return disk_full(f"it happened while {doing}") if disks.is_full(error) else None

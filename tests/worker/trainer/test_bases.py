@@ -13,7 +13,9 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file, save_file
 
+from backend.core.datasets.schema import Message, Row
 from tests.support.models import save_base
+from tests.support.rows import write_rows
 from tests.worker.trainer.conftest import Attempts
 
 SHORT: dict[str, dict[str, Any]] = {"training": {"max_steps": 4, "gradient_accumulation_steps": 1}}
@@ -125,19 +127,57 @@ def test_a_base_is_not_trained_with_weights_made_up_at_random(
 def test_a_base_that_is_said_to_be_far_larger_than_its_weights_is_not_even_begun(
     attempts: Attempts, tmp_path: Path, changes: dict[str, Any], words: str
 ) -> None:
-    base = Path(shutil.copytree(attempts.base, tmp_path / "spoiled"))
-    config = json.loads((base / "config.json").read_text())
-    (base / "config.json").write_text(json.dumps(config | changes))
-    attempt = attempts(SHORT, model_folder=base)
+    attempt = attempts(SHORT, model_folder=configured(attempts.base, tmp_path, "config.json", changes))
     assert attempt.run() == 0
     assert words in str(attempt.end["cause"])
 
 
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"hidden_act": "nope"}, "model.load"),
+        ({"rope_parameters": {"rope_type": "nope", "rope_theta": 10_000.0}}, "model.load"),
+        ({"pad_token_id": 10**6}, "model.load"),
+        ({"dtype": "nope"}, "tokenizer"),  # whoever looks for the tokenizer's kind reads the same file, and is first
+        ({"id2label": 5}, "tokenizer"),
+        ({"hidden_size": "64"}, "tokenizer"),
+    ],
+    ids=str,
+)
+def test_a_configuration_that_no_model_can_be_built_from_is_told_in_words_and_not_tried_again(
+    attempts: Attempts, tmp_path: Path, changes: dict[str, Any], code: str
+) -> None:
+    attempt = attempts(SHORT, model_folder=configured(attempts.base, tmp_path, "config.json", changes))
+    assert attempt.run() == 0
+    cause = attempt.end["cause"]
+    assert (cause["code"], cause["where"]) == (code, "model")
+    assert "cannot be loaded" in cause["message"]
+
+
+def test_a_tokenizer_that_gives_up_in_another_language_is_told_in_words(attempts: Attempts, tmp_path: Path) -> None:
+    """What is raised then is no exception like others: it would pass by whoever catches those."""
+    pattern = {"type": "Split", "pattern": {"Regex": "(a|aa)+$"}, "behavior": "Isolated", "invert": False}
+    told = json.loads((attempts.base / "tokenizer.json").read_text())
+    split = {"type": "Sequence", "pretokenizers": [pattern, told["pre_tokenizer"]]}
+    base = configured(attempts.base, tmp_path, "tokenizer.json", {"pre_tokenizer": split})
+    write_rows(tmp_path / "rows.parquet", [Row(1, (Message("user", "a" * 60 + "!"), Message("assistant", "No.")))])
+    attempt = attempts(SHORT, model_folder=base)
+    assert attempt.run() == 0
+    cause = attempt.end["cause"]
+    assert (cause["code"], cause["where"]) == ("model.load", "model")
+    assert "retry-limit" in cause["message"]
+
+
+def configured(base: Path, folder: Path, name: str, changes: dict[str, Any]) -> Path:
+    """The same base with other words in one of its files."""
+    copy = Path(shutil.copytree(base, folder / "spoiled"))
+    (copy / name).write_text(json.dumps(json.loads((copy / name).read_text()) | changes))
+    return copy
+
+
 def test_a_model_of_more_parts_than_fit_into_memory_is_not_built(tiny_base: Path, tmp_path: Path) -> None:
     """In a process of its own, as a trainer is: one that did much before has memory left over, and need not ask for any."""
-    base = Path(shutil.copytree(tiny_base, tmp_path / "deep"))
-    config = json.loads((base / "config.json").read_text())
-    (base / "config.json").write_text(json.dumps(config | DEEP | {"n_recurrent_loops": 2}))
+    base = configured(tiny_base, tmp_path, "config.json", DEEP | {"n_recurrent_loops": 2})
     program = (
         "import pathlib, sys; from worker.trainer import loading; loading.OUTLINE_MIB = 4; "
         "loading.refuse_other_weights(pathlib.Path(sys.argv[1]))"
