@@ -73,6 +73,7 @@ def web(listen_fd: Annotated[int | None, typer.Option(hidden=True)] = None) -> N
     import uvicorn
 
     from backend.web.app import create_app
+    from backend.web.bodies import Line
 
     listener = listen(here.host, here.port) if listen_fd is None else socket.socket(fileno=listen_fd)
     # Event streams never end by themselves: without a deadline the server would wait for them for ever.
@@ -80,7 +81,7 @@ def web(listen_fd: Annotated[int | None, typer.Option(hidden=True)] = None) -> N
     application = create_app(here)
     gc.enable()
     gc.freeze()
-    config = uvicorn.Config(application, access_log=False, server_header=False, timeout_graceful_shutdown=3)
+    config = uvicorn.Config(application, http=Line, access_log=False, server_header=False, timeout_graceful_shutdown=3)
     uvicorn.Server(config).run(sockets=[listener])
 
 

@@ -26,6 +26,7 @@ from backend.core.errors import BadRequest, Forbidden, TooLarge, Unauthenticated
 from backend.core.models import Role
 from backend.core.people import Identity
 from backend.core.throttle import plain_address
+from backend.web.bodies import ends_the_connection
 
 HEALTH = "/healthz"
 OPEN = frozenset({HEALTH, "/signin", "/setup", "/invitation"})
@@ -123,6 +124,8 @@ class Answer:
             headers["Cross-Origin-Opener-Policy"] = "same-origin"
             headers["Cross-Origin-Resource-Policy"] = "same-origin"
             headers.setdefault("Cache-Control", "no-store")
+            if ends_the_connection(self.scope):
+                headers["Connection"] = "close"
         await self.forward(message)
 
 

@@ -5,7 +5,7 @@ import { guarded } from "./dom";
 const MIB = 1024 * 1024;
 const AT_ONCE = MIB; // below this one request is quicker than a session
 const SMALLEST_PIECE = MIB / 4;
-const LARGEST_PIECE = 16 * MIB;
+const LARGEST_PIECE = 256 * MIB; // half a second of the quickest line; what came before a break is kept
 const PATIENCE = 8; // failures of the server in a row; a lost line is waited for
 const WORTH_REPEATING = [409, 423, 429]; // moved on, still written by a dead connection, too many
 const TUS = { "Tus-Resumable": "1.0.0" };
@@ -97,10 +97,20 @@ export class Transfer {
       const made = answer.headers.get("Location");
       if (made) return made;
       const headers = { "Upload-Offset": String(offset), "Content-Type": "application/offset+octet-stream" };
-      const body = await bytes(this.file, offset, this.piece);
       const began = performance.now();
-      answer = await request(this.address, "PATCH", headers, signal, body);
+      answer = await this.patch(offset, headers, signal);
       this.fit(performance.now() - began);
+    }
+  }
+
+  /** The piece that begins at `offset`: the browser reads it from the disk as it goes. */
+  private async patch(offset: number, headers: Record<string, string>, signal: AbortSignal): Promise<Response> {
+    const piece = this.file.slice(offset, offset + this.piece);
+    try {
+      return await request(this.address, "PATCH", headers, signal, piece);
+    } catch (error) {
+      if (!(error instanceof Refused)) await bytes(piece, 0, 1); // a file that is gone looks like a lost line
+      throw error;
     }
   }
 
@@ -139,8 +149,8 @@ export function chosen({ format, columns, skips }: Choice & { skips?: boolean })
   };
 }
 
-/** Some bytes of a file. Read before they are sent, so that a file that is gone is not taken for a lost line. */
-export async function bytes(file: File, from: number, count: number): Promise<ArrayBuffer> {
+/** Some bytes of a file. */
+export async function bytes(file: Blob, from: number, count: number): Promise<ArrayBuffer> {
   try {
     return await file.slice(from, from + count).arrayBuffer();
   } catch {
@@ -160,7 +170,7 @@ export async function request(
   method: string,
   headers: Record<string, string>,
   signal: AbortSignal | null,
-  body?: ArrayBuffer,
+  body?: ArrayBuffer | Blob,
 ): Promise<Response> {
   const answer = await fetch(url, {
     method,

@@ -20,7 +20,11 @@ class Broken(Exception):
     """The connection was lost."""
 
 
-async def sent(body: bytes, breaks: bool = False, piece: int = 70_000) -> AsyncIterator[bytes]:
+def sent(body: bytes, breaks: bool = False, piece: int = 70_000) -> uploads.Chunks:
+    return uploads.Chunks(pieces(body, breaks, piece))
+
+
+async def pieces(body: bytes, breaks: bool, piece: int) -> AsyncIterator[bytes]:
     for start in range(0, len(body), piece):
         yield body[start : start + piece]
         await asyncio.sleep(0)
@@ -54,7 +58,7 @@ async def test_a_body_that_is_called_off_leaves_nothing(tmp_path: Path) -> None:
         flowing.set()
         await asyncio.Event().wait()
 
-    receiving = asyncio.create_task(uploads.receive(endless(), tmp_path, 1 << 30))
+    receiving = asyncio.create_task(uploads.receive(uploads.Chunks(endless()), tmp_path, 1 << 30))
     await flowing.wait()
     receiving.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -87,7 +91,7 @@ async def test_a_second_writer_is_kept_out(tmp_path: Path) -> None:
         started.set()
         await go_on.wait()
 
-    first = asyncio.create_task(uploads.append(tmp_path, begun.id, 0, slow()))
+    first = asyncio.create_task(uploads.append(tmp_path, begun.id, 0, uploads.Chunks(slow())))
     await started.wait()
     with pytest.raises(uploads.Busy):
         await uploads.append(tmp_path, begun.id, 0, sent(BODY))
@@ -126,7 +130,7 @@ async def test_a_piece_for_a_session_that_is_ended_at_this_moment_makes_nothing_
         yield BODY[:10]
 
     with pytest.raises(NotFound):
-        await uploads.append(tmp_path, begun.id, 0, ended_meanwhile())
+        await uploads.append(tmp_path, begun.id, 0, uploads.Chunks(ended_meanwhile()))
     assert f"{begun.id}.{gone}" not in {path.name for path in tmp_path.iterdir()}
 
 
@@ -149,7 +153,7 @@ async def test_an_old_upload_is_kept_whole_once_somebody_comes_back_to_it(tmp_pa
         assert uploads.sweep(tmp_path, older_than_hours=1) == 0
         yield BODY[9:]
 
-    back = await uploads.append(tmp_path, begun.id, 9, looked_at_before_the_first_byte())
+    back = await uploads.append(tmp_path, begun.id, 9, uploads.Chunks(looked_at_before_the_first_byte()))
     assert back.is_complete
     assert uploads.finish(tmp_path, begun.id).path.read_bytes() == BODY
 

@@ -91,8 +91,8 @@ class Uploading(RuleBasedStateMachine):
         elif len(piece) > room:
             error = TooLarge
         with self.expected(error):
-            stream = pieces(piece, size, breaks=breaks)
-            asyncio.run(uploads.append(self.folder, upload, at, stream, self.tallies))
+            body = uploads.Chunks(pieces(piece, size, breaks=breaks))
+            asyncio.run(uploads.append(self.folder, upload, at, body, self.tallies))
         if sent and not off:
             sent.is_old = False
             sent.content += piece if len(piece) <= room else b""

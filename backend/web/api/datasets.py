@@ -17,6 +17,7 @@ from backend.core.errors import Invalid, StudioError
 from backend.core.models import Dataset
 from backend.core.storage import storage
 from backend.web import previews, reading
+from backend.web.bodies import body_of
 from backend.web.deps import AnEdge, Edge, Offset, may_change
 from backend.web.routers import api_router
 from backend.web.shapes.common import MOST
@@ -76,7 +77,8 @@ async def put(
     chosen = {"format": format, "columns": columns_of(columns), "skip_bad_rows": skip_bad_rows}
     await edge.read(lambda session: check_owner(session, edge, name))
     limit = int(edge.settings.upload_limit_gib * GIB)
-    received = await uploads.receive(request.stream(), edge.settings.folder("uploads"), limit)
+    async with body_of(request) as body:
+        received = await uploads.receive(body, edge.settings.folder("uploads"), limit)
     return await take_in(edge, store.upload(name, filename or name, received, **chosen, owner_id=edge.who.id))
 
 
@@ -107,7 +109,7 @@ async def look(
     """Look at the beginning of a file before sending it: its shape, its columns with examples, the first rows as they would
     be read, and what is wrong with them. Nothing is kept."""
     choice = columns_of(columns)
-    head = await uploads.receive(request.stream(), edge.settings.folder("uploads"), probe.HEAD_BYTES)
+    head = await uploads.receive(uploads.Chunks(request.stream()), edge.settings.folder("uploads"), probe.HEAD_BYTES)
     glimpse = probe.Glimpse(str(head.path), filename, max(size, head.bytes), format, choice)
     try:
         found = await edge.apart(probe.probe, glimpse)

@@ -21,6 +21,7 @@ from backend.core.datasets import store
 from backend.core.errors import BadRequest, Conflict, NotFound
 from backend.core.tallies import Tallies
 from backend.web.api.datasets import GIB, check_owner, columns_of, take_in
+from backend.web.bodies import body_of
 from backend.web.deps import AnEdge, Edge
 from backend.web.routers import api_router
 from backend.web.shapes.datasets import UploadOut
@@ -149,7 +150,8 @@ async def append(upload: UUID, request: Request, edge: AnEdge, upload_offset: An
         raise BadRequest(f"A piece comes as {PIECE}.", where="Content-Type")
     own(edge, upload)
     try:
-        session = await uploads.append(folder(edge), upload, upload_offset, request.stream(), TALLIES)
+        async with body_of(request) as body:
+            session = await uploads.append(folder(edge), upload, upload_offset, body, TALLIES)
     except ClientDisconnect:
         return answer(204)  # a pause: what came is kept, and nobody reads this answer
     if not session.is_complete:

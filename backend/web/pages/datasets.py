@@ -87,7 +87,7 @@ async def use_example(form: Form, edge: AnEdge) -> Response:
     async def stream() -> AsyncIterator[bytes]:
         yield body
 
-    received = await uploads.receive(stream(), edge.settings.folder("uploads"), GIB)
+    received = await uploads.receive(uploads.Chunks(stream()), edge.settings.folder("uploads"), GIB)
     await take_in(edge, store.upload(chosen.name, f"{chosen.name}.jsonl", received, owner_id=edge.who.id))
     return go(path_to("datasets", chosen.name))
 

@@ -1,0 +1,150 @@
+"""How the body of a large file comes in: past the server's parser of requests, right into the memory of whoever stores it.
+
+A parser has nothing to do inside of a body whose length was announced, but copies each byte several times on its way. So it sees
+the head of the request and what came along with it; the rest is read by `Straight`, which asyncio lets stand in for the
+server's protocol. The parser is never told, so it still waits for that body, and the connection ends with the answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+from starlette.datastructures import Headers
+from starlette.requests import ClientDisconnect, Request
+from starlette.types import Scope
+from uvicorn.config import Config
+from uvicorn.protocols.http.auto import AutoHTTPProtocol
+from uvicorn.server import ServerState
+
+from backend.core.uploads import Body, Chunks
+
+LINE = "line"
+LARGE_BYTES = 32 << 20
+"""From here on a body is worth its connection: to open the next one costs a few times the way there and back."""
+LINGER_SECONDS = 1.0
+"""Who is refused still sends: a connection that ended at once would take the answer with it."""
+DISCARD_BYTES = 1 << 16
+
+
+class Line(asyncio.Protocol):
+    """A connection. The server's own protocol serves it, and each request finds it in its state."""
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        serve: Any = AutoHTTPProtocol
+        self.served: asyncio.Protocol = serve(config, server_state, app_state | {LINE: self}, _loop)
+        self.transport: asyncio.Transport
+        self.ends = False
+        """With the next answer."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+        transport.set_protocol(self.served)
+        self.served.connection_made(transport)
+
+
+class Straight(asyncio.BufferedProtocol):
+    """A body of which `came` is here, and `left` bytes are still to come. None behind them are read."""
+
+    def __init__(self, line: Line, came: bytes, left: int) -> None:
+        self._transport, self._served = line.transport, line.served
+        self._came, self._left = memoryview(came), left
+        self._room = memoryview(b"")
+        self._filled = asyncio.Event()
+        self._is_lost = False
+        line.ends = True
+        self._transport.pause_reading()
+        self._transport.set_protocol(self)
+
+    async def fill(self, room: memoryview) -> int:
+        came = len(self._came[: len(room)])
+        room[:came], self._came = self._came[:came], self._came[came:]
+        wanted = self._room = room[came:][: self._left]
+        if wanted and not self._is_lost:
+            await self._read()
+        count = came + len(wanted) - len(self._room)
+        if not count and self._left:
+            raise ClientDisconnect
+        return count
+
+    async def _read(self) -> None:
+        """Until there is no room any more, or no connection."""
+        self._filled.clear()
+        self._transport.resume_reading()
+        try:
+            await self._filled.wait()
+        finally:
+            self._transport.pause_reading()
+
+    async def discard(self) -> None:
+        """What a client that is refused still sends, for a moment."""
+        room = memoryview(bytearray(DISCARD_BYTES))
+        with suppress(TimeoutError, ClientDisconnect):
+            async with asyncio.timeout(LINGER_SECONDS):
+                while await self.fill(room):
+                    pass
+
+    # ---- asyncio's side ----
+
+    def get_buffer(self, _sizehint: int) -> memoryview:
+        return self._room
+
+    def buffer_updated(self, count: int) -> None:
+        self._room, self._left = self._room[count:], self._left - count
+        if not self._room:
+            self._transport.pause_reading()
+            self._filled.set()
+
+    def eof_received(self) -> bool | None:
+        return self._served.eof_received()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._is_lost = True
+        self._filled.set()
+        self._served.connection_lost(error)
+
+    def pause_writing(self) -> None:
+        self._served.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._served.resume_writing()
+
+
+@asynccontextmanager
+async def body_of(request: Request) -> AsyncIterator[Body]:
+    """The body of a request that nobody has begun to read."""
+    line, length = request.scope["state"].get(LINE), announced(request.headers)
+    if line is None or length <= LARGE_BYTES:
+        yield Chunks(request.stream())
+        return
+    message = await request.receive()
+    if message["type"] != "http.request":
+        raise ClientDisconnect
+    # Whatever the parser had is in the message, and before the next await no more can come to it.
+    body = Straight(line, message["body"], length - len(message["body"]))
+    try:
+        yield body
+    except Exception:
+        await body.discard()
+        raise
+
+
+def announced(headers: Headers) -> int:
+    """The length of the body; 0 where its head does not tell."""
+    length = "" if "transfer-encoding" in headers else headers.get("content-length", "")
+    return int(length) if length.isdecimal() else 0
+
+
+def ends_the_connection(scope: Scope) -> bool:
+    """Whether nothing more can be asked over the connection of this request."""
+    line = scope["state"].get(LINE)
+    return line is not None and line.ends

@@ -1,0 +1,168 @@
+"""Bodies as they are handed on: whole, in any pieces, past the parser where they are large, and never a byte of what follows."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+
+import pytest
+import uvicorn
+from starlette.datastructures import MutableHeaders
+from starlette.requests import ClientDisconnect, Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from backend.web import bodies
+from backend.web.bodies import Line, body_of, ends_the_connection
+
+BODY = os.urandom(700_000)
+
+
+@pytest.fixture(autouse=True)
+def most_bodies_are_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bodies, "LARGE_BYTES", 100_000)
+
+
+class Refused(Exception):
+    """The application wants no more of a body."""
+
+
+async def digest(scope: Scope, receive: Receive, send: Send, room: int = 70_001) -> None:
+    """Answers with the hash of the body; `/refused` stops in the midst of it, `/slow` reads it after a while."""
+    answer, hashed, block = partial(reply, scope, send), hashlib.sha256(), memoryview(bytearray(room))
+    await asyncio.sleep(0.2 if scope["path"] == "/slow" else 0)
+    try:
+        async with body_of(Request(scope, receive)) as body:
+            while count := await body.fill(block):
+                hashed.update(block[:count])
+                if scope["path"] == "/refused":
+                    raise Refused
+    except Refused:
+        await answer(b"refused".ljust(64))
+    else:
+        await answer(hashed.hexdigest().encode())
+
+
+async def reply(scope: Scope, send: Send, words: bytes) -> None:
+    start: Message = {"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"64")]}
+    if ends_the_connection(scope):
+        MutableHeaders(scope=start)["Connection"] = "close"
+    await send(start)
+    await send({"type": "http.response.body", "body": words})
+
+
+@asynccontextmanager
+async def served(application: ASGIApp = digest) -> AsyncIterator[int]:
+    server = uvicorn.Server(uvicorn.Config(application, http=Line, port=0, lifespan="off", log_level="critical"))
+    serving = asyncio.create_task(server.serve())
+    while not server.started:
+        await asyncio.sleep(0.01)
+    yield server.servers[0].sockets[0].getsockname()[1]
+    server.should_exit = True
+    await serving
+
+
+async def told(port: int, pieces: list[bytes]) -> list[str]:
+    """All answers to what is sent in these pieces over one connection, which the other side ends or is left alone."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    for piece in pieces:
+        writer.write(piece)
+        await asyncio.sleep(0.001)  # so that each arrives by itself
+    answers = []
+    while head := await asyncio.wait_for(reader.readline(), 10):
+        assert b" 200 " in head, head
+        headers = await reader.readuntil(b"\r\n\r\n")
+        answers.append((await reader.readexactly(64)).decode().strip())
+        if b"close" not in headers.lower() and len(answers) == len(pieces):
+            break
+    writer.close()
+    return answers
+
+
+def put(body: bytes, path: str = "/", *extra: str) -> bytes:
+    lines = [f"PUT {path} HTTP/1.1", "Host: here", f"Content-Length: {len(body)}", *extra]
+    return "\r\n".join([*lines, "", ""]).encode() + body
+
+
+def cut(sent: bytes, seed: int) -> list[bytes]:
+    """In pieces of any size, some of a single byte."""
+    chance, at = random.Random(seed), 0
+    pieces = []
+    while at < len(sent):
+        size = chance.choice([1, 70, 5_000, 66_000, 250_000])
+        pieces.append(sent[at : at + size])
+        at += size
+    return pieces
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("path", ["/", "/slow"])
+async def test_a_large_body_arrives_whole_however_it_comes_in_pieces_and_ends_its_connection(
+    path: str, seed: int
+) -> None:
+    async with served() as port:
+        assert await told(port, cut(put(BODY, path), seed)) == [hashlib.sha256(BODY).hexdigest()]
+
+
+async def test_small_bodies_and_those_without_a_length_share_their_connection() -> None:
+    chunked = b"PUT / HTTP/1.1\r\nHost: here\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n\r\n"
+    sent = [put(BODY[:99]), chunked % (len(BODY), BODY), put(b"")]
+    async with served() as port:
+        assert await told(port, sent) == [hashlib.sha256(each).hexdigest() for each in (BODY[:99], BODY, b"")]
+
+
+async def test_who_is_refused_in_the_midst_of_a_body_still_hears_why() -> None:
+    async with served() as port:
+        assert await told(port, cut(put(BODY * 9, "/refused"), 1)) == ["refused"]
+
+
+async def test_a_large_body_goes_past_the_parser(monkeypatch: pytest.MonkeyPatch) -> None:
+    parsed = 0
+    through = H11Protocol.data_received
+
+    def counted(self: H11Protocol, data: bytes) -> None:
+        nonlocal parsed
+        parsed += len(data)
+        through(self, data)
+
+    monkeypatch.setattr(H11Protocol, "data_received", counted)
+    sent = put(BODY)
+    async with served() as port:
+        await told(port, [sent[at : at + 50_000] for at in range(0, len(sent), 50_000)])
+    assert parsed < len(BODY) / 2
+
+
+async def heard(sent: bytes) -> tuple[int, bool]:
+    """How many bytes of a body are handed on of what is sent before the connection is cut, and whether they end in a break."""
+    told: asyncio.Future[tuple[int, bool]] = asyncio.get_running_loop().create_future()
+
+    async def count(scope: Scope, receive: Receive, _send: Send) -> None:
+        total, block = 0, memoryview(bytearray(1 << 20))
+        try:
+            async with body_of(Request(scope, receive)) as body:
+                while come := await body.fill(block):
+                    total += come
+        except ClientDisconnect:
+            told.set_result((total, True))
+        else:
+            told.set_result((total, False))
+
+    async with served(count) as port:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(sent)
+        await writer.drain()
+        writer.close()
+        return await asyncio.wait_for(told, 10)
+
+
+async def test_what_came_before_a_large_body_was_cut_is_handed_on_before_the_break() -> None:
+    assert await heard(put(BODY)[:-1]) == (len(BODY) - 1, True)
+
+
+async def test_nothing_behind_a_large_body_is_taken_for_a_part_of_it() -> None:
+    assert await heard(put(BODY) + put(b"another request")) == (len(BODY), False)
