@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from backend.core import errors
-from backend.core.errors import Conflict, Invalid, Problem, StudioError
+from backend.core.errors import Conflict, Invalid, Problem, StudioError, is_failure
 
 log = logging.getLogger(__name__)
 
@@ -258,7 +258,9 @@ def _outcome(function: str, payload: dict[str, Any]) -> dict[str, Any]:
         return {"error": _told(error)}
     except MemoryError:
         return {"error": _told(_too_much_memory(resource.getrlimit(resource.RLIMIT_DATA)[0] // MIB))}
-    except Exception as error:
+    except BaseException as error:
+        if not is_failure(error):
+            raise
         traceback.print_exc()
         words = f"The file could not be read ({type(error).__name__}: {str(error)[:300]})."
         return {"error": _told(Invalid(words, code="limited.failed"))}

@@ -62,6 +62,13 @@ def fails(_payload: dict[str, Any]) -> Any:
     return os.environ["ABSENT"]
 
 
+def gives_up(_payload: dict[str, Any]) -> Any:
+    """Counts more ways of reading a word than a library in Rust is willing to."""
+    from tokenizers import Regex, pre_tokenizers
+
+    return pre_tokenizers.Split(Regex("(a|aa)+$"), "isolated").pre_tokenize_str("a" * 60 + "!")
+
+
 def babbles(payload: dict[str, Any]) -> Any:
     return "x" * (payload["mib"] << 20)
 

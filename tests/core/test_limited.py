@@ -100,6 +100,12 @@ def test_it_can_be_cancelled() -> None:
     assert caught.value.code == "cancelled"
 
 
+def test_a_library_in_another_language_that_gives_up_is_told_in_words() -> None:
+    with pytest.raises(Invalid, match="retry-limit") as caught:
+        run_limited(f"{HERE}:gives_up", {})
+    assert caught.value.code == "limited.failed"
+
+
 def test_a_crash_kills_that_process_alone() -> None:
     with pytest.raises(Invalid, match="damaged or hostile") as caught:
         run_limited(f"{HERE}:crashes", {})
