@@ -18,7 +18,7 @@ from backend.core.catalog import METHODS, AnyMethod, AnyStage
 from backend.core.errors import Invalid, Problem
 from backend.core.methods.qlora import QLora
 from backend.core.stages.sft import Sft
-from backend.core.strict import Strict, problems_of
+from backend.core.strict import Strict, problems_of, refuse_crowd
 
 Auto = Literal["auto"]
 Steps = Annotated[int, Field(ge=1, le=10_000_000)]
@@ -336,15 +336,17 @@ class Read:
 
 
 def read_recipe(data: object) -> Read:
-    """Validate what a person wrote. Raises `Invalid` with every problem at once, each at its place."""
+    """Validate what a person wrote. Raises `Invalid` with the problems at once, each at its place."""
     if not isinstance(data, Mapping):
         raise Invalid("A recipe is a mapping of settings.", hint="It starts with model: and data:.")
+    refuse_crowd(data)
     body, notes = translate_old_names(data)
     try:
         return Read(Recipe.model_validate(body), notes)
     except ValidationError as error:
-        problems = tuple(map(_given_twice, problems_of(error, Recipe, body)))
-        count = "1 setting is" if len(problems) == 1 else f"{len(problems)} settings are"
+        found = problems_of(error, Recipe, body)
+        problems = tuple(map(_given_twice, found.first))
+        count = "1 setting is" if found.total == 1 else f"{found.total:,} settings are"
         raise Invalid(f"The recipe cannot be used: {count} wrong.", code="recipe", problems=problems) from None
 
 

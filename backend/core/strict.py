@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
+from itertools import islice
 from types import NoneType, UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from backend.core.errors import Problem
+from backend.core.datasets.problems import SHOWN, Problems, printable
+from backend.core.errors import Invalid, Problem
 
 Path = tuple[str | int, ...]
+
+MOST_VALUES = 5_000
+"""What people write holds a few hundred values. To say what is wrong with each of half a million, as fit into the largest
+request, takes seconds in which nobody else is served."""
+
+CODES = {"extra_forbidden": "unknown_key", **dict.fromkeys(("union_tag_invalid", "literal_error", "enum"), "choice")}
+"""What pydantic calls otherwise."""
 
 
 class Strict(BaseModel):
@@ -20,14 +29,27 @@ class Strict(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, str_max_length=100_000)
 
 
-def problems_of(error: ValidationError, model: type[BaseModel], data: object) -> tuple[Problem, ...]:
-    """What pydantic found, each at the place where the person wrote it, in words."""
-    found: dict[tuple[str, str], Problem] = {}
-    for each in error.errors(include_url=False):
-        where = ".".join(map(str, path_in(data, each["loc"], missing=each["type"] == "missing")))
-        problem = _problem(dict(each), where, model, data)
-        found.setdefault((where, problem.code), problem)
-    return tuple(found.values())
+def refuse_crowd(data: object) -> None:
+    """Raise `Invalid` where the data holds more values than anybody means, before each of them is looked at."""
+    waiting, count = [data], 0
+    while waiting and count <= MOST_VALUES:
+        value = waiting.pop()
+        inner = list(value.values()) if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else []
+        waiting.extend(inner)
+        count += len(inner)
+    if count > MOST_VALUES:
+        raise Invalid(f"This holds more than {MOST_VALUES:,} values.", code="crowded")
+
+
+def problems_of(error: ValidationError, model: type[BaseModel], data: object) -> Problems:
+    """What pydantic found, each at the place where the person wrote it, in words: all are counted, the first are kept."""
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    for each in error.errors(include_url=False, include_input=False):
+        path = path_in(data, each["loc"], missing=each["type"] == "missing")
+        where = ".".join(printable(str(part)) for part in path)
+        found.setdefault((where, CODES.get(each["type"], each["type"])), dict(each))
+    first = [_problem(each, code, where, model, data) for (where, code), each in islice(found.items(), SHOWN)]
+    return Problems(first, len(found))
 
 
 def path_in(data: object, location: Path, *, missing: bool = False) -> Path:
@@ -41,18 +63,18 @@ def path_in(data: object, location: Path, *, missing: bool = False) -> Path:
     return (*path, location[-1]) if missing else path
 
 
-def _problem(each: dict[str, Any], where: str, model: type[BaseModel], data: object) -> Problem:
-    kind, context = each["type"], each.get("ctx", {})
-    if kind == "extra_forbidden":
+def _problem(each: dict[str, Any], code: str, where: str, model: type[BaseModel], data: object) -> Problem:
+    if code == "unknown_key":
         known = names_at(model, data, path_in(data, each["loc"])[:-1])
-        return Problem("unknown_key", "is not a setting.", where, nearest(str(each["loc"][-1]), known))
-    if kind == "missing":
-        return Problem("missing", "is required.", where)
-    if kind in ("union_tag_invalid", "literal_error", "enum"):
+        return Problem(code, "is not a setting.", where, nearest(printable(str(each["loc"][-1])), known))
+    if code == "missing":
+        return Problem(code, "is required.", where)
+    if code == "choice":
+        context = each.get("ctx", {})
         choices = context.get("expected_tags") or context.get("expected") or ""
-        return Problem("choice", f"is not one of {choices}.", where)
+        return Problem(code, f"is not one of {choices}.", where)
     message = str(each["msg"]).removeprefix("Value error, ").removeprefix("Input ")
-    return Problem(kind, message if message.endswith(".") else message + ".", where)
+    return Problem(code, message if message.endswith(".") else message + ".", where)
 
 
 def nearest(word: str, known: list[str]) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from backend.core.errors import BadRequest
-from backend.core.strict import Path
+from backend.core.strict import MOST_VALUES, Path
 
 CONSTANTS: dict[str, bool | None] = {"": None, "~": None, "null": None, "true": True, "false": False}
 INTEGER = re.compile(r"[-+]?[0-9]{1,18}")
@@ -61,6 +61,8 @@ def _value(event: Any, events: Iterator[Any], path: Path, lines: dict[Path, int]
     lines.setdefault(path, line)
     if len(path) > MAX_DEPTH:
         raise BadYaml("Nested too deeply.", line)
+    if len(lines) > MOST_VALUES:
+        raise BadYaml(f"This holds more than {MOST_VALUES:,} values.", line)
     match event:
         case yaml.SequenceStartEvent(tag=None, anchor=None):
             items: list[Any] = []

@@ -17,6 +17,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Match
 
+from backend.core.datasets.problems import SHOWN, printable
 from backend.core.errors import (
     BadRequest,
     Conflict,
@@ -72,7 +73,7 @@ def understood(error: Exception, request: Request) -> StudioError:
         case StudioError():
             return error
         case RequestValidationError():
-            return Invalid("The request cannot be used.", problems=tuple(map(_problem, error.errors())))
+            return _unusable(error.errors())
         case HTTPException(status_code=404):
             return NotFound("There is nothing at this address.", code="no_route")
         case HTTPException(status_code=405):
@@ -103,8 +104,15 @@ def understood(error: Exception, request: Request) -> StudioError:
             return Broken(incident)
 
 
+def _unusable(found: Sequence[Mapping[str, Any]]) -> Invalid:
+    """What is wrong with a request: everybody waits while each problem is put into words, so only the first ones are."""
+    hint = f"These are the first {SHOWN} of {len(found):,} problems." if len(found) > SHOWN else ""
+    return Invalid("The request cannot be used.", hint=hint, problems=tuple(map(_problem, found[:SHOWN])))
+
+
 def _problem(found: Mapping[str, Any]) -> Problem:
-    where = ".".join(str(part) for part in found["loc"] if part not in ("body", "query", "path", "header"))
+    parts = (printable(str(part)) for part in found["loc"] if part not in ("body", "query", "path", "header"))
+    where = ".".join(parts)
     return Problem(str(found["type"]), str(found["msg"]), where)
 
 

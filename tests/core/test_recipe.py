@@ -67,6 +67,37 @@ def test_every_problem_is_told_at_once_and_at_its_place() -> None:
     assert set(found) == {"training.learning_rate", "training.num_train_epochs", "training.batch", "method.r"}
 
 
+def test_of_thousands_of_problems_the_first_are_told_with_their_number() -> None:
+    with pytest.raises(Invalid, match="4,000 settings are wrong") as caught:
+        read_recipe(SHORT | {f"k{number}": 0 for number in range(4000)})
+    assert [each.where for each in caught.value.problems] == [f"k{number}" for number in range(100)]
+
+
+def test_a_key_without_end_is_told_by_its_beginning() -> None:
+    [(where, words)] = problems(**{"k" * 100_000: 1}).items()
+    assert (len(where), words.startswith("is not a setting.")) == (80, True)
+
+
+@pytest.mark.parametrize(
+    "crowd",
+    [
+        {"evaluation": {"prompts": [""] * 340_000}},
+        {"data": {"sets": [{"x": 1}] * 40_000}},
+        {f"k{number}": 0 for number in range(80_000)},
+    ],
+    ids=["prompts", "sets", "keys"],
+)
+def test_more_values_than_any_recipe_has_are_counted_and_not_looked_at(crowd: dict[str, Any]) -> None:
+    with pytest.raises(Invalid, match="more than 5,000 values") as caught:
+        read_recipe(SHORT | crowd)
+    assert caught.value.problems == ()
+
+
+def test_yaml_of_more_values_than_any_recipe_has_is_not_read_to_its_end() -> None:
+    with pytest.raises(BadRequest, match="more than 5,000 values"):
+        read_yaml("a: [" + "x," * 500_000 + "]")
+
+
 def test_an_unknown_method_lists_the_known_ones() -> None:
     assert "'qlora'" in problems(method="qloraa")["method"]
 

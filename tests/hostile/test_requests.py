@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote
@@ -39,6 +40,32 @@ def test_yaml_that_constructs_or_multiplies_is_refused_by_line(studio: Studio, r
     assert answer.status_code == 400
     assert words in words_of(answer)
     assert "line 1" in words_of(answer)
+
+
+CROWDS: dict[str, Any] = {
+    "prompts": {"evaluation": {"prompts": [""] * 340_000}},
+    "sets": {"data": {"sets": [{"x": 1}] * 40_000}},
+    "settings": {f"k{number}": 0 for number in range(80_000)},
+}
+
+
+@pytest.mark.parametrize("crowd", CROWDS)
+@pytest.mark.parametrize("path", ["/api/v1/preflight", "/api/v1/runs", "/api/v1/tokens"])
+def test_a_crowd_of_mistakes_in_one_request_is_told_in_a_few_words(studio: Studio, path: str, crowd: str) -> None:
+    """All of it is read where everybody else waits."""
+    body = json.dumps(GOOD | CROWDS[crowd], separators=(",", ":"))
+    with studio.metered(f"69 a crowd of {crowd} to {path}") as cost:
+        answer = studio.client.post(path, content=body, headers={"content-type": "application/json"})
+    assert answer.status_code == 422
+    assert len(answer.content) < 50_000
+    assert cost.memory_mib < 256
+
+
+def test_a_crowd_of_values_in_yaml_is_refused_by_line(studio: Studio) -> None:
+    with studio.metered("64 YAML of half a million values"):
+        answer = studio.client.post("/api/v1/preflight", content="a: [" + "x," * 500_000 + "]", headers=YAML)
+    assert answer.status_code == 400
+    assert "This holds more than 5,000 values" in words_of(answer)
 
 
 @proves(65)

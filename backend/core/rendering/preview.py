@@ -79,6 +79,13 @@ def preflight(payload: dict[str, Any]) -> dict[str, Any]:
     return answer | {"report": dataset.report.as_json()}
 
 
+def warm() -> None:
+    """Import whatever the functions here take, before anybody waits for them."""
+    without_torch()
+    import pyarrow.parquet  # noqa: F401
+    from transformers import AutoTokenizer  # noqa: F401
+
+
 def _tell(done: int, total: int) -> None:
     tell({"rows": done, "of": total})
 
@@ -89,7 +96,7 @@ def _data(settings: dict[str, Any], files: Sequence[DataFile]) -> Data:
     try:
         return Data.model_validate(body)
     except ValidationError as error:
-        problems = problems_of(error, Data, body)
+        problems = tuple(problems_of(error, Data, body).first)
         raise Invalid("The settings of the preview cannot be used.", code="data", problems=problems) from None
 
 
