@@ -17,6 +17,7 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import takewhile
 from types import FrameType
 from typing import Any
 from uuid import UUID
@@ -69,8 +70,11 @@ class Feed:
             self.floor = self.events.popleft()[0]
 
     def since(self, cursor: int) -> list[tuple[int, bytes]] | None:
-        """What lies behind the cursor; None where that reaches further back than the feed."""
-        return [item for item in self.events if item[0] > cursor] if cursor >= self.floor else None
+        """What lies behind the cursor; None where that reaches further back than the feed. Looked for from the newest on: each
+        viewer asks at every step, and all that lies before its cursor is none of its business."""
+        if cursor < self.floor:
+            return None
+        return list(takewhile(lambda item: item[0] > cursor, reversed(self.events)))[::-1]
 
     def newest(self, cursor: int) -> list[tuple[int, bytes]] | None:
         """The run's state alone, as a list page shows it, where anything happened behind the cursor."""
