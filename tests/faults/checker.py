@@ -6,26 +6,47 @@ left out by the others, so that a violation names the promise that was broken.
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise, zip_longest
+from itertools import combinations, pairwise, zip_longest
 
-from tests.faults.history import History, Row, Sample
+from tests.faults.history import Ended, History, Row, Sample, Struck
 from tests.faults.story import ACTIVE, RESTS, Line, Story, seconds, stories
 
 DYING_SECONDS = 8.0
-"""How long a trainer may outlive its supervisor: two seconds, and four times that where the processor is fought for."""
+"""How long a trainer may outlive its supervisor, or the moment from which that can know that it is over: two seconds, and four
+times that where the processor is fought for."""
+STARTING_SECONDS = 30.0
+"""How long a part may take to start where the processor is fought for."""
+SEEN_SECONDS = 2.0
+"""A trainer that writes for so long is met by who looks at processes."""
 SHOWN_SECONDS = 5.0
 """Within what time the death of a trainer is shown."""
 ZOMBIE_SECONDS = 60.0
 WOUND_SECONDS = 10.0
 """For how long at most a fault may still be felt before what it struck is mended."""
 CRASHED, NO_PROGRESS = "crashed", "no_progress"
+OF_ITSELF = "It ended with code"
+"""How an end is told that no signal brought about: no fault ends a trainer that way."""
+LEVELS = (8, 64, 512, 4096, 32768)
+"""How many steps a bucket holds, level by level."""
+BORNE = {
+    "phase": ("phase", "text"),
+    "progress": ("what", "done", "total"),
+    "amended": ("sequence",),
+    "sample": ("index", "prompt", "text"),
+    "checkpoint": ("bytes",),
+    "artifact": ("kind", "bytes", "sha256"),
+    "facts": (),
+}
+"""Kinds of events that are lines of a journal, with what tells one from another. Warnings are the hosts' own, too."""
 DESERVED = {"disk_full": "disk.fill"}
 """Why else a run may fail, each with the kind of fault that must have been there."""
+PREEMPTED = "supervisor.preempt"
 PASSED_OVER = re.compile(r"The checkpoint of step (\d+) is (?:damaged|not the one)")
 MAY_FOLLOW = {
     "": {"queued"},
@@ -66,19 +87,43 @@ def events_are_numbered_without_a_gap(story: Story) -> Iterator[str]:
 
 
 def only_the_owner_of_the_history_writes(story: Story) -> Iterator[str]:
-    """One accepted writer at a time: an attempt that is over never writes again."""
+    """One accepted writer at a time: an attempt that is over never writes again, and whatever is told or published is of who
+    owned the history then."""
     for before, after in pairwise(story.events):
         if after["attempt"] < before["attempt"]:
             yield f"{story.name}: event {after['seq']} is of attempt {after['attempt']}, after {before['attempt']}"
     for told in story.stale:
         yield f"{story.name}: event {told.seq} (step {told.line.step}) was written by attempt {told.writer}, which was over"
+    yield from _in_no_journal(story)
+    for row in (*story.checkpoints, *story.artifacts):
+        if not row["folder"].startswith(f"runs/{story.row['id']}/attempt-{row['attempt']}/"):
+            yield f"{story.name}: {row['folder']} is published as of attempt {row['attempt']}"
+
+
+def _in_no_journal(story: Story) -> Iterator[str]:
+    """Events that are no lines of their owner's journal; metrics are looked at above."""
+    written = {attempt: set(map(_borne, lines)) for attempt, lines in story.journals.items()}
+    for event in (event for event in story.events if event["kind"] in BORNE):
+        owner = story.owner_at(event["seq"]).attempt if story.owners else None
+        if owner is None or _borne(event) not in written.get(owner, ()):
+            yield f"{story.name}: event {event['seq']} ({event['kind']}) is in no journal of attempt {owner}, the owner"
+
+
+def _borne(told: Row) -> tuple[str, int, str]:
+    """What a line and its event have in common."""
+    wanted = BORNE.get(told["kind"]) or tuple(told["data"])
+    return told["kind"], told["step"], json.dumps({name: told["data"].get(name) for name in wanted}, sort_keys=True)
 
 
 def each_step_is_told_once_as_it_was_trained(story: Story) -> Iterator[str]:
     """With `rewound` applied, every step is there once, in order, and equal to the journals of those who owned the history.
 
-    None is missing of a run that gave out what it learned.
+    None is missing of a run that gave out what it learned. Whatever the journals say, no step follows a later one.
     """
+    yield from list(_told_otherwise(story)) or _out_of_order(story)
+
+
+def _told_otherwise(story: Story) -> Iterator[str]:
     told_and_trained = zip_longest(story.drawn, story.trained)
     for place, (told, trained) in enumerate(told_and_trained):
         if told is None:
@@ -90,6 +135,16 @@ def each_step_is_told_once_as_it_was_trained(story: Story) -> Iterator[str]:
             return
     if story.row["state"] == "succeeded" and story.drawn and story.drawn[-1].step != story.row["total_steps"]:
         yield f"{story.name} succeeded at step {story.drawn[-1].step} of {story.row['total_steps']}"
+
+
+def _out_of_order(story: Story) -> Iterator[str]:
+    newest: dict[str, int] = {}
+    for line in story.drawn:
+        for name in line.values:
+            if line.step <= newest.get(name, -1):
+                yield f"{story.name}: {name} of step {line.step} is told after that of step {newest[name]}"
+                return
+            newest[name] = line.step
 
 
 def _has_given_out(story: Story) -> bool:
@@ -138,11 +193,8 @@ def extremes_are_those_of_the_points(story: Story) -> Iterator[str]:
 
 
 def _missing_buckets(story: Story, values: dict[str, dict[int, float]]) -> Iterator[str]:
-    widths = {row["width"] for row in story.buckets}
-    if values and not widths:
-        yield f"{story.name}: it has points and no bucket"
     held = {(row["name"], row["width"], row["bucket"]) for row in story.buckets}
-    due = {(name, width, step // width) for name, steps in values.items() for step in steps for width in widths}
+    due = {(name, width, step // width) for name, steps in values.items() for step in steps for width in LEVELS}
     for name, width, bucket in sorted(due - held)[:1]:
         yield f"{story.name}: {name} has no bucket at {bucket * width} (width {width})"
 
@@ -272,11 +324,13 @@ def one_trainer_works_on_an_accelerator(history: History, told: Sequence[Story])
 
 
 def one_trainer_works_on_a_run(history: History, told: Sequence[Story]) -> Iterator[str]:
-    """Two trainers of one run overlap only while the first one's host is frozen or cut off."""
+    """Two trainers of one run overlap only while the first one's host is frozen or cut off, and until it can have learned that
+    its run is another's."""
     for first, second, overlap in _overlapping(history, told, lambda trainer: trainer.run):
+        unexcused = overlap - _cut_off_seconds(history, first, second.began or first.ended, overlap)
         is_told_already = first.device == second.device
-        if overlap > DYING_SECONDS and not is_told_already and not _was_cut_off(history, first):
-            yield f"{second} and {first} worked at the same time for {overlap:.1f} s"
+        if unexcused > DYING_SECONDS and not is_told_already:
+            yield f"{second} and {first} worked at the same time for {unexcused:.1f} s in which nothing was struck"
 
 
 def no_trainer_outlives_its_supervisor(history: History, _told: Sequence[Story]) -> Iterator[str]:
@@ -286,6 +340,46 @@ def no_trainer_outlives_its_supervisor(history: History, _told: Sequence[Story])
         orphaned = next((look.at for look in looks if look.parent != first.parent), None)
         if first.name in ("trainer", "spare") and orphaned is not None and last.at - orphaned > DYING_SECONDS:
             yield f"{last.name} {last.pid} (run {last.run}) lived {last.at - orphaned:.1f} s longer than its supervisor"
+
+
+def no_trainer_dies_for_nothing(history: History, told: Sequence[Story]) -> Iterator[str]:
+    """Each death that is told is that of a trainer that was struck; and none ends by itself without a word."""
+    for story in told:
+        for row in story.attempts:
+            is_death = row["cause"] and row["cause"] not in (*RESTS, "queued", "lost")
+            if is_death and (row["cause"].startswith(OF_ITSELF) or not any(_killers(history, row))):
+                yield f"{story.name}: the trainer of attempt {row['number']} died, and nobody struck it: {row['cause']}"
+
+
+def no_part_ends_for_nothing(history: History, _told: Sequence[Story]) -> Iterator[str]:
+    """What nobody stopped goes on. A web alone may end while it starts, where it finds no Postgres."""
+    for ended in history.ended:
+        is_starting = ended.part == "web" and ended.at - ended.started < STARTING_SECONDS
+        if not (is_starting and any(_keeps_from_postgres(strike, ended) for strike in history.struck)):
+            yield f"{ended.part} ended by itself after {ended.at - ended.started:.1f} s"
+
+
+def who_is_preempted_in_training_loses_no_step(history: History, told: Sequence[Story]) -> Iterator[str]:
+    """A machine that is taken away in order takes nothing with it: the run goes on from its very last step."""
+    for strike in (strike for strike in history.struck if strike.kind == PREEMPTED and strike.phase == "training"):
+        for story in told:
+            for row in (row for row in story.attempts if _was_preempted(row, strike)):
+                then = next((event for event in story.rewound if event["attempt"] > row["number"]), None)
+                if then and then["data"]["lost"] and not any(_besides(history, strike, row, seconds(then["at"]))):
+                    words = f"attempt {row['number']} was preempted, and {then['data']['lost']} of its steps were lost"
+                    yield f"{story.name}: {words}"
+
+
+def nothing_happens_unseen(history: History, told: Sequence[Story]) -> Iterator[str]:
+    """Whoever looked at processes met each trainer, and whoever followed runs followed each: what was not looked at broke no
+    promise either."""
+    met = {(sample.run, sample.attempt) for sample in history.samples}
+    for story in told:
+        for attempt, lines in story.journals.items():
+            if history.is_watched and (story.row["id"], attempt) not in met and _lasted(lines) > SEEN_SECONDS:
+                yield f"{story.name}: nobody saw the trainer of attempt {attempt}, which wrote for {_lasted(lines):.1f} s"
+        if history.is_followed and story.events and not story.clients:
+            yield f"{story.name}: nobody followed it"
 
 
 def a_dead_trainer_is_shown_in_time(history: History, told: Sequence[Story]) -> Iterator[str]:
@@ -347,6 +441,10 @@ RULES_OF_A_STUDIO: tuple[Callable[[History, Sequence[Story]], Iterator[str]], ..
     one_trainer_works_on_an_accelerator,
     one_trainer_works_on_a_run,
     no_trainer_outlives_its_supervisor,
+    no_trainer_dies_for_nothing,
+    no_part_ends_for_nothing,
+    who_is_preempted_in_training_loses_no_step,
+    nothing_happens_unseen,
     a_dead_trainer_is_shown_in_time,
     what_is_published_can_be_read,
     losses_are_those_of_an_undisturbed_run,
@@ -359,7 +457,8 @@ RULES_OF_A_STUDIO: tuple[Callable[[History, Sequence[Story]], Iterator[str]], ..
 
 @dataclass(frozen=True)
 class Trainer:
-    """A trainer's process: `began` is when it wrote the first line with the accelerator in hand, `ended` the last look at it."""
+    """A trainer's process: `began` is when it wrote the first line with the accelerator in hand, before it loads a model;
+    `ended` the last look at it."""
 
     run: str
     attempt: int
@@ -389,11 +488,23 @@ def _trainers(history: History, told: Sequence[Story]) -> Iterator[Trainer]:
         if not living or not (work := living[-1]).run or not work.attempt:
             continue
         lines = journals.get((work.run, work.attempt), [])
-        began = next((line["t"] for line in lines if line["kind"] not in ("phase", "log", "progress")), None)
+        began = next(
+            (line["t"] for line in lines if line["kind"] not in ("log", "progress") and not _waits(line)), None
+        )
         if began is not None:
             began -= history.clocks.get(work.host or "", 0.0)
         place = f"{work.device} of host {work.host}"
         yield Trainer(work.run, work.attempt, work.host, place, work.pid, looks[0].parent, began, work.at)
+
+
+def _waits(line: Row) -> bool:
+    """Whether a trainer says that another one still has its accelerator."""
+    return line["kind"] == "phase" and bool(line["data"].get("text"))
+
+
+def _lasted(lines: Sequence[Row]) -> float:
+    """How long a journal was written, in seconds."""
+    return float(lines[-1]["t"] - lines[0]["t"]) if lines else 0.0
 
 
 def _overlapping(
@@ -402,22 +513,52 @@ def _overlapping(
     """Trainers that worked at one place, two and two, and for how many seconds at the same time."""
     working = [(place(trainer), trainer.began, trainer) for trainer in _trainers(history, told) if trainer.began]
     working.sort(key=lambda work: work[:2])
-    for (here, _, first), (there, began, second) in pairwise(working):
+    for (here, _, first), (there, began, second) in combinations(working, 2):
         if here == there and began < first.ended:
-            yield first, second, first.ended - began
+            yield first, second, min(first.ended, second.ended) - began
 
 
-def _was_cut_off(history: History, trainer: Trainer) -> bool:
-    """Whether its supervisor stood still meanwhile, or the network between its host and Postgres was struck."""
-    began = trainer.began or trainer.ended
-    stood_still = any(
-        look.status == "stopped" and look.pid == trainer.parent and began <= look.at <= trainer.ended
-        for look in history.samples
-    )
-    return stood_still or any(
-        strike.target == f"{trainer.host}-postgres" and began - WOUND_SECONDS <= strike.at <= trainer.ended
-        for strike in history.struck
-    )
+def _cut_off_seconds(history: History, trainer: Trainer, since: float, lasting: float) -> float:
+    """For how long of that time its supervisor stood still, or the way between its host and Postgres was struck."""
+    looks = pairwise(look for look in history.samples if look.pid == trainer.parent)
+    spans = [(look.at, after.at) for look, after in looks if look.status == "stopped"]
+    spans += [(strike.at, strike.until) for strike in history.struck if strike.target == f"{trainer.host}-postgres"]
+    covered, reached = 0.0, since
+    for start, end in sorted(spans):
+        covered += max(0.0, min(end, since + lasting) - max(start, reached))
+        reached = max(reached, end)
+    return covered
+
+
+def _killers(history: History, attempt: Row) -> Iterator[Struck]:
+    """What was done to an attempt's trainer while it was the run's."""
+    whose = (f" of {attempt['run_id']}/{attempt['number']}", f"trainers of {attempt['worker']}")
+    for strike in history.struck:
+        is_its = strike.target.endswith(whose) or strike.target.startswith(f"runs/{attempt['run_id']}/")
+        if is_its and seconds(attempt["started_at"]) <= strike.at <= seconds(attempt["ended_at"]):
+            yield strike
+
+
+def _keeps_from_postgres(strike: Struck, ended: Ended) -> bool:
+    """Whether a web that started then could not reach Postgres, which recovers for a while after it was struck."""
+    is_in_the_way = strike.kind.startswith("postgres.") or strike.target == "web-postgres"
+    return is_in_the_way and strike.at <= ended.at and ended.started <= strike.until + WOUND_SECONDS
+
+
+def _was_preempted(attempt: Row, strike: Struck) -> bool:
+    ended = seconds(attempt["ended_at"]) if attempt["ended_at"] else math.inf
+    is_there = seconds(attempt["started_at"]) <= strike.at <= ended
+    return is_there and strike.target == f"supervisor-{attempt['worker']}"
+
+
+def _besides(history: History, preempted: Struck, attempt: Row, until: float) -> Iterator[Struck]:
+    """What else was done to a preempted attempt, to what lies of it on the disk, and to its way to Postgres."""
+    of_its_host = (f"-{attempt['worker']}", f" of {attempt['worker']}", f"{attempt['worker']}-postgres")
+    for strike in history.struck:
+        is_about_then = strike.until > preempted.at - WOUND_SECONDS and strike.at < until
+        is_its = attempt["run_id"] in strike.target or strike.target.endswith(of_its_host)
+        if is_about_then and strike is not preempted and (is_its or strike.kind.startswith("postgres.")):
+            yield strike
 
 
 def detections(history: History, told: Sequence[Story]) -> list[tuple[str, float]]:

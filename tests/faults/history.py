@@ -70,7 +70,10 @@ class Sample:
 
 @dataclass(frozen=True)
 class Struck:
-    """A fault. `target` names what was hit: a process, a connection or, of a torn checkpoint, its folder under the home."""
+    """A fault. `target` names what was hit: a process, a connection or, of a torn checkpoint, its folder under the home.
+
+    `healed` is when what it left behind was mended; none where there was nothing to mend.
+    """
 
     at: float
     number: int
@@ -78,6 +81,21 @@ class Struck:
     kind: str
     phase: str
     target: str
+    healed: float | None = None
+
+    @property
+    def until(self) -> float:
+        """Until when it was felt."""
+        return self.at if self.healed is None else self.healed
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A part of the studio that ended though nobody stopped it, and when it had been started."""
+
+    part: str
+    started: float
+    at: float
 
 
 @dataclass(frozen=True)
@@ -92,7 +110,8 @@ class Leftover:
 class History:
     """`accepted` are the runs whose launch was answered with success. `readable` lists, of each folder that is published
     now, what is wrong with its bytes. `reference` holds, of runs that have one, the losses of an undisturbed run. `clocks`
-    tells by how many seconds a host's clock was ahead."""
+    tells by how many seconds a host's clock was ahead. Where nobody looked at processes, or followed runs, nothing is said of
+    them: `is_watched` and `is_followed` tell that from a watcher that saw nothing."""
 
     runs: list[Row]
     attempts: list[Row]
@@ -111,6 +130,9 @@ class History:
     audit: list[Row] = field(default_factory=list)
     clocks: dict[str, float] = field(default_factory=dict)
     reference: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
+    ended: list[Ended] = field(default_factory=list)
+    is_watched: bool = True
+    is_followed: bool = True
 
     def of_run(self, run: str) -> History:
         """The part that is about one run; samples and strikes stay whole."""
@@ -140,8 +162,8 @@ class History:
 def load(path: Path) -> History:
     """A history that was saved."""
     stored = json.loads(path.read_text())
-    made = {"seen": Seen, "samples": Sample, "struck": Struck, "leftovers": Leftover}
-    stored |= {name: [shape(**each) for each in stored[name]] for name, shape in made.items()}
+    made = {"seen": Seen, "samples": Sample, "struck": Struck, "leftovers": Leftover, "ended": Ended}
+    stored |= {name: [shape(**each) for each in stored.get(name, ())] for name, shape in made.items()}
     stored["journals"] = {_key(name): lines for name, lines in stored["journals"].items()}
     stored["reference"] = {run: [(step, loss) for step, loss in pairs] for run, pairs in stored["reference"].items()}
     return History(**stored)
@@ -158,13 +180,14 @@ def _key(name: str) -> tuple[str, int]:
 def collect(
     home: Path,
     database_url: str,
-    seen: Iterable[Seen] = (),
-    samples: Iterable[Sample] = (),
+    seen: Iterable[Seen] | None = None,
+    samples: Iterable[Sample] | None = None,
     struck: Iterable[Struck] = (),
     accepted: Iterable[str] = (),
     leftovers: Iterable[Leftover] = (),
 ) -> History:
-    """Everything that stands in the database and under the home, beside what was watched meanwhile."""
+    """Everything that stands in the database and under the home, beside what was watched meanwhile: `samples` are none where
+    nobody looked at processes, `seen` where nobody followed a run."""
     with psycopg.connect(database_url) as connection:
         rows = {table: _rows(connection, table) for table in TABLES}
     return History(
@@ -177,12 +200,14 @@ def collect(
         audit=rows["audit"],
         artifacts=rows["artifacts"],
         journals=journals_under(home),
-        seen=list(seen),
-        samples=list(samples),
+        seen=list(seen or ()),
+        samples=list(samples or ()),
         struck=list(struck),
         accepted=list(accepted),
         leftovers=list(leftovers),
         readable=published_folders(home, rows["checkpoints"], rows["artifacts"]),
+        is_watched=samples is not None,
+        is_followed=seen is not None,
     )
 
 

@@ -86,6 +86,16 @@ def forget_what_was_saved() -> None:
     vars(holding)["pick"] = find_nothing
 
 
+def spare_the_trainer() -> None:
+    """Who finds out that its run is another's lets its trainer go on."""
+    from worker import holding
+
+    def leave(held: holding.Holding) -> None:
+        held.doing = holding.Doing.OVER
+
+    holding.Holding._leave = leave  # type: ignore[assignment, method-assign]
+
+
 # ---- in the trainer --------------------------------------------------------------------------------------------------
 
 
@@ -118,6 +128,7 @@ BUGS = {
     "torn": Bug(trainer=cut_what_is_published),
     "orphan": Bug(trainer=outlive_the_parent),
     "forgotten": Bug(supervisor=forget_what_was_saved),
+    "spared": Bug(supervisor=spare_the_trainer),
 }
 
 

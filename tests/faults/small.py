@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from tests.faults.checker import LEVELS
 from tests.faults.history import History, Row, Sample, Seen, Struck
+from tests.faults.story import seconds
 
 RUN, SUPERVISOR, FIRST, SECOND = "run-1", 10, 11, 12
 KILLED_AT = 104.0
@@ -42,13 +45,15 @@ def event(seq: int, kind: str, step: int, attempt: int, at: float, what: Any) ->
         data = {"state": what, "intent": "run", "attempt": attempt}
     if kind == "metrics":
         data = {"values": {"loss": what}, "epoch": 0.0, "t": at - 0.1}
+    if kind == "rewound":
+        data = {"step": step, "lost": 0}
     row = {"run_id": RUN, "seq": seq, "kind": kind, "step": step, "attempt": attempt, "data": data}
     return row | {"at": moment(at)}
 
 
 def attempt_row(number: int, started: float, ended: float, cause: str) -> Row:
     times = {"started_at": moment(started), "ended_at": moment(ended)}
-    return {"run_id": RUN, "number": number, "cause": cause, **times}
+    return {"run_id": RUN, "number": number, "worker": "a", "cause": cause, **times}
 
 
 def checkpoint(attempt: int, step: int, at: float) -> Row:
@@ -70,8 +75,8 @@ def small_history() -> History:
     metrics = [row for row in events if row["kind"] == "metrics"]
     curve = {row["step"]: row["data"]["values"]["loss"] for row in metrics}
     bucket = {
+        "run_id": RUN,
         "name": "loss",
-        "width": 8,
         "bucket": 0,
         "low": 2.0,
         "low_step": 4,
@@ -85,19 +90,17 @@ def small_history() -> History:
         attempts=[attempt_row(*each) for each in ENDINGS],
         events=events,
         points=[{"run_id": RUN, "name": "loss", "step": step, "value": value} for step, value in curve.items()],
-        buckets=[{"run_id": RUN, **bucket}],
+        buckets=[bucket | {"width": width} for width in LEVELS],
         checkpoints=[checkpoint(1, 2, 102.6)],
         artifacts=[],
-        journals={
-            (RUN, attempt): [journal_line(each) for each in metrics if each["attempt"] == attempt] for attempt in (1, 2)
-        },
+        journals={(RUN, attempt): list(journal(events, attempt)) for attempt in (1, 2)},
         seen=[Seen(100.0, "ada", RUN, each["seq"], each["kind"], each["step"], each["data"]) for each in events],
         samples=[
             *looks(SUPERVISOR, "supervisor", 99.0, 112.0),
             *looks(FIRST, "trainer", 100.5, KILLED_AT, 1),
             *looks(SECOND, "trainer", 105.5, 108.9, 2),
         ],
-        struck=[Struck(KILLED_AT, 1, 7, "kill trainer", "training", f"trainer {FIRST}")],
+        struck=[Struck(KILLED_AT, 1, 7, "trainer.kill", "training", f"trainer {FIRST} of {RUN}/1")],
         accepted=[RUN],
         leftovers=[],
         readable={CHECKPOINT: []},
@@ -106,6 +109,14 @@ def small_history() -> History:
 
 
 def journal_line(told: Row) -> Row:
-    """What the trainer wrote of a metrics event."""
-    data = {name: told["data"][name] for name in ("values", "epoch")}
-    return {"kind": "metrics", "step": told["step"], "t": told["data"]["t"], "data": data}
+    """What the trainer wrote of an event."""
+    data = {name: value for name, value in told["data"].items() if name != "t"}
+    return {"kind": told["kind"], "step": told["step"], "t": told["data"].get("t", seconds(told["at"])), "data": data}
+
+
+def journal(events: Sequence[Row], attempt: int) -> Iterator[Row]:
+    """What the attempt's trainer wrote: that it has its accelerator and loads, and then what became events."""
+    own = [each for each in events if each["attempt"] == attempt]
+    began = next(seconds(each["at"]) for each in own if each["kind"] == "state" and each["data"]["state"] == "training")
+    yield {"kind": "phase", "step": 0, "t": began - 0.2, "data": {"phase": "loading", "text": ""}}
+    yield from (journal_line(each) for each in own if each["kind"] in ("metrics", "checkpoint"))

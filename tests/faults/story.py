@@ -56,6 +56,7 @@ class Story:
     points: list[Row]
     buckets: list[Row]
     checkpoints: list[Row]
+    artifacts: list[Row]
     journals: dict[int, list[Row]]
     clients: dict[str, list[Seen]]
     audit: list[Row]
@@ -102,11 +103,14 @@ class Story:
         before = [attempt for attempt in sorted(self.journals) if not later or attempt < later[0].attempt]
         return [Owner(attempt, 0, 0) for attempt in before[:1]] + later
 
+    def owner_at(self, seq: int) -> Owner:
+        """Who owned the history when this event was stored."""
+        return self.owners[bisect([owner.seq for owner in self.owners], seq) - 1]
+
     @cached_property
     def stale(self) -> list[Told]:
         """Events of an attempt that no longer owned the history when they were stored."""
-        since = [owner.seq for owner in self.owners]
-        owned = ((told, self.owners[bisect(since, told.seq) - 1]) for told in self.told if self.owners)
+        owned = ((told, self.owner_at(told.seq)) for told in self.told if self.owners)
         return [told for told, owner in owned if told.writer is not None and told.writer < owner.attempt]
 
     @cached_property
@@ -133,8 +137,8 @@ class Story:
 
 def stories(history: History) -> list[Story]:
     """The history, run by run."""
-    tables = (history.events, history.attempts, history.points, history.buckets, history.checkpoints)
-    events, attempts, points, buckets, checkpoints = map(_by_run, tables)
+    tables = (history.events, history.attempts, history.points, history.buckets, history.checkpoints, history.artifacts)
+    events, attempts, points, buckets, checkpoints, artifacts = map(_by_run, tables)
     journals: dict[str, dict[int, list[Row]]] = defaultdict(dict)
     for (run, attempt), lines in history.journals.items():
         journals[run][attempt] = lines
@@ -149,6 +153,7 @@ def stories(history: History) -> list[Story]:
             points[row["id"]],
             buckets[row["id"]],
             checkpoints[row["id"]],
+            artifacts[row["id"]],
             journals[row["id"]],
             clients[row["id"]],
             [said for said in history.audit if said["subject"] == row["name"] and said["action"].startswith("run.")],

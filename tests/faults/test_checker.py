@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from tests.faults.checker import RULES_OF_A_RUN, RULES_OF_A_STUDIO, check, detections
-from tests.faults.history import History, Leftover, Row, Struck
+from tests.faults.history import Ended, History, Leftover, Row, Struck
 from tests.faults.small import (
     CHECKPOINT,
     FIRST,
@@ -19,6 +19,7 @@ from tests.faults.small import (
     attempt_row,
     checkpoint,
     event,
+    journal,
     journal_line,
     looks,
     moment,
@@ -31,6 +32,10 @@ Change = Callable[[History], History]
 LEASE_SECONDS = 1.0
 
 
+def unfollowed(history: History) -> History:
+    return replace(history, seen=[], is_followed=False)
+
+
 def changed_run(**values: object) -> Change:
     return lambda history: replace(history, runs=[history.runs[0] | values])
 
@@ -40,13 +45,13 @@ def changed_event(seq: int, **values: object) -> Change:
 
     def change(history: History) -> History:
         events = [row | values if row["seq"] == seq else row for row in history.events]
-        return replace(history, events=events, seen=[])
+        return replace(unfollowed(history), events=events)
 
     return change
 
 
 def without_event(seq: int) -> Change:
-    return lambda history: replace(history, events=[row for row in history.events if row["seq"] != seq], seen=[])
+    return lambda history: replace(unfollowed(history), events=[row for row in history.events if row["seq"] != seq])
 
 
 def inserted(place: int, kind: str, step: int, attempt: int, at: float, what: object) -> Change:
@@ -56,7 +61,7 @@ def inserted(place: int, kind: str, step: int, attempt: int, at: float, what: ob
         events = list(history.events)
         events.insert(place - 1, event(place, kind, step, attempt, at, what))
         events = [row | {"seq": number} for number, row in enumerate(events, start=1)]
-        return replace(history, events=events, seen=[], runs=[history.runs[0] | {"seq": len(events)}])
+        return replace(unfollowed(history), events=events, runs=[history.runs[0] | {"seq": len(events)}])
 
     return change
 
@@ -96,8 +101,8 @@ def orphaned(history: History) -> History:
 
 def without_the_first_point(history: History) -> History:
     """It is gone from the curve, and from the buckets too."""
-    bucket = history.buckets[0] | {"high": 2.5, "high_step": 2}
-    return replace(history, points=history.points[1:], buckets=[bucket])
+    buckets = [bucket | {"high": 2.5, "high_step": 2} for bucket in history.buckets]
+    return replace(history, points=history.points[1:], buckets=buckets)
 
 
 def kept_without_its_last_step(history: History) -> History:
@@ -108,8 +113,10 @@ def kept_without_its_last_step(history: History) -> History:
     events = [row for row in told.events if row is not last]
     events = [row | {"seq": number} for number, row in enumerate(events, start=1)]
     row = told.runs[0] | {"seq": len(events), "state": "stopped", "intent": "keep"}
-    bucket = told.buckets[0] | {"low": 2.25, "low_step": 3}
-    return replace(told, events=events, runs=[row], points=told.points[:-1], buckets=[bucket])
+    buckets = [bucket | {"low": 2.25, "low_step": 3} for bucket in told.buckets]
+    given = {"kind": "artifact", "step": 4, "t": 108.4, "data": {}}
+    journals = told.journals | {(RUN, 2): [*told.journals[RUN, 2], given]}
+    return replace(told, events=events, runs=[row], points=told.points[:-1], buckets=buckets, journals=journals)
 
 
 def told_late(history: History) -> History:
@@ -125,8 +132,7 @@ def begun_anew(history: History) -> History:
     told = changed_event(10, step=0)(history)
     for place, (step, loss, at) in enumerate(again, start=12):
         told = inserted(place, "metrics", step, 2, at, loss)(told)
-    lines = [journal_line(row) for row in told.events if row["kind"] == "metrics" and row["attempt"] == 2]
-    return replace(told, journals=told.journals | {(RUN, 2): lines})
+    return replace(told, journals=told.journals | {(RUN, 2): list(journal(told.events, 2))})
 
 
 def found_damaged(history: History, step: int = 2, words: str = "is damaged: optimizer.pt is missing.") -> History:
@@ -148,13 +154,54 @@ def failed_for(code: str, state: str = "failed") -> Change:
     return change
 
 
+def preempted(lost: int) -> Change:
+    """The first trainer is not killed: its host is taken away, and so many steps with it."""
+    notice = Struck(KILLED_AT - 0.4, 1, 7, "supervisor.preempt", "training", "supervisor-a", healed=KILLED_AT + 1)
+
+    def change(history: History) -> History:
+        told = changed_event(10, data={"step": 2, "lost": lost})(history)
+        attempts = [row | {"cause": "queued"} if row["number"] == 1 else row for row in told.attempts]
+        return replace(told, struck=[notice], attempts=attempts)
+
+    return change
+
+
+def published_in(folder: str) -> Change:
+    """The newest checkpoint is told as the second attempt's, and its files are elsewhere."""
+
+    def change(history: History) -> History:
+        told = inserted(14, "checkpoint", 4, 2, 107.9, None)(history)
+        lines = told.journals | {(RUN, 2): list(journal(told.events, 2))}
+        row = checkpoint(2, 4, 107.9) | {"folder": folder}
+        return replace(told, journals=lines, checkpoints=[*told.checkpoints, row])
+
+    return change
+
+
+def loading_early(text: str) -> Change:
+    """The second trainer is there while the first one works, and says so as it would when it loads, or waits."""
+
+    def change(history: History) -> History:
+        others = [look for look in history.samples if look.pid != SECOND]
+        line = {"kind": "phase", "step": 0, "t": 101.2, "data": {"phase": "loading", "text": text}}
+        journals = history.journals | {(RUN, 2): [line, *history.journals[RUN, 2]]}
+        return replace(history, samples=[*others, *looks(SECOND, "trainer", 101.0, 108.9, 2)], journals=journals)
+
+    return change
+
+
+def told_twice_by_its_trainer(history: History) -> History:
+    told = inserted(14, "metrics", 4, 2, 107.9, 2.0)(history)
+    return replace(told, journals=told.journals | {(RUN, 2): list(journal(told.events, 2))})
+
+
 BROKEN: dict[str, Change] = {
     "events are numbered without a gap": changed_run(seq=99),
     "only the owner of the history writes": stale,
     "each step is told once as it was trained": inserted(5, "metrics", 1, 1, 101.5, 3.0),
     "points are what the events draw": without_the_first_point,
     "extremes are those of the points": lambda history: replace(
-        history, buckets=[history.buckets[0] | {"low_step": 3}]
+        history, buckets=[history.buckets[0] | {"low_step": 3}, *history.buckets[1:]]
     ),
     "states follow each other as they may": inserted(14, "state", 4, 2, 107.9, "preparing"),
     "a failed run names its cause": failed_for(""),
@@ -169,6 +216,10 @@ BROKEN: dict[str, Change] = {
     "one trainer works on an accelerator": two_at_once,
     "one trainer works on a run": elsewhere,
     "no trainer outlives its supervisor": orphaned,
+    "no trainer dies for nothing": lambda history: replace(history, struck=[]),
+    "no part ends for nothing": lambda history: replace(history, ended=[Ended("supervisor-a", 99.0, 110.0)]),
+    "who is preempted in training loses no step": preempted(lost=1),
+    "nothing happens unseen": lambda history: replace(history, seen=[]),
     "a dead trainer is shown in time": told_late,
     "what is published can be read": lambda history: replace(
         history, readable={"a folder": ["optimizer.pt is missing"]}
@@ -211,6 +262,7 @@ def test_what_breaks_a_rule_is_told_by_that_rule(rule: str) -> None:
                 events=[with_grad_norm(row) for row in history.events],
                 journals={key: [with_grad_norm(line) for line in each] for key, each in history.journals.items()},
                 seen=[],
+                is_followed=False,
             ),
         ),
         (
@@ -218,6 +270,10 @@ def test_what_breaks_a_rule_is_told_by_that_rule(rule: str) -> None:
             lambda history: replace(history, attempts=[row | {"cause": None} for row in history.attempts]),
         ),
         ("each step is told once as it was trained", kept_without_its_last_step),
+        (
+            "extremes are those of the points",
+            lambda history: replace(history, buckets=[row for row in history.buckets if row["width"] != 512]),
+        ),
         ("every client receives every event once", lambda history: replace(history, seen=history.seen[:-1])),
         ("every client receives every event once", lambda history: replace(history, seen=history.seen[1:])),
     ],
@@ -227,6 +283,7 @@ def test_what_breaks_a_rule_is_told_by_that_rule(rule: str) -> None:
         "a metric without buckets",
         "no word on a death",
         "no last step",
+        "no level of buckets",
         "no last event",
         "no first event",
     ],
@@ -359,11 +416,117 @@ def test_a_host_that_stood_still_may_find_its_run_taken_and_a_trainer_alone_may_
     assert (check(replace(history, samples=frozen)) == []) == is_excused
 
 
-@pytest.mark.parametrize(("link", "is_excused"), [("b-postgres", True), ("a-postgres", False), ("client-web", False)])
-def test_a_host_that_was_cut_off_from_postgres_may_find_its_run_taken(link: str, is_excused: bool) -> None:
+@pytest.mark.parametrize(
+    ("link", "healed", "is_excused"),
+    [
+        ("b-postgres", 115.0, True),
+        ("b-postgres", 108.0, False),
+        ("b-postgres", None, False),
+        ("a-postgres", 115.0, False),
+        ("client-web", 115.0, False),
+    ],
+)
+def test_a_host_that_was_cut_off_from_postgres_may_find_its_run_taken_for_as_long_and_no_longer(
+    link: str, healed: float | None, is_excused: bool
+) -> None:
+    """Its trainer worked for 14 seconds beside the next one."""
     history = elsewhere(small_history())
-    struck = [*history.struck, Struck(110.0, 2, 7, "network.link.cut", "training", link)]
+    struck = [*history.struck, Struck(104.5, 2, 7, "network.link.cut", "training", link, healed)]
     assert (check(replace(history, struck=struck)) == []) == is_excused
+
+
+def test_of_three_trainers_the_first_is_compared_with_the_third_too() -> None:
+    history = elsewhere(small_history())
+    between = [replace(look, pid=13, attempt=3) for look in looks(SECOND, "trainer", 105.3, 105.4, 2)]
+    line = {"kind": "phase", "step": 0, "t": 105.3, "data": {"phase": "loading", "text": ""}}
+    journals = history.journals | {(RUN, 3): [line]}
+    assert len(check(replace(history, samples=[*history.samples, *between], journals=journals))) == 1
+
+
+def test_a_trainer_works_from_when_it_loads_and_not_while_it_waits() -> None:
+    assert {violation.rule for violation in check(loading_early("")(small_history()))} == {
+        "one trainer works on an accelerator"
+    }
+    assert check(loading_early("Waiting for cpu: another trainer still holds it.")(small_history())) == []
+
+
+def test_what_is_published_or_told_is_of_who_owned_the_history() -> None:
+    rule = "only the owner of the history writes"
+    folder = f"runs/{RUN}/attempt-{{}}/checkpoints/checkpoint-4"
+    assert check(published_in(folder.format(2))(small_history())) == []
+    assert {violation.rule for violation in check(published_in(folder.format(1))(small_history()))} == {rule}
+    unwritten = inserted(14, "checkpoint", 4, 2, 107.9, None)(small_history())
+    assert {violation.rule for violation in check(unwritten)} == {rule}
+
+
+def test_no_step_follows_a_later_one_though_its_trainer_says_so() -> None:
+    rule = "each step is told once as it was trained"
+    assert {violation.rule for violation in check(told_twice_by_its_trainer(small_history()))} == {rule}
+
+
+@pytest.mark.parametrize(
+    ("target", "is_excused"),
+    [
+        (f"trainer 99 of {RUN}/1", True),
+        ("trainers of a", True),
+        (CHECKPOINT, True),
+        (f"trainer 99 of {RUN}/2", False),
+        ("trainers of b", False),
+        ("supervisor-a", False),
+    ],
+)
+def test_a_trainer_that_died_must_have_been_struck_while_it_was_the_runs(target: str, is_excused: bool) -> None:
+    struck = Struck(KILLED_AT, 1, 7, "a strike", "training", target)
+    history = replace(small_history(), struck=[struck])
+    assert (check(history) == []) == is_excused
+    assert check(replace(history, struck=[replace(struck, at=KILLED_AT + 1)])) != []
+
+
+def test_a_trainer_that_ended_of_itself_and_without_a_word_is_excused_by_nothing() -> None:
+    history = small_history()
+    attempts = [history.attempts[0] | {"cause": "It ended with code 1 and left no word."}, *history.attempts[1:]]
+    assert {violation.rule for violation in check(replace(history, attempts=attempts))} == {
+        "no trainer dies for nothing"
+    }
+
+
+@pytest.mark.parametrize(
+    ("ended", "struck", "is_excused"),
+    [
+        (Ended("web", 100.0, 105.0), Struck(99.0, 2, 7, "network.web-postgres.cut", "training", "web-postgres"), True),
+        (Ended("web", 100.0, 105.0), Struck(95.0, 2, 7, "postgres.kill", "training", "postgres"), True),
+        (Ended("web", 100.0, 105.0), Struck(80.0, 2, 7, "postgres.kill", "training", "postgres"), False),
+        (Ended("web", 100.0, 105.0), Struck(99.0, 2, 7, "web.kill", "training", "web"), False),
+        (Ended("web", 60.0, 105.0), Struck(99.0, 2, 7, "postgres.kill", "training", "postgres"), False),
+        (Ended("celery-a", 100.0, 105.0), Struck(99.0, 2, 7, "postgres.kill", "training", "postgres"), False),
+    ],
+)
+def test_a_web_alone_may_end_where_it_finds_no_postgres_at_its_start(
+    ended: Ended, struck: Struck, is_excused: bool
+) -> None:
+    history = small_history()
+    assert (check(replace(history, ended=[ended], struck=[*history.struck, struck])) == []) == is_excused
+
+
+def test_steps_that_a_preempted_run_lost_are_excused_by_what_else_was_struck() -> None:
+    assert check(preempted(lost=0)(small_history())) == []
+    history = preempted(lost=1)(small_history())
+    for kind, target, is_excused in (
+        ("network.host-postgres.cut", "a-postgres", True),
+        ("postgres.kill", "postgres", True),
+        ("trainer.starve", f"trainer {FIRST} of {RUN}/1", True),
+        ("network.host-postgres.cut", "b-postgres", False),
+        ("valkey.kill", "valkey", False),
+    ):
+        struck = [*history.struck, Struck(KILLED_AT, 2, 7, kind, "training", target)]
+        assert (check(replace(history, struck=struck)) == []) == is_excused, kind
+
+
+def test_who_looked_at_processes_must_have_met_each_trainer_that_wrote_for_a_while() -> None:
+    history = small_history()
+    blind = replace(history, samples=[look for look in history.samples if look.pid != FIRST])
+    assert {violation.rule for violation in check(blind)} == {"nothing happens unseen"}
+    assert check(replace(blind, is_watched=False)) == []
 
 
 @pytest.mark.parametrize(

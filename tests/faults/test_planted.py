@@ -21,6 +21,7 @@ FITTING = {
     "torn": "what is published can be read",
     "orphan": "no trainer outlives its supervisor",
     "forgotten": "a run goes on from its newest checkpoint",
+    "spared": "one trainer works on a run",
 }
 SECONDS = 600
 Way = Callable[[Drive], UUID]
