@@ -7,8 +7,10 @@ some faults the studio is brought to rest, its history is collected and checked,
 from __future__ import annotations
 
 import resource
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
@@ -20,6 +22,7 @@ from tests.faults.checker import Violation
 from tests.faults.history import History, Watcher, collect
 from tests.faults.parts import Studio, running_studio
 from tests.faults.people import DONE, People
+from tests.faults.phases import Phase
 from tests.faults.story import seconds, stories
 from tests.faults.strikes import LEASE_SECONDS
 from tests.faults.striking import Plan, Segment, Striking
@@ -31,8 +34,42 @@ REFERENCE = """
 """
 SHIFTED_HOST, CLOCK_HOURS = "b", (1, 0, -1)
 """Whose clock is wrong, and by how much in one studio after the other."""
+HISTORY = "history.json"
+MOST_UNMET = 0.1
+"""The part of the faults that may find no run to hit."""
 HINT_SECONDS = 10.0
 TIDY_SECONDS = 5.0
+
+
+@dataclass
+class Scene:
+    """A studio that is struck, and who looks at it meanwhile."""
+
+    studio: Studio
+    striking: Striking
+    watcher: Watcher
+    people: People
+
+    @classmethod
+    @contextmanager
+    def of(cls, studio: Studio, plan: Plan, segment: Segment) -> Iterator[Scene]:
+        watcher, striking = Watcher(studio.home), Striking(studio, plan, segment)
+        people = People(studio.client, Random(segment.first), steps=plan.steps, alive=plan.runs_alive)
+        watcher.start()
+        people.start()
+        try:
+            yield cls(studio, striking, watcher, people)
+        finally:
+            people.close()
+            watcher.stop()
+
+    def history(self) -> History:
+        """All that is there now, and was seen until now."""
+        seen, samples = self.people.seen(), list(self.watcher.samples)
+        home, url = self.studio.home, self.studio.postgres.url
+        found = collect(home, url, seen, samples, self.striking.struck, self.people.accepted)
+        clocks = {host: 3600.0 * hours for host, hours in self.studio.clocks.items()}
+        return replace(found, ended=self.striking.ended, clocks=clocks)
 
 
 @dataclass
@@ -47,45 +84,60 @@ class Campaign:
     keep: Path
     reference: list[tuple[int, float]] = field(default_factory=list)
 
-    def segment(self, first: int, count: int) -> Segment:
-        """A studio, `count` faults from number `first` on, rest, and the check."""
-        began, cpu = time.monotonic(), cpu_seconds()
+    def begin(self, first: int) -> Segment:
+        """What is known of a segment before its first fault."""
         hours = CLOCK_HOURS[(first - 1) // self.plan.per_segment % len(CLOCK_HOURS)]
-        with running_studio(self.base, {SHIFTED_HOST: hours}) as studio:
-            striking = Striking(studio, self.plan, first)
-            history, wrong = self._history(studio, striking, count)
-            segment = striking.segment
-            segment.commit, segment.clock_hours = head(), hours
-            measure(segment, history)
-            segment.violations = [*violations_in(history), *wrong]
-            if segment.violations:
-                _keep(history, studio, self.keep / f"faults-{first}")
-        segment.wall_seconds, segment.cpu_seconds = time.monotonic() - began, cpu_seconds() - cpu
-        return segment
+        return Segment(first, self.plan.seed, head(), hours)
 
-    def _history(self, studio: Studio, striking: Striking, count: int) -> tuple[History, list[Violation]]:
-        watcher = Watcher(studio.home)
-        people = People(studio.client, Random(striking.next), steps=self.plan.steps, alive=self.plan.runs_alive)
-        watcher.start()
-        people.start()
+    def carry_out(self, segment: Segment, count: int) -> None:
+        """A studio, so many faults, rest, and the check. What keeps it from that is told of the segment like a violation, and
+        raised."""
+        began, cpu = time.monotonic(), cpu_seconds()
         try:
-            self._wait_for_reference(studio)
-            people.is_calm = False
-            striking.strike(count)
-            came_to_rest = _come_to_rest(studio, people, striking, self.plan.rest_seconds)
-            found = leftovers.at_rest(studio, TIDY_SECONDS * self.plan.patience)
-            unheard = leftovers.unheard_hints(studio, HINT_SECONDS * self.plan.patience)
-            history = collect(studio.home, studio.postgres.url, people.seen(), (), striking.struck, people.accepted)
+            with running_studio(self.base, {SHIFTED_HOST: segment.clock_hours}) as studio:
+                self._strike(studio, segment, count)
+        except Exception as error:
+            words = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+            segment.violations.append(Violation("a studio can be struck and looked at to the end", words))
+            raise
         finally:
-            people.close()
-            samples = watcher.stop()
+            segment.wall_seconds, segment.cpu_seconds = time.monotonic() - began, cpu_seconds() - cpu
+
+    def _strike(self, studio: Studio, segment: Segment, count: int) -> None:
+        folder = self.keep / f"faults-{segment.first}"
+        with Scene.of(studio, self.plan, segment) as scene:
+            try:
+                history, wrong = self._history(scene, count)
+            except Exception:
+                _keep_logs(studio, folder)
+                with suppress(psycopg.Error):
+                    scene.history().save(folder / HISTORY)
+                raise
+        measure(segment, history)
+        segment.violations += [*violations_in(history), *wrong, *unmet(segment)]
+        if segment.violations:
+            _keep_logs(studio, folder)
+            history.save(folder / HISTORY)
+
+    def _history(self, scene: Scene, count: int) -> tuple[History, list[Violation]]:
+        studio, striking, people = scene.studio, scene.striking, scene.people
+        self._wait_for_reference(studio)
+        people.is_calm = False
+        striking.strike(count)
+        came_to_rest = _come_to_rest(studio, people, striking, self.plan.rest_seconds)
+        found = leftovers.at_rest(studio, TIDY_SECONDS * self.plan.patience)
+        unheard = leftovers.unheard_hints(studio, HINT_SECONDS * self.plan.patience)
+        wrong = list(ended_early(scene.watcher, people, *people.followers.values()))
+        history = scene.history()
+        people.close()
+        samples = scene.watcher.stop()
         studio.stop()
         found += leftovers.after_the_end(studio)
-        reference = {run: self.reference for run in people.accepted if run not in people.changed}
-        wrong = [Violation("the web answers what it may", answer) for answer in people.wrong]
+        amended = {event["run_id"] for event in history.events if event["kind"] == "amendment"}
+        reference = {run: self.reference for run in people.accepted if run not in amended}
+        wrong += [Violation("the web answers what it may", answer) for answer in people.wrong]
         wrong += self._unfinished(came_to_rest, unheard)
-        clocks = {host: 3600.0 * hours for host, hours in studio.clocks.items()}
-        return replace(history, samples=samples, leftovers=found, reference=reference, clocks=clocks), wrong
+        return replace(history, samples=samples, leftovers=found, reference=reference), wrong
 
     def _unfinished(self, came_to_rest: bool, unheard_hints: int) -> Iterator[Violation]:
         if not came_to_rest:
@@ -157,9 +209,23 @@ def _is_at_rest(studio: Studio, people: People) -> bool:
     return people.is_idle and all(state in DONE and last.get(str(run)) == seq for run, state, seq in rows)
 
 
-def _keep(history: History, studio: Studio, folder: Path) -> None:
-    """For reading: the history, and the ends of all logs."""
-    history.save(folder / "history.json")
+def ended_early(*watching: threading.Thread) -> Iterator[Violation]:
+    """Who looks at a studio does so to the end, or has seen too little of it."""
+    for each in watching:
+        if not each.is_alive():
+            yield Violation("who looks goes on to the end", f"{each.name} ended")
+
+
+def unmet(segment: Segment) -> Iterator[Violation]:
+    """Faults are to meet runs: where none goes on, a strike hits a studio that has nothing to lose."""
+    unmet = segment.phases[Phase.ANY]
+    if unmet > max(1, MOST_UNMET * segment.faults):
+        yield Violation("faults meet runs", f"{unmet} of {segment.faults} met none")
+
+
+def _keep_logs(studio: Studio, folder: Path) -> None:
+    """The ends of all logs, for reading."""
+    folder.mkdir(parents=True, exist_ok=True)
     for log in studio.home.rglob("logs/*.log*"):
         name = log.relative_to(studio.home).as_posix().replace("/", "-")
         (folder / name).write_bytes(log.read_bytes()[-1_000_000:])
@@ -175,13 +241,22 @@ def cpu_seconds() -> float:
 
 
 def run_campaign(base: Path, plan: Plan, state: Path, say: Callable[[str], None] = print) -> list[Segment]:
-    """Go on behind the last fault that `state` tells, until as many were run or the minutes are over. Returns all segments."""
+    """Go on behind the last fault that `state` tells, until today's code was struck so often or the minutes are over. Returns
+    all segments, those of other commits too."""
     done, campaign = kept_in(state, Segment), Campaign(base, plan, state.parent)
-    end, deadline = plan.first + plan.faults, time.monotonic() + 60 * plan.minutes
-    while (first := max([plan.first, *(each.end for each in done)])) < end and time.monotonic() < deadline:
-        segment = campaign.segment(first, min(end - first, plan.per_segment))
+    deadline = time.monotonic() + 60 * plan.minutes
+    while (missing := plan.faults - struck_on(head(), done)) > 0 and time.monotonic() < deadline:
+        segment = campaign.begin(max([plan.first, *(each.end for each in done)]))
         done.append(segment)
-        keep(state, segment)
-        for violation in segment.violations:
-            say(f"VIOLATION {violation.rule}: {violation.what}")
+        try:
+            campaign.carry_out(segment, min(missing, plan.per_segment))
+        finally:
+            keep(state, segment)
+            for violation in segment.violations:
+                say(f"VIOLATION {violation.rule}: {violation.what}")
     return done
+
+
+def struck_on(commit: str, done: Sequence[Segment]) -> int:
+    """How many faults struck that commit."""
+    return sum(each.faults for each in done if each.commit == commit)

@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -57,8 +58,10 @@ class Part:
     launch: Callable[[], subprocess.Popen[bytes]]
     process: subprocess.Popen[bytes] | None = None
     is_wanted: bool = False
+    started: float = 0.0
 
     def start(self) -> None:
+        self.started = time.time()
         self.process, self.is_wanted = self.launch(), True
 
     def send(self, number: signal.Signals) -> None:

@@ -81,8 +81,6 @@ class People(threading.Thread):
         self.client, self._stream = client(5.0), client(PATIENCE_SECONDS)
         self.followers: dict[str, Follower] = {}
         self._wrong: list[str] = []
-        self.changed: set[str] = set()
-        """Runs whose recipe was amended: their losses are their own."""
         self._count, self._resumes = 0, dict[str, int]()
         self.is_calm = True
         """Nobody says a word about a run that goes on."""
@@ -175,7 +173,6 @@ class People(threading.Thread):
             case "pause":
                 self.client.tell(run.name, "pause")
             case "amend":
-                self.changed.add(str(run.id))
                 body = {"field": "training.learning_rate", "value": self.dice.uniform(1e-3, 1e-2)}
                 self.client.ask(dict, "POST", f"/runs/{run.name}/amendments", json=body)
             case _:

@@ -10,7 +10,7 @@ from datetime import date
 from tests.faults.phases import AIMS, Phase
 from tests.faults.strikes import CATALOGUE
 from tests.faults.striking import Segment
-from tests.support.figures import RESULTS, Figure, Row, head, of_newest_commit, table
+from tests.support.figures import RESULTS, Figure, Row, of_newest_commit, table
 
 RESULT = RESULTS / "faults.md"
 GOAL_FAULTS, GOAL_TRAINERS, GOAL_SUPERVISORS, GOAL_SHOWN_SECONDS = 3000, 300, 200, 5.0
@@ -24,38 +24,39 @@ def name_of(segment: Segment) -> str:
     return segment.commit or UNKNOWN
 
 
-def is_clean(done: Sequence[Segment]) -> bool:
-    """Whether the newest commit broke no promise."""
-    return not any(each.violations for each in of_newest_commit(done))
+def is_clean(done: Sequence[Segment], commit: str, least: int) -> bool:
+    """Whether that commit was struck so often and broke no promise. What others went through says nothing of it."""
+    here = [each for each in done if each.commit == commit]
+    return sum(each.faults for each in here) >= least and not any(each.violations for each in here)
 
 
-def figures(done: Sequence[Segment]) -> list[Row]:
-    """The figures of all segments; where a commit decides, of the newest."""
-    here = of_newest_commit(done)
+def figures(done: Sequence[Segment], commit: str) -> list[Row]:
+    """The figures of all segments; what that commit went through alone counts for a goal."""
+    here = [each for each in done if each.commit == commit]
     own = _sum(each.ended_by_themselves for each in done)
-    kinds, killed = _sum(each.kinds for each in done), _sum(each.kills_in_training for each in done)
-    faults, ours = kinds.total(), sum(each.faults for each in here)
+    kinds, ours = _sum(each.kinds for each in done), _sum(each.kinds for each in here)
+    killed, count = _sum(each.kills_in_training for each in done), ours.total()
     broken, before = sum(len(each.violations) for each in here), sum(len(each.violations) for each in done)
-    missing = [strike.kind for strike in CATALOGUE if strike.kind not in kinds]
+    missing = [strike.kind for strike in CATALOGUE if strike.kind not in ours]
     phases = _sum(each.phases for each in done)
     told_after = [seconds for each in done for seconds in each.detections]
     return [
         Row(
             "faults",
-            f"{faults:,}, of which {ours:,} on commit {name_of(here[-1]) if here else head()}",
-            f"{GOAL_FAULTS:,}",
-            faults >= GOAL_FAULTS,
+            f"{kinds.total():,}, of which {count:,} on commit {commit}",
+            f"{GOAL_FAULTS:,} on it",
+            count >= GOAL_FAULTS,
         ),
         Row("violations on that commit", f"{broken}", "0", not broken),
-        Row("violations on earlier commits", f"{before - broken}"),
+        Row("violations on other commits", f"{before - broken}"),
         Row(
             "95 % upper bound of a violation a fault, on that commit",
-            f"{3 / ours:.2%}" if ours and not broken else "none",
+            f"{3 / count:.2%}" if count and not broken else "none",
         ),
-        Row("kinds not seen", ", ".join(missing) or "none", "none", not missing),
+        Row("kinds not seen on that commit", ", ".join(missing) or "none", "none", not missing),
         Row("phases of the run that was hit", ", ".join(f"{phase} {phases[phase]:,}" for phase in (*AIMS, Phase.ANY))),
-        _kills("one trainer", kinds["trainer.kill"], GOAL_TRAINERS),
-        _kills("a supervisor", kinds["supervisor.kill"], GOAL_SUPERVISORS),
+        _kills("one trainer on that commit", ours["trainer.kill"], GOAL_TRAINERS),
+        _kills("a supervisor on that commit", ours["supervisor.kill"], GOAL_SUPERVISORS),
         Row("kills in mid-training", f"of trainers {killed['trainer']:,}, of supervisors {killed['supervisor']:,}"),
         Row("runs, attempts", f"{sum(each.runs for each in done):,}, {sum(each.attempts for each in done):,}"),
         Row("takeovers", f"{sum(each.takeovers for each in done):,}"),
@@ -73,11 +74,11 @@ def figures(done: Sequence[Segment]) -> list[Row]:
     ]
 
 
-def printed(done: Sequence[Segment]) -> list[str]:
+def printed(done: Sequence[Segment], commit: str) -> list[str]:
     """What a campaign prints last."""
     kinds = _sum(each.kinds for each in done)
     lines = [f"  {count:5} {kind}" for kind, count in kinds.most_common()]
-    return [*lines, *map(str, figures(done)), *violations(done)]
+    return [*lines, *map(str, figures(done, commit)), *violations(done)]
 
 
 def violations(done: Sequence[Segment]) -> list[str]:
@@ -89,7 +90,7 @@ def violations(done: Sequence[Segment]) -> list[str]:
     ]
 
 
-def page(done: Sequence[Segment], measured: Sequence[Figure]) -> str:
+def page(done: Sequence[Segment], measured: Sequence[Figure], commit: str) -> str:
     """All of it, beside what the long forms of single tests measured."""
     kinds = _sum(each.kinds for each in done)
     intro = (
@@ -97,7 +98,7 @@ def page(done: Sequence[Segment], measured: Sequence[Figure]) -> str:
         "studios of one web and two worker hosts while people launch, pause, amend, stop and resume runs; the history of each "
         "is checked.\n\n"
     )
-    body = [*table(figures(done)), "", *_measured(measured)]
+    body = [*table(figures(done, commit)), "", *_measured(measured)]
     body += [", ".join(f"{kind} {count:,}" for kind, count in kinds.most_common()) + ".", ""]
     return intro + "\n".join([*body, *(f"- {line}" for line in violations(done))]).rstrip() + "\n"
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from random import Random
 
 from tests.faults.checker import Violation
-from tests.faults.history import Struck
+from tests.faults.history import Ended, Struck
 from tests.faults.parts import HOSTS, Studio
 from tests.faults.phases import Looks, Phase, Stand
 from tests.faults.strikes import CATALOGUE, Strike, Wound
@@ -128,21 +128,30 @@ def aim(seed: int, number: int) -> Aim:
     return Aim(number, own, deck[place], dice.choice(deck[place].phases), dice)
 
 
+@dataclass(frozen=True)
+class Open:
+    """A wound that is to heal at a monotonic time, and the place of its fault among those that were struck."""
+
+    due: float
+    wound: Wound
+    place: int
+
+
 # ---- one studio ------------------------------------------------------------------------------------------------------
 
 
 class Striking:
     """Strikes one studio, from the runner's main thread, which alone starts its parts."""
 
-    def __init__(self, studio: Studio, plan: Plan, first: int) -> None:
-        self.studio, self.plan, self.next = studio, plan, first
-        self.segment = Segment(first, plan.seed)
+    def __init__(self, studio: Studio, plan: Plan, segment: Segment) -> None:
+        self.studio, self.plan, self.segment, self.next = studio, plan, segment, segment.first
         self.struck: list[Struck] = []
+        self.ended: list[Ended] = []
         self._looks = Looks(studio)
         self._aims: list[Aim] = []
-        self._wounds: list[tuple[float, Wound]] = []
+        self._wounds: list[Open] = []
         self._dead_since: dict[str, float] = {}
-        self._moments = Random(first)
+        self._moments = Random(segment.first)
         """When a strike hits, and whom: what it draws itself is to be the same whenever that is."""
         self._hit_at = 0.0
 
@@ -166,13 +175,13 @@ class Striking:
         return self.segment.faults + len(self._aims) < count
 
     def _heal(self) -> None:
-        for wound in list(self._wounds):
-            due, what = wound
-            if time.monotonic() >= due or what.is_over():
-                what.heal()
-                self._wounds.remove(wound)
+        for each in list(self._wounds):
+            if time.monotonic() >= each.due or each.wound.is_over():
+                each.wound.heal()
+                self._wounds.remove(each)
+                self.struck[each.place] = replace(self.struck[each.place], healed=time.time())
             else:
-                what.tick()
+                each.wound.tick()
 
     def tend(self) -> None:
         """Start again what ended by itself, as the init of a studio does."""
@@ -181,10 +190,11 @@ class Striking:
                 self._dead_since.pop(name, None)
             elif time.monotonic() - self._dead_since.setdefault(name, time.monotonic()) > RESTART_SECONDS:
                 self.segment.ended_by_themselves[name] += 1
+                self.ended.append(Ended(name, part.started, time.time()))
                 part.start()
 
     def _take_aim(self) -> None:
-        is_frozen = any(wound.is_frozen and "postgres" in wound.parts for _, wound in self._wounds)
+        is_frozen = any(each.wound.is_frozen and "postgres" in each.wound.parts for each in self._wounds)
         stands = self._looks.stands(is_frozen=is_frozen)
         for waiting in list(self._aims):
             stand = self._target(waiting, stands)
@@ -204,7 +214,7 @@ class Striking:
         return stand if stand.phase != Phase.QUEUED else replace(stand, host=dice.choice(HOSTS))
 
     def _hit(self, waiting: Aim, stand: Stand) -> bool:
-        busy = frozenset[str]().union(*(wound.parts for _, wound in self._wounds))
+        busy = frozenset[str]().union(*(each.wound.parts for each in self._wounds))
         if busy & waiting.strike.parts(stand):
             return False
         at = time.time()
@@ -212,7 +222,7 @@ class Striking:
         if wound is None:
             return False
         self._hit_at = time.monotonic()
-        self._wounds.append((self._hit_at + wound.seconds, wound))
+        self._wounds.append(Open(self._hit_at + wound.seconds, wound, len(self.struck)))
         self._note(Struck(at, waiting.number, waiting.seed, waiting.strike.kind, stand.phase, wound.target))
         return True
 

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
-from tests.faults.campaign import run_campaign
+from tests.faults.campaign import HISTORY, ended_early, run_campaign, struck_on, unmet
 from tests.faults.checker import SHOWN_SECONDS, Violation
+from tests.faults.history import load
 from tests.faults.phases import AIMS
-from tests.faults.report import printed
+from tests.faults.report import is_clean, printed
 from tests.faults.strikes import CATALOGUE
 from tests.faults.striking import Plan, Segment, aim
-from tests.support.figures import Note, keep, kept_in
+from tests.support.figures import Note, head, keep, kept_in
 
 FAULTS = 150
 AT_ONCE = 10
@@ -26,7 +29,7 @@ LEAST_TAKEOVERS, LEAST_RESUMES, LEAST_KILLS, LEAST_DETECTIONS = 8, 3, 8, 2
 def done(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Segment]:
     state = tmp_path_factory.mktemp("faults") / "state.jsonl"
     segments = run_campaign(tiny_base, Plan(FAULTS, per_segment=FAULTS, at_once=AT_ONCE, patience=4.0), state)
-    print("\n".join(printed(segments)))
+    print("\n".join(printed(segments, head())))
     return segments
 
 
@@ -63,7 +66,7 @@ def test_deaths_of_trainers_were_detected_and_told_in_time(done: list[Segment], 
 
 def test_a_campaign_goes_on_where_the_last_call_stopped(tmp_path: Path) -> None:
     state = tmp_path / "state.jsonl"
-    segment = Segment(1, 7, "abc", kinds=Counter({"web.kill": 3}), phases=Counter({"training": 3}), detections=[0.5])
+    segment = Segment(1, 7, head(), kinds=Counter({"web.kill": 3}), phases=Counter({"training": 3}), detections=[0.5])
     keep(state, segment)
     assert kept_in(state, Segment) == [segment]
     assert run_campaign(tmp_path, Plan(3), state) == [segment], "nothing is left to do"
@@ -84,11 +87,57 @@ def test_what_earlier_calls_have_kept_is_read_to_the_last_figure(tmp_path: Path)
 
 def test_faults_that_were_run_twice_are_not_run_a_third_time_and_none_behind_them_is_left_out(tmp_path: Path) -> None:
     state = tmp_path / "state.jsonl"
-    twice = [Segment(1, 7, kinds=Counter({"web.kill": 3})), Segment(1, 7, kinds=Counter({"web.kill": 3}))]
+    twice = [Segment(1, 7, head(), kinds=Counter({"web.kill": 3}))] * 2
     for each in twice:
         keep(state, each)
-    assert run_campaign(tmp_path, Plan(3), state) == twice
-    assert run_campaign(tmp_path, Plan(6, minutes=0), state) == twice, "three are left, for which there is no time"
+    assert run_campaign(tmp_path, Plan(6), state) == twice
+    assert run_campaign(tmp_path, Plan(9, minutes=0), state) == twice, "three are left, for which there is no time"
+
+
+def test_faults_that_struck_another_commit_leave_as_many_to_do() -> None:
+    other, ours = (
+        Segment(1, 7, "abc", kinds=Counter({"web.kill": 3})),
+        Segment(4, 7, "def", kinds=Counter({"web.kill": 2})),
+    )
+    assert (struck_on("abc", [other, ours]), struck_on("def", [other, ours]), struck_on("", [other, ours])) == (3, 2, 0)
+
+
+def test_a_studio_that_cannot_be_struck_is_told_of_its_segment_before_it_ends_the_campaign(tmp_path: Path) -> None:
+    state, absent = tmp_path / "state.jsonl", tmp_path / "no base"
+    with pytest.raises(FileNotFoundError):
+        run_campaign(absent, Plan(3), state)
+    (segment,) = kept_in(state, Segment)
+    (violation,) = segment.violations
+    assert (segment.commit, violation.rule) == (head(), "a studio can be struck and looked at to the end")
+    assert "FileNotFoundError" in violation.what
+    assert not is_clean([segment], head(), 0)
+
+
+def test_a_studio_that_breaks_off_while_it_is_struck_leaves_its_history(tiny_base: Path, tmp_path: Path) -> None:
+    state = tmp_path / "state.jsonl"
+    with pytest.raises(AssertionError, match="an undisturbed run did not succeed"):
+        run_campaign(tiny_base, Plan(3, patience=0.0), state)
+    assert kept_in(state, Segment)[0].violations
+    assert load(tmp_path / "faults-1" / HISTORY).is_watched
+    assert (tmp_path / "faults-1" / "a-logs-supervisor.log").stat().st_size
+
+
+def test_who_looks_and_ended_is_named() -> None:
+    ended, goes_on = (
+        threading.Thread(target=int, name="a watcher"),
+        threading.Thread(target=time.sleep, args=(30,), daemon=True),
+    )
+    ended.start()
+    goes_on.start()
+    ended.join()
+    (violation,) = ended_early(ended, goes_on)
+    assert violation.what == "a watcher ended"
+
+
+def test_faults_that_mostly_meet_no_run_are_told() -> None:
+    assert list(unmet(Segment(1, 7, kinds=Counter({"web.kill": 30}), phases=Counter({"any": 3, "training": 27})))) == []
+    (violation,) = unmet(Segment(1, 7, kinds=Counter({"web.kill": 30}), phases=Counter({"any": 4, "training": 26})))
+    assert violation.what == "4 of 30 met none"
 
 
 def test_a_number_and_a_seed_repeat_a_fault() -> None:

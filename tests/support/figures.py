@@ -20,6 +20,8 @@ RESULTS = ROOT / "benchmarks" / "results"
 """Where campaigns keep their pages."""
 KEPT = ROOT / "build" / "faults" / "figures.jsonl"
 MEASURED = ("backend", "worker", "migrations", "tests/faults", "tests/fuzz")
+CHANGED = "-dirty"
+"""Marks a commit where what is measured is no longer as it was committed."""
 IS_LONG = os.environ.get("STUDIO_FAULTS") == "all"
 """Whether tests take their long form, whose figures a page shows."""
 
@@ -100,10 +102,15 @@ Note = Callable[[str, float, str, float | None], None]
 
 @cache
 def head() -> str:
-    """The last commit that changed what is measured or how it is judged; outside of git the version of the package."""
-    asked = ["git", "log", "-1", "--format=%h", "--abbrev=12", "--", *MEASURED]
-    told = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, check=False)
-    return told.stdout.strip() or version("finetune-studio")
+    """The last commit that changed what is measured or how it is judged, marked where more was changed since; outside of git
+    the version of the package."""
+    commit = _git("log", "-1", "--format=%h", "--abbrev=12", "--", *MEASURED)
+    changed = CHANGED if _git("status", "--porcelain", "--", *MEASURED) else ""
+    return f"{commit}{changed}" if commit else version("finetune-studio")
+
+
+def _git(*asked: str) -> str:
+    return subprocess.run(["git", *asked], cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
 
 
 @pytest.fixture
