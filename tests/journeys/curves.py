@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
+from collections.abc import Sequence
 
 from playwright.sync_api import Page, expect
 from sqlalchemy import create_engine, func, select
@@ -13,6 +15,8 @@ from backend.embedded.postgres import Postgres
 from tests.support.studios import Studio
 
 CHARTS = ("loss eval_loss", "grad_norm", "learning_rate")
+TABLE_ROWS, FETCHED_POINTS = 500, 1000
+"""The most rows of a table, and the most points of a curve that a page gets whole."""
 Curves = dict[str, list[tuple[int, float]]]
 
 
@@ -63,10 +67,34 @@ def stored_steps(studio: Studio, run: str) -> int:
 
 def assert_stored(curves: Curves, studio: Studio, run: str, *, is_whole: bool) -> None:
     """What is painted is stored, to the last digit; `is_whole`: and nothing more is."""
-    for name, points in stored(studio, run).items():
-        ours = curves[name]
-        last = ours[-1][0] if ours else 0
-        assert ours == [point for point in points if is_whole or point[0] <= last], name
+    held = stored(studio, run)
+    for chart in CHARTS:
+        names = chart.split()
+        ours = {name: curves[name] for name in names}
+        last = math.inf if is_whole else max((points[-1][0] for points in ours.values() if points), default=0)
+        due = {name: [point for point in held[name] if point[0] <= last] for name in names}
+        assert_told(ours, due)
+
+
+def assert_told(told: Curves, due: Curves) -> None:
+    """A table tells the curves of one chart: whole, or by rows spread evenly from the first step to the last. A curve that is
+    so long that the page gets only its extremes is told by some of these."""
+    steps = sorted({step for points in due.values() for step, _ in points})
+    if len(steps) > FETCHED_POINTS:
+        rows = sorted({step for points in told.values() for step, _ in points})
+        assert (len(rows), rows[0], rows[-1]) == (TABLE_ROWS, steps[0], steps[-1]), "a long curve"
+    else:
+        rows = spread(steps)
+    for name, points in due.items():
+        assert told[name] == [point for point in points if point[0] in rows], name
+
+
+def spread(steps: Sequence[int]) -> list[int]:
+    """Which steps a table has room for."""
+    if len(steps) <= TABLE_ROWS:
+        return list(steps)
+    apart = (len(steps) - 1) / (TABLE_ROWS - 1)
+    return [steps[math.floor(row * apart + 0.5)] for row in range(TABLE_ROWS)]
 
 
 def assert_continues(curves: Curves, before: Curves) -> None:
