@@ -1,6 +1,6 @@
 """Run a function that reads what strangers wrote in a process with limits, so that a hostile file kills that process alone.
 
-The process is freshly started, leads a session of its own and knows no credentials. It gets one JSON request on its
+The process serves one request, leads a session of its own and knows no credentials. It gets one JSON request on its
 standard input and answers in JSON lines. Memory is bounded by `RLIMIT_DATA` and by a watch on the resident size
 (`RLIMIT_AS` makes pyarrow hang), time by a kill from outside, and nothing outlives the caller.
 """
@@ -18,22 +18,26 @@ import selectors
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
 from backend.core import errors
 from backend.core.errors import Conflict, Invalid, Problem, StudioError, is_failure
+from backend.core.spare import Spare
 
 log = logging.getLogger(__name__)
 
 PACKAGES = ("backend.core.", "worker.")
 """Only functions under these names are run."""
+
+WARMED, WARM = "backend.core.rendering.", "backend.core.rendering.preview:warm"
+"""The functions that a spare is kept for, and what it calls before it waits."""
 
 MIB = 1 << 20
 PAGE = resource.getpagesize()
@@ -81,25 +85,53 @@ def run_limited(
     """
     if not function.startswith(PACKAGES):
         raise ValueError(f"{function} lies outside {PACKAGES}")
-    request = {"function": function, "payload": payload, "memory_mib": memory_mib, "file_mib": file_mib}
-    with tempfile.TemporaryFile() as stdin:
-        stdin.write(json.dumps({**request, "parent": os.getpid()}).encode())
-        stdin.seek(0)
-        process = subprocess.Popen(
-            [sys.executable, "-c", "from backend.core.limited import serve; serve()"],
-            stdin=stdin,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            cwd=ROOT,
-            env={name: os.environ[name] for name in KEPT_VARIABLES if name in os.environ}
-            | SMALL
-            | dict(environment or {}),
-            start_new_session=True,
-        )
+    limits = {"memory_mib": memory_mib, "file_mib": file_mib}
+    request = json.dumps({"function": function, "payload": payload, **limits, "parent": os.getpid()}).encode()
+    is_warm = function.startswith(WARMED) and not environment
+    process = (_spare.take() if _spare and is_warm else None) or _started(environment=environment)
     try:
+        _ask(process, request)
         return _Conversation(process, memory_mib, timeout_seconds, output_mib, on_progress, cancelled).answer()
     finally:
         _kill(process)
+        if _spare:
+            _spare.want()
+
+
+@contextlib.contextmanager
+def spare_kept() -> Iterator[None]:
+    """Within, this process keeps a spare for what is read through a model, from the first time that it has anything read.
+    What it reads must have ended before this does."""
+    global _spare
+    _spare = kept = Spare(partial(_started, f"serve(warm={WARM!r}, parent={os.getpid()})"), _kill)
+    try:
+        yield
+    finally:
+        _spare = None
+        kept.close()
+
+
+_spare: Spare | None = None
+
+
+def _started(call: str = "serve()", environment: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
+    known = {name: os.environ[name] for name in KEPT_VARIABLES if name in os.environ}
+    return subprocess.Popen(
+        [sys.executable, "-c", f"from backend.core.limited import serve; {call}"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=ROOT,
+        env=known | SMALL | dict(environment or {}),
+        start_new_session=True,
+    )
+
+
+def _ask(process: subprocess.Popen[bytes], request: bytes) -> None:
+    """It takes all of it before it does anything, so that this does not block."""
+    assert process.stdin is not None
+    with contextlib.suppress(BrokenPipeError), process.stdin:  # one that died says so by its answer
+        process.stdin.write(request)
 
 
 class _Conversation:
@@ -129,7 +161,8 @@ class _Conversation:
         return self.final["result"]
 
     def _listen(self) -> None:
-        """Read until both pipes close. Raises as soon as a limit is passed."""
+        """Read until the answer is here: an interpreter takes tenths of a second to end by itself. Of a process that gives none,
+        until both pipes close. Raises as soon as a limit is passed."""
         deadline = time.monotonic() + self.timeout_seconds
         output, complaints = self.process.stdout, self.process.stderr
         assert output is not None
@@ -137,7 +170,7 @@ class _Conversation:
         with selectors.DefaultSelector() as waiting, output, complaints:
             waiting.register(output, selectors.EVENT_READ, self._take_output)
             waiting.register(complaints, selectors.EVENT_READ, self._take_complaint)
-            while waiting.get_map():
+            while self.final is None and waiting.get_map():
                 for key, _ in waiting.select(WATCH_SECONDS):
                     block = os.read(key.fd, 65536)
                     key.data(block) if block else waiting.unregister(key.fileobj)
@@ -224,10 +257,17 @@ def _error_from(told: dict[str, Any]) -> StudioError:
 # ---- the child's side ----
 
 
-def serve() -> None:
-    """Carry out the one request on standard input. The limits hold before anything of the request's own is imported."""
+def serve(warm: str = "", parent: int = 0) -> None:
+    """Carry out the one request on standard input. The limits hold before anything of the request's own is imported; what is
+    warmed before is the same for all, and one whose request never comes ends with its parent."""
     global _answers
-    request = json.load(sys.stdin)
+    if warm:
+        _die_with(parent)
+        _function(warm)()
+    text = sys.stdin.read()
+    if warm and not text:
+        return
+    request = json.loads(text)
     _die_with(request["parent"])
     _limit(request["memory_mib"], request["file_mib"])
     _answers = os.fdopen(os.dup(1), "w")
@@ -251,9 +291,8 @@ def _say(message: dict[str, Any]) -> None:
 
 
 def _outcome(function: str, payload: dict[str, Any]) -> dict[str, Any]:
-    module, name = function.split(":")
     try:
-        return {"result": getattr(importlib.import_module(module), name)(payload)}
+        return {"result": _function(function)(payload)}
     except StudioError as error:
         return {"error": _told(error)}
     except MemoryError:
@@ -264,6 +303,12 @@ def _outcome(function: str, payload: dict[str, Any]) -> dict[str, Any]:
         traceback.print_exc()
         words = f"The file could not be read ({type(error).__name__}: {str(error)[:300]})."
         return {"error": _told(Invalid(words, code="limited.failed"))}
+
+
+def _function(path: str) -> Callable[..., Any]:
+    module, name = path.split(":")
+    found: Callable[..., Any] = getattr(importlib.import_module(module), name)
+    return found
 
 
 def _told(error: StudioError) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from starlette.responses import JSONResponse, Response
 from backend.core import db, people, queue
 from backend.core.datasets import store
 from backend.core.events import take_rings
+from backend.core.limited import spare_kept
 from backend.core.operations import Operations
 from backend.core.people import Identity
 from backend.core.settings import Settings
@@ -40,9 +41,9 @@ T = TypeVar("T")
 
 HASHES_AT_ONCE = 2
 """Each takes 64 MiB and 0.2 s of a core."""
-READ_AT_ONCE, ASK_AT_ONCE = 4, 8
-"""Limited processes that pages wait for: some take a GiB. Requests that wait for the hub or for a whole reading take
-little but a thread."""
+READ_AT_ONCE, LIST_AT_ONCE, ASK_AT_ONCE = 4, 2, 8
+"""Limited processes that pages wait for: some take a GiB. Lists of models, the first of which looks at them all. Requests that
+wait for the hub or for a whole reading take little but a thread."""
 THREADS = 40
 """More than all that may take a thread for long, so that a password or a piece of an upload never waits for them."""
 
@@ -73,7 +74,8 @@ class Studio:
         self.hashing = asyncio.Semaphore(HASHES_AT_ONCE)
         self.tasks: set[asyncio.Task[Any]] = set()
         self.works = Works(self.spawn)
-        self.reading, self.asking, self.launching = Turns(READ_AT_ONCE, 3), Turns(ASK_AT_ONCE, 2), Turns(ASK_AT_ONCE, 2)
+        self.reading, self.listing = Turns(READ_AT_ONCE, 3), Turns(LIST_AT_ONCE, 1)
+        self.asking, self.launching = Turns(ASK_AT_ONCE, 2), Turns(ASK_AT_ONCE, 2)
         self.gauge = Gauge(self)
         self.started_at = datetime.now(UTC)
         self.checks = Checks(settings, self.spawn)
@@ -86,12 +88,13 @@ class Studio:
         await asyncio.to_thread(self.operations.resume)
         self.spawn(self.hub.run())
         self.spawn(self.pulse.run())
-        with stopped_by_signals(self.hub):
-            yield
-        self.hub.stop()
-        for task in self.tasks:
-            task.cancel()
-        await asyncio.to_thread(self.operations.close)
+        with spare_kept():
+            with stopped_by_signals(self.hub):
+                yield
+            self.hub.stop()
+            for task in self.tasks:
+                task.cancel()
+            await asyncio.to_thread(self.operations.close)
         await self.pulse.settle()
         await self.engine.dispose()
         await self.pulse_engine.dispose()

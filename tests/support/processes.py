@@ -33,6 +33,14 @@ def is_alive(process: psutil.Process) -> bool:
         return False
 
 
+def is_spare(process: psutil.Process) -> bool:
+    """Whether it is a limited process that waits for its request."""
+    try:
+        return "warm=" in " ".join(process.cmdline())
+    except psutil.NoSuchProcess:  # or a zombie
+        return False
+
+
 def processor_seconds(process: psutil.Process) -> float:
     """What it has computed so far, for itself and in the kernel."""
     times = process.cpu_times()
