@@ -16,7 +16,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -24,12 +24,17 @@ from uuid import uuid4
 import pytest
 
 from backend.core import queue
+from backend.core.assignment import JOURNAL, Assignment
+from backend.core.errors import Invalid
 from backend.core.queue import POKE
 from backend.core.recipe import Recipe
 from backend.core.settings import Settings
 from backend.web.app import create_app
 from tests.security.world import MODEL, RECIPE, World
+from tests.support.rows import chat_rows, write_rows
 from worker.supervisor import open_socket, poke_path
+from worker.trainer.journal import Journal
+from worker.trainer.train import load_all
 
 ROOT = Path(__file__).resolve().parents[2]
 CODE = "import pathlib; pathlib.Path({canary!r}).touch()\n"
@@ -176,6 +181,19 @@ def test_a_hostile_model_runs_nothing(world: World, tiny_base: Path, tmp_path: P
         can_be_used = looked.is_success and not looked.json()["problem"]
         can_be_launched = checked.is_success and not checked.json()["problems"]
         assert (can_be_used, can_be_launched) == (kind in HARMLESS,) * 2, (looked.text, checked.text)
+    assert not canary.exists()
+
+
+@pytest.mark.parametrize("kind", [*REFUSED, *HARMLESS])
+def test_a_trainer_that_loads_a_hostile_model_runs_nothing(tiny_base: Path, tmp_path: Path, kind: str) -> None:
+    """A worker has a folder of its own, which the launch has never seen."""
+    canary, folder = tmp_path / "ran", Path(shutil.copytree(tiny_base, tmp_path / "base"))
+    (REFUSED | HARMLESS)[kind](folder, canary)
+    data = [{"name": "rows", "version": 1, "path": write_rows(tmp_path / "rows.parquet", chat_rows(1))}]
+    given = {"run": "a-run", "attempt": 1, "folder": tmp_path, "model_folder": folder, "data": data, "recipe": RECIPE}
+    with Journal(tmp_path / JOURNAL) as journal, pytest.raises(Invalid) if kind in REFUSED else nullcontext():
+        _, loaded = load_all(Assignment.model_validate(given), journal)
+        assert loaded.model.get_input_embeddings().weight.isfinite().all()
     assert not canary.exists()
 
 

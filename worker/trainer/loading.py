@@ -16,7 +16,7 @@ from safetensors import safe_open
 from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, GenerationConfig, set_seed
 
 from backend.core.assignment import Assignment
-from backend.core.bases import check_files, read_tensors
+from backend.core.bases import INDEX, WEIGHTS, check_files, read_tensors
 from backend.core.configurations import quantisation
 from backend.core.errors import Invalid, StudioError, is_failure
 from backend.core.limited import at_most_more
@@ -50,7 +50,9 @@ class Loaded:
 def load(assignment: Assignment, prepared: Prepared, journal: Journal) -> Loaded:
     """Load the base, make room for added tokens, apply the method. Raises `Invalid` where the base cannot be trained."""
     recipe, device = assignment.recipe, assignment.device
-    refuse_bad_weights(assignment.model_folder, journal)
+    with _told_of_the_model():
+        refuse_other_weights(assignment.model_folder)
+        refuse_bad_weights(assignment.model_folder, journal)
     compute_dtype = choose_dtype(recipe.training.precision, device)
     set_seed(recipe.training.seed)
     stay_on_one_kernel()
@@ -85,12 +87,6 @@ def choose_dtype(precision: Precision | Literal["auto"], device: str) -> torch.d
 def refuse_bad_weights(folder: Path, journal: Journal) -> None:
     """Raise `Invalid` naming a tensor that holds NaN or infinity: it would spoil every step, and 4 bits would hide it."""
     files = weight_files(folder)
-    if not files:
-        raise Invalid(
-            f"{folder.name} has no weights in safetensors format.",
-            where="model",
-            hint="Pickled weights are not read. Save the model again with save_pretrained.",
-        )
     for done, path in enumerate(files, 1):
         with safe_open(path, framework="pt") as tensors:
             for name in tensors.keys():  # noqa: SIM118 -- a file, not a mapping
@@ -106,12 +102,11 @@ def refuse_bad_weights(folder: Path, journal: Journal) -> None:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files that hold the model, in order."""
-    index = folder / "model.safetensors.index.json"
-    if index.is_file():
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-        return [folder / Path(name).name for name in names]
-    return [path for path in (folder / "model.safetensors",) if path.is_file()]
+    """The safetensors files that hold the model, in order: the whole file where there is one, as whoever loads it takes it."""
+    if (folder / WEIGHTS).is_file():
+        return [folder / WEIGHTS]
+    names = sorted(set(json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"].values()))
+    return [folder / Path(name).name for name in names]
 
 
 def _from_pretrained(assignment: Assignment, options: dict[str, Any]) -> Any:
@@ -119,7 +114,6 @@ def _from_pretrained(assignment: Assignment, options: dict[str, Any]) -> Any:
     if attention != "auto":
         options = options | {"attn_implementation": attention}
     with _told_of_the_model():
-        refuse_other_weights(assignment.model_folder)
         # What does not fit is told by the tensor's name here; the library would only say that something did not.
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             assignment.model_folder,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -114,6 +115,20 @@ def test_a_base_with_nan_in_its_weights_is_refused_by_the_tensors_name(attempts:
     assert attempt.run() == 0
     assert attempt.end["cause"]["code"] == "model.not_finite"
     assert EMBEDDING in attempt.end["cause"]["message"]
+
+
+def test_the_weights_that_are_loaded_are_those_that_were_looked_at(attempts: Attempts, tmp_path: Path) -> None:
+    """A whole file is loaded, whatever an index beside it lists."""
+    base = Path(shutil.copytree(attempts.base, tmp_path / "both"))
+    whole, shard = base / "model.safetensors", base / "model-1.safetensors"
+    weights = load_file(whole)
+    save_file(weights, shard, {"format": "pt"})
+    (base / "model.safetensors.index.json").write_text(json.dumps({"weight_map": dict.fromkeys(weights, shard.name)}))
+    weights[EMBEDDING][3, 5] = float("nan")
+    save_file(weights, whole, {"format": "pt"})
+    attempt = attempts(model_folder=base)
+    assert attempt.run() == 0
+    assert attempt.end["cause"]["code"] == "model.not_finite"
 
 
 def test_a_base_that_was_spoiled_since_the_launch_is_not_loaded(attempts: Attempts, tmp_path: Path) -> None:
