@@ -24,7 +24,7 @@ from sqlalchemy.orm import sessionmaker
 
 from backend.commands.client import Client
 from backend.core import runs
-from backend.core.models import Point
+from backend.core.models import Point, Run
 from backend.core.recipe import read_recipe
 from backend.embedded.service import stop_process
 from tests.faults.feeding import FED_RUNS, MODULE, RATE
@@ -37,6 +37,27 @@ PLACE = "feeder"
 START_SECONDS = 120.0
 MEASURED = re.compile(rb'"t":\s*([0-9.]+)')
 UPLOAD_SECONDS, PAGE_SECONDS = 5.0, 1.0
+CATCH_UP_SECONDS = 10.0
+
+
+@dataclass
+class Stream:
+    """What one event stream has received, in the order of the numbers of its events; each is due once."""
+
+    run: UUID
+    last: int = 0
+    gaps: int = 0
+    """Events that came out of turn: one before it was missing, or it had come already."""
+    due: int = 0
+    """The newest event that was stored before the load ended."""
+
+    def receive(self, number: int) -> None:
+        self.gaps += number != self.last + 1
+        self.last = number
+
+    @property
+    def is_whole(self) -> bool:
+        return not self.gaps and self.last >= self.due > 0
 
 
 @dataclass
@@ -49,6 +70,8 @@ class Tally:
     sent_points: int = 0
     fed_seconds: float = 0.0
     ended_runs: Counter[str] = field(default_factory=Counter)
+    due_uploads: int = 0
+    streams: list[Stream] = field(default_factory=list)
 
     def hear(self, what: str, response: httpx.Response) -> None:
         self.statuses[what, response.status_code] += 1
@@ -130,6 +153,12 @@ class Feeder:
         tally.sent_points = sum(len(line["data"]["values"]) for line in written)
         tally.fed_seconds = max(times) - min(times)
 
+    def newest_events(self) -> dict[UUID, int]:
+        """The number of each run's newest event."""
+        with self.sessions.begin() as session:
+            rows = session.execute(select(Run.id, Run.seq).where(Run.id.in_(self.run_ids)))
+            return dict(rows.tuples().all())
+
     def stored_points(self) -> int:
         with self.sessions.begin() as session:
             return session.execute(select(func.count()).where(Point.run_id.in_(self.run_ids))).scalar_one()
@@ -144,7 +173,7 @@ class Readers:
 
     address: str
     headers: dict[str, str]
-    run_ids: list[UUID]
+    feeder: Feeder
     count: int
     tally: Tally
 
@@ -157,26 +186,38 @@ class Readers:
         async with httpx.AsyncClient(
             base_url=self.address, headers=self.headers, limits=limits, timeout=timeout, trust_env=False
         ) as client:
-            streams = [asyncio.create_task(self._follow(client, number)) for number in range(self.count)]
+            runs = self.feeder.run_ids
+            self.tally.streams += [Stream(runs[number % len(runs)]) for number in range(self.count)]
+            streams = [asyncio.create_task(self._follow(client, stream)) for stream in self.tally.streams]
             while not ended.is_set():
                 await asyncio.sleep(0.2)
                 for stream in streams:
                     if stream.done():
                         stream.result()  # none ends by itself: that is an error, and fewer streams are another load
+            await self._receive_all()
             for stream in streams:
                 stream.cancel()
             await asyncio.gather(*streams, return_exceptions=True)
 
-    async def _follow(self, client: httpx.AsyncClient, number: int) -> None:
-        path = f"/api/v1/runs/{self.run_ids[number % len(self.run_ids)]}/events"
-        last, since = "", time.time()
+    async def _receive_all(self) -> None:
+        """Give every stream the time to receive what is stored by now."""
+        newest = self.feeder.newest_events()
+        for stream in self.tally.streams:
+            stream.due = newest[stream.run]
+        deadline = time.monotonic() + CATCH_UP_SECONDS
+        while not all(stream.is_whole for stream in self.tally.streams) and time.monotonic() < deadline:
+            await asyncio.sleep(0.1)
+
+    async def _follow(self, client: httpx.AsyncClient, stream: Stream) -> None:
+        path, since = f"/api/v1/runs/{stream.run}/events", time.time()
         while True:
             try:
-                headers = {"Last-Event-ID": last} if last else {}
+                headers = {"Last-Event-ID": str(stream.last)} if stream.last else {}
                 async with client.stream("GET", path, headers=headers) as response:
                     self.tally.hear("stream", response)
                     async for line in response.aiter_lines():
-                        last = line.removeprefix("id:").strip() if line.startswith("id:") else last
+                        if line.startswith("id:"):
+                            stream.receive(int(line.removeprefix("id:")))
                         self._note(line, since)
             except httpx.TransportError as error:
                 self.tally.broken[f"stream: {type(error).__name__}"] += 1
@@ -201,9 +242,13 @@ class People:
     tally: Tally
 
     def upload(self, ended: threading.Event) -> None:
-        number = 0
-        while not ended.wait(UPLOAD_SECONDS):
-            number += 1
+        """One is due every so many seconds, however long the one before took."""
+        began = time.monotonic()
+        for number in range(1, 10**9):
+            is_over = ended.wait(max(0.0, began + number * UPLOAD_SECONDS - time.monotonic()))
+            self.tally.due_uploads = int((time.monotonic() - began) / UPLOAD_SECONDS)
+            if is_over:
+                return
             rows = [{"instruction": f"Question {number}.{row}", "output": "An answer."} for row in range(50)]
             self._ask("upload", "PUT", "/datasets/soaked?filename=rows.json", content=json.dumps(rows).encode())
 

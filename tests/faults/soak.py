@@ -79,7 +79,7 @@ def fifths(values: Sequence[float]) -> tuple[float, float]:
     return statistics.fmean(values[size : 2 * size] or values), statistics.fmean(values[-size:])
 
 
-def figures(tally: Tally, meter: Meter, stored: int, failures: Sequence[str], rate: float) -> list[Row]:
+def figures(tally: Tally, meter: Meter, stored: int, failures: Sequence[str], rate: float, streams: int) -> list[Row]:
     """Every goal with what was found."""
     fed = tally.sent_points / tally.fed_seconds if tally.fed_seconds else 0.0
     unexpected = {key: count for key, count in tally.statuses.items() if key[1] >= 500}
@@ -87,12 +87,25 @@ def figures(tally: Tally, meter: Meter, stored: int, failures: Sequence[str], ra
     delays = sorted(tally.delays)
     late = delays[int(0.95 * len(delays))] if delays else float("inf")
     answers = ", ".join(f"{what} {status}: {count:,}" for (what, status), count in sorted(tally.statuses.items()))
+    whole, uploaded = sum(stream.is_whole for stream in tally.streams), _uploaded(tally)
     ended = ", ".join(f"{count} {state}" for state, count in tally.ended_runs.items())
     return [
         Row("answers", answers),
         Row("answers of 500 and above", str(sum(unexpected.values())), "0", not unexpected),
         Row("connections that broke", str(sum(tally.broken.values())), "0", not tally.broken),
         Row("streams that were refused", str(refused), "0", not refused),
+        Row(
+            "uploads that were due and taken",
+            f"{tally.due_uploads:,} and {uploaded:,}",
+            f"≥ {LEAST_LOAD:.0%}",
+            0 < LEAST_LOAD * tally.due_uploads <= uploaded,
+        ),
+        Row(
+            "streams that received every event once",
+            f"{whole} of {streams}",
+            "all",
+            whole == streams > 0,
+        ),
         Row("events received", f"{len(delays):,}"),
         Row("delay of an event, p95", f"{late:.3f} s", f"≤ {MOST_DELAY_SECONDS:g} s", late <= MOST_DELAY_SECONDS),
         Row("points a second", f"{fed:.1f}", f"≥ {LEAST_LOAD * rate:g}", fed >= LEAST_LOAD * rate),
@@ -101,6 +114,10 @@ def figures(tally: Tally, meter: Meter, stored: int, failures: Sequence[str], ra
         Row("load that stopped", "; ".join(failures) or "none", "none", not failures),
         *_growth(meter),
     ]
+
+
+def _uploaded(tally: Tally) -> int:
+    return sum(count for (what, status), count in tally.statuses.items() if what == "upload" and status < 300)
 
 
 def _growth(meter: Meter) -> list[Row]:
@@ -128,7 +145,7 @@ def soak(studio: Studio, material: Material, minutes: float, rate: float, stream
     finally:
         feeder.stop()
     feeder.tell(tally)
-    return figures(tally, meter, feeder.stored_points(), failures, rate)
+    return figures(tally, meter, feeder.stored_points(), failures, rate, streams)
 
 
 def _load(
@@ -139,7 +156,7 @@ def _load(
         client.put_dataset("rows", material.file, on_bytes=lambda _count: None)
         people = People(client, material, feeder.run_ids, tally)
         token = {"Authorization": client.http.headers["Authorization"]}
-        readers = Readers(studio.address, token, feeder.run_ids, streams, tally)
+        readers = Readers(studio.address, token, feeder, streams, tally)
         with in_threads(readers.read, people.upload, people.look, people.train) as failures:
             until = time.monotonic() + seconds
             while time.monotonic() < until:

@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 
-from tests.faults.load import Feeder, Tally
+from tests.faults.load import Feeder, Stream, Tally
 from tests.faults.soak import LASTING, MIB, Meter, fifths, figures, report
 from tests.support.figures import Row
 from tests.support.labs import MakeLab
 
 
+def received(*numbers: int) -> Stream:
+    """A stream of a run whose third event was the newest one."""
+    stream = Stream(UUID(int=1), due=3)
+    for number in numbers:
+        stream.receive(number)
+    return stream
+
+
 def a_good_hour(tmp_path: Path) -> tuple[Tally, Meter]:
     tally = Tally(delays=[0.1] * 100, sent_points=2000, fed_seconds=10.0)
     tally.statuses["look", 200] = 5
+    tally.due_uploads = tally.statuses["upload", 201] = 20
+    tally.streams += [received(1, 2, 3), received(1, 2, 3, 4)]
     tally.ended_runs["succeeded"] = 3
     meter = Meter(tmp_path, 1.0)
     for name in LASTING:
@@ -23,7 +34,7 @@ def a_good_hour(tmp_path: Path) -> tuple[Tally, Meter]:
 
 
 def missed(tally: Tally, meter: Meter, stored: int = 2000, failures: tuple[str, ...] = ()) -> list[str]:
-    return [each.what for each in figures(tally, meter, stored, failures, rate=200) if each.holds is False]
+    return [each.what for each in figures(tally, meter, stored, failures, rate=200, streams=2) if each.holds is False]
 
 
 def test_a_studio_that_stays_as_it_is_meets_every_goal(tmp_path: Path) -> None:
@@ -50,6 +61,32 @@ def test_each_goal_that_is_missed_is_named(tmp_path: Path) -> None:
         "descriptors of celery",
         "parts that died",
     ]
+
+
+@pytest.mark.parametrize("numbers", [(), (1, 2), (1, 3), (2, 3), (1, 2, 2, 3), (1, 2, 1, 2, 3)])
+def test_a_stream_that_is_silent_or_leaves_out_or_doubles_an_event_is_not_whole(
+    tmp_path: Path, numbers: tuple[int, ...]
+) -> None:
+    tally, meter = a_good_hour(tmp_path)
+    tally.streams[1] = received(*numbers)
+    assert missed(tally, meter) == ["streams that received every event once"]
+
+
+def test_a_stream_that_was_never_opened_is_missed(tmp_path: Path) -> None:
+    tally, meter = a_good_hour(tmp_path)
+    tally.streams.pop()
+    assert missed(tally, meter) == ["streams that received every event once"]
+
+
+@pytest.mark.parametrize(
+    ("taken", "refused", "is_missed"), [(19, 1, False), (18, 2, True), (18, 0, True), (0, 20, True)]
+)
+def test_uploads_that_are_refused_or_do_not_come_in_time_are_missed(
+    tmp_path: Path, taken: int, refused: int, is_missed: bool
+) -> None:
+    tally, meter = a_good_hour(tmp_path)
+    tally.statuses["upload", 201], tally.statuses["upload", 422] = taken, refused
+    assert missed(tally, meter) == ["uploads that were due and taken"] * is_missed
 
 
 def test_a_load_that_was_too_light_proves_nothing(tmp_path: Path) -> None:
