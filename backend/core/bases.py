@@ -7,14 +7,15 @@ they are read in a limited process, and what would run code or leave the folder 
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import threading
+import time
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass
-from functools import lru_cache
+from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -26,13 +27,18 @@ from backend.core.limited import run_limited
 from backend.core.misfits import out_of_range, refuse_misfits
 from backend.core.recipe import ModelChoice
 from backend.core.settings import Settings
-from backend.core.weights import DTYPES, Tensor, damaged, read_header
+from backend.core.weights import DTYPES, Tensor, damaged, read_header, refuse_crowd
 
 DEFAULT_ENDPOINT = "https://huggingface.co"
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?")
 COMMIT = re.compile(r"[0-9a-f]{40}")
 NEEDED_FILES = ("*.json", "*.jinja", "*.txt", "*.model", "*.safetensors", "README.md", "LICENSE*")
-JSON_BYTES = 64 << 20
+JSON_BYTES, INDEX_BYTES = 4 << 20, 16 << 20
+"""A configuration has a few hundred KiB at the most, and read takes many times its size. An index names every tensor."""
+LOOK_MIB, LOOK_SECONDS = 384, 20
+"""What looking at a model may take. The most tensors that one may have take half of that memory."""
+STRAINED_SECONDS = 180
+"""How long a model that took more is not looked at again, for it may have been the machine's fault."""
 TEXT_BYTES = 64 << 10
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 MOST_ENTRIES = 10_000
@@ -312,31 +318,54 @@ def is_offline() -> bool:
 # ---- looking at one -------------------------------------------------------------------------------------------------
 
 
+Signature = frozenset[tuple[str, int, int]]
+
+
+@dataclass
+class _Known:
+    """What was found in a folder as it was then, a refusal as well: pages list what is broken too."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    signature: Signature = frozenset()
+    found: BaseFacts | StudioError | None = None
+    until: float = 0.0
+
+
 def inspect(folder: Path) -> BaseFacts:
     """What the model in this folder is. Raises `Invalid` with everything that keeps it from being used."""
-    with _locks[str(folder)]:  # who asks second waits for what the first one finds
-        found = _inspected(str(folder), _signature(folder))
+    known = _known[str(folder)]
+    with known.lock:  # who asks second waits for what the first one finds
+        signature = _signature(folder)
+        if known.found is None or known.signature != signature or time.monotonic() > known.until:
+            known.found, known.until = _looked_at(folder)
+            known.signature = signature
+        found = known.found
     if isinstance(found, StudioError):
         raise found.with_traceback(None)
     return found
 
 
-_locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
+_known: defaultdict[str, _Known] = defaultdict(_Known)
 
 
-@lru_cache(maxsize=256)
-def _inspected(folder: str, signature: frozenset[tuple[str, int, int]]) -> BaseFacts | StudioError:  # noqa: ARG001 -- part of the key
-    """A refusal is remembered like facts are: pages list what is broken too."""
+def _looked_at(folder: Path) -> tuple[BaseFacts | StudioError, float]:
+    """What the model is, or why it cannot be used, and until when that holds. Raises `Conflict` where it was cancelled."""
     try:
-        facts = run_limited("backend.core.bases:inspect_here", {"folder": folder}, memory_mib=1024, timeout_seconds=60)
+        facts = run_limited(
+            "backend.core.bases:inspect_here",
+            {"folder": str(folder)},
+            memory_mib=LOOK_MIB,
+            timeout_seconds=LOOK_SECONDS,
+        )
     except StudioError as refusal:
-        if refusal.code == "cancelled" or refusal.code.startswith("limited."):
-            raise  # it may be the machine's fault
-        return refusal
-    return BaseFacts(**facts)
+        if refusal.code == "cancelled":
+            raise
+        is_strained = refusal.code.startswith("limited.")
+        return refusal, time.monotonic() + STRAINED_SECONDS if is_strained else math.inf
+    return BaseFacts(**facts), math.inf
 
 
-def _signature(folder: Path) -> frozenset[tuple[str, int, int]]:
+def _signature(folder: Path) -> Signature:
     """Changes whenever a file of the folder does."""
     found = (
         (entry.path, entry.stat(follow_symlinks=not entry.is_symlink() or Path(entry.path).exists()))
@@ -510,10 +539,13 @@ def read_tensors(folder: Path) -> dict[str, Tensor]:
     """Every tensor of the model, from one file or from the shards that the index names. Raises `Invalid`."""
     if (folder / WEIGHTS).exists():
         return read_header(folder / WEIGHTS)
-    placed = _json(folder, INDEX).get("weight_map")
+    placed = _json(folder, INDEX, INDEX_BYTES).get("weight_map")
     if not isinstance(placed, dict) or not placed or not all(isinstance(name, str) for name in placed.values()):
         raise damaged(INDEX, "it has no weight_map")
-    headers = {name: read_header(_shard(folder, name)) for name in sorted(set(placed.values()))}
+    headers: dict[str, dict[str, Tensor]] = {}
+    for name in sorted(set(placed.values())):
+        headers[name] = read_header(_shard(folder, name))
+        refuse_crowd(INDEX, sum(map(len, headers.values())))
     absent = [tensor for tensor, name in placed.items() if tensor not in headers[name]]
     if absent:
         raise damaged(INDEX, f"{absent[0][:100]!r} is not in the shard it names")
@@ -531,12 +563,12 @@ def _shard(folder: Path, name: str) -> Path:
 # ---- facts ----------------------------------------------------------------------------------------------------------
 
 
-def _json(folder: Path, name: str) -> dict[str, Any]:
+def _json(folder: Path, name: str, most: int = JSON_BYTES) -> dict[str, Any]:
     """A JSON object in the folder; empty where there is none. Raises `Invalid`."""
     path = folder / name
     if not path.exists():
         return {}
-    if path.stat().st_size > JSON_BYTES:
+    if path.stat().st_size > most:
         raise damaged(name, "it is far too long")
     try:
         value = json.loads(path.read_bytes())
@@ -547,20 +579,24 @@ def _json(folder: Path, name: str) -> dict[str, Any]:
     return value
 
 
-IN_THE_STACK = re.compile(r"\.\d+\..*?([^.]{1,100})\.weight")
-
-
 def _linears(tensors: dict[str, Tensor], *, is_turned: bool) -> tuple[tuple[str, int, int, int], ...]:
     """Matrices of numbered layers, by name and size. GPT-2 stores its own with the inputs first."""
     counts: dict[tuple[str, int, int], int] = {}
     for name, tensor in tensors.items():
-        found = IN_THE_STACK.search(name)
-        if found is None or len(tensor.shape) != 2 or not name.endswith(".weight"):
+        layer = _layer(name)
+        if not layer or len(tensor.shape) != 2:
             continue
         outputs, inputs = reversed(tensor.shape) if is_turned else tensor.shape
-        key = (printable(found[1]), inputs, outputs)
+        key = (printable(layer), inputs, outputs)
         counts[key] = counts.get(key, 0) + 1
     return tuple((*key, count) for key, count in list(counts.items())[:200])
+
+
+def _layer(name: str) -> str:
+    """`up_proj` of `model.layers.0.mlp.up_proj.weight`; empty for what belongs to no numbered layer."""
+    _, *above, layer, kind = ["", "", *name.split(".")]
+    is_numbered = any(part.isdecimal() for part in above[2:])
+    return layer if kind == "weight" and is_numbered else ""
 
 
 def _token(value: Any) -> str | None:

@@ -76,7 +76,8 @@ def _other_layers(text: dict[str, Any], tensors: dict[str, Tensor]) -> Iterator[
     is_told_elsewhere = max(said or 0, behind) > MOST_LAYERS
     if said is None or is_told_elsewhere or any(LOOPED.search(name) and number(text, name) for name in text):
         return
-    if not any(numbers in (set(range(said)), set(range(said + behind))) for numbers in stacks.values()):
+    whole = set(range(said)), set(range(said + behind))
+    if not any(numbers in whole for numbers in stacks.values()):
         most = max(map(len, stacks.values()), default=0)
         yield _misfit(f"says {said:,} layers, and the weights hold {most:,}.")
 

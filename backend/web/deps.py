@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any, ParamSpec, TypeVar
 
 from fastapi import Depends, Header, Query
@@ -22,6 +23,7 @@ from backend.web import repeats
 from backend.web.security import STREAMED
 from backend.web.shapes.common import MOST
 from backend.web.studio import Studio, studio_of
+from backend.web.turns import Turns
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -50,14 +52,21 @@ class Edge:
 
     async def apart(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run what has rows or files read in a limited process: in a thread, in one's turn."""
-        async with self.studio.reading.of(self.who.id):
-            is_ending.set(self.studio.operations.closing.is_set)  # threads are given this request's context
-            return await asyncio.to_thread(work, *args, **kwargs)
+        return await self._in_turn(self.studio.reading, partial(work, *args, **kwargs))
+
+    async def listed(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run what goes through all the models that lie here: in a thread, in one's turn. It is mostly known by now, so
+        that nobody who looks waits for rows that are read."""
+        return await self._in_turn(self.studio.listing, partial(work, *args, **kwargs))
 
     async def asked(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run what waits for the hub: in a thread, in one's turn."""
-        async with self.studio.asking.of(self.who.id):
-            return await asyncio.to_thread(work, *args, **kwargs)
+        return await self._in_turn(self.studio.asking, partial(work, *args, **kwargs))
+
+    async def _in_turn(self, turns: Turns, work: Callable[[], T]) -> T:
+        async with turns.of(self.who.id):
+            is_ending.set(self.studio.operations.closing.is_set)  # threads are given this request's context
+            return await asyncio.to_thread(work)
 
     def _once(self, work: Callable[[Session], T]) -> Callable[[Session], T]:
         def once(session: Session) -> T:

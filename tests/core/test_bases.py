@@ -361,6 +361,34 @@ def test_a_folder_is_looked_at_once_until_it_changes_whatever_was_found(
     assert len(looks) == 2
 
 
+def test_a_look_that_took_too_much_is_not_repeated_at_once(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bases, "LOOK_SECONDS", 0)
+    with pytest.raises(Invalid, match="took longer"):
+        bases.inspect(model)
+    monkeypatch.setattr(bases, "LOOK_SECONDS", 60)
+    with pytest.raises(Invalid, match="took longer"):
+        bases.inspect(model)
+    configure(model, max_position_embeddings=256)
+    assert bases.inspect(model).context_length == 256
+
+
+def test_a_look_that_took_too_much_may_have_been_the_machines_fault(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bases, "STRAINED_SECONDS", 0)
+    monkeypatch.setattr(bases, "LOOK_SECONDS", 0)
+    with pytest.raises(Invalid, match="took longer"):
+        bases.inspect(model)
+    monkeypatch.setattr(bases, "LOOK_SECONDS", 60)
+    assert bases.inspect(model).parameters == 40
+
+
+def test_matrices_of_numbered_layers_are_told_apart_from_all_others(model: Path) -> None:
+    others = {"0.mlp.weight": [2, 3], "model.layers.0.weight": [2, 3], "head.1.q.bias": [2, 3], "h.2..weight": [2, 3]}
+    (model / "model.safetensors").write_bytes(weights(TENSORS | others | {"h.0.attn.q.weight": [2, 3]}))
+    assert set(map(tuple, bases.inspect(model).linears)) == {("up_proj", 4, 4, 1), ("q", 3, 2, 1)}
+
+
 def test_the_list_shows_what_can_be_used_and_why_the_rest_cannot(model: Path, chosen: Settings) -> None:
     shutil.copytree(model, model.parent / "org" / "other")
     shutil.copytree(model, model.parent / "evil")

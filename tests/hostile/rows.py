@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -236,6 +236,17 @@ def _crowded(folder: Path) -> None:
         (folder / "many" / f"{number}").touch()
 
 
+def _named(names: Iterable[str]) -> Spoil:
+    """Weights of tensors that hold nothing, but have names."""
+
+    def spoil(folder: Path) -> None:
+        empty = b'{"dtype":"F32","shape":[0],"data_offsets":[0,0]}'
+        header = b"{%s}" % b",".join(b'"%s":%s' % (name.encode(), empty) for name in names)
+        (folder / WEIGHTS).write_bytes(struct.pack("<Q", len(header)) + header)
+
+    return spoil
+
+
 def _cut(folder: Path) -> None:
     os.truncate(folder / WEIGHTS, (folder / WEIGHTS).stat().st_size - 100)
 
@@ -261,6 +272,16 @@ MODELS: tuple[Spoiled, ...] = (
     Spoiled(52, "a pickled adapter beside a model", _adapter_beside, ("adapter_config.json", "loaded unseen")),
     Spoiled(53, "a pickle named safetensors", _writes(WEIGHTS, PICKLE), (WEIGHTS, "it may be no safetensors file at all")),
     Spoiled(54, "a header of 2^60 bytes", _writes(WEIGHTS, struct.pack("<Q", 2**60) + b"{}"), (WEIGHTS, "is damaged")),
+    Spoiled(54, "a name without end", _named([".1" * 12_800]), (WEIGHTS, "a tensor with more than 512 characters")),
+    Spoiled(54, "700,000 tensors", _named(map(str, range(700_000))), (WEIGHTS, "a header of more than 16 MiB")),
+    Spoiled(54, "150,001 tensors", _named(f"{number:x}" for number in range(150_001)),
+            (WEIGHTS, "more than 150,000 tensors")),
+    Spoiled(54, "as many layers as fit", _named(f"x{number:x}.1.2..weight" for number in range(149_999)),
+            ("says 2 layers, and the weights hold 1",)),
+    Spoiled(54, "12 million empty objects", _writes("config.json", b'{"a":[' + b"{}," * 12_000_000 + b"{}]}"),
+            ("config.json is damaged", "far too long")),
+    Spoiled(54, "a million empty objects", _writes("config.json", b'{"a":[' + b"{}," * 1_300_000 + b"{}]}"),
+            ("no architecture",)),
     Spoiled(55, "weights that are cut off", _cut, (WEIGHTS, "it is cut off")),
     Spoiled(55, "a million layers", _configured("config.json", num_hidden_layers=10**6), ("says 1,000,000 layers",)),
     Spoiled(55, "layers that no weights fill", _configured("config.json", num_hidden_layers=5),

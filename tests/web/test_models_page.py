@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shutil
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from typer.testing import CliRunner
 
 from backend.commands.access import make_token
 from backend.commands.model import app as commands
+from backend.core import bases
 from backend.core.models import Device, Operation, Worker
 from backend.core.settings import Settings
 from tests.support.hub import COMMIT, Shelf, hub_in_place
@@ -126,6 +128,19 @@ async def test_a_size_that_no_model_has_breaks_neither_the_list_nor_a_search(
         assert "says a number for head_dim that no model has" in model["problem"]["message"]
     for address in ("/models", "/models?q=tiny-headed", f"/models?model={tiny.name}"):
         assert (await viewer.get(address)).status_code == 200
+
+
+async def test_who_waits_for_the_list_of_models_keeps_nobody_from_signing_in(
+    viewer: httpx.AsyncClient, member: httpx.AsyncClient, anonymous: httpx.AsyncClient, tiny: Path
+) -> None:
+    with bases._known[str(tiny)].lock:  # as while it is looked at
+        lists = [asyncio.create_task(each.get("/api/v1/models")) for each in (viewer, member) for _ in range(25)]
+        await asyncio.sleep(0.5)
+        wrong = {"name": "nobody", "password": "not this one"}
+        answer = await asyncio.wait_for(anonymous.post("/signin", data=wrong), 20)
+        assert not any(each.done() for each in lists)
+    assert answer.status_code == 401
+    assert {each.status_code for each in await asyncio.gather(*lists)} == {200}
 
 
 async def test_a_hub_that_cannot_be_reached_leaves_the_page_as_it_is(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Annotated
 
 from fastapi import Query, Response
@@ -39,7 +38,7 @@ class ToDownload(Strict):
 @router.get("")
 async def list_models(edge: AnEdge) -> list[BaseOut]:
     """Every model folder under the model roots, and what was downloaded; those that cannot be used say why."""
-    found = await asyncio.to_thread(base_models.base_outs, edge.settings)
+    found = await edge.listed(base_models.base_outs, edge.settings)
     return base_models.with_fits(found, await edge.read(base_models.accelerators), Load())
 
 

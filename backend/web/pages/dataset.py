@@ -55,7 +55,7 @@ async def standing(edge: Edge, look: Look) -> Standing:
 @router.get("/datasets/{name}")
 async def dataset_page(request: Request, edge: AnEdge, look: ALook, made: bool = False) -> Response:
     given = await standing(edge, look)
-    models = await asyncio.to_thread(base_models.base_outs, edge.settings)
+    models = await edge.listed(base_models.base_outs, edge.settings)
     usable = [base.path for base in models if base.problem is None]
     look = replace(look, name=given.detail.name, model=look.model or next(iter(usable), ""))
     panel, measured, found = await parts(edge, given.version, look, wait=look.wait)

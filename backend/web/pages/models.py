@@ -72,9 +72,7 @@ class Choices:
 @router.get("/models")
 async def models_page(request: Request, edge: AnEdge) -> Response:
     choices = Choices.of(request.query_params)
-    found, searched = await asyncio.gather(
-        asyncio.to_thread(base_models.base_outs, edge.settings), _asked(edge, choices.q)
-    )
+    found, searched = await asyncio.gather(edge.listed(base_models.base_outs, edge.settings), _asked(edge, choices.q))
     return draw(request, await edge.read(lambda session: _page(session, edge, choices, found, searched)))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Annotated, Any
@@ -52,7 +51,7 @@ async def new_run_page(
     """An empty form, or one that is filled from a run, a saved recipe, a data set or a model. Any setting may stand in the
     address under its name: `/runs/new?clone=first&training.learning_rate=1e-4`."""
     changes = from_address(request.query_params.multi_items(), dataset)
-    models = await asyncio.to_thread(base_models.base_outs, edge.settings)
+    models = await edge.listed(base_models.base_outs, edge.settings)
 
     def work(session: Session) -> Draft:
         if clone:
@@ -212,7 +211,7 @@ async def drawn(
     models: list[BaseOut] | None = None,
     saved: RecipeOut | None = None,
 ) -> Response:
-    models = await asyncio.to_thread(base_models.base_outs, edge.settings) if models is None else models
+    models = await edge.listed(base_models.base_outs, edge.settings) if models is None else models
     form = form_of(draft, view if view in VIEWS else draft.view, checked.problems, whole=whole)
     if form.view == "yaml":
         checked = replace(checked, lines=drafts.lines_of(checked.places, drafts.read(replace(draft, yaml=form.yaml))))
