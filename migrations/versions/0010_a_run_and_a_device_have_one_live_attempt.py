@@ -17,10 +17,20 @@ LEFT_BEHIND = """
     WHERE runs.id = attempts.run_id AND attempts.ended_at IS NULL
       AND (runs.attempt <> attempts.number OR runs.lease_until IS NULL)
 """
+# A claim whose answer was lost left one on a device that was given another run, though its own run was still held.
+REPLACED = """
+    UPDATE attempts SET ended_at = clock_timestamp(), cause = 'lost'
+    WHERE ended_at IS NULL AND EXISTS (
+        SELECT FROM attempts AS later
+        WHERE later.worker = attempts.worker AND later.device = attempts.device AND later.ended_at IS NULL
+          AND (later.started_at, later.run_id) > (attempts.started_at, attempts.run_id)
+    )
+"""
 
 
 def upgrade() -> None:
     op.execute(LEFT_BEHIND)
+    op.execute(REPLACED)
     op.create_index("uq_attempts_live_run", "attempts", ["run_id"], unique=True, postgresql_where=LIVE)
     op.create_index("uq_attempts_live_device", "attempts", ["worker", "device"], unique=True, postgresql_where=LIVE)
 
