@@ -28,7 +28,7 @@ BENCHMARKS = (
     Benchmark("training", ("1a", "1b", "1a-growth", "1b-growth")),
     Benchmark("loss_head", ("1c", "1c-growth")),
     Benchmark("accelerator", ("1d", "1e")),
-    Benchmark("merging", ("5a", "5a-growth")),
+    Benchmark("merging", ("5a", "5a-growth", "5a-large")),
     Benchmark("first_step", ("click", "click-growth")),
     Benchmark("logging_call", ("2a", "2a-step", "2a-growth")),
     Benchmark("durable_points", ("2b", "2b-growth")),

@@ -1,6 +1,7 @@
 """Base and adapter to one model, beside PEFT's `merge_and_unload` (5a): load, merge and save, at two sizes, all tensors compared.
 
-What ours holds in memory is measured with larger models too, where asked for what takes long: they take 32 GB of disk.
+5a-large asks ours alone how memory and a parameter's time grow up to 8B, where that is asked for by its id or with what takes
+long: it takes 32 GB of disk.
 
 Each side works in a process of its own: `python -m benchmarks.merging ours|peft FOLDER` prints one line of JSON.
 """
@@ -8,22 +9,22 @@ Each side works in a process of its own: `python -m benchmarks.merging ours|peft
 from __future__ import annotations
 
 import json
+import math
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from benchmarks.peers import ONE_THREAD, own_versions, told
-from benchmarks.rows import Asked, Row, row
+from benchmarks.rows import Asked, Row, growth, row
 from worker.peak import peak_bytes
 
-ROUNDS = 2
-SHARD_BYTES = 400_000_000
-RANK = 16
+ROUNDS = 4
+RANK, SHARD_BYTES = 16, 400_000_000
 MOST_GIB, MOST_GROWTH = 0.8, 1.25
 """Memory is to be flat in the model's size: what still grows with it is the largest single tensor, which is held whole."""
 
@@ -39,23 +40,41 @@ class Size:
 
 
 SIZES = (Size("0.3B", 1024, 2816, 14), Size("1B", 2048, 5632, 16))
-LARGE_SIZES = (Size("3B", 3072, 8448, 26), Size("8B", 4096, 14336, 34))
+LARGE_SIZES = (SIZES[-1], Size("3B", 3072, 8448, 26), Size("8B", 4096, 14336, 34))
 
 
 def measure(asked: Asked) -> Sequence[Row]:
-    found = {size.name: compare(size) for size in SIZES}
-    peaks = {name: each["ours"]["gib"] for name, each in found.items()}
-    peaks |= {size.name: memory_alone(size) for size in LARGE_SIZES if asked.long}
-    smallest, known, largest = SIZES[0].name, SIZES[-1].name, list(peaks)[-1]
-    beside = ", ".join(f"{name} {peak:.2f} GiB" for name, peak in peaks.items())
-    return [
-        *(merge_row(name, each) for name, each in found.items()),
-        row("5a", f"memory of a merge of {known}, beside PEFT", "GiB", peaks[known], found[known]["peft"]["gib"],
-            most=MOST_GIB, beside=own_versions("peft", "torch")),
-        row("5a", f"memory of a merge of {largest}", "GiB", peaks[largest], most=MOST_GIB, beside=beside),
-        row("5a-growth", f"memory of a merge of {largest}, beside {smallest}", "× as much",
-            peaks[largest] / peaks[smallest], most=MOST_GROWTH, beside=beside),
-    ]  # fmt: skip
+    usual = [*small()] if asked.wants("5a") or asked.wants("5a-growth") else []
+    return [*usual, *(large() if asked.long or "5a-large" in asked.ids else ())]
+
+
+def small() -> Iterator[Row]:
+    found = {size: compare(size) for size in SIZES}
+    yield from (merge_row(size.name, each) for size, each in found.items())
+    known = SIZES[-1]
+    ours, peft = (found[known][side]["gib"] for side in ("ours", "peft"))
+    what = f"memory of a merge of {known.name}, beside PEFT"
+    yield row("5a", what, "GiB", ours, peft, most=MOST_GIB, beside=own_versions("peft", "torch"))
+    yield from grown("5a-growth", {size: each["ours"] for size, each in found.items()})
+
+
+def large() -> Iterator[Row]:
+    """Ours alone: the peer would hold the whole model."""
+    found = {size: alone(size) for size in LARGE_SIZES}
+    largest = LARGE_SIZES[-1]
+    yield row("5a-large", f"memory of a merge of {largest.name}", "GiB", found[largest]["gib"], most=MOST_GIB)
+    yield from grown("5a-large", found)
+
+
+def grown(row_id: str, found: Mapping[Size, Mapping[str, float]]) -> Iterator[Row]:
+    """How the memory of a merge, and the processor's time for each parameter, grow with the model."""
+    names, smallest = [size.name for size in found], next(iter(found)).name
+    memory = [each["gib"] for each in found.values()]
+    costs = [each["cpu"] / each["billions"] for each in found.values()]
+    yield growth(row_id, f"memory of a merge, from {smallest} on", memory, at=names, of="parameters", unit="GiB",
+                 most=MOST_GROWTH, times="× as much")  # fmt: skip
+    yield growth(row_id, f"time of a merge for each parameter, from {smallest} on", costs, at=names, of="parameters",
+                 unit="s of processor for a billion", most=MOST_GROWTH)  # fmt: skip
 
 
 def merge_row(name: str, found: dict[str, Any]) -> Row:
@@ -66,30 +85,32 @@ def merge_row(name: str, found: dict[str, Any]) -> Row:
     return row("5a", what, "CPU-s", ours["cpu"], peft["cpu"], least_ratio=1.3, equal=equal, beside=beside)
 
 
-def memory_alone(size: Size) -> float:
-    """Of ours: the peer would hold the whole model."""
+def alone(size: Size) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as given:
-        folder = Path(given)
-        write_base(folder / "base", size)
-        write_adapter(folder / "adapter", folder / "base")
-        return side_run("ours", folder)["gib"]
+        write_work(folder := Path(given), size)
+        return side_run("ours", folder)
 
 
 def compare(size: Size) -> dict[str, Any]:
+    """Both sides in turns, each as often the first of two as the other: what follows finds files in memory."""
     with tempfile.TemporaryDirectory() as given:
-        folder = Path(given)
-        write_base(folder / "base", size)
-        write_adapter(folder / "adapter", folder / "base")
-        rounds = [{side: side_run(side, folder) for side in ("ours", "peft")} for _ in range(ROUNDS)]
+        write_work(folder := Path(given), size)
+        orders = [("ours", "peft"), ("peft", "ours")] * (ROUNDS // 2)
+        rounds = [{side: side_run(side, folder) for side in order} for order in orders]
         tensors, differing = compared(folder / "ours", folder / "peft")
     sides = {
-        side: {name: statistics.median(each[side][name] for each in rounds) for name in ("cpu", "wall", "gib")}
+        side: {name: statistics.median(each[side][name] for each in rounds) for name in rounds[0][side]}
         for side in ("ours", "peft")
     }
     return {**sides, "tensors": tensors, "differing": differing}
 
 
 # ---- what is merged -------------------------------------------------------------------------------------------------
+
+
+def write_work(folder: Path, size: Size) -> None:
+    write_base(folder / "base", size)
+    write_adapter(folder / "adapter", folder / "base")
 
 
 def write_base(folder: Path, size: Size) -> None:
@@ -175,7 +196,14 @@ def run(side: str, folder: Path) -> dict[str, float]:
         merged: Any = peft.PeftModel.from_pretrained(model, folder / "adapter")
         merged.merge_and_unload().save_pretrained(folder / side)
     cpu, wall = time.process_time() - began, time.perf_counter() - clock
-    return {"cpu": cpu, "wall": wall, "gib": peak_bytes() / 1024**3}
+    gib, billions = peak_bytes() / 1024**3, parameters(folder / "base") / 1e9
+    return {"cpu": cpu, "wall": wall, "gib": gib, "billions": billions}
+
+
+def parameters(folder: Path) -> int:
+    from worker.exports.tensors import stored_tensors
+
+    return sum(math.prod(each.shape) for each in stored_tensors(folder, "model").values())
 
 
 def compared(left: Path, right: Path) -> tuple[int, int]:

@@ -9,6 +9,7 @@ import subprocess
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -82,17 +83,19 @@ def growth(
     what: str,
     costs: Sequence[float],
     *,
-    at: Iterable[int],
+    at: Iterable[int | str],
     of: str,
     unit: str,
     digits: int = 2,
     most: float,
     times: str = "× the time",
 ) -> Row:
-    """How a cost grows with the work: the last beside the first. `at` are the sizes of the work, counted in `of`."""
-    sizes = ", ".join(f"{each:,}" for each in at)
+    """How a cost grows with the work, at most, from any size to any larger one: what a small size costs once would hide in the
+    first of them what grows between the others. `at` are the sizes, counted in `of`."""
+    sizes = ", ".join(each if isinstance(each, str) else f"{each:,}" for each in at)
     told = " → ".join(f"{each:,.{digits}f}" for each in costs)
-    return row(row_id, what, times, costs[-1] / costs[0], most=most, beside=f"{sizes} {of}: {told} {unit}")
+    worst = max(more / less for less, more in combinations(costs, 2))
+    return row(row_id, what, times, worst, most=most, beside=f"{sizes} {of}: {told} {unit}")
 
 
 def keep(rows: Sequence[Row], path: Path = LATEST) -> None:

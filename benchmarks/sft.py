@@ -1,9 +1,9 @@
 """One run of supervised training in a process of its own: `python -m benchmarks.sft ours|trl FOLDER ORDER` prints a line of JSON.
 
 Both sides get the same model with the same adapter, the same token ids and labels, optimizer and schedule; ORDER is the seed of
-the order in which rows come. Ours is what a run of
-the studio does after its assignment: `load_all`, `prepare`, the chosen loss head, the loop with its journal and its metrics
-of each step. The clock is the process's CPU time between the ends of two steps.
+the order in which rows come. Ours is what a run of the studio does after its assignment: `load_all`, `prepare`, the chosen loss
+head, the loop with its journal and its metrics of each step. The clock is the process's CPU time between the ends of two steps,
+and the tokens are those of the steps between.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import random
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -108,6 +108,20 @@ def skewed(count: int, longest: int) -> list[int]:
 
 
 @dataclass
+class Counting:
+    """Hands examples on to a side's own collator, and keeps how many tokens each batch has without its padding."""
+
+    collate: Callable[[Any], Any]
+    pad_token_id: int
+    tokens: list[int] = field(default_factory=list)
+
+    def __call__(self, examples: Any) -> Any:
+        batch = self.collate(examples)
+        self.tokens.append(int((batch["input_ids"] != self.pad_token_id).sum()))
+        return batch
+
+
+@dataclass
 class Clock(TrainerCallback):
     """CPU seconds at each step's end."""
 
@@ -132,8 +146,9 @@ def ours(job: Job) -> Trainer:
     return make_trainer(job)
 
 
-def trl(job: Job, documents: Sequence[Example], rows_a_step: int) -> Trainer:
-    """TRL as its guide has it, without checkpointing of activations, which it would switch on and which costs a third."""
+def trl(job: Job, documents: Sequence[Example]) -> Trainer:
+    """TRL as its guide has it, without checkpointing of activations, which it would switch on and which costs a third. It takes
+    so many documents at once that it comes to as many steps as ours."""
     from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
 
@@ -141,7 +156,7 @@ def trl(job: Job, documents: Sequence[Example], rows_a_step: int) -> Trainer:
     training = job.recipe.training
     arguments = SFTConfig(
         output_dir=str(job.assignment.folder / "trl"),
-        per_device_train_batch_size=rows_a_step,
+        per_device_train_batch_size=round(len(documents) / job.plan.total_steps),
         num_train_epochs=1,
         max_length=job.recipe.data.max_length,
         learning_rate=training.learning_rate,
@@ -170,23 +185,26 @@ def trl(job: Job, documents: Sequence[Example], rows_a_step: int) -> Trainer:
 
 
 def run(side: str, folder: Path, order: int) -> dict[str, Any]:
-    """Train, and tell losses, real tokens a CPU second after the warm-up, and the loss over all rows afterwards."""
+    """Train, and tell the real tokens and the CPU seconds of all steps after the warm-up, and the loss over all rows then."""
     torch.set_num_threads(1)
-    told = json.loads((folder / "told.json").read_text())
     attempt = Path(tempfile.mkdtemp(prefix=side, dir=folder))
     with Journal(attempt / JOURNAL) as journal:
         job = job_of(folder, attempt, journal)
         documents = unpacked(job.dataset.train)
-        trainer = ours(job) if side == "ours" else trl(job, documents, told["documents_a_step"])
+        trainer = ours(job) if side == "ours" else trl(job, documents)
         trainer.accelerator.dataloader_config.data_seed = order  # the sampler is made of it when training begins
+        trainer.data_collator = counting = Counting(trainer.data_collator, job.prepared.pad_token_id)
         trainer.add_callback(clock := Clock())
         trainer.train()
         after = measure(job.loaded.model, documents, Collator(job.prepared.pad_token_id), 8, lambda _done, _all: None)
-    seconds = clock.ends[-1] - clock.ends[WARM_UP_STEPS - 1]
-    share = 1 - WARM_UP_STEPS / len(clock.ends)  # rows come in random order, so steps hold alike many tokens
-    tokens = sum(len(each.input_ids) for each in documents) * share
-    timed = len(clock.ends) - WARM_UP_STEPS
-    return {"steps": len(clock.ends), "timed_steps": timed, "seconds": seconds, "tokens": tokens, "loss": after.loss}
+    assert sum(counting.tokens) == sum(len(each.input_ids) for each in documents), "each row comes once"
+    return {
+        "steps": len(clock.ends),
+        "timed_steps": len(clock.ends) - WARM_UP_STEPS,
+        "seconds": clock.ends[-1] - clock.ends[WARM_UP_STEPS - 1],
+        "tokens": sum(counting.tokens[WARM_UP_STEPS:]),
+        "loss": after.loss,
+    }
 
 
 def unpacked(examples: Sequence[Example]) -> list[Example]:

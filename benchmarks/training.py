@@ -8,7 +8,6 @@ TRL's own losses then lie apart is what an order is worth, and ours may end no h
 
 from __future__ import annotations
 
-import json
 import statistics
 import sys
 import tempfile
@@ -30,8 +29,8 @@ LEAST_TIMED_STEPS = 20
 
 @dataclass(frozen=True)
 class Case:
-    """`documents_a_step` fill `rows_a_step` of our packed rows; TRL takes them as they are. `few` make some two dozen steps of
-    one row of `GROWN_LONGEST`."""
+    """`documents` fill packed rows, of which ours takes `rows_a_step`; `few` make some two dozen steps of one row of
+    `GROWN_LONGEST`."""
 
     id: str
     growth_id: str
@@ -39,14 +38,13 @@ class Case:
     least_ratio: float
     packing: bool
     rows_a_step: int
-    documents_a_step: int
     documents: int
     few: int
 
 
 CASES = (
-    Case("1a", "1a-growth", "LoRA, lengths of conversations", 2.5, True, 2, 8, 240, 45),
-    Case("1b", "1b-growth", "LoRA, rows of one length", 1.3, False, 2, 2, 60, 24),
+    Case("1a", "1a-growth", "LoRA, lengths of conversations", 2.5, True, 2, 240, 45),
+    Case("1b", "1b-growth", "LoRA, rows of one length", 1.3, False, 2, 60, 24),
 )
 
 
@@ -104,7 +102,6 @@ def write(folder: Path, case: Case, documents: int, longest: int, rows_a_step: i
 
     lengths = sft.skewed(documents, longest) if case.packing else [longest] * documents
     sft.write_work(folder, lengths, longest=longest, packing=case.packing, rows_a_step=rows_a_step)
-    (folder / "told.json").write_text(json.dumps({"documents_a_step": case.documents_a_step}))
 
 
 def side_run(side: str, folder: Path, environment: Mapping[str, str], order: int) -> dict[str, Any]:
