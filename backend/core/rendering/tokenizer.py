@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
+from math import prod
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +17,8 @@ from backend.core.rendering.types import AddedToken, Prepared
 TemplateName = Literal["auto", "chatml", "llama3", "zephyr", "plain"]
 PADS = ("<pad>", "<|pad|>", "[PAD]", "<|finetune_right_pad_id|>", "<|endoftext|>", "<unk>")
 """Tokens that models without a padding token have to spare, the best first."""
+MOST_GROWTH = 1000
+"""Characters that a normalizer may make of one."""
 
 
 def load_tokenizer(folder: Path, chat_template: TemplateName = "auto", *, conversations: bool = True) -> Prepared:
@@ -123,13 +126,40 @@ def _load(folder: Path) -> Any:
     from transformers import AutoTokenizer
 
     try:
+        _refuse_growth(
+            _read_json(folder / "tokenizer.json").get("normalizer")
+        )  # what is loaded has its tokens normalised
         tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+    except Invalid:
+        raise
     except Exception as error:  # the library raises whatever a broken file makes it meet
         raise _broken(error) from None
     if getattr(tokenizer, "backend_tokenizer", None) is None:
         words = "The tokenizer is written in Python alone, so text cannot be traced to its tokens."
         raise Invalid(words, hint="Convert it to a tokenizer.json.", code="tokenizer", where="model")
+    if normalizer := tokenizer.backend_tokenizer.normalizer:  # another file than the usual may have been named
+        _refuse_growth(json.loads(normalizer.__getstate__()))
     return tokenizer
+
+
+def _refuse_growth(normalizer: Any) -> None:
+    """Raise `Invalid` for a normalizer that makes a book of a letter: each of twenty steps may double what it is given."""
+    if _growth(normalizer) > MOST_GROWTH:
+        words = f"The tokenizer's normalizer can make more than {MOST_GROWTH:,} characters of one."
+        raise Invalid(words, hint="Choose another base model.", code="tokenizer", where="model")
+
+
+def _growth(normalizer: Any) -> float:
+    """How many characters may become of one. A pattern may match between any two of them; Unicode's own forms, which grow
+    but once, are not counted."""
+    match normalizer:
+        case {"type": "Sequence", "normalizers": list(steps)}:
+            return prod(map(_growth, steps), start=1.0)
+        case {"type": "Replace", "pattern": {"String": str(old)}, "content": str(new)} if old:
+            return max(1.0, len(new) / len(old))
+        case {"type": "Replace", "content": str(new)} | {"type": "Prepend", "prepend": str(new)}:
+            return 1.0 + len(new)
+    return 1.0
 
 
 def _broken(error: Exception) -> Invalid:
@@ -199,6 +229,6 @@ def _ids_of(value: Any) -> list[int]:
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}

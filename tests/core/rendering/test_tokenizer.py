@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from transformers import AutoTokenizer
@@ -187,3 +188,47 @@ def test_a_date_in_a_template_stands_still(tmp_path: Path) -> None:
     prepared = load_tokenizer(save(tmp_path, replace(FAMILIES["gpt2-chatml"], template=dated)))
     assert encode(ROW, prepared, max_length=200, truncation="refuse").text.startswith("Today: 26 Jul 2024\n")
     assert "The template writes a date: 26 Jul 2024." in prepared.notes
+
+
+def normalising(folder: Path, *steps: dict[str, Any], added: str = "") -> Path:
+    """A model whose tokenizer first does this to each text."""
+    told = json.loads((save(folder, BASE) / "tokenizer.json").read_text())
+    known = {"special": False, "single_word": False, "lstrip": False, "rstrip": False, "normalized": True}
+    tokens = [*told["added_tokens"], {"id": 5000, "content": added} | known] if added else told["added_tokens"]
+    changed = told | {"normalizer": {"type": "Sequence", "normalizers": [*steps]}, "added_tokens": tokens}
+    (folder / "tokenizer.json").write_text(json.dumps(changed))
+    return folder
+
+
+DOUBLED = {"type": "Replace", "pattern": {"String": "a"}, "content": "aa"}
+BETWEEN = {"type": "Replace", "pattern": {"Regex": "x*"}, "content": "y"}
+GROWING: dict[str, list[dict[str, Any]]] = {
+    "a letter doubled over and over": [DOUBLED] * 60,
+    "a letter between all others": [BETWEEN] * 60,
+    "sequences in sequences": [{"type": "Sequence", "normalizers": [DOUBLED] * 20}] * 3,
+    "a letter that becomes a book": [DOUBLED | {"content": "b" * 10**6}],
+    "a book in front of each text": [{"type": "Prepend", "prepend": "b" * 10**6}],
+}
+
+
+@pytest.mark.parametrize("added", ["", "a"], ids=["in a text", "in a token of its own"])
+@pytest.mark.parametrize("kind", GROWING)
+def test_a_tokenizer_that_makes_a_book_of_a_letter_is_refused(tmp_path: Path, kind: str, added: str) -> None:
+    """Doubling sixty times takes more memory than there is, for one letter; a trainer has no limit of its own."""
+    folder = normalising(tmp_path, *GROWING[kind], added=added)
+    with pytest.raises(Invalid, match="more than 1,000 characters") as caught:
+        load_tokenizer(folder)
+    assert (caught.value.code, caught.value.where) == ("tokenizer", "model")
+
+
+def test_the_normalizers_that_families_have_are_taken(tmp_path: Path) -> None:
+    spaces = {"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": " "}
+    mark = {"type": "Replace", "pattern": {"String": " "}, "content": "\u2581"}
+    folder = normalising(tmp_path, {"type": "NFKC"}, spaces, {"type": "Prepend", "prepend": "\u2581"}, mark)
+    assert load_tokenizer(folder).tokenizer("a  b")["input_ids"]
+
+
+def test_a_generation_configuration_that_is_nested_without_end_says_nothing(tmp_path: Path) -> None:
+    folder = save(tmp_path, BASE)
+    (folder / "generation_config.json").write_text("[" * 100_000)
+    assert load_tokenizer(folder).stop_token_ids
