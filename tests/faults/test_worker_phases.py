@@ -11,10 +11,11 @@ import contextlib
 import fcntl
 import os
 import shutil
+import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -36,6 +37,8 @@ REST_SECONDS, FREE_SECONDS = 10.0, 15.0
 BUSY = 4.0
 """A machine that other tests keep busy takes longer; on a free one the figures are those above."""
 PATIENCE_SECONDS = 300.0
+STUCK = "stuck"
+"""A base model on a disk that hangs."""
 ENDLESS: dict[str, Any] = {"max_steps": 100_000, "per_device_train_batch_size": 1, "gradient_accumulation_steps": 1}
 QUIET: dict[str, Any] = {"prompts": [], "eval_steps": 90_000, "sample_steps": 90_000}
 QUESTIONS: list[JsonValue] = [f"What does owl {number} eat?" for number in range(16)]
@@ -60,12 +63,13 @@ ACTIONS: dict[str, tuple[Callable[[Lab, UUID], None], State]] = {
 
 @dataclass(frozen=True)
 class Phase:
-    """How to launch a run that stays in a phase, and what tells that it is there."""
+    """How to launch a run that stays in a phase, what tells that it is there, and what holds it up there meanwhile."""
 
     launch: Callable[[Lab], UUID]
     is_there: Callable[[Lab, UUID], bool]
     go_on: Callable[[Lab], None] = lambda _lab: None
     """What lets a run go on that was told to keep what it has: that may need the rest of its phase."""
+    hindrance: Callable[[Lab], AbstractContextManager[None]] = lambda _lab: nullcontext()
 
 
 def launching(*, base: str = "tiny", rows: str = "owls", **changes: dict[str, Any]) -> Callable[[Lab], UUID]:
@@ -116,6 +120,26 @@ def launch_with_questions(lab: Lab) -> UUID:
     return run_id
 
 
+def tokenizer_of(lab: Lab) -> Path:
+    return lab.home / "models" / STUCK / "tokenizer.json"
+
+
+def is_stuck(lab: Lab, _run_id: UUID) -> bool:
+    """Its trainer waits for the tokenizer: by then it tells that it loads, and has looked at the folder."""
+    locks = Path("/proc/locks").read_text().splitlines()
+    return any("BREAKING" in line and f":{tokenizer_of(lab).stat().st_ino} " in line for line in locks)
+
+
+@contextmanager
+def hanging_tokenizer(lab: Lab) -> Iterator[None]:
+    """Whoever opens it waits, as on a network disk that hangs: the kernel asks who has a lease on the file to give it back, and
+    nobody does. To who only looks at the folder it is a file as any other; a pipe would be refused before it is opened."""
+    with tokenizer_of(lab).open("rb") as file:
+        fcntl.fcntl(file, fcntl.F_SETSIG, signal.SIGURG)  # as which the kernel asks: it ends no process that ignores it
+        fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+        yield
+
+
 def launch_towards_a_stuck_export(lab: Lab) -> UUID:
     """An export hashes the rows once more: by then their disk hangs, as that of the tokenizer does where loading is stuck."""
     rows, whole = lab.home / "datasets" / "hanging.parquet", lab.home / "datasets" / "whole.parquet"
@@ -146,7 +170,7 @@ EVERY_STEP = {"eval_share": 0.5, "eval_steps": 1}
 PHASES = {
     "queued": Phase(launching(), lambda _lab, _run_id: True),
     "fetching": Phase(launching(base="somebody/far-away"), is_held),
-    "loading": Phase(launching(base="stuck"), in_phase("loading")),
+    "loading": Phase(launching(base=STUCK), is_stuck, hindrance=hanging_tokenizer),
     "preparing": Phase(launching(rows="many"), in_phase("preparing")),
     "training": Phase(launching(), has_trained),
     "evaluating": Phase(launching(rows="some", evaluation=EVERY_STEP), at_work_on("evaluating")),
@@ -170,10 +194,7 @@ def lab(make_lab: MakeLab) -> Iterator[Lab]:
     with make_lab() as lab, socket.create_server(("127.0.0.1", 0)) as mute:
         lab.environment["HF_ENDPOINT"] = f"http://127.0.0.1:{mute.getsockname()[1]}"
         lab.environment["HF_HUB_OFFLINE"] = "0"
-        stuck = lab.home / "models" / "stuck"
-        shutil.copytree(lab.home / "models" / "tiny", stuck)
-        (stuck / "tokenizer.json").unlink()
-        os.mkfifo(stuck / "tokenizer.json")  # a network disk that hangs looks the same to who opens a file on it
+        shutil.copytree(lab.home / "models" / "tiny", lab.home / "models" / STUCK)
         write_rows(lab.home / "datasets" / "many.parquet", 40_000)
         write_rows(lab.home / "datasets" / "some.parquet", 6_000)
         yield lab
@@ -218,12 +239,13 @@ def test_a_run_rests_within_ten_seconds_and_frees_its_accelerator(
 @contextmanager
 def launched(lab: Lab, phase: str) -> Iterator[UUID]:
     """The run does not outlast its test, which others wait behind."""
-    run_id = PHASES[phase].launch(lab)
-    try:
-        yield run_id
-    finally:
-        with contextlib.suppress(Conflict):
-            stop(lab, run_id, keep=False)
+    with PHASES[phase].hindrance(lab):
+        run_id = PHASES[phase].launch(lab)
+        try:
+            yield run_id
+        finally:
+            with contextlib.suppress(Conflict):
+                stop(lab, run_id, keep=False)
 
 
 def rest(lab: Lab, run_id: UUID, phase: str, action: str) -> tuple[float, float]:
