@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import platform
 import shutil
 import subprocess
+import time
 from collections import defaultdict
 from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
+
+log = logging.getLogger(__name__)
 
 CSV = "--format=csv,noheader,nounits"
 QUERY = ["--query-gpu=index,name,memory.total", CSV]
 PLACES = ["--query-gpu=index,pci.bus_id", CSV]
 PROCESSES = ["--query-compute-apps=gpu_bus_id,pid,used_memory,process_name", CSV]
+TRIES, PAUSE_SECONDS = 5, 3.0
+"""How often a driver is asked for its GPUs that stumbles: a host may be up before it is."""
+
+
+class Unanswered(Exception):
+    """The driver is there and did not answer: nobody knows what it would have told."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +37,7 @@ class Accelerator:
 
 @dataclass(frozen=True)
 class Occupant:
-    """A process that computes on an accelerator. `memory_bytes` is 0 where the driver does not tell."""
+    """A process that computes on an accelerator. `pid` and `memory_bytes` are 0 where the driver does not tell."""
 
     pid: int
     name: str
@@ -35,11 +45,12 @@ class Occupant:
 
     def __str__(self) -> str:
         held = f", {self.memory_bytes / 2**30:.1f} GiB" if self.memory_bytes else ""
-        return f"{self.name} (process {self.pid}{held})"
+        return f"{self.name} (process {self.pid}{held})" if self.pid else self.name
 
 
 def found(wanted: str) -> tuple[Accelerator, ...]:
-    """The devices that `STUDIO_DEVICES` asks for: `auto` takes every GPU, and the CPU where there is none."""
+    """The devices that `STUDIO_DEVICES` asks for: `auto` takes every GPU, and the CPU where there is none. Blocks while the
+    driver stumbles."""
     if wanted == "cpu":
         return (_cpu(),)
     gpus = _gpus()
@@ -50,7 +61,8 @@ def found(wanted: str) -> tuple[Accelerator, ...]:
 
 
 def occupants(own: Container[int]) -> dict[str, tuple[Occupant, ...]]:
-    """By device, the processes that compute on it, but for our `own`: what a dead host left, or what others run."""
+    """By device, the processes that compute on it, but for our `own`: what a dead host left, or what others run. Raises
+    `Unanswered`."""
     return strangers(_ask(PLACES), _ask(PROCESSES), own)
 
 
@@ -59,9 +71,9 @@ def strangers(places: Iterable[str], processes: Iterable[str], own: Container[in
     devices = {bus: f"cuda:{index}" for index, bus in (_parts(line, 2) for line in places)}
     told: dict[str, list[Occupant]] = defaultdict(list)
     for bus, pid, mebibytes, name in (_parts(line, 4) for line in processes):
-        if bus in devices and int(pid) not in own:
-            memory = int(mebibytes) << 20 if mebibytes.isdigit() else 0
-            told[devices[bus]].append(Occupant(int(pid), name, memory))
+        number = _number(pid)
+        if bus in devices and number not in own:
+            told[devices[bus]].append(Occupant(number, name, _number(mebibytes) << 20))
     return {device: tuple(found) for device, found in told.items()}
 
 
@@ -72,18 +84,27 @@ def shared(device: str, strangers: Iterable[Occupant]) -> str:
 
 
 def _gpus() -> tuple[Accelerator, ...]:
-    return tuple(_gpu(line) for line in _ask(QUERY))
+    for tries_left in reversed(range(TRIES)):
+        try:
+            return tuple(_gpu(line) for line in _ask(QUERY))
+        except Unanswered as error:
+            log.warning("%s: %s", "it is asked again" if tries_left else "no GPU is used", error)
+            time.sleep(PAUSE_SECONDS if tries_left else 0)
+    return ()
 
 
 def _ask(question: Sequence[str]) -> list[str]:
-    """The lines of the driver's answer; none where there is no driver, or it does not know."""
+    """The lines of the driver's answer; none where there is no driver. Raises `Unanswered`."""
     program = shutil.which("nvidia-smi")
     if program is None:
         return []
     try:
         answer = subprocess.run([program, *question], capture_output=True, text=True, timeout=20, check=True).stdout
-    except (OSError, subprocess.SubprocessError):
-        return []
+    except subprocess.CalledProcessError as error:
+        told = " ".join(f"{error.stdout} {error.stderr}".split())
+        raise Unanswered(f"The driver's nvidia-smi failed (code {error.returncode}). {told}".strip()) from error
+    except (OSError, subprocess.SubprocessError) as error:
+        raise Unanswered(f"The driver's nvidia-smi does not answer: {error}") from error
     parts = question[0].count(",")
     return [line for line in answer.splitlines() if line.count(",") >= parts]
 
@@ -95,7 +116,12 @@ def _parts(line: str, count: int) -> list[str]:
 
 def _gpu(line: str) -> Accelerator:
     index, title, mebibytes = _parts(line, 3)
-    return Accelerator(f"cuda:{index}", title, int(mebibytes) << 20)
+    return Accelerator(f"cuda:{index}", title, _number(mebibytes) << 20)
+
+
+def _number(text: str) -> int:
+    """0 where the driver does not tell, which it writes as `[N/A]`."""
+    return int(text) if text.isdecimal() else 0
 
 
 def _cpu() -> Accelerator:

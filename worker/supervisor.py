@@ -60,11 +60,14 @@ class Supervisor:
         )
         self.devices = devices.found(configured.devices)
         self.strangers: Mapping[str, tuple[devices.Occupant, ...]] = {}
+        self.unanswered = ""
+        """Why the driver could not be asked for strangers last; until it can, those of before count."""
         self.has_room = True
         self.watch = WatchedLeases(self.engine, configured.lease_seconds)
         self.holdings: dict[str, Holding] = {}
         self.stopping = False
         self._looked = -configured.renew_seconds
+        self._said: set[tuple[str, str]] = set()
         self._pokes = open_socket(poke_path(configured, self.host.name))
 
     # ---- the loop ------------------------------------------------------------------------------------------------
@@ -172,19 +175,31 @@ class Supervisor:
 
     def _look_for_strangers(self) -> None:
         """Who else computes on this host's accelerators. None of them is shared unless its owner wants that."""
-        if any(device.name != "cpu" for device in self.devices):
-            self.strangers = devices.occupants(self.host.spares.taken)
+        if all(device.name == "cpu" for device in self.devices):
+            return
+        try:
+            self.strangers, self.unanswered = devices.occupants(self.host.spares.taken), ""
+        except devices.Unanswered as error:
+            self.unanswered = str(error)
 
     def _is_free(self, device: str) -> bool:
         if device in self.holdings:
             return False
-        strangers = self.strangers.get(device, ())
-        if strangers and not self.settings.share_devices:
-            log.warning("no run is started: %s", devices.shared(device, strangers))
-            return False
-        if not self.has_room:
-            log.warning("no run is started: the disk of the runs is full")
-        return self.has_room
+        hindrances = self._hindrances(device)
+        for of, words in hindrances.items():
+            if words and (device, of) not in self._said:
+                log.warning("no run is started on %s: %s", device, words)
+            (self._said.add if words else self._said.discard)((device, of))
+        return not any(hindrances.values())
+
+    def _hindrances(self, device: str) -> Mapping[str, str]:
+        """What keeps a run from being started on a device, in words; nothing where it does not."""
+        is_shared = device == "cpu" or self.settings.share_devices
+        return {
+            "space": "" if self.has_room else "The disk of the runs is full.",
+            "driver": "" if is_shared else self.unanswered,
+            "strangers": "" if is_shared else devices.shared(device, self.strangers.get(device, ())),
+        }
 
     def _warn(self) -> None:
         space = disks.low_on_space(self.settings.folder("runs"))

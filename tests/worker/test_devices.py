@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from worker.spares import OwnProcesses
 
 PLACES = ["0, 00000000:3B:00.0", "1, 00000000:5E:00.0"]
 DRIVER = """#!/bin/sh
+if [ -e {fault} ]; then sh {fault}; exit 9; fi
 case "$1" in
   --query-gpu=index,name,memory.total) echo "0, NVIDIA H100, 81559" ;;
   --query-gpu=index,pci.bus_id) echo "0, 00000000:3B:00.0" ;;
@@ -36,6 +38,12 @@ def test_each_stranger_is_named_on_its_device() -> None:
         "cuda:1 is in use by python -m worker.trainer, old (process 4711, 12.0 GiB)."
     )
     assert devices.shared("cuda:0", found["cuda:0"]) == "cuda:0 is in use by [Not Found] (process 12)."
+
+
+def test_a_stranger_is_one_even_where_the_driver_does_not_tell_its_number() -> None:
+    found = devices.strangers(PLACES, ["00000000:5E:00.0, [N/A], [N/A], [Not Found]"], own={99})
+    assert found == {"cuda:1": (Occupant(0, "[Not Found]", 0),)}
+    assert devices.shared("cuda:1", found["cuda:1"]) == "cuda:1 is in use by [Not Found]."
 
 
 def test_our_own_trainers_are_no_strangers() -> None:
@@ -62,12 +70,55 @@ def test_without_a_driver_there_is_nobody() -> None:
     assert devices.occupants(set()) == {}
 
 
-def test_an_accelerator_with_a_stranger_on_it_is_given_no_run_until_it_is_free(lab: Lab, tmp_path: Path) -> None:
-    """The driver's own program is stood in for: no GPU is needed to see what a host makes of its words."""
-    processes, program = tmp_path / "processes", tmp_path / "nvidia-smi"
-    processes.write_text("00000000:3B:00.0, 4711, 12288, vllm\n")
-    program.write_text(DRIVER.format(processes=processes))
+def stand_in(folder: Path) -> tuple[Path, Path]:
+    """The driver's own program is stood in for: no GPU is needed to see what a host makes of its words. The files are which
+    processes it tells of, and, while there is one, what it does before it fails."""
+    processes, fault, program = folder / "processes", folder / "fault", folder / "nvidia-smi"
+    processes.write_text("")
+    program.write_text(DRIVER.format(processes=processes, fault=fault))
     program.chmod(0o755)
+    return processes, fault
+
+
+def test_a_driver_that_stumbles_at_the_start_is_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _processes, fault = stand_in(tmp_path)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.setattr(devices, "PAUSE_SECONDS", 0.01)
+    fault.write_text(f"rm {fault}")
+    assert [device.name for device in devices.found("auto")] == ["cuda:0"]
+
+
+def test_a_driver_that_never_answers_leaves_the_cpu_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    _processes, fault = stand_in(tmp_path)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.setattr(devices, "PAUSE_SECONDS", 0.01)
+    fault.write_text("echo The driver is not loaded.")
+    assert [device.name for device in devices.found("auto")] == ["cpu"]
+    assert "no GPU is used: The driver's nvidia-smi failed (code 9)" in caplog.text
+
+
+def test_nobody_is_given_an_accelerator_of_which_the_driver_does_not_tell_who_is_on_it(
+    lab: Lab, tmp_path: Path
+) -> None:
+    _processes, fault = stand_in(tmp_path)
+    lab.environment |= {"PATH": f"{tmp_path}:/usr/bin:/bin", "STUDIO_DEVICES": "auto"}
+    with lab.host():
+        lab.wait(lambda: "watches NVIDIA H100" in lab.logs(), "the host to find its GPU", 60)
+        fault.write_text("")
+        lab.wait(lambda: "no run is started on cuda:0" in lab.logs(), "the host to miss the driver's answer", 60)
+        run_id = lab.launch()
+        time.sleep(2)
+        assert lab.run(run_id).attempt == 0
+        fault.unlink()
+        lab.wait(lambda: lab.run(run_id).attempt == 1, "the claim", 60)
+    assert lab.logs().count("no run is started on cuda:0") == 1, "it is said once"
+
+
+def test_an_accelerator_with_a_stranger_on_it_is_given_no_run_until_it_is_free(lab: Lab, tmp_path: Path) -> None:
+    processes, _fault = stand_in(tmp_path)
+    processes.write_text("00000000:3B:00.0, 4711, 12288, vllm\n")
     lab.environment |= {"PATH": f"{tmp_path}:/usr/bin:/bin", "STUDIO_DEVICES": "auto"}
     with lab.host():
         run_id = lab.launch()

@@ -22,6 +22,7 @@ from backend.core import curves, journal, runs
 from backend.core.assignment import ASSIGNMENT, CHECKPOINTS, JOURNAL, Assignment, Outcome
 from backend.core.checkpoints import manifest_sha256, write_manifest
 from backend.core.models import Artifact, Attempt, CheckpointRow, Intent, Sample, State, Worker
+from backend.core.rendering.chat import ENDED_BY
 from backend.core.settings import Settings
 from tests.support.hosts import Lab
 from tests.support.labs import MakeLab
@@ -441,6 +442,18 @@ def test_a_trainer_that_is_killed_for_its_silence_is_said_to_have_been_silent(la
     assert "nothing had moved in it" in (lab.run(run_id).cause or {})["message"]
 
 
+def test_a_trainer_that_was_ended_over_a_template_fails_its_run_in_words_and_is_not_tried_again(lab: Lab) -> None:
+    run_id = lab.launch()
+    with held(lab) as holding:
+        turn_until(holding, Doing.WATCHING)
+        assert holding.trainer is not None
+        holding.trainer.process.send_signal(ENDED_BY)
+        turn_until(holding, Doing.OVER)
+    run = lab.run(run_id)
+    assert (run.state, run.crashes, (run.cause or {})["code"]) == (State.FAILED, 0, "template")
+    assert "it timed out" in (run.cause or {})["message"]
+
+
 def test_a_redis_that_hangs_holds_up_no_turn(lab: Lab) -> None:
     run_id = lab.launch()
     with socket.create_server(("127.0.0.1", 0)) as mute:
@@ -472,6 +485,15 @@ def test_files_of_a_host_that_is_gone_are_deleted_by_who_shares_its_storage(lab:
     supervisor = Supervisor(settings_of(lab, worker_name="b", devices="cpu"))
     supervisor._sweep()
     assert [folder.exists() for folder in folders] == [False, True, True]
+
+
+def test_what_keeps_runs_from_being_started_is_said_once_until_it_is_over(
+    lab: Lab, caplog: pytest.LogCaptureFixture
+) -> None:
+    supervisor = Supervisor(settings_of(lab, devices="cpu"))
+    for supervisor.has_room in (False, False, True, True, False):
+        assert supervisor._is_free("cpu") is supervisor.has_room
+    assert caplog.text.count("no run is started on cpu: The disk of the runs is full.") == 2
 
 
 def test_a_supervisor_that_waits_for_postgres_can_be_ended(lab: Lab) -> None:
