@@ -313,7 +313,9 @@ class Model:
 
     def _claim(self, world: World, h: int) -> World:
         must(bool(world.run.attempt) or not h, "hosts are alike: who claims first is called A")
-        must(not world.run.is_held or world.holder != h, "its device has a live attempt already")
+        must(
+            not self._holds_unheard(world, h), "its device has a live attempt: it is given neither this run nor another"
+        )
         run = self.protocol.claim(world.run, is_lapsed=world.is_lapsed)
         holder = world.hosts[world.holder]
         is_speaking = is_well(world, world.holder) and not holder.is_late and holder.token == world.run.attempt
@@ -333,12 +335,15 @@ class Model:
         faults = less(world.faults, "lose answer")
         return claimed._replace(hosts=world.hosts, faults=faults, unheard=claimed.run.attempt)
 
+    def _holds_unheard(self, world: World, h: int) -> bool:
+        return world.run.is_held and world.holder == h and world.unheard == world.run.attempt
+
     def _free(self, world: World, h: int) -> World:
         """A supervisor that has nothing at work gives up what it holds: from before it was started again, or from a claim
         that it never heard of."""
         must(world.holder == h and world.run.is_held, "it holds nothing")
-        is_unheard = world.unheard == world.run.attempt
-        must(not is_unheard or self.protocol.holds("a claim that was not heard is given up"), "it does not know")
+        knows = self.protocol.holds("a claim that was not heard is given up") or not self._holds_unheard(world, h)
+        must(knows, "it does not know")
         lives = any(trainer.host == h and trainer.mode in (*LIVE, "wait") for trainer in world.trainers)
         must(not lives or not self.protocol.holds("free only what is dead"), "its trainer lives")
         run = self.protocol.leave(world.run, world.run.attempt, "freed")
