@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
+from itertools import pairwise
 
 from playwright.sync_api import Page, expect
 from sqlalchemy import create_engine, func, select
@@ -17,6 +18,8 @@ from tests.support.studios import Studio
 CHARTS = ("loss eval_loss", "grad_norm", "learning_rate")
 TABLE_ROWS, FETCHED_POINTS = 500, 1000
 """The most rows of a table, and the most points of a curve that a page gets whole."""
+FORETOLD = "learning_rate"
+"""What is to come of it is a line of the same chart, and takes rows of its table."""
 Curves = dict[str, list[tuple[int, float]]]
 
 
@@ -77,16 +80,27 @@ def assert_stored(curves: Curves, studio: Studio, run: str, *, is_whole: bool) -
 
 
 def assert_told(told: Curves, due: Curves) -> None:
-    """A table tells the curves of one chart: whole, or by rows spread evenly from the first step to the last. A curve that is
-    so long that the page gets only its extremes is told by some of these."""
+    """A table tells the curves of one chart: whole, or by rows spread evenly from the first step to the last. Of a curve that is
+    so long that the page gets only its extremes, and of one that goes on into what is to come, it tells some of the steps."""
     steps = sorted({step for points in due.values() for step, _ in points})
+    rows = sorted({step for points in told.values() for step, _ in points})
     if len(steps) > FETCHED_POINTS:
-        rows = sorted({step for points in told.values() for step, _ in points})
-        assert (len(rows), rows[0], rows[-1]) == (TABLE_ROWS, steps[0], steps[-1]), "a long curve"
-    else:
+        assert len(rows) == TABLE_ROWS or FORETOLD in due, "a long curve"
+    elif FORETOLD not in due or len(rows) == len(steps):
         rows = spread(steps)
+    else:
+        are_even(rows, steps)
     for name, points in due.items():
         assert told[name] == [point for point in points if point[0] in rows], name
+
+
+def are_even(rows: Sequence[int], steps: Sequence[int]) -> None:
+    """Rows that leave out steps start with the first, and leave out as many each time, or one more or less."""
+    places = [steps.index(row) for row in rows]
+    apart = {after - before for before, after in pairwise(places)}
+    assert places[:1] == [0], "the first step"
+    assert max(apart) - min(apart) <= 1, "rows are spread evenly"
+    assert len(steps) - places[-1] <= max(apart), "the last step"
 
 
 def spread(steps: Sequence[int]) -> list[int]:

@@ -23,6 +23,18 @@ def test_a_curve_is_told_whole_or_by_rows_that_are_spread_evenly(count: int) -> 
     assert_told(in_rows(whole, rows), whole)
 
 
+def test_a_curve_that_goes_on_into_what_is_to_come_is_told_by_even_rows() -> None:
+    whole: Curves = {"learning_rate": [(step, 1 / step) for step in range(1, 401)]}
+    both = spread(list(range(1, 701)))
+    told = in_rows(whole, both)
+    assert 250 < len(told["learning_rate"]) < 300
+    assert_told(told, whole)
+    rates = told["learning_rate"]
+    for broken in (rates[1:], rates[:-3], rates[:50] + rates[53:], [*rates[:5], (rates[5][0], 9.0), *rates[6:]]):
+        with pytest.raises(AssertionError):
+            assert_told({"learning_rate": broken}, whole)
+
+
 @pytest.mark.parametrize("count", [20, 600, 2000])
 def test_a_row_that_is_missing_or_tells_another_value_is_found(count: int) -> None:
     whole = curve(range(1, count + 1))
