@@ -167,6 +167,21 @@ def wake_the_host(drive: Drive) -> UUID:
     return run_id
 
 
+def preempt_the_host(drive: Drive) -> UUID:
+    """SIGTERM in mid-run, long before a checkpoint is due, as to a machine that is taken away; then another one comes."""
+    lab = drive.lab
+    with lab.host("a", drive.program) as host:
+        run_id = lab.launch(**RECIPE | {"saving": {"save_steps": 1000}})
+        lab.wait_for_step(run_id, STRIKE_STEP, PATIENCE_SECONDS)
+        told = time.time()
+        host.terminate()
+        host.wait(PATIENCE_SECONDS)
+        drive.struck.append(Struck(told, 1, 0, "supervisor.preempt", "training", "supervisor-a", healed=time.time()))
+    with lab.host("b", drive.program):
+        drive.rest(run_id)
+    return run_id
+
+
 @contextmanager
 def home_of_its_own(lab: Lab, name: str) -> Iterator[None]:
     """For a host that is started meanwhile: it shares the storage alone, as another machine does."""
@@ -217,6 +232,7 @@ DRIVES: dict[str, Callable[[Drive], UUID]] = {
     "orphan": kill_the_supervisor,
     "forgotten": kill_the_trainer,
     "spared": wake_the_host,
+    "hurried": preempt_the_host,
 }
 
 

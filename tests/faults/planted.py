@@ -112,6 +112,16 @@ def cut_what_is_published() -> None:
     vars(checkpoints)["publish"] = publish_cut
 
 
+def end_unsaved() -> None:
+    """Told that its machine is taken away, a trainer ends where it stands."""
+    from worker.trainer import control
+
+    def listen(_channel: control.Channel) -> None:
+        """SIGTERM does what it does by default."""
+
+    control.Channel.listen = listen  # type: ignore[assignment, method-assign]
+
+
 def outlive_the_parent() -> None:
     """No signal from the kernel, no look at the pipe: the trainer does not learn of its supervisor's death."""
     from worker.trainer import __main__, process
@@ -129,6 +139,7 @@ BUGS = {
     "orphan": Bug(trainer=outlive_the_parent),
     "forgotten": Bug(supervisor=forget_what_was_saved),
     "spared": Bug(supervisor=spare_the_trainer),
+    "hurried": Bug(trainer=end_unsaved),
 }
 
 

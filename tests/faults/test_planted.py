@@ -22,6 +22,7 @@ FITTING = {
     "orphan": "no trainer outlives its supervisor",
     "forgotten": "a run goes on from its newest checkpoint",
     "spared": "one trainer works on a run",
+    "hurried": "who is preempted in training loses no step",
 }
 SECONDS = 600
 Way = Callable[[Drive], UUID]
