@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
@@ -23,8 +24,10 @@ from playwright.sync_api import Browser, Page, expect
 from backend.commands.client import Client, Refused
 from backend.embedded.postgres import Postgres
 from backend.embedded.valkey import Valkey
+from tests.faults.campaign import ended_early
 from tests.faults.checker import check
-from tests.faults.history import collect
+from tests.faults.history import Watcher, collect
+from tests.faults.people import Follower
 from tests.faults.story import RESTS
 from tests.faults.trace import validate
 from tests.journeys.curves import assert_stored, painted, points_reach, stored_steps
@@ -50,6 +53,30 @@ def studio(tiny_base: Path) -> Iterator[Studio]:
         running.stop()
 
 
+@pytest.fixture(scope="module", autouse=True)
+def watcher(studio: Studio) -> Watcher:
+    """It looks at every process from the start on."""
+    watcher = Watcher(studio.home)
+    watcher.start()
+    return watcher
+
+
+@pytest.fixture(scope="module")
+def followers() -> Iterator[list[Follower]]:
+    """Who follows the runs that were launched, in the order of the answers."""
+    following: list[Follower] = []
+    yield following
+    for each in following:
+        each.is_closed = True
+
+
+def launch(client: Client, recipe: dict[str, Any], followers: list[Follower]) -> None:
+    """A run whose launch was answered, and somebody who follows it from its first event on, whatever breaks."""
+    made = client.launch(recipe)
+    followers.append(Follower(client, str(made.id), made.name))
+    followers[-1].start()
+
+
 @pytest.fixture(scope="module")
 def person(studio: Studio) -> httpx.Client:
     """Somebody with a browser's cookie."""
@@ -68,14 +95,14 @@ def material(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Mater
 
 
 @pytest.fixture(scope="module")
-def run(client: Client, material: Material) -> Iterator[str]:
+def run(client: Client, material: Material, followers: list[Follower]) -> Iterator[str]:
     """A run that goes on until everything here is over. Steps are slow, so that its curve is painted whole at the end."""
     client.put_dataset("rows", material.file, on_bytes=lambda _count: None)
     recipe = material.recipe("rows", "long")
     recipe["training"] |= {"max_steps": 100_000, "gradient_accumulation_steps": 48}
     recipe["evaluation"] |= {"eval_steps": 5000, "sample_steps": 5000}
     recipe["saving"] |= {"save_steps": 5000}
-    client.launch(recipe)
+    launch(client, recipe, followers)
     wait_until(lambda: client.run("long").step > 1, seconds=SECONDS, what="the first steps")
     yield "long"
     with suppress(Refused):  # the last test may have stopped it
@@ -228,14 +255,14 @@ def test_a_browser_that_was_offline_shows_everything_three_seconds_after(
 
 
 def test_while_valkey_is_away_news_come_late_no_run_is_lost_and_hints_are_heard_again_after(
-    studio: Studio, client: Client, material: Material, run: str, page: Page
+    studio: Studio, client: Client, material: Material, run: str, page: Page, followers: list[Follower]
 ) -> None:
     short = material.recipe("rows", "short")
     short["training"] |= {"max_steps": 4}
     before = written_steps(studio)
     with stopped(studio, "valkey-server", signal.SIGKILL):
         expect(page.locator("#away")).to_contain_text("message queue does not answer", timeout=BROWSER_MS)
-        client.launch(short)
+        launch(client, short, followers)
         goes_on(studio, before)
         count = stored_steps(studio, run)
         points_reach(page, count, seconds=60)
@@ -250,11 +277,21 @@ def test_while_valkey_is_away_news_come_late_no_run_is_lost_and_hints_are_heard_
     wait_until(lambda: hints_heard(studio) > heard, seconds=SECONDS, what="a hint")
 
 
-def test_what_all_of_that_left_behind_breaks_no_promise(studio: Studio, client: Client) -> None:
+def test_what_all_of_that_left_behind_breaks_no_promise(
+    studio: Studio, client: Client, run: str, watcher: Watcher, followers: list[Follower]
+) -> None:
+    with suppress(Refused):
+        client.tell(run, "stop", keep=False)
     wait_until(lambda: all(each.state in RESTS for each in client.runs(limit=200)), seconds=SECONDS, what="rest")
-    accepted = [str(each.id) for each in client.runs(limit=200)]
-    history = collect(studio.home, Postgres(studio.home).url, accepted=accepted)
-    assert len(history.runs) == len(accepted) > 0
+    newest = {str(each.id): each.seq for each in client.runs(limit=200)}
+    wait_until(
+        lambda: all(each.last == newest[each.run_id] for each in followers), seconds=SECONDS, what="the last event"
+    )
+    assert list(ended_early(watcher, *followers)) == []
+    seen = [event for follower in followers for event in follower.seen]
+    accepted = [follower.run_id for follower in followers]
+    history = collect(studio.home, Postgres(studio.home).url, seen, watcher.stop(), accepted=accepted)
+    assert [answer for follower in followers for answer in follower.wrong] == []
     assert [*check(history), *validate(history, float(FAST["STUDIO_LEASE_SECONDS"]))] == []
 
 
