@@ -38,6 +38,7 @@ from backend.core.errors import Fenced, Problem, StudioError
 from backend.core.events import EventKind, emit
 from backend.core.models import Attempt, Intent, Run
 from backend.core.recipe import Recipe
+from backend.core.rendering.chat import ENDED_BY, endless
 from worker import disks, tail
 from worker.host import Host, beside, is_outage
 from worker.inputs import Inputs, fetch_inputs
@@ -397,6 +398,10 @@ class Holding:
         if self._end is None and code == disks.EXIT_CODE:
             full = Problem("disk_full", "The disk is full: its trainer could write nothing more.", hint=disks.HINT)
             return runs.Ending(Outcome.FAILED, full)
+        if self._end is None and code == -ENDED_BY:
+            refusal = endless()
+            words = Problem(refusal.code, refusal.message, refusal.where, refusal.hint)
+            return runs.Ending(Outcome.FAILED, words)
         if self._end is None:
             how = self._killed_why or how_it_died(code)
             return runs.Ending(None, Problem("died", how, hint="Read the end of the log."))

@@ -153,14 +153,20 @@ def examine(
         "files": files,
         "recipe": pinned.recipe.model_dump(mode="json"),
     }
-    answer: Json = run_limited(
-        PREFLIGHT,
-        payload,
-        memory_mib=4096,
-        timeout_seconds=PREFLIGHT_SECONDS,
-        on_progress=on_progress,
-        cancelled=cancelled,
-    )
+    try:
+        answer: Json = run_limited(
+            PREFLIGHT,
+            payload,
+            memory_mib=4096,
+            timeout_seconds=PREFLIGHT_SECONDS,
+            on_progress=on_progress,
+            cancelled=cancelled,
+        )
+    except Invalid as refusal:
+        if refusal.code.startswith("limited."):
+            raise
+        ended = Problem(refusal.code, refusal.message, refusal.where, refusal.hint)  # before it could answer
+        return {"problems": [ended.as_json()], "report": None}
     return answer
 
 

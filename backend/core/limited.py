@@ -43,6 +43,8 @@ MIB = 1 << 20
 PAGE = resource.getpagesize()
 WATCH_SECONDS = 0.05
 COMPLAINT_BYTES = 8192
+DEATH_SECONDS = 1.0
+"""Until a process whose pipes are closed has ended, if it ever does."""
 PR_SET_PDEATHSIG = 1
 ROOT = Path(__file__).resolve().parents[2]
 KEPT_VARIABLES = ("PATH", "LANG", "LC_ALL", "TMPDIR", "TZ", "SYSTEMROOT", "VIRTUAL_ENV", "LD_LIBRARY_PATH")
@@ -151,6 +153,7 @@ class _Conversation:
         self.is_ending = is_ending.get()
         self.received, self.complaint = bytearray(), bytearray()
         self.final: dict[str, Any] | None = None
+        self.foretold: dict[int, dict[str, Any]] = {}
 
     def answer(self) -> Any:
         self._listen()
@@ -180,7 +183,7 @@ class _Conversation:
         if time.monotonic() > deadline:
             raise Invalid(
                 f"Reading took longer than {self.timeout_seconds:g} s and was stopped.",
-                hint="Split the file into smaller ones.",
+                hint="A file of data can be split into smaller ones.",
                 code="limited.time",
             )
         if self.is_ending() or (self.cancelled is not None and self.cancelled()):
@@ -196,7 +199,9 @@ class _Conversation:
         self.received = bytearray(rest)
         for line in lines:
             message = json.loads(line)
-            if "progress" not in message:
+            if "foretold" in message:
+                self.foretold[message["signal"]] = message["foretold"]
+            elif "progress" not in message:
                 self.final = message
             elif self.on_progress is not None:
                 self.on_progress(message["progress"])
@@ -208,11 +213,15 @@ class _Conversation:
         """Why a process that gave no answer died, as far as can be seen from outside."""
         words = self.complaint.decode(errors="replace")
         log.warning("a limited process died: %s", words)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            foretold = self.foretold.get(-self.process.wait(DEATH_SECONDS))
+            if foretold is not None:
+                return _error_from(foretold)
         if "bad_alloc" in words or "MemoryError" in words:
             return _too_much_memory(self.memory_mib)
         return Invalid(
             "The reading process crashed: the file is damaged or hostile.",
-            hint="Write the file anew with another program.",
+            hint="A file of data can be written anew with another program.",
             code="limited.crash",
         )
 
@@ -237,7 +246,7 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
 def _too_much_memory(memory_mib: int) -> Invalid:
     return Invalid(
         f"Reading needed too much memory (more than {memory_mib} MiB).",
-        hint="The file may be damaged or hostile; else split it into smaller ones.",
+        hint="It may be damaged or hostile; else a file of data can be split into smaller ones.",
         code="limited.memory",
     )
 
@@ -279,6 +288,12 @@ def report(progress: dict[str, Any]) -> None:
     """Tell the caller of `run_limited` how far this is. Does nothing where the function was called directly."""
     if _answers is not None:
         _say({"progress": progress})
+
+
+def foretell(by: signal.Signals, why: StudioError) -> None:
+    """Tell the caller of `run_limited` why this process ends, should this signal end it: then it can say nothing more."""
+    if _answers is not None:
+        _say({"foretold": _told(why), "signal": by})
 
 
 _answers: IO[str] | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from backend.core.errors import NotFound, Problem
-from backend.core.limited import report
+from backend.core.limited import foretell, report
 
 
 def double(payload: dict[str, Any]) -> Any:
@@ -66,6 +67,12 @@ def maps_shared_memory(payload: dict[str, Any]) -> Any:
 
 def crashes(_payload: dict[str, Any]) -> Any:
     return ctypes.string_at(0)
+
+
+def foretells(payload: dict[str, Any]) -> Any:
+    """Says what one signal would mean, and is ended by another or by that."""
+    foretell(signal.SIGPROF, NotFound("It would never have ended.", code="special"))
+    os.kill(os.getpid(), payload["signal"])
 
 
 def fails(_payload: dict[str, Any]) -> Any:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import resource
+import signal
 import subprocess
 import sys
 import threading
@@ -110,6 +111,13 @@ def test_a_crash_kills_that_process_alone() -> None:
     with pytest.raises(Invalid, match="damaged or hostile") as caught:
         run_limited(f"{HERE}:crashes", {})
     assert caught.value.code == "limited.crash"
+
+
+def test_a_process_that_is_ended_as_it_foretold_has_said_why() -> None:
+    with pytest.raises(NotFound, match="never have ended"):
+        run_limited(f"{HERE}:foretells", {"signal": signal.SIGPROF})
+    with pytest.raises(Invalid, match="damaged or hostile"):
+        run_limited(f"{HERE}:foretells", {"signal": signal.SIGTERM})
 
 
 def test_an_unforeseen_error_is_told_and_is_no_failure_of_the_service() -> None:

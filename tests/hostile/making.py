@@ -21,6 +21,12 @@ MIB = 1 << 20
 GOOD = '{"instruction": "Q?", "output": "A."}\n'
 TURN = '{"messages": [{"role": "user", "content": "Q"}, {"role": %s, "content": %s}]}\n'
 
+ENDLESS_COMPARISON = (
+    "{% set x = namespace(a=[1], b=[1]) %}{% for i in range(40) %}{% set x.a = [x.a, x.a] %}{% set x.b = [x.b, x.b] %}"
+    "{% endfor %}{{ x.a == x.b }}"
+)
+"""A template that makes one call of the interpreter's own, which takes 2^40 steps and hears no signal."""
+
 
 def second(value: str) -> str:
     """A file whose second row answers with this piece of JSON."""

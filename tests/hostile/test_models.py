@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.hostile.rows import MODELS, Spoiled, proves
+from tests.hostile.making import ENDLESS_COMPARISON
 from tests.hostile.studio import Cost, Studio, words_of
 
 TEMPLATES = {
@@ -31,6 +32,7 @@ TEMPLATES = {
         "it timed out",
     ),
     "takes all memory": (
+    "compares without end": (ENDLESS_COMPARISON, "it timed out"),
         "{% set x = namespace(v='ab' * 999999) %}{% for a in range(99) %}{% set x.v = x.v + x.v %}{% endfor %}",
         "it needs more memory",
     ),

@@ -18,7 +18,7 @@ from typing import Any
 
 from backend.core.datasets.schema import Row
 from backend.core.errors import Invalid
-from backend.core.limited import at_most_more
+from backend.core.limited import at_most_more, foretell
 from backend.core.rendering.reader import MARK
 from backend.core.rendering.types import Span
 
@@ -29,6 +29,9 @@ INTERNALS = re.compile(r"__\w+__")
 GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
 RENDER_SECONDS = 0.5
 """Of the processor, for one conversation, which takes about a thousandth of it."""
+HELD_SECONDS, ENDED_BY = 0.75, signal.SIGPROF
+"""After so long the system itself ends the process: no handler of Python's interrupts one call that never returns, such as
+a comparison of two lists that hold themselves forty times over."""
 RENDER_MIB = 128
 """More than there was before, for one conversation."""
 MORE_CHARACTERS, TIMES = 100_000, 10
@@ -72,6 +75,7 @@ class Chat:
         # A date that moves would make a resumed run read other rows than it began with.
         dated = {"date_string": FIXED_DATE} if "date_string" in template else {}
         self.variables = {**variables, **dated}
+        foretell(ENDED_BY, endless())
         self.header = self._find_header()
         bos = variables.get("bos_token", "")
         run = self._find_end(added, not_an_end="" if bos in ends else bos)
@@ -111,7 +115,7 @@ class Chat:
 
         library: Any = chat_template_utils  # its own types are wrong
         try:
-            with _stopped_after(RENDER_SECONDS), at_most_more(RENDER_MIB):
+            with _stopped_after(RENDER_SECONDS, HELD_SECONDS), at_most_more(RENDER_MIB):
                 texts, marked = library.render_jinja_template(
                     [list(turns)],
                     tools=tools,
@@ -225,9 +229,15 @@ def unusable(why: str) -> Invalid:
     )
 
 
+def endless() -> Invalid:
+    """The template takes too long over one conversation, and nothing tells whether it would ever be done."""
+    return unusable(f"it timed out, since one conversation takes it more than {RENDER_SECONDS:g} s")
+
+
 @contextmanager
-def _stopped_after(seconds: float) -> Iterator[None]:
-    """Raise `Invalid` once the block has computed for so long: a template is a program, and may have no end.
+def _stopped_after(seconds: float, held_seconds: float) -> Iterator[None]:
+    """Raise `Invalid` once the block has computed for so long, or end the process by `ENDED_BY` where not even that can
+    stop it: a template is a program, and may have no end.
 
     Only a main thread can be interrupted. Limited processes and trainers, the only ones that render, do so in theirs.
     """
@@ -239,14 +249,15 @@ def _stopped_after(seconds: float) -> Iterator[None]:
         raise _TimeIsOver
 
     before = signal.signal(signal.SIGVTALRM, stop)
+    signal.setitimer(signal.ITIMER_PROF, held_seconds)
     signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
     try:
         yield
     except _TimeIsOver:
-        words = f"it timed out, since one conversation takes it more than {seconds:g} s"
-        raise unusable(words) from None
+        raise endless() from None
     finally:
         signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.setitimer(signal.ITIMER_PROF, 0)
         signal.signal(signal.SIGVTALRM, before)
 
 

@@ -14,6 +14,8 @@ from transformers import AutoTokenizer
 
 from backend.core.checkpoints import verify
 from backend.core.datasets.schema import Message, Row
+from backend.core.rendering.chat import ENDED_BY
+from tests.hostile.making import ENDLESS_COMPARISON
 from tests.support.models import save_base
 from tests.support.rows import chat_rows, write_rows
 from tests.worker.trainer.conftest import Attempts
@@ -32,6 +34,12 @@ def poisoned(attempts: Attempts, tmp_path: Path) -> Attempts:
     save_file(weights, base / "model.safetensors", {"format": "pt"})
     attempts.base = base
     return attempts
+
+
+def test_a_template_whose_one_comparison_never_ends_ends_its_trainer(attempts: Attempts, tmp_path: Path) -> None:
+    attempts.base = Path(shutil.copytree(attempts.base, tmp_path / "endless"))
+    (attempts.base / "chat_template.jinja").write_text(ENDLESS_COMPARISON)
+    assert attempts({}).run() == -ENDED_BY
 
 
 def test_three_steps_that_are_not_finite_end_the_run_and_stay_visible(poisoned: Attempts, tmp_path: Path) -> None:
