@@ -47,6 +47,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     for what, cost in [*innocent, *dearest[:SHOWN]]:
         figures = f"{cost.cpu_seconds:5.2f} s of CPU {cost.seconds:6.2f} s {cost.memory_mib:5.0f} MiB"
         terminalreporter.write_line(f"  {figures}  {what}")
+    for what, cost in sorted(costs.items(), key=lambda each: -each[1].seconds)[:3]:
+        terminalreporter.write_line(f"  longest by the clock: {cost.seconds:.2f} s  {what}")
     most = max(cost.memory_mib for cost in costs.values())
     terminalreporter.write_line(f"  most memory above the start, with all that was started: {most:.0f} MiB")
     for row, why in OTHERWISE.items():

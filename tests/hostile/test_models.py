@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator
 from html import unescape
@@ -65,9 +66,29 @@ def test_a_hostile_model_folder_is_refused_in_words(studio: Studio, tiny_base: P
     assert answer.status_code == 422, answer.text
     for words in model.says:
         assert words in words_of(answer)
-    page = studio.client.get("/models", params={"model": model.name})
+    with studio.metered(f"{model}, on the page"):
+        page = studio.client.get("/models", params={"model": model.name})
     assert page.status_code == 200
-    assert studio.client.post("/api/v1/runs", json=recipe(model.name)).status_code == 422
+    with studio.metered(f"{model}, launched"):
+        launched = studio.client.post("/api/v1/runs", json=recipe(model.name))
+    assert launched.status_code == 422
+
+
+def test_a_tokenizer_that_makes_a_book_of_a_letter_is_refused_before_a_run(
+    studio: Studio, tiny_base: Path, previewed: Cost, examined: Cost
+) -> None:
+    folder = spoiled(studio, tiny_base, "tokenizer that doubles")
+    told = json.loads((folder / "tokenizer.json").read_text())
+    twice = {"type": "Replace", "pattern": {"String": "a"}, "content": "aa"}
+    told["normalizer"] = {"type": "Sequence", "normalizers": [twice] * 21}
+    (folder / "tokenizer.json").write_text(json.dumps(told))
+    with studio.metered("a tokenizer that doubles, previewed", innocent=previewed):
+        shown = studio.client.get(PREVIEW, params={"model": folder.name})
+    assert "more than 1,000 characters of one" in words_of(shown)
+    with studio.metered("a tokenizer that doubles, before a run", innocent=examined):
+        planned = studio.client.post(PREFLIGHT, json=recipe(folder.name)).json()
+    assert any("more than 1,000 characters of one" in each["message"] for each in planned["problems"]), planned
+    shutil.rmtree(folder)
 
 
 @proves(50)

@@ -25,7 +25,8 @@ GOOD = {"model": "tiny-qwen3", "data": {"sets": ["animals"]}, "method": "lora"}
 @pytest.mark.parametrize("setting", SETTINGS, ids=str)
 def test_a_setting_that_makes_no_sense_is_refused_at_its_place(studio: Studio, setting: Setting) -> None:
     for path in ("/api/v1/preflight", "/api/v1/runs"):
-        answer = studio.client.post(path, json=setting.recipe())
+        with studio.metered(f"{setting} to {path}"):
+            answer = studio.client.post(path, json=setting.recipe())
         assert answer.status_code == 422, answer.text
         [problem] = answer.json()["error"]["problems"]
         assert problem["where"].startswith(setting.place)
@@ -130,13 +131,17 @@ def test_a_launch_that_is_sent_again_is_the_same_run(studio: Studio) -> None:
 )
 def test_an_address_that_is_no_hubs_is_not_allowed(studio: Studio, shelf: Shelf, address: str) -> None:
     asked = len(shelf.asked)
-    for answer in (
-        studio.client.get("/api/v1/models/search", params={"q": address}),
-        studio.client.post("/api/v1/models/download", json={"id": address}),
-    ):
+    with studio.metered(f"74 {address}"):
+        answers = (
+            studio.client.get("/api/v1/models/search", params={"q": address}),
+            studio.client.post("/api/v1/models/download", json={"id": address}),
+        )
+    with studio.metered(f"74 {address} on the page"):
+        page = studio.client.get("/models", params={"q": address})
+    for answer in answers:
         assert answer.status_code == 422
         assert f"“{address}” is not allowed" in words_of(answer)
-    assert "is not allowed" in studio.client.get("/models", params={"q": address}).text
+    assert "is not allowed" in page.text
     assert len(shelf.asked) == asked
 
 
@@ -144,7 +149,8 @@ def test_an_address_that_is_no_hubs_is_not_allowed(studio: Studio, shelf: Shelf,
 @pytest.mark.parametrize("target", ["http://169.254.169.254/latest", "file:///etc/passwd", "http://127.0.0.1:1/x"])
 def test_a_hub_that_leads_inward_is_not_followed(studio: Studio, shelf: Shelf, target: str) -> None:
     shelf.redirects["/api/models/owls/inward"] = target
-    answer = studio.client.post("/api/v1/models/download", json={"id": "owls/inward"})
+    with studio.metered(f"75 {target}"):
+        answer = studio.client.post("/api/v1/models/download", json={"id": "owls/inward"})
     assert (answer.status_code, answer.json()["error"]["code"]) == (503, "hub.unreachable")
     with hub_of(Shelf({})) as elsewhere:
         shelf.redirects["/api/models/owls/inward"] = f"{elsewhere}/api/models/owls/inward"
@@ -238,8 +244,9 @@ NAMED: dict[str, tuple[str, Taker]] = {
 @pytest.mark.parametrize("kind", NAMED)
 def test_a_hostile_name_is_refused_by_whatever_takes_a_name(studio: Studio, kind: str) -> None:
     field, take = NAMED[kind]
-    for what, (_, name) in NAMES.items():
-        answer = take(studio.client, name)
+    for what, (row, name) in NAMES.items():
+        with studio.metered(f"{row} {kind}: {what}"):
+            answer = take(studio.client, name)
         assert answer.status_code in (403, 404, 422), (what, answer.status_code, answer.text)
         told = answer.json()["error"]
         is_no_route = told["code"] == "no_route"  # an address that climbs leads nowhere
@@ -265,8 +272,9 @@ FORMS: dict[str, tuple[str, dict[str, str], str]] = {
 @pytest.mark.parametrize("kind", FORMS)
 def test_a_hostile_name_in_a_form_is_told_on_the_page(studio: Studio, kind: str) -> None:
     path, fields, field = FORMS[kind]
-    for what, (_, name) in NAMES.items():
-        page = studio.client.post(path, data=fields | {field: name})
+    for what, (row, name) in NAMES.items():
+        with studio.metered(f"{row} {kind} in a form: {what}"):
+            page = studio.client.post(path, data=fields | {field: name})
         assert page.status_code == 422, (what, page.status_code)
         assert page.headers["content-type"].startswith("text/html")
         assert "letters, digits, spaces" in page.text or "at most 80 characters" in page.text, what

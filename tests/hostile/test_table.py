@@ -9,6 +9,7 @@ import pytest
 # What a test says of itself by `proves` is known once its file was read.
 from tests.hostile import test_bearing, test_models, test_pages, test_requests
 from tests.hostile.rows import ELSEWHERE, MODELS, NAMES, OTHERWISE, PROVED, ROWS, SETTINGS, UPLOADS, WITHOUT, YAMLS
+from tests.hostile.studio import MEMORY_MIB, NOISE, SECONDS, Cost, hold
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = (test_bearing, test_models, test_pages, test_requests)
@@ -22,6 +23,21 @@ def test_every_row_is_proved_or_says_why_not() -> None:
     assert proved | set(WITHOUT) == set(ROWS)
     assert not proved & set(WITHOUT)
     assert set(OTHERWISE) <= proved
+
+
+@pytest.mark.parametrize(
+    "cost",
+    [
+        Cost(seconds=NOISE * SECONDS + 0.1, cpu_seconds=0.01),  # it waited
+        Cost(seconds=SECONDS, cpu_seconds=SECONDS + 0.1),
+        Cost(memory_mib=MEMORY_MIB + 1),
+    ],
+    ids=str,
+)
+def test_what_costs_too_much_is_noticed(cost: Cost) -> None:
+    with pytest.raises(AssertionError):
+        hold("an attack", cost, Cost())
+    hold("an attack", Cost(seconds=SECONDS, cpu_seconds=0.1), Cost())
 
 
 @pytest.mark.parametrize("row", ELSEWHERE)
