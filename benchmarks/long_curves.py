@@ -93,7 +93,8 @@ def measure(_asked: Asked) -> Sequence[Row]:
         with sessions() as session:
             session.execute(text("ANALYZE points, buckets"))
             whole, *closer = (beside_sql(session, *stored[STEPS], look) for look in (WHOLE, *zooms()))
-            times = [1e3 * timed(partial(curves.read, session, stored[at][0], ["loss"]))[0] for at in lengths]
+            each = [partial(curves.read, session, run, ["loss"]) for run, _spikes in stored.values()]
+            times = [1e3 * seconds for seconds, _curve in in_turns(*each)]
     what = "reading a curve of 100 times the steps"
     grown = growth("3b-growth", what, times, at=lengths, of="steps", unit="ms", most=10)
     return [whole_curve(whole), slowest_zoom(closer), grown]
@@ -140,8 +141,7 @@ def beside_sql(session: Session, run: UUID, spikes: Mapping[int, float], look: L
     """Both sides look; each stretch of ours that has a spike must show one."""
     asked = {"run": run, "first": look.first, "last": look.last, "buckets": look.points // 2}
     read = partial(curves.read, session, run, ["loss"], first=look.first, last=look.last, points=look.points)
-    ours, drawn = timed(read)
-    peer, buckets = timed(lambda: session.execute(PEER, asked).all())
+    (ours, drawn), (peer, buckets) = in_turns(read, lambda: session.execute(PEER, asked).all())
     inside = {step: spikes[step] for step in spikes if look.first <= step <= look.last}
     exact = shows_all(drawn["loss"], inside, look) and sql_shows_all(buckets, inside, look)
     return Pair(look, ours * 1e3, peer * 1e3, exact)
@@ -161,11 +161,12 @@ def sql_shows_all(buckets: Sequence[Any], spikes: Mapping[int, float], look: Loo
     return kinds <= {(bucket, str(value)) for bucket, values in extremes.items() for value in values}
 
 
-def timed(work: Callable[[], T]) -> tuple[float, T]:
-    """The median of several rounds, in seconds, and what came of the last."""
-    times = []
+def in_turns(*works: Callable[[], Any]) -> list[tuple[float, Any]]:
+    """Of each, the median of several rounds in seconds, and what came of the last."""
+    times, answers = [list[float]() for _ in works], list[Any](works)
     for _ in range(ROUNDS):
-        began = time.perf_counter()
-        answer = work()
-        times.append(time.perf_counter() - began)
-    return statistics.median(times), answer
+        for at, work in enumerate(works):
+            began = time.perf_counter()
+            answers[at] = work()
+            times[at].append(time.perf_counter() - began)
+    return [*zip(map(statistics.median, times), answers, strict=True)]
