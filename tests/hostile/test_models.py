@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from tests.hostile.rows import MODELS, Spoiled, proves
 from tests.hostile.making import ENDLESS_COMPARISON
+from tests.hostile.rows import MODELS, Spoiled, proves
 from tests.hostile.studio import Cost, Studio, words_of
 
 TEMPLATES = {
@@ -32,8 +32,8 @@ TEMPLATES = {
         "{{ 9 ** (9 ** 9) }}",
         "it timed out",
     ),
-    "takes all memory": (
     "compares without end": (ENDLESS_COMPARISON, "it timed out"),
+    "takes all memory": (
         "{% set x = namespace(v='ab' * 999999) %}{% for a in range(99) %}{% set x.v = x.v + x.v %}{% endfor %}",
         "it needs more memory",
     ),
