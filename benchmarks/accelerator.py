@@ -1,9 +1,11 @@
 """A step of LoRA (1d) and of QLoRA (1e) on an accelerator, beside TRL with PEFT: `python -m benchmarks.accelerator`.
 
 An 8B Llama of random weights, rank 16 on all linear layers, rows of 4,096 tokens: tokens a second, the arithmetic that this
-is, its share of a plain matrix product timed in the same process, and the most memory. Each side runs in a process of its
-own. `--tiny` runs the same lines on a CPU with a small model, as a test of the script itself; its figures mean nothing.
-Where TRL is not installed, ours runs alone. `make bench` leaves both rows out where no accelerator has the memory for them.
+is, its share of a plain matrix product timed in the same process, and the most memory. What is trained is a studio's run with
+its journal, and TRL on the same job (`benchmarks/sft.py`); the sides take turns, each in a process of its own. Activations are
+checkpointed only where the device has not the memory for them. `--tiny` runs the same lines on a CPU with a small model, as a
+test of the script itself; its figures mean nothing. Where TRL is not installed, ours runs alone. `make bench` leaves both rows
+out where no accelerator has the memory for them.
 """
 
 from __future__ import annotations
@@ -19,17 +21,18 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, LlamaConfig, Trainer, TrainerCallback, TrainingArguments
+from transformers import TrainerCallback
 
-from backend.core.methods.lora import Lora
-from backend.core.methods.qlora import QLora
+from backend.core.assignment import JOURNAL
+from benchmarks import sft
 from benchmarks.peers import told
 from benchmarks.rows import Asked, Row, keep, row, table
-from worker.trainer.head import LossHead, choose
-from worker.trainer.kernels import stay_on_one_kernel
+from worker.trainer.journal import Journal
+from worker.trainer.train import use_device
 
 GFLOP_A_TOKEN = 34
 """8B: forward and gradient of the input through frozen weights, attention at 4,096 tokens, and the adapter."""
@@ -40,15 +43,17 @@ SAME_LOSS = 0.002
 """From the same weights, of the same rows in the same order: what is left between two losses is the rounding of bf16."""
 LEAST_MEMORY_BYTES = 40 << 30
 """An 8B model in bf16, and what a step of two rows leaves behind for the pass back."""
+ROOM_FOR_ACTIVATIONS_BYTES = 100 << 30
+"""What all activations of two rows of 4,096 tokens take in such a model, its weights, and some room."""
+ROUNDS = 2
 CASES = {"lora": "1d", "qlora": "1e"}
-METHODS: dict[str, Lora | QLora] = {"lora": Lora(r=16), "qlora": QLora(r=16)}
 
 
 @dataclass(frozen=True)
 class Setting:
     """What is trained, and for how long."""
 
-    config: dict[str, Any]
+    shape: dict[str, int]
     tokens: int
     rows: int
     steps: int
@@ -59,12 +64,12 @@ class Setting:
 
 BIG = Setting(
     {"hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32, "num_attention_heads": 32,
-     "num_key_value_heads": 8, "vocab_size": 128_256, "max_position_embeddings": 8192},
+     "num_key_value_heads": 8, "vocab_size": 128_256},
     tokens=4096, rows=2, steps=20, warm_up=5, device="cuda:0", dtype=torch.bfloat16,
 )  # fmt: skip
 TINY = Setting(
     {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4,
-     "num_key_value_heads": 2, "vocab_size": 512, "max_position_embeddings": 256},
+     "num_key_value_heads": 2, "vocab_size": 512},
     tokens=64, rows=2, steps=3, warm_up=1, device="cpu", dtype=torch.float32,
 )  # fmt: skip
 
@@ -92,101 +97,33 @@ class Clock(TrainerCallback):
         return [before.elapsed_time(after) / 1000 for before, after in itertools.pairwise(marks)]
 
 
-class Headed(Trainer):
-    """The loop with our loss head."""
-
-    def __init__(self, head: LossHead, **named: Any) -> None:
-        super().__init__(**named)
-        self.head = head
-
-    def compute_loss(self, _model: Any, inputs: Any, *_others: Any, num_items_in_batch: Any = None) -> Any:
-        batch = dict(inputs)
-        return self.head.summed_loss(batch, batch.pop("labels")) / num_items_in_batch
-
-
-def one_side(side: str, case: str, setting: Setting) -> dict[str, float]:
-    model = adapted(case, setting)
-    rows = [{"input_ids": ids, "labels": ids} for ids in random_rows(setting)]
+def one_side(side: str, case: str, base: Path, setting: Setting) -> dict[str, float]:
+    use_device(setting.device)
     clock, memory = Clock(setting), 0.0
-    with tempfile.TemporaryDirectory() as folder:
-        trainer = ours(model, rows, setting, folder) if side == "ours" else trl(model, rows, setting, folder)
+    with tempfile.TemporaryDirectory() as given, Journal(Path(given) / JOURNAL) as journal:
+        folder = Path(given)
+        lengths = [setting.tokens] * (setting.rows * (setting.steps + setting.warm_up))
+        sft.write_run(
+            folder, base, lengths, longest=setting.tokens, packing=False, rows_a_step=setting.rows, method=case,
+            device=setting.device, learning_rate=1e-4, gradient_checkpointing=checkpoints(setting),
+        )  # fmt: skip
+        job = sft.job_of(folder, folder, journal)
+        trainer = sft.ours(job) if side == "ours" else sft.trl(job, job.dataset.train)
+        trainer.accelerator.dataloader_config.data_seed = 0  # both see the rows in the same order
         trainer.add_callback(clock)
-        loss = trainer.train().training_loss
-    if setting.device != "cpu":
-        memory = torch.cuda.max_memory_allocated() / 1024**3
-    del trainer, model
-    seconds = statistics.median(clock.seconds)
-    tokens = setting.rows * setting.tokens / seconds
+        loss = trainer.train().training_loss  # the mean of all steps
+        if setting.device != "cpu":
+            memory = torch.cuda.max_memory_allocated() / 1024**3
+    del trainer, job
+    tokens = setting.rows * setting.tokens / statistics.median(clock.seconds)
     return {"tokens": tokens, "gib": memory, "matmul_tflops": matmul_tflops(setting), "loss": loss}
 
 
-def adapted(case: str, setting: Setting) -> Any:
-    """Random weights on the device, quantised there where the case asks for it, with an adapter: as a run has them."""
-    method = METHODS[case]
-    stay_on_one_kernel()
-    torch.manual_seed(0)
-    with tempfile.TemporaryDirectory() as folder, of_type(setting):
-        base = AutoModelForCausalLM.from_config(LlamaConfig(**setting.config, use_cache=False))
-        if case == "qlora":
-            base.save_pretrained(folder)
-            del base
-            base = AutoModelForCausalLM.from_pretrained(folder, **method.load_options(setting.device, setting.dtype))
-    return method.apply(base, [])
-
-
-@contextmanager
-def of_type(setting: Setting) -> Iterator[None]:
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(setting.dtype)
-    try:
-        with torch.device(setting.device):
-            yield
-    finally:
-        torch.set_default_dtype(before)
-
-
-def random_rows(setting: Setting) -> list[list[int]]:
-    generator = torch.Generator().manual_seed(0)
-    count = setting.rows * (setting.steps + setting.warm_up)
-    ids: list[list[int]] = torch.randint(
-        setting.config["vocab_size"], (count, setting.tokens), generator=generator
-    ).tolist()
-    return ids
-
-
-def arguments(setting: Setting, folder: str) -> dict[str, Any]:
-    return {
-        "output_dir": folder, "max_steps": setting.steps + setting.warm_up, "per_device_train_batch_size": setting.rows,
-        "bf16": setting.dtype == torch.bfloat16, "use_cpu": setting.device == "cpu", "gradient_checkpointing": True,
-        "gradient_checkpointing_kwargs": {"use_reentrant": False}, "optim": "adamw_torch_fused", "learning_rate": 1e-4,
-        "max_grad_norm": 0.0, "logging_strategy": "no", "save_strategy": "no", "report_to": "none", "disable_tqdm": True,
-    }  # fmt: skip
-
-
-def ours(model: Any, rows: list[dict[str, Any]], setting: Setting, folder: str) -> Trainer:
-    head, why_not = choose(model, setting.config["vocab_size"], setting.dtype)
-    assert head is not None, why_not
-
-    def collate(batch: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        return {name: torch.tensor([each[name] for each in batch]) for name in ("input_ids", "labels")}
-
-    given = TrainingArguments(**arguments(setting, folder), remove_unused_columns=False)
-    return Headed(head, model=model, args=given, train_dataset=rows, data_collator=collate)
-
-
-def trl(model: Any, rows: list[dict[str, Any]], setting: Setting, folder: str) -> Trainer:
-    """With Liger's kernels where they are installed: TRL's fastest."""
-    from datasets import Dataset
-    from trl import SFTConfig, SFTTrainer
-
-    from tests.support.models import make_tokenizer
-
-    liger = importlib.util.find_spec("liger_kernel") is not None and setting.device != "cpu"
-    given = SFTConfig(**arguments(setting, folder), max_length=setting.tokens, use_liger_kernel=liger)
-    trainer: Trainer = SFTTrainer(
-        model=model, args=given, train_dataset=Dataset.from_list(rows), processing_class=make_tokenizer()
-    )
-    return trainer
+def checkpoints(setting: Setting) -> bool:
+    """Whether activations are computed again: the first thing to drop where there is memory for them."""
+    if setting.device == "cpu":
+        return False
+    return bool(torch.cuda.get_device_properties(setting.device).total_memory < ROOM_FOR_ACTIVATIONS_BYTES)
 
 
 def matmul_tflops(setting: Setting) -> float:
@@ -219,16 +156,43 @@ def measure(_asked: Asked) -> Sequence[Row]:
 
 
 def compare(*, tiny: bool) -> list[Row]:
-    sides = ("ours", "trl") if importlib.util.find_spec("trl") else ("ours",)
-    found = {case: {side: side_run(side, case, tiny=tiny) for side in sides} for case in CASES}
+    sides, setting = ("ours", "trl") if importlib.util.find_spec("trl") else ("ours",), TINY if tiny else BIG
+    with tempfile.TemporaryDirectory() as given:
+        with of_type(setting):
+            sft.write_base(base := Path(given) / "base", setting.shape, context=2 * setting.tokens)
+        if setting.device != "cpu":
+            torch.cuda.empty_cache()
+        found = {case: in_turns(sides, case, base, tiny=tiny) for case in CASES}
     device = "CPU, tiny: a test of the script, whose figures mean nothing" if tiny else torch.cuda.get_device_name(0)
+    device += "; activations checkpointed" if checkpoints(setting) else ""
     lora = found["lora"]["ours"]["tokens"]
     return [one_row(case, found[case], lora, device) for case in CASES]
 
 
-def side_run(side: str, case: str, *, tiny: bool) -> dict[str, float]:
+@contextmanager
+def of_type(setting: Setting) -> Iterator[None]:
+    """What is made within lies on the device, in its type."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(setting.dtype)
+    try:
+        with torch.device(setting.device):
+            yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+def in_turns(sides: Sequence[str], case: str, base: Path, *, tiny: bool) -> dict[str, dict[str, float]]:
+    """The medians of each side."""
+    rounds = [{side: side_run(side, case, base, tiny=tiny) for side in sides} for _ in range(1 if tiny else ROUNDS)]
+    return {
+        side: {name: statistics.median(each[side][name] for each in rounds) for name in rounds[0][side]}
+        for side in sides
+    }
+
+
+def side_run(side: str, case: str, base: Path, *, tiny: bool) -> dict[str, float]:
     command = [sys.executable, "-W", "ignore", "-m", "benchmarks.accelerator", "--side", side, "--case", case]
-    found: dict[str, float] = told(command + ["--tiny"] * tiny)
+    found: dict[str, float] = told([*command, "--base", str(base), *["--tiny"] * tiny])
     return found
 
 
@@ -250,11 +214,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.accelerator", description=__doc__)
     parser.add_argument("--tiny", action="store_true", help="on a CPU, with a small model: tests the script")
     parser.add_argument("--side", choices=("ours", "trl"), help=argparse.SUPPRESS)
+    parser.add_argument("--base", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--case", choices=tuple(CASES), help=argparse.SUPPRESS)
     given = parser.parse_args()
     setting = TINY if given.tiny else BIG
     if given.side:
-        print(json.dumps(one_side(given.side, given.case, setting)))
+        print(json.dumps(one_side(given.side, given.case, given.base, setting)))
         return
     if not given.tiny and not torch.cuda.is_available():
         parser.error("there is no accelerator here; --tiny tests the script without one")

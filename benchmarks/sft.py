@@ -13,16 +13,18 @@ import random
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM, TrainerCallback
+from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, TrainerCallback
 
 from backend.core.assignment import CONTROL, JOURNAL, Assignment, DataFile
 from backend.core.datasets.schema import Message, Row
+from backend.core.memory import recomputes
 from backend.core.recipe import read_recipe
 from backend.core.rendering import Example
 from backend.core.rendering.prepare import prepare
@@ -38,7 +40,8 @@ from worker.trainer.train import choose_head, load_all, make_job
 if TYPE_CHECKING:
     from transformers import Trainer
 
-VOCABULARY = 4096
+SMALL = {"vocab_size": 4096, "hidden_size": 256, "intermediate_size": 688, "num_hidden_layers": 4,
+         "num_attention_heads": 4, "num_key_value_heads": 4}  # fmt: skip
 WARM_UP_STEPS = 2
 """Libraries set things up in their first steps."""
 
@@ -47,28 +50,48 @@ WARM_UP_STEPS = 2
 
 
 def write_work(folder: Path, lengths: Sequence[int], *, longest: int, packing: bool, rows_a_step: int) -> None:
-    """A model, rows of exactly these lengths in tokens, and the assignment of a run on them: packed rows are of `longest`."""
+    """A small model, and a run of LoRA on it."""
+    write_base(folder / "base", SMALL, context=2048)
+    write_run(folder, folder / "base", lengths, longest=longest, packing=packing, rows_a_step=rows_a_step)
+
+
+def write_base(folder: Path, shape: Mapping[str, Any], *, context: int) -> None:
+    """A Llama of random weights with its tokenizer."""
     tokenizer = make_tokenizer()
-    tokenizer.model_max_length = 2048
-    tokenizer.save_pretrained(folder / "base")
+    tokenizer.model_max_length = context
+    tokenizer.save_pretrained(folder)
     torch.manual_seed(0)
-    LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=VOCABULARY, hidden_size=256, intermediate_size=688, num_hidden_layers=4, num_attention_heads=4,
-            num_key_value_heads=4, max_position_embeddings=2048, pad_token_id=tokenizer.pad_token_id,
-            eos_token_id=tokenizer.eos_token_id, bos_token_id=tokenizer.eos_token_id, tie_word_embeddings=False,
-        )
-    ).save_pretrained(folder / "base")  # fmt: skip
-    write_rows(folder / "rows.parquet", list(rows_of(lengths, tokenizer)))
+    config = LlamaConfig(
+        **shape, max_position_embeddings=context, pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id,
+        bos_token_id=tokenizer.eos_token_id, tie_word_embeddings=False,
+    )  # fmt: skip
+    LlamaForCausalLM(config).save_pretrained(folder)
+
+
+def write_run(
+    folder: Path,
+    base: Path,
+    lengths: Sequence[int],
+    *,
+    longest: int,
+    packing: bool,
+    rows_a_step: int,
+    method: str = "lora",
+    device: str = "cpu",
+    **training: Any,
+) -> None:
+    """Rows of exactly these lengths in tokens, and the assignment of a run on them: packed rows are of `longest`."""
+    write_rows(folder / "rows.parquet", list(rows_of(lengths, AutoTokenizer.from_pretrained(base))))
     recipe = {
-        "model": "base",
+        "model": base.name,
         "data": {"sets": ["rows"], "max_length": longest, "packing": packing},
-        "method": {"kind": "lora", "r": 16},
+        "method": {"kind": method, "r": 16},
         "training": {
             "per_device_train_batch_size": rows_a_step,
             "gradient_accumulation_steps": 1,
             "num_train_epochs": 1,
             "learning_rate": 1e-3,
+            **training,
         },
         "evaluation": {"eval_share": 0, "prompts": []},
         "saving": {"save_steps": 1_000_000},  # once, at the end: the other side saves nothing
@@ -78,9 +101,9 @@ def write_work(folder: Path, lengths: Sequence[int], *, longest: int, packing: b
         attempt=1,
         folder=folder,
         recipe=read_recipe(recipe).recipe,
-        model_folder=folder / "base",
+        model_folder=base,
         data=(DataFile(name="rows", version=1, path=folder / "rows.parquet"),),
-        device="cpu",
+        device=device,
         run_name="benchmark",
     )
     (folder / "assignment.json").write_text(assignment.model_dump_json())
@@ -147,11 +170,13 @@ def ours(job: Job) -> Trainer:
 
 
 def trl(job: Job, documents: Sequence[Example]) -> Trainer:
-    """TRL as its guide has it, without checkpointing of activations, which it would switch on and which costs a third. It takes
-    so many documents at once that it comes to as many steps as ours."""
+    """TRL as its guide has it, with Liger's kernels where they are installed for an accelerator. Activations, which it would
+    always checkpoint and which costs a third, it checkpoints where ours does. It takes so many documents at once that it comes
+    to as many steps as ours."""
     from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
 
+    on_cpu = job.assignment.device == "cpu"
     rows = [{"input_ids": each.input_ids.tolist(), "labels": each.labels.tolist()} for each in documents]
     training = job.recipe.training
     arguments = SFTConfig(
@@ -166,14 +191,16 @@ def trl(job: Job, documents: Sequence[Example]) -> Trainer:
         max_grad_norm=training.max_grad_norm,
         optim=training.optim,
         seed=training.seed,
-        gradient_checkpointing=False,
-        bf16=False,
-        use_cpu=True,
+        gradient_checkpointing=recomputes(training, on_cpu=on_cpu),
+        gradient_checkpointing_kwargs={"use_reentrant": False},
+        bf16=job.loaded.compute_dtype == torch.bfloat16,
+        use_cpu=on_cpu,
+        use_liger_kernel=not on_cpu and find_spec("liger_kernel") is not None,
         logging_steps=1,
         save_strategy="no",
         report_to="none",
         disable_tqdm=True,
-        dataloader_pin_memory=False,
+        dataloader_pin_memory=not on_cpu,
     )
     trainer: Trainer = SFTTrainer(
         model=job.loaded.model,
