@@ -1,4 +1,4 @@
-"""From the click to the first training step: a whole studio on this machine, a tiny model, a spare trainer that waits.
+"""From the request of a click to the first training step: a whole studio here, a tiny model, a spare trainer that waits.
 
 The clock runs from the sending of the launch until the run, asked over HTTP, tells its first step: Postgres has it by then. The
 trainer's own journal tells the parts. A studio reads all rows of a recipe before it takes it, once. While somebody fills in the
@@ -71,10 +71,10 @@ def rows_of(found: Mapping[int, Launches], unspared: float) -> Sequence[Row]:
     known, first = ({count: getattr(each, kind) for count, each in found.items()} for kind in ("known", "first"))
     spare = f"a spare trainer waits; directly after another run, with none ready, it took {unspared:.1f} s"
     return [
-        row_of("from the click in a filled-in form to the first step", known[COUNTS[0]], spare),
+        row_of("from the launch that a filled-in form sends to the first step", known[COUNTS[0]], spare),
         row_of("from a launch without a preflight to the first step", first[COUNTS[0]], "its rows are read meanwhile"),
-        grown("the click in a filled-in form with 100 times the rows", known),
-        grown("a launch without a preflight with 100 times the rows", first),
+        grown("the launch that a filled-in form sends, with 100 times the rows", known),
+        grown("a launch without a preflight, with 100 times the rows", first),
     ]
 
 
