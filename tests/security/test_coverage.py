@@ -33,9 +33,10 @@ COVERED = {
         "transformers CVE-2026-5241 and CVE-2026-4372",
         (
             "security/test_code.py::test_a_hostile_model_runs_nothing",
+            "security/test_code.py::test_a_trainer_that_loads_a_hostile_model_runs_nothing",
             "security/test_code.py::test_no_setting_lets_code_in",
             "core/test_bases.py::test_remote_code_is_refused",
-            "core/test_bases.py::test_an_attention_that_would_be_fetched_is_refused",
+            "core/test_bases.py::test_a_layer_that_would_be_fetched_is_refused",
             "core/test_hub.py::test_a_model_with_code_of_its_own_is_refused_before_a_download",
         ),
     ),
