@@ -59,9 +59,7 @@ class Spare:
     def _renew(self) -> None:
         with self._lock:
             if self._process is None or self._process.poll() is not None:
-                with contextlib.suppress(
-                    OSError
-                ):  # a system out of processes: the next reading starts its own, or says so
+                with contextlib.suppress(OSError):  # no process to be had: the next reading starts its own, or says so
                     self._process = self._start()
 
     def _drop(self) -> None:

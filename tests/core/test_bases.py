@@ -215,7 +215,8 @@ def test_a_damaged_weights_file_is_called_damaged(model: Path, name: str) -> Non
 
 @pytest.mark.parametrize("name", ["num_hidden_layers", "vocab_size", "hidden_size", "intermediate_size", "head_dim"])
 def test_a_number_of_thousands_of_digits_is_not_repeated(model: Path, name: str) -> None:
-    configure(model, **{name: 10**4200})
+    sizes: dict[str, Any] = {name: 10**4200}
+    configure(model, **sizes)
     assert len(refusal(model)) < 300
 
 

@@ -42,8 +42,8 @@ MARKS = (
 EXTREMES = (0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0xFFFFFFFF, 0x7FFFFFFFFFFFFFFF, 0xFFFFFFFFFFFFFFFF)
 DEEP = 100_000
 VALUES: tuple[Any, ...] = (
-    None, True, 0, -1, 1e308, 10**30, 10**400, "", "\0", "\ud800", "a" * 70_000, [], {}, [[]], {"a": {}}, "../../etc/passwd", ["x"],
-    "inf", "NaN", "1e400",
+    None, True, 0, -1, 1e308, 10**30, 10**400, "", "\0", "\ud800", "a" * 70_000, [], {}, [[]], {"a": {}}, "../../etc/passwd",
+    ["x"], "inf", "NaN", "1e400",
 )  # fmt: skip
 
 
