@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from uuid import UUID
 
 import psutil
@@ -64,6 +65,14 @@ class Seen:
     complete: bool
 
 
+@dataclass(frozen=True)
+class Told:
+    """The steps that each reader got, in order, and the age of every one on arrival."""
+
+    steps: list[list[int]]
+    ages: list[float]
+
+
 def measure(_asked: Asked) -> Sequence[Row]:
     with running_web(fast=False) as web, waiting_trainer(web) as trainer, running_chromium() as browser:
         psutil.Process(web.process.pid).cpu_affinity([0])
@@ -93,10 +102,13 @@ def painted_row(rounds: Sequence[Mapping[int, Seen]], complete: bool) -> Row:
 
 
 def growth_row(rounds: Sequence[Mapping[int, Seen]]) -> Row:
-    costs = [statistics.median(seen[count].cpu for seen in rounds) / (STEPS * count) * 1e6 for count in READERS]
-    what = "the web's work for a reader and a step, at 100 times the readers"
-    unit = "µs of processor"
-    return growth("2c-growth", what, costs, at=READERS, of="readers", unit=unit, digits=0, most=1, times="× as much")
+    """What a step costs however many read would hide in a reader's share what grows with them: each further one is told."""
+    works = [statistics.median(seen[count].cpu for seen in rounds) / STEPS * 1e6 for count in READERS]
+    between = [*pairwise(zip(READERS, works, strict=True))]
+    costs = [(more - less) / (many - few) for (few, less), (many, more) in between]
+    sizes = [f"from {few} to {many}" for (few, _less), (many, _more) in between]
+    what, unit = "the web's work at a step for each further reader", "µs of processor"
+    return growth("2c-growth", what, costs, at=sizes, of="readers", unit=unit, digits=0, most=1.25, times="× as much")
 
 
 def watch(web: Web, trainer: Trainer, browser: Browser, count: int) -> Seen:
@@ -118,8 +130,8 @@ def watch(web: Web, trainer: Trainer, browser: Browser, count: int) -> Seen:
             events = journal.events(session, run_id, limit=10_000)
         stamps = {event.step: event.data["t"] for event in events if event.kind == "metrics"}
         context.close()
-    complete = all(steps == STEPS for steps in told["steps"])
-    return Seen(page_ages(seen, stamps), told["ages"][FIRST * count :], cpu, complete)
+    complete = all(steps == list(range(1, STEPS + 1)) for steps in told.steps)
+    return Seen(page_ages(seen, stamps), told.ages[FIRST * count :], cpu, complete)
 
 
 def page_ages(seen: Sequence[Drawn], stamps: Mapping[int, float]) -> list[float]:
@@ -135,7 +147,7 @@ def drawn_at(drawn: Sequence[tuple[int, float]], step: int) -> float:
     return next(at for points, at in drawn if points >= step)
 
 
-def readers(web: Web, member: SignedIn, run_id: UUID, count: int) -> dict[str, list[float]]:
+def readers(web: Web, member: SignedIn, run_id: UUID, count: int) -> Told:
     command = [
         sys.executable,
         "-m",
@@ -147,8 +159,7 @@ def readers(web: Web, member: SignedIn, run_id: UUID, count: int) -> dict[str, l
         str(STEPS),
     ]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=STEPS * STEP_SECONDS * 4 + 60)
-    answer: dict[str, list[float]] = json.loads(done.stdout)
-    return answer
+    return Told(**json.loads(done.stdout))
 
 
 # ---- the trainer and the supervisor ---------------------------------------------------------------------------------
