@@ -67,13 +67,15 @@ class StoredTensor:
 
 
 def stored_tensors(folder: Path, stem: str) -> dict[str, StoredTensor]:
-    """Every tensor of `<stem>.safetensors` or of the shards that `<stem>.safetensors.index.json` lists."""
+    """Every tensor of `<stem>.safetensors`, or of the shards that `<stem>.safetensors.index.json` lists."""
     return {name: tensor for file in weight_files(folder, stem) for name, tensor in read_header(file).items()}
 
 
-def weight_files(folder: Path, stem: str) -> list[Path]:
-    index = folder / f"{stem}.safetensors.index.json"
-    names = set(json.loads(index.read_text())["weight_map"].values()) if index.exists() else {f"{stem}.safetensors"}
+def weight_files(folder: Path, stem: str = "model") -> list[Path]:
+    """The safetensors files that hold a model, in order: the whole file where there is one, as whoever loads it takes it."""
+    whole, index = folder / f"{stem}.safetensors", folder / f"{stem}.safetensors.index.json"
+    is_sharded = index.is_file() and not whole.is_file()
+    names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()) if is_sharded else {whole.name}
     wrong = sorted(name for name in names if Path(name).name != name or not (folder / name).is_file())
     if wrong:
         raise Invalid(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import platform
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
@@ -16,13 +15,14 @@ from safetensors import safe_open
 from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, GenerationConfig, set_seed
 
 from backend.core.assignment import Assignment
-from backend.core.bases import INDEX, WEIGHTS, check_files, read_tensors
+from backend.core.bases import check_files, read_tensors
 from backend.core.configurations import quantisation
 from backend.core.errors import Invalid, StudioError, is_failure
 from backend.core.limited import at_most_more
 from backend.core.memory import Precision, resolve_precision
 from backend.core.misfits import OWN_HINT, held, refuse_misfits
 from backend.core.rendering import Prepared
+from worker.exports.tensors import weight_files
 from worker.trainer.failures import in_a_line, is_of_the_machine
 from worker.trainer.journal import Journal
 from worker.trainer.kernels import quantised_layers, skipped_layers, stay_on_one_kernel
@@ -99,14 +99,6 @@ def refuse_bad_weights(folder: Path, journal: Journal) -> None:
                         code="model.not_finite",
                     )
         journal.progress("checking weights", done, len(files))
-
-
-def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files that hold the model, in order: the whole file where there is one, as whoever loads it takes it."""
-    if (folder / WEIGHTS).is_file():
-        return [folder / WEIGHTS]
-    names = sorted(set(json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"].values()))
-    return [folder / Path(name).name for name in names]
 
 
 def _from_pretrained(assignment: Assignment, options: dict[str, Any]) -> Any:

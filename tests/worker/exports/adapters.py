@@ -86,7 +86,7 @@ def merged_by_peft(
 
 
 def tensors(folder: Path) -> dict[str, torch.Tensor]:
-    return {name: tensor for file in weight_files(folder, "model") for name, tensor in load_file(file).items()}
+    return {name: tensor for file in weight_files(folder) for name, tensor in load_file(file).items()}
 
 
 def differing(ours: Path, theirs: Path) -> list[str]:

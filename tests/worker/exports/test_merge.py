@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from backend.core.errors import Invalid
@@ -96,6 +97,16 @@ def test_a_single_file_that_an_index_names_is_found_again(tmp_path: Path) -> Non
     assert differing(tmp_path / "ours", merged_by_peft(base, adapter, tmp_path / "theirs")) == []
 
 
+def test_where_a_whole_file_lies_beside_shards_of_another_model_what_is_loaded_is_merged(tmp_path: Path) -> None:
+    base, other = save_base(tmp_path / "base", "sharded"), save_base(tmp_path / "other", "sharded")
+    save_file(
+        {name: tensor * 2 for name, tensor in tensors(other).items()}, base / "model.safetensors", {"format": "pt"}
+    )
+    adapter = save_adapter(base, tmp_path / "adapter", **FLAVOURS["lora"])
+    ours(base, adapter, tmp_path / "ours")
+    assert differing(tmp_path / "ours", merged_by_peft(base, adapter, tmp_path / "theirs")) == []
+
+
 @pytest.mark.parametrize("whole", [True, False])
 @pytest.mark.parametrize("kind", ["qwen3", "llama"])
 def test_added_tokens_grow_the_embedding_by_their_trained_rows(tmp_path: Path, kind: str, whole: bool) -> None:
@@ -156,8 +167,6 @@ def test_gpt2_trained_in_four_bits_answers_as_it_was_watched(tmp_path: Path, one
 
 
 def test_a_base_whose_file_names_the_shared_tensor_by_the_head_loses_nothing(tmp_path: Path) -> None:
-    from safetensors.torch import load_file, save_file
-
     base = save_base(tmp_path / "base", "qwen3")
     file = base / "model.safetensors"
     held = load_file(file)
