@@ -557,7 +557,7 @@ def _besides(history: History, preempted: Struck, attempt: Row, until: float) ->
     for strike in history.struck:
         is_about_then = strike.until > preempted.at - WOUND_SECONDS and strike.at < until
         is_its = attempt["run_id"] in strike.target or strike.target.endswith(of_its_host)
-        if is_about_then and strike is not preempted and (is_its or strike.kind.startswith("postgres.")):
+        if is_about_then and strike is not preempted and (is_its or strike.kind.startswith(("postgres.", "disk."))):
             yield strike
 
 

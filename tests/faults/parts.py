@@ -13,7 +13,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -33,6 +33,7 @@ from backend.embedded.studio import Program, listen
 from backend.embedded.valkey import Valkey
 from tests.journeys.materials import write_alpaca
 from tests.support.clocks import wrong_clock
+from tests.support.disks import mounted
 from tests.support.links import Link
 from tests.support.processes import is_alive, processes_of, wait_until
 
@@ -46,6 +47,8 @@ SETTINGS = {
     "OMP_WAIT_POLICY": "PASSIVE",
 }
 SHARED_FOLDERS = ("runs", "datasets", "models", "uploads")
+DISK_MIB = 2048
+"""For the runs of one studio. A disk in memory takes only what lies on it."""
 START_SECONDS = 120.0
 STOP_SECONDS = 60.0
 
@@ -96,6 +99,9 @@ class Studio:
         self.postgres, self.valkey = Postgres(home), Valkey(home)
         self.parts: dict[str, Part] = {}
         self.links: dict[str, Link] = {}
+        self.disk: Path | None = None
+        """A small one on which the runs lie; none where this machine lets us mount none."""
+        self._disks = ExitStack()
         self._token = ""
         self._listener: socket.socket | None = None
 
@@ -124,6 +130,10 @@ class Studio:
         shutil.copytree(base, self.home / "models" / "tiny")
         for name in SHARED_FOLDERS:
             (self.home / name).mkdir(exist_ok=True)
+        if refusal := self._disks.enter_context(mounted(self.home / "runs", DISK_MIB)):
+            print(f"no disk is filled: this machine lets us mount no small one: {refusal}", flush=True)
+        else:
+            self.disk = self.home / "runs"
         place = Settings(home=self.home).place()
         for host in HOSTS:
             (self.home / host / "run").mkdir(parents=True)
@@ -209,6 +219,7 @@ class Studio:
             with suppress(OSError):
                 process.kill()
         wait_until(partial(_is_empty, self.home), seconds=30, what="the end of every process")
+        self._disks.close()
 
 
 def _is_empty(home: Path) -> bool:

@@ -21,8 +21,9 @@ import psutil
 import redis
 
 from backend.core.queue import POKE, celery_app
-from tests.faults.parts import SETTINGS, Studio
+from tests.faults.parts import DISK_MIB, SETTINGS, Studio
 from tests.faults.phases import AIMS, HELD, SPAWNED, Phase, Stand
+from tests.support.disks import MIB, fill, resize
 from tests.support.links import Link
 
 LEASE_SECONDS = float(SETTINGS["STUDIO_LEASE_SECONDS"])
@@ -67,6 +68,10 @@ class Strike(ABC):
     def parts(self, stand: Stand) -> frozenset[str]:  # noqa: ARG002 -- most hit the same part always
         """The parts that it would hit; one at a time hits a part."""
         return frozenset()
+
+    def is_possible(self, studio: Studio) -> bool:  # noqa: ARG002 -- most are wherever a studio is
+        """Whether this machine lets it strike such a studio."""
+        return True
 
     @abstractmethod
     def hit(self, studio: Studio, stand: Stand, dice: Random) -> Wound | None:
@@ -270,6 +275,32 @@ class KillBackend(Strike):
         return None
 
 
+# ---- the disk --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class FillDisk(Strike):
+    """What the runs lie on takes not one byte more, for less than a lease or for longer."""
+
+    phases: tuple[Phase, ...] = HELD
+
+    def parts(self, stand: Stand) -> frozenset[str]:  # noqa: ARG002
+        return frozenset({"disk"})
+
+    def is_possible(self, studio: Studio) -> bool:
+        return studio.disk is not None
+
+    def hit(self, studio: Studio, stand: Stand, dice: Random) -> Wound | None:  # noqa: ARG002
+        disk = studio.disk
+        if disk is None or not fill(disk):
+            return None
+
+        def make_room() -> None:
+            assert resize(disk, DISK_MIB * MIB), f"{disk} takes no room back"
+
+        return Wound(disk.name, dice.uniform(0.2, 1.8) * LEASE_SECONDS, make_room, frozenset({"disk"}))
+
+
 # ---- hints -----------------------------------------------------------------------------------------------------------
 
 
@@ -356,6 +387,7 @@ CATALOGUE: tuple[Strike, ...] = (
     KillBackend("postgres.kill_backend"),
     Kill("valkey.kill", part="valkey", weight=2),
     Freeze("valkey.freeze", part="valkey"),
+    FillDisk("disk.fill", weight=2),
     Flush("valkey.flush", weight=2),
     RepeatHint("hint.repeat", weight=3),
     *(

@@ -118,9 +118,9 @@ class Aim:
         return time.monotonic() - self.since > seconds
 
 
-def aim(seed: int, number: int) -> Aim:
+def aim(seed: int, number: int, kinds: Sequence[Strike] = CATALOGUE) -> Aim:
     """The fault of this number. Kinds come as from a shuffled deck, so that each comes soon."""
-    deck = [strike for strike in CATALOGUE for _ in range(strike.weight)]
+    deck = [strike for strike in kinds for _ in range(strike.weight)]
     turn, place = divmod(number - 1, len(deck))
     Random(f"{seed}/{turn}").shuffle(deck)
     own = seed * 1_000_003 + number
@@ -147,6 +147,7 @@ class Striking:
         self.studio, self.plan, self.segment, self.next = studio, plan, segment, segment.first
         self.struck: list[Struck] = []
         self.ended: list[Ended] = []
+        self._kinds = [strike for strike in CATALOGUE if strike.is_possible(studio)]
         self._looks = Looks(studio)
         self._aims: list[Aim] = []
         self._wounds: list[Open] = []
@@ -160,7 +161,7 @@ class Striking:
         self._hit_at = time.monotonic()
         while (self.segment.faults < count and not self._is_stuck()) or self._wounds:
             while len(self._aims) + len(self._wounds) < self.plan.at_once and self._to_come(count):
-                self._aims.append(aim(self.plan.seed, self.next))
+                self._aims.append(aim(self.plan.seed, self.next, self._kinds))
                 self.next += 1
             self._heal()
             self.tend()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -21,10 +20,10 @@ from backend.core.models import State, Worker
 from tests.faults.checker import Violation
 from tests.faults.drives import broken_promises
 from tests.faults.history import Struck
+from tests.support.disks import MIB, PAGE, mounted
 from tests.support.hosts import Lab
 from tests.support.labs import MakeLab
 
-MIB, PAGE = 1 << 20, 1 << 12
 PATIENCE_SECONDS = 300.0
 RECIPE: dict[str, Any] = {
     "method": {"kind": "full"},  # a checkpoint of some megabytes
@@ -37,20 +36,10 @@ RECIPE: dict[str, Any] = {
 @contextmanager
 def small_disk(folder: Path, mib: int, owner: os.stat_result | None = None) -> Iterator[Path]:
     """A file system of its own at `folder`, with room for so much."""
-    folder.mkdir(parents=True, exist_ok=True)
-    whose = f",uid={owner.st_uid},gid={owner.st_gid},mode=0700" if owner else ""
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={mib}m{whose}", "none", str(folder)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if mounted.returncode:
-        pytest.skip(f"this machine lets us mount no small disk: {mounted.stderr.strip()}")
-    try:
+    with mounted(folder, mib, owner) as refusal:
+        if refusal:
+            pytest.skip(f"this machine lets us mount no small disk: {refusal}")
         yield folder
-    finally:
-        subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 def fill(disk: Path, leaving: int) -> None:
