@@ -126,9 +126,8 @@ def _load(folder: Path) -> Any:
     from transformers import AutoTokenizer
 
     try:
-        _refuse_growth(
-            _read_json(folder / "tokenizer.json").get("normalizer")
-        )  # what is loaded has its tokens normalised
+        # Before it is loaded, which has its added tokens normalised.
+        _refuse_growth(_read_json(folder / "tokenizer.json").get("normalizer"))
         tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
     except Invalid:
         raise
