@@ -399,9 +399,7 @@ class Holding:
             full = Problem("disk_full", "The disk is full: its trainer could write nothing more.", hint=disks.HINT)
             return runs.Ending(Outcome.FAILED, full)
         if self._end is None and code == -ENDED_BY:
-            refusal = endless()
-            words = Problem(refusal.code, refusal.message, refusal.where, refusal.hint)
-            return runs.Ending(Outcome.FAILED, words)
+            return runs.Ending(Outcome.FAILED, endless().own)
         if self._end is None:
             how = self._killed_why or how_it_died(code)
             return runs.Ending(None, Problem("died", how, hint="Read the end of the log."))
@@ -434,7 +432,7 @@ class Holding:
 def cause_of(error: Exception) -> Problem:
     """What a person is told of an error that ended an attempt outside its trainer."""
     if isinstance(error, StudioError):
-        return Problem(error.code, error.message, error.where, error.hint)
+        return error.own
     if disks.is_full(error):
         return Problem("disk_full", "The disk of the worker host is full.", hint=disks.HINT)
     message = f"The worker host could not go on: {type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"

@@ -56,6 +56,11 @@ class StudioError(Exception):
         self.problems = problems
         self.code = code or type(self).code
 
+    @property
+    def own(self) -> Problem:
+        """What it says itself, without the problems that it lists."""
+        return Problem(self.code, self.message, self.where, self.hint)
+
     def as_json(self) -> dict[str, Any]:
         """The error shape of the API: `{"error": {"code", "message", "where", "hint", "problems"}}`."""
         body: dict[str, Any] = {"code": self.code, "message": self.message}
@@ -65,7 +70,7 @@ class StudioError(Exception):
         return {"error": body}
 
     def __str__(self) -> str:
-        lines = [str(Problem(self.code, self.message, self.where, self.hint)), *(f"  {p}" for p in self.problems)]
+        lines = [str(self.own), *(f"  {p}" for p in self.problems)]
         return "\n".join(lines)
 
 

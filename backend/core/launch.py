@@ -165,8 +165,7 @@ def examine(
     except Invalid as refusal:
         if refusal.code.startswith("limited."):
             raise
-        ended = Problem(refusal.code, refusal.message, refusal.where, refusal.hint)  # before it could answer
-        return {"problems": [ended.as_json()], "report": None}
+        return {"problems": [refusal.own.as_json()], "report": None}  # it ended before it could answer
     return answer
 
 

@@ -117,5 +117,5 @@ def _queue(session: Session, workers: Sequence[WorkerOut]) -> Queue:
 
 def refusal(error: StudioError) -> tuple[Problem, ...]:
     """What an error says, as a list: its problems, or itself where it names its place."""
-    own = (Problem(error.code, error.message, error.where, error.hint),) if error.where else ()
+    own = (error.own,) if error.where else ()
     return error.problems or own

@@ -74,8 +74,7 @@ def preflight(payload: dict[str, Any]) -> dict[str, Any]:
         answer |= _facts(prepared)
         dataset = prepare(files, prepared, recipe, seed=recipe.training.seed, on_progress=_tell)
     except Invalid as refusal:
-        own = Problem(refusal.code, refusal.message, refusal.where, refusal.hint)
-        return answer | {"problems": [each.as_json() for each in refusal.problems or (own,)]}
+        return answer | {"problems": [each.as_json() for each in refusal.problems or (refusal.own,)]}
     return answer | {"report": dataset.report.as_json()}
 
 
