@@ -1,5 +1,4 @@
 /** Runs beside each other: their curves in the same charts, live, and what in their answers differs from the first one's. */
-import htmx from "htmx.org/dist/htmx.esm.js";
 import { type AxisKind, passes, type Scale, Times } from "./axes";
 import { Chart, type Line, type Series, type Span } from "./chart";
 import type { Pair } from "./curves";
@@ -7,6 +6,7 @@ import { differences } from "./diff";
 import { copyText, getJson, settle } from "./dom";
 import { type Cursors, follow, type RunEvent } from "./live";
 import { openTools, type Values } from "./plots";
+import { redraw } from "./redraw";
 
 const NAMES = ["eval_loss", "loss", "learning_rate", "grad_norm", "tokens_per_second", "memory_gib"];
 const POINTS = 1200;
@@ -55,7 +55,7 @@ export function showComparison(): void {
 class Comparison {
   private tracks: Map<string, Track>;
   private charts: Chart[] = [];
-  private refresh = settle(() => ["#compare-head", "#compare-body"].forEach(drawAgain), 400, 3000);
+  private refresh = settle(() => this.redrawWords(), 400, 3000);
 
   constructor(runs: readonly string[]) {
     this.tracks = new Map(runs.map((run) => [run, new Track()]));
@@ -90,6 +90,12 @@ class Comparison {
       if (this.charts.some((chart) => chart.size > KEPT_POINTS)) void this.reload();
     }
     if (["state", "artifact", "sample", "metrics", "rewound"].includes(kind)) this.refresh();
+  }
+
+  /** What the server draws of them in words. */
+  private redrawWords(): void {
+    for (const part of ["#compare-head", "#compare-body"])
+      redraw(part, location.pathname + location.search, this.refresh, part);
   }
 
   private async reload(): Promise<void> {
@@ -134,13 +140,6 @@ function parted(key: string): { name: string; run: string } {
 function ask(run: string, asked: Record<string, unknown>, signal?: AbortSignal): Promise<Answer> {
   const query = new URLSearchParams(Object.entries(asked).map(([name, value]) => [name, String(value)]));
   return getJson<Answer>(`/api/v1/runs/${run}/metrics?${query}`, signal);
-}
-
-/** What the server draws of them in words is fetched again; while somebody decides, nothing moves under their hands. */
-function drawAgain(part: string): void {
-  if (document.querySelector("dialog[open]") || document.activeElement?.closest(`${part} select`)) return;
-  const address = location.pathname + location.search;
-  void htmx.ajax("GET", address, { source: part, target: part, select: part, swap: "outerMorph" });
 }
 
 /** Inks what the answers have otherwise than the first one. */

@@ -1,9 +1,9 @@
 /** The drop zone: the whole page takes files, several at once; what broke off is recognised and goes on. */
-import htmx from "htmx.org/dist/htmx.esm.js";
 import { Arrival, drawRuler, type Home } from "./arrival";
 import { find, guarded, setText } from "./dom";
 import type { Named } from "./mapping";
 import { callOff, follow } from "./reading";
+import { redraw } from "./redraw";
 import { markOf, Refused } from "./upload";
 import { size, word } from "./words";
 
@@ -253,9 +253,7 @@ async function followLine(line: HTMLElement): Promise<void> {
 }
 
 function refreshList(): void {
-  if (!find("#sets")) return;
-  const place = { source: "#sets", target: "#sets", select: "#sets", swap: "outerMorph" };
-  void htmx.ajax("GET", location.pathname + location.search, place);
+  redraw("#sets", location.pathname + location.search, refreshList, "#sets");
 }
 
 /** `My data (v2).jsonl.gz` → `My data v2`: what a data set may be called. */

@@ -8,5 +8,6 @@ const policy = trustedTypes?.createPolicy("htmx", { createHTML: (html) => html, 
 htmx.registerExtension("trusted", {
   init: (api) => api.initSecurity(policy),
   // what a person opened stays open when the server draws it again
-  htmx_before_morph_attr: (element, { attrName }) => attrName !== "open" || !element.hasAttribute("hx-morph-skip-open"),
+  htmx_before_morph_attr: (element, { attrName }) =>
+    attrName !== "open" || !(element instanceof HTMLDialogElement || element.hasAttribute("hx-morph-skip-open")),
 });

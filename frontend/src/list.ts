@@ -1,11 +1,11 @@
 /** Lists of runs that move by themselves: numbers at once; a new run or a new state is drawn by the server. */
-import htmx from "htmx.org/dist/htmx.esm.js";
 import { find, moveRuler, setText, settle } from "./dom";
 import { type RunState, watch } from "./live";
+import { redraw } from "./redraw";
 import { count, metric, word } from "./words";
 
-const redrawSoon = settle(redraw, 150, 1000);
-const redrawCurves = settle(redraw, 5000, 5000);
+const redrawSoon = settle(redrawPage, 150, 1000);
+const redrawCurves = settle(redrawPage, 5000, 5000);
 
 export function showList(): void {
   const rows = [...document.querySelectorAll<HTMLElement>("[data-run]")];
@@ -40,15 +40,11 @@ function showSteps(row: HTMLElement, run: RunState, share: number): void {
   moveRuler(ruler, share / 100);
 }
 
-/** While somebody decides in a dialog or looks elsewhere, nothing moves under their hands. */
-function redraw(): void {
-  const open = find<HTMLDialogElement>("dialog[open]");
-  if (open) open.addEventListener("close", redrawSoon, { once: true });
-  else if (document.hidden) document.addEventListener("visibilitychange", redrawSoon, { once: true });
-  else void htmx.ajax("GET", location.pathname + location.search, PLACE);
+/** While nobody looks, nothing is fetched. */
+function redrawPage(): void {
+  if (document.hidden) document.addEventListener("visibilitychange", redrawSoon, { once: true });
+  else redraw("#page", location.pathname + location.search, redrawSoon, "#page");
 }
-
-const PLACE = { source: "#page", target: "#page", select: "#page", swap: "outerMorph" };
 
 // ---- choosing several -----------------------------------------------------------------------------------------------
 

@@ -3,7 +3,7 @@ declare module "htmx.org/dist/htmx.esm.js" {
     init(api: { initSecurity(policy: unknown): void }): void;
     htmx_before_morph_attr(element: Element, detail: { attrName: string }): boolean;
   };
-  type Ask = { source: string; target: string; swap: string; select?: string };
+  type Ask = { source: Element; target: string; swap: string; select?: string };
   const htmx: {
     registerExtension(name: string, extension: Extension): void;
     ajax(method: string, address: string, options: Ask): Promise<void>;

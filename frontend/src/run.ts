@@ -1,6 +1,5 @@
 /** The page of one run: everything on it moves without a reload. Curves, samples and log come from the events themselves;
  *  what the server draws in words (the head, the artifacts, what happened beside the training) is fetched again when it changes. */
-import htmx from "htmx.org/dist/htmx.esm.js";
 import { isAway } from "./away";
 import type { Series } from "./chart";
 import type { Pair } from "./curves";
@@ -8,6 +7,7 @@ import { clock, find, getJson, moveRuler, setText, settle } from "./dom";
 import { follow, type RunEvent, type State } from "./live";
 import { Bell, showInTitle } from "./notify";
 import { Plots, type Values } from "./plots";
+import { redraw } from "./redraw";
 import { type Sample, Samples } from "./samples";
 import { announce, count, doing, duration, metric, roughly, word } from "./words";
 
@@ -144,17 +144,9 @@ class RunPage {
     for (const sample of samples) this.samples.put(sample.step, sample);
   }
 
-  /** What fetches a part of the page again. While somebody decides or writes, nothing moves under their hands. */
+  /** What has a part of the page drawn again. */
   private part(name: string): () => void {
-    const target = `#run-${name}`;
-    const fetchPart = () => {
-      const open = find<HTMLDialogElement>("dialog[open]") ?? find<HTMLDetailsElement>(`${target} .drop-down[open]`);
-      const field = find<HTMLTextAreaElement>(`${target} textarea:focus`);
-      if (open) open.addEventListener(open instanceof HTMLDialogElement ? "close" : "toggle", refresh, { once: true });
-      else if (field) field.addEventListener("blur", refresh, { once: true });
-      else void htmx.ajax("GET", `${this.path}/${name}`, { source: target, target, swap: "outerMorph" });
-    };
-    const refresh = settle(fetchPart, 150, 1000);
+    const refresh = settle(() => redraw(`#run-${name}`, `${this.path}/${name}`, refresh), 150, 1000);
     return refresh;
   }
 
