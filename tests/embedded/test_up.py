@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from tests.support.homes import short_home
-from tests.support.processes import processes_of, wait_until
+from tests.support.processes import arguments, processes_of, wait_until
 
 UP = [sys.executable, "-m", "backend.cli", "up"]
 CHILDREN = ("postgres", "valkey-server", "worker.supervisor", "celery", "backend.cli web")
@@ -56,8 +56,7 @@ def said(home: Path) -> str:
 
 def child(home: Path, name: str) -> psutil.Process:
     """The oldest process of this home that has `name` in its arguments."""
-    found = [process for process in processes_of(home) if name in " ".join(process.cmdline())]
-    return min(found, key=psutil.Process.create_time)
+    return processes_of(home, name)[0]
 
 
 def test_a_first_start_gives_an_address_and_a_link_that_open(studio: Path) -> None:
@@ -69,9 +68,9 @@ def test_a_first_start_gives_an_address_and_a_link_that_open(studio: Path) -> No
 
 def test_no_password_is_in_any_arguments_or_log(studio: Path) -> None:
     passwords = [(studio / service / "password").read_text().strip() for service in ("postgres", "valkey")]
-    arguments = [part for process in processes_of(studio) for part in process.cmdline()]
+    lines = [arguments(process) for process in processes_of(studio)]
     logs = [path.read_text() for path in (studio / "logs").iterdir()]
-    seen = "\n".join([*arguments, *logs, said(studio)])
+    seen = "\n".join([*lines, *logs, said(studio)])
     assert not [password for password in passwords if password in seen]
 
 
@@ -91,7 +90,7 @@ def test_whatever_is_killed_with_9_comes_back(studio: Path) -> None:
 
 
 def _replaced(home: Path, name: str, former: psutil.Process) -> bool:
-    found = [process for process in processes_of(home) if name in " ".join(process.cmdline())]
+    found = processes_of(home, name)
     return bool(found) and former not in found
 
 

@@ -9,7 +9,7 @@ import pytest
 import redis
 
 from backend.embedded.valkey import Valkey, start_valkey
-from tests.support.processes import processes_of
+from tests.support.processes import arguments, processes_of
 
 
 def test_what_is_older_than_a_second_survives_kill_9(home: Path) -> None:
@@ -38,7 +38,7 @@ def test_the_password_is_in_one_private_file_and_in_no_arguments_and_no_log(home
     service = start_valkey(home)
     password = Valkey(home).password
     assert (home / "valkey" / "password").stat().st_mode & 0o777 == 0o600
-    assert all(password not in " ".join(process.cmdline()) for process in processes_of(home))
+    assert all(password not in arguments(process) for process in processes_of(home))
     assert password not in (home / "logs" / "valkey.log").read_text()
     service.stop()
 

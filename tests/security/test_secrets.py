@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.support.processes import processes_of, wait_until
+from tests.support.processes import arguments, processes_of, wait_until
 from tests.support.studios import PASSWORD, Studio, first_admin, running_studio
 
 HUB_TOKEN = "hf_CanaryOfTheHub0123456789abcdef"
@@ -69,7 +69,7 @@ def test_no_secret_leaves_its_place_in_the_life_of_a_studio(studio: Studio) -> N
     seen = {path: secrets.found_in(text) for path, text in told.items()}
     assert {path: found for path, found in seen.items() if found} == {}
     assert len(secrets.known) == 9, list(secrets.known)
-    lines = [" ".join(process.cmdline()) for process in processes_of(studio.home)]
+    lines = [arguments(process) for process in processes_of(studio.home)]
     assert len(lines) >= 5
     assert [found for line in lines for found in secrets.found_in(line)] == []
     assert secrets.found_under(studio.home) == ["logs/up.log: set-up token"], "told to whoever started it, and used up"

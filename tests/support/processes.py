@@ -9,9 +9,11 @@ from pathlib import Path
 import psutil
 
 
-def processes_of(home: Path) -> list[psutil.Process]:
-    """Every living process that serves `home`: it is named in the arguments, the folder or the environment."""
-    return [process for process in psutil.process_iter() if serves(process, str(home))]
+def processes_of(home: Path, name: str = "") -> list[psutil.Process]:
+    """Every living process that serves `home`, the oldest first: that is named in the arguments, the folder or the environment.
+    With `name`, those that have it in their arguments."""
+    found = [each for each in psutil.process_iter() if serves(each, str(home)) and name in arguments(each)]
+    return sorted(found, key=psutil.Process.create_time)
 
 
 def serves(process: psutil.Process, home: str) -> bool:
@@ -33,12 +35,17 @@ def is_alive(process: psutil.Process) -> bool:
         return False
 
 
+def arguments(process: psutil.Process) -> str:
+    """All of them in one line; none of a process that has just ended."""
+    try:
+        return " ".join(process.cmdline())
+    except psutil.NoSuchProcess:  # or a zombie
+        return ""
+
+
 def is_spare(process: psutil.Process) -> bool:
     """Whether it is a limited process that waits for its request."""
-    try:
-        return "warm=" in " ".join(process.cmdline())
-    except psutil.NoSuchProcess:  # or a zombie
-        return False
+    return "warm=" in arguments(process)
 
 
 def processor_seconds(process: psutil.Process) -> float:

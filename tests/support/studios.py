@@ -78,8 +78,7 @@ class Studio:
 
     def children(self, name: str) -> list[psutil.Process]:
         """The processes of this studio that have `name` in their arguments, the oldest first."""
-        found = [process for process in processes_of(self.home) if name in " ".join(process.cmdline())]
-        return sorted(found, key=psutil.Process.create_time)
+        return processes_of(self.home, name)
 
     def stop(self) -> None:
         """In order, as Ctrl-C does. Fails where anything is left running."""

@@ -108,7 +108,7 @@ async def preview_part(request: Request, edge: AnEdge, look: ALook) -> Response:
     measured = await asyncio.to_thread(measuring.measured, edge.settings, version, look)
     found = await measuring.find(edge, version, 0.0)
     panel = await rows_panel(edge, version, look, measured, found, wait=True)
-    if measured.is_waiting:  # lengths may have become known while the rows were read
+    if measured.is_waiting and not panel.error:  # lengths may have become known while the rows were read
         measured = await asyncio.to_thread(measuring.measured, edge.settings, version, look)
         panel = await rows_panel(edge, version, look, measured, found, wait=True)
     return draw(request, PreviewPart(look, panel, measured, found))
