@@ -51,7 +51,7 @@ def stored(session: Session, run: Run) -> list[tuple[int, float]]:
 
 
 def points(page: Page, count: int) -> None:
-    expect(page.locator('[data-chart="loss eval_loss"]')).to_have_attribute("data-points", str(count), timeout=10_000)
+    expect(page.locator('[data-chart="loss eval_loss"]')).to_have_attribute("data-points", str(count), timeout=30_000)
 
 
 @pytest.mark.parametrize(("language", "width", "theme"), [("en", 390, "light"), ("zh", 1440, "dark")])
@@ -145,7 +145,7 @@ def test_a_run_that_is_gone_does_not_end_the_stream_of_the_others(context: Brows
     session.execute(delete(Run).where(Run.id == gone.id))
     session.commit()
     second.goto("/runs/here")  # the shared stream is opened anew, for both
-    expect(first.locator("[data-connection]")).to_have_text("This run is no longer there.", timeout=15_000)
+    expect(first.locator("[data-connection]")).to_have_text("This run is no longer there.", timeout=30_000)
     Shipper(session).train(range(1, 4))
     points(second, 3)
     assert stored(session, here) == [(step, 1 / step) for step in (1, 2, 3)]
