@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any, TypeVar, cast
 from uuid import UUID
 
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import async_sessionmaker
 from sqlalchemy.orm import Session, sessionmaker
 from starlette.requests import HTTPConnection, Request
@@ -19,6 +20,7 @@ from starlette.responses import JSONResponse, Response
 
 from backend.core import db, people, queue
 from backend.core.datasets import store
+from backend.core.errors import Unavailable
 from backend.core.events import take_rings
 from backend.core.limited import spare_kept
 from backend.core.operations import Operations
@@ -44,6 +46,8 @@ HASHES_AT_ONCE = 2
 READ_AT_ONCE, LIST_AT_ONCE, ASK_AT_ONCE = 4, 2, 8
 """Limited processes that pages wait for: some take a GiB. Lists of models, the first of which looks at them all. Requests that
 wait for the hub or for a whole reading take little but a thread."""
+AGAIN_SECONDS = 1.0
+"""After which a start that found no Postgres looks again."""
 THREADS = 40
 """More than all that may take a thread for long, so that a password or a piece of an upload never waits for them."""
 
@@ -83,13 +87,13 @@ class Studio:
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS, thread_name_prefix="web"))
-        await self.write(self._prepare)
-        await self.read(lambda session: store.clean_up(session, self.settings))
-        await asyncio.to_thread(self.operations.resume)
         self.spawn(self.hub.run())
         self.spawn(self.pulse.run())
         with spare_kept():
             with stopped_by_signals(self.hub):
+                if not await self._has_begun():
+                    log.warning("the start waits: Postgres does not answer")
+                    self.spawn(self._begin_later())
                 yield
             self.hub.stop()
             for task in self.tasks:
@@ -99,6 +103,23 @@ class Studio:
         await self.engine.dispose()
         await self.pulse_engine.dispose()
         self.sync_engine.dispose()
+
+    async def _has_begun(self) -> bool:
+        """What a start does before anybody is served: the set-up link, what broke off is cleared away or taken up. False where
+        Postgres does not answer: then every page says so meanwhile, which is better than no server."""
+        try:
+            await self.write(self._prepare)
+            await self.read(lambda session: store.clean_up(session, self.settings))
+            await asyncio.to_thread(self.operations.resume)
+        except (OperationalError, Unavailable):
+            return False
+        return True
+
+    async def _begin_later(self) -> None:
+        await asyncio.sleep(AGAIN_SECONDS)
+        while not await self._has_begun():
+            await asyncio.sleep(AGAIN_SECONDS)
+        log.warning("the start is made up for: Postgres answers")
 
     def _prepare(self, session: Session) -> None:
         people.lock_first_start(session)

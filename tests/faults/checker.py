@@ -14,14 +14,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations, pairwise, zip_longest
 
-from tests.faults.history import Ended, History, Row, Sample, Struck
+from tests.faults.history import History, Row, Sample, Struck
 from tests.faults.story import ACTIVE, RESTS, Line, Story, seconds, stories
 
 DYING_SECONDS = 8.0
 """How long a trainer may outlive its supervisor, or the moment from which that can know that it is over: two seconds, and four
 times that where the processor is fought for."""
-STARTING_SECONDS = 30.0
-"""How long a part may take to start where the processor is fought for."""
 SEEN_SECONDS = 2.0
 """A trainer that writes for so long is met by who looks at processes."""
 SHOWN_SECONDS = 5.0
@@ -352,11 +350,9 @@ def no_trainer_dies_for_nothing(history: History, told: Sequence[Story]) -> Iter
 
 
 def no_part_ends_for_nothing(history: History, _told: Sequence[Story]) -> Iterator[str]:
-    """What nobody stopped goes on. A web alone may end while it starts, where it finds no Postgres."""
+    """What nobody stopped goes on."""
     for ended in history.ended:
-        is_starting = ended.part == "web" and ended.at - ended.started < STARTING_SECONDS
-        if not (is_starting and any(_keeps_from_postgres(strike, ended) for strike in history.struck)):
-            yield f"{ended.part} ended by itself after {ended.at - ended.started:.1f} s"
+        yield f"{ended.part} ended by itself after {ended.at - ended.started:.1f} s"
 
 
 def who_is_preempted_in_training_loses_no_step(history: History, told: Sequence[Story]) -> Iterator[str]:
@@ -537,12 +533,6 @@ def _killers(history: History, attempt: Row) -> Iterator[Struck]:
         is_its = strike.target.endswith(whose) or strike.target.startswith(f"runs/{attempt['run_id']}/")
         if is_its and seconds(attempt["started_at"]) <= strike.at <= seconds(attempt["ended_at"]):
             yield strike
-
-
-def _keeps_from_postgres(strike: Struck, ended: Ended) -> bool:
-    """Whether a web that started then could not reach Postgres, which recovers for a while after it was struck."""
-    is_in_the_way = strike.kind.startswith("postgres.") or strike.target == "web-postgres"
-    return is_in_the_way and strike.at <= ended.at and ended.started <= strike.until + WOUND_SECONDS
 
 
 def _was_preempted(attempt: Row, strike: Struck) -> bool:

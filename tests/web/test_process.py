@@ -9,12 +9,20 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from pathlib import Path
 
 import httpx
+import pytest
+from sqlalchemy import make_url
 from sqlalchemy.orm import Session
 
 from backend.core.models import Role
 from backend.core.settings import Settings
+from backend.embedded.postgres import SOCKET_NAME
+from backend.embedded.studio import listen
+from tests.support.links import Link
+from tests.support.processes import wait_until
 from tests.web.conftest import account, queued_run
 from tests.web.test_stream import opened, read_events
 
@@ -46,6 +54,34 @@ def test_an_open_stream_does_not_hold_up_the_end(here: Settings, session: Sessio
     finally:
         process.kill()
         process.wait()
+
+
+@pytest.mark.parametrize("trouble", [Link.cut, Link.fall_silent], ids=["refuses", "is silent"])
+def test_a_web_whose_postgres_is_away_when_it_starts_says_so_and_begins_when_it_is_back(
+    here: Settings, trouble: Callable[[Link], None]
+) -> None:
+    ours = make_url(here.database_url)
+    link = Link(Path(str(ours.query["host"])) / SOCKET_NAME)
+    theirs = ours.set(host="127.0.0.1", port=link.port).difference_update_query(["host"])
+    trouble(link)
+    listener = listen("127.0.0.1", 0)
+    address = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    process = started(here.model_copy(update={"database_url": theirs.render_as_string(hide_password=False)}), listener)
+    try:
+        wait_until(lambda: "database" in httpx.get(f"{address}/healthz", timeout=60).json().get("away", []), seconds=60)
+        answer = httpx.get(f"{address}/setup?token=guess", timeout=60)
+        assert (answer.status_code, "database cannot be reached" in answer.text) == (503, True)
+        assert not (here.folder("run") / "setup-link").exists()
+        link.restore()
+        wait_until((here.folder("run") / "setup-link").exists, seconds=60)
+        told = httpx.get(address + (here.folder("run") / "setup-link").read_text().strip(), timeout=60)
+        assert told.status_code == 200
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == -signal.SIGTERM  # which uvicorn sends itself once it has ended in order
+    finally:
+        process.kill()
+        process.wait()
+        link.close()
 
 
 def started(here: Settings, listener: socket.socket) -> subprocess.Popen[bytes]:
