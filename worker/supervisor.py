@@ -241,7 +241,8 @@ class Supervisor:
         if worker is not None:
             worker.seen_at = func.clock_timestamp()
             strangers = {device: [asdict(each) for each in told] for device, told in self.strangers.items()}
-            worker.facts = worker.facts | {"strangers": strangers, "disk_full": not self.has_room}
+            silent = [each.name for each in self.devices if self._hindrances(each.name)["driver"]]
+            worker.facts = worker.facts | {"strangers": strangers, "silent": silent, "disk_full": not self.has_room}
 
     # ---- files whose rows are gone -------------------------------------------------------------------------------
 

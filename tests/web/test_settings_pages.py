@@ -320,6 +320,25 @@ async def test_tokens_are_ones_own_and_an_administrators_are_everybodys(
 # ---- workers --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("facts", "words"),
+    [
+        ({"disk_full": True}, "Its disk is full"),
+        ({"silent": ["cuda:0"]}, "Its driver does not answer"),
+        ({"strangers": {"cuda:0": [{"name": "vllm", "pid": 4711}]}}, "vllm, process 4711"),
+    ],
+)
+async def test_a_free_device_that_starts_no_run_says_why(
+    admin: httpx.AsyncClient, session: Session, facts: dict[str, Any], words: str
+) -> None:
+    a_worker(session)
+    pages = ("/settings/workers", "/")
+    assert [words in (await admin.get(page)).text for page in pages] == [False, False]
+    session.get_one(Worker, "gpu-box").facts = facts
+    session.commit()
+    assert [words in (await admin.get(page)).text for page in pages] == [True, True]
+
+
 async def test_a_drained_worker_takes_no_run_until_it_is_let_go(admin: httpx.AsyncClient, session: Session) -> None:
     a_worker(session)
     queued_run(session)

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -99,6 +100,12 @@ def test_a_driver_that_never_answers_leaves_the_cpu_and_says_so(
     assert "no GPU is used: The driver's nvidia-smi failed (code 9)" in caplog.text
 
 
+def facts_of(lab: Lab) -> dict[str, Any]:
+    """What the host tells of itself."""
+    with lab.sessions.begin() as session:
+        return dict(session.get_one(Worker, "a").facts)
+
+
 def test_nobody_is_given_an_accelerator_of_which_the_driver_does_not_tell_who_is_on_it(
     lab: Lab, tmp_path: Path
 ) -> None:
@@ -109,6 +116,7 @@ def test_nobody_is_given_an_accelerator_of_which_the_driver_does_not_tell_who_is
         fault.write_text("")
         lab.wait(lambda: "no run is started on cuda:0" in lab.logs(), "the host to miss the driver's answer", 60)
         run_id = lab.launch()
+        lab.wait(lambda: facts_of(lab)["silent"] == ["cuda:0"], "the host to tell of it", 60)
         time.sleep(2)
         assert lab.run(run_id).attempt == 0
         fault.unlink()
@@ -123,10 +131,8 @@ def test_an_accelerator_with_a_stranger_on_it_is_given_no_run_until_it_is_free(l
     with lab.host():
         run_id = lab.launch()
         lab.wait(lambda: "cuda:0 is in use by vllm (process 4711, 12.0 GiB)" in lab.logs(), "the name", 60)
-        with lab.sessions.begin() as session:
-            worker = session.get_one(Worker, "a")
         stranger = {"pid": 4711, "name": "vllm", "memory_bytes": 12 << 30}
-        assert worker.facts["strangers"] == {"cuda:0": [stranger]}
+        assert facts_of(lab)["strangers"] == {"cuda:0": [stranger]}
         assert lab.run(run_id).attempt == 0
         processes.write_text("")
         lab.wait(lambda: lab.run(run_id).attempt == 1, "the claim", 60)
