@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 from backend.core.exports.base import Facts
@@ -13,7 +14,7 @@ def card(context: ExportContext, kind: str, facts: Facts) -> str:
     """The model card, in Markdown with the hub's front matter."""
     parts = (
         front_matter(context, kind),
-        f"# {context.run_name}",
+        f"# {plain(context.run_name)}",
         introduction(context, kind),
         "## Load it",
         "Run this inside this folder:",
@@ -47,7 +48,8 @@ def front_matter(context: ExportContext, kind: str) -> str:
 def introduction(context: ExportContext, kind: str) -> str:
     what = "An adapter for" if kind == "adapter" else "A model made from"
     method, stage = type(context.recipe.method).title, type(context.recipe.stage).title
-    return f"{what} `{context.base_name}` by {method} ({stage.lower()}), run `{context.run}` of Finetune Studio."
+    base, run = code(context.base_name), code(context.run)
+    return f"{what} {base} by {method} ({stage.lower()}), run {run} of Finetune Studio."
 
 
 def loading_lines(context: ExportContext, kind: str) -> str:
@@ -86,25 +88,39 @@ def quantised_note(context: ExportContext, kind: str) -> tuple[str, ...]:
 
 
 def data_table(context: ExportContext) -> str:
-    rows = [(each.name, each.version, each.rows, f"`{each.sha256}`") for each in context.data]
+    rows = [(plain(each.name), each.version, each.rows, code(each.sha256)) for each in context.data]
     return table(("Data set", "Version", "Rows", "SHA-256"), rows)
 
 
 def metrics_table(context: ExportContext) -> str:
-    rows = [(name, f"{first:.6g}", f"{last:.6g}") for name, (first, last) in sorted(context.metrics.items())]
+    rows = [(plain(name), f"{first:.6g}", f"{last:.6g}") for name, (first, last) in sorted(context.metrics.items())]
     return table(("Metric", "First", "Last"), rows)
 
 
 def table(head: tuple[str, ...], rows: list[tuple[Any, ...]]) -> str:
+    """Whatever stands in `rows` is Markdown already: texts of others come by `plain` or `code`."""
     cells = [head, tuple("---" for _ in head), *rows]
     return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in row) + " |" for row in cells)
+
+
+def plain(text: str) -> str:
+    """In one line, with nothing that could open a tag, a link or a code span: readers of Markdown let HTML through."""
+    return re.sub(r"[\\`<\[\]]", r"\\\g<0>", " ".join(text.splitlines()))
+
+
+def code(text: str) -> str:
+    """As a code span, whose fence is longer than any within."""
+    line = " ".join(text.splitlines())
+    fence = "`" * (1 + max(map(len, re.findall("`+", line)), default=0))
+    space = " " if line.startswith("`") or line.endswith("`") else ""
+    return f"{fence}{space}{line}{space}{fence}"
 
 
 def changes_part(context: ExportContext) -> tuple[str, ...]:
     """What the recipe below does not say: changes in mid-run."""
     if not context.changes:
         return ()
-    rows = [(each.step, each.field, json.dumps(each.value, ensure_ascii=False)) for each in context.changes]
+    rows = [(each.step, each.field, code(json.dumps(each.value, ensure_ascii=False))) for each in context.changes]
     return "## Changed in mid-run", table(("from step", "setting", "value"), rows)
 
 
