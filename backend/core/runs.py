@@ -223,8 +223,9 @@ def create(
 def free_name(session: Session, wanted: str) -> str:
     """`wanted`, or `wanted 2`, `wanted 3` … where it is taken. Launches wait for each other here until they commit."""
     session.execute(select(func.pg_advisory_xact_lock(func.hashtext("names of runs"))))
-    taken = set(session.execute(select(Run.name).where(Run.name.startswith(wanted, autoescape=True))).scalars())
-    numbered = (f"{wanted[:74]} {number}" for number in range(2, len(taken) + 3))
+    stem = wanted[:74]  # with its number a name is no longer than names may be
+    taken = set(session.execute(select(Run.name).where(Run.name.startswith(stem, autoescape=True))).scalars())
+    numbered = (f"{stem} {number}" for number in range(2, len(taken) + 3))
     return wanted if wanted not in taken else next(name for name in numbered if name not in taken)
 
 

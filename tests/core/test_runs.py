@@ -15,7 +15,8 @@ from backend.core import history, runs
 from backend.core.assignment import Checkpoint, Outcome
 from backend.core.errors import Conflict, Fenced, Invalid, NotFound, Problem
 from backend.core.models import Attempt, CheckpointRow, Intent, Outbox, Run, RunEvent, State
-from tests.core.conftest import Sessions
+from backend.core.recipe import read_recipe
+from tests.core.conftest import RECIPE, Sessions
 
 LIMITS = runs.Limits()
 NewRun = Callable[[], Run]
@@ -82,6 +83,13 @@ def test_a_new_run_and_its_hint_are_one_transaction(sessions: Sessions, new_run:
 
 def test_runs_of_one_name_are_numbered(new_run: NewRun) -> None:
     assert [new_run().name for _ in range(3)] == ["owls", "owls 2", "owls 3"]
+
+
+def test_runs_of_the_longest_name_are_numbered_too(sessions: Sessions) -> None:
+    recipe = read_recipe(RECIPE | {"name": "n" * 80}).recipe
+    with sessions.begin() as session:
+        names = [runs.create(session, recipe=recipe, model={"path": "tiny"}, data=[]).name for _ in range(3)]
+    assert names == ["n" * 80, "n" * 74 + " 2", "n" * 74 + " 3"]
 
 
 def test_fifty_claimants_at_once_get_a_run_once(sessions: Sessions, new_run: NewRun) -> None:
