@@ -15,6 +15,8 @@ TORCH_WORDS = ("PytorchStreamWriter failed", "unexpected pos", "file write faile
 EXIT_CODE = errno.ENOSPC
 """How a trainer ends that cannot even write that the disk is full."""
 LOW_SHARE, FULL_SHARE = 0.1, 0.01
+LOW_BYTES, FULL_BYTES = 100 << 30, 4 << 30
+"""Shares of a small disk. Of a large one they would be more than any run writes, and so these bytes are enough."""
 HINT = "Free some space, then resume the run."
 
 
@@ -31,12 +33,12 @@ def is_full(error: BaseException) -> bool:
 def has_room(folder: Path) -> bool:
     """Whether a run may begin on the folder's disk. One that can write nothing ends at once, and so would the whole queue."""
     disk = shutil.disk_usage(folder)
-    return disk.free >= FULL_SHARE * disk.total
+    return disk.free >= min(FULL_SHARE * disk.total, FULL_BYTES)
 
 
 def low_on_space(folder: Path) -> str:
-    """A warning where less than a tenth of the folder's disk is free; else nothing."""
+    """A warning where little of the folder's disk is free; else nothing."""
     disk = shutil.disk_usage(folder)
-    if disk.free >= LOW_SHARE * disk.total:
+    if disk.free >= min(LOW_SHARE * disk.total, LOW_BYTES):
         return ""
     return f"The disk of the runs is nearly full: {disk.free / 1e9:.2f} GB of {disk.total / 1e9:.2f} GB are free."
