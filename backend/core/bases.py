@@ -18,6 +18,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
+from stat import S_ISDIR, S_ISREG
 from typing import Any
 
 from backend.core.configurations import quantisation, sizes, text_part
@@ -32,6 +33,8 @@ from backend.core.weights import DTYPES, Tensor, damaged, read_header, refuse_cr
 DEFAULT_ENDPOINT = "https://huggingface.co"
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?")
 COMMIT = re.compile(r"[0-9a-f]{40}")
+PASSED_OVER = re.compile(r"\.|.*[\ud800-\udfff]", re.DOTALL)
+"""Hidden folders, and those whose name is no text: it can be neither shown nor typed."""
 NEEDED_FILES = ("*.json", "*.jinja", "*.txt", "*.model", "*.safetensors", "README.md", "LICENSE*")
 JSON_BYTES, INDEX_BYTES = 4 << 20, 16 << 20
 """A configuration has a few hundred KiB at the most, and read takes many times its size. An index names every tensor."""
@@ -158,10 +161,10 @@ def local_folder(path: str, settings: Settings) -> Path | None:
     """The folder of that name under a model root. Raises `Forbidden` for one that leads outside."""
     if "\0" in path or "\\" in path or ".." in path.split("/"):
         raise _outside(path)
-    roots = [root.resolve() for root in settings.all_model_roots]
+    roots = [_real(root) for root in settings.all_model_roots]
     for root in roots:
-        folder = (root / path).resolve()
-        if not _is_folder(folder):
+        folder = _real(root / path)
+        if not S_ISDIR(_mode(folder)):
             continue
         if folder == root or not any(each in folder.parents for each in roots):
             raise _outside(path)
@@ -169,11 +172,9 @@ def local_folder(path: str, settings: Settings) -> Path | None:
     return None
 
 
-def _is_folder(path: Path) -> bool:
-    try:
-        return path.is_dir()
-    except OSError:  # a name longer than the file system knows: there is no such folder
-        return False
+def _real(path: Path) -> Path:
+    """Where it leads, as far as that can be told: `Path.resolve` raises for a link in circles."""
+    return Path(os.path.realpath(path))
 
 
 def _outside(path: str) -> Forbidden:
@@ -201,23 +202,31 @@ def list_bases(settings: Settings) -> list[Listed]:
 def _model_folders(root: Path) -> Iterator[Path]:
     """Folders with a configuration, one or two levels down: `name` and `org/name`. Those of adapters too, to say why they are
     no base."""
-    for level in ("*", "*/*"):
-        for name in ("config.json", ADAPTER):
-            yield from (path.parent for path in root.glob(f"{level}/{name}") if not path.parent.name.startswith("."))
+    for outer in _inside(root):
+        for folder in (outer, *_inside(outer)):
+            if _status(folder / "config.json") or _status(folder / ADAPTER):
+                yield folder
+
+
+def _inside(folder: Path) -> list[Path]:
+    """The folders in it that can be chosen; none where it cannot be looked into. `Path.glob` raises there, or just ends."""
+    with suppress(OSError):
+        return [path for path in folder.iterdir() if not PASSED_OVER.match(path.name) and S_ISDIR(_mode(path))]
+    return []
 
 
 def _listed(name: str, folder: Path, settings: Settings) -> Listed:
     try:
-        return Listed(name, folder, inspect(locate(ModelChoice(path=name), settings)), None)
+        return Listed(name, folder, find_here(name, None, settings).facts, None)
     except StudioError as problem:
         return Listed(name, folder, None, problem)
 
 
 def _downloaded() -> Iterator[Listed]:
     """Language models in the hub's cache. It is shared with other programs, so what is no such model is passed over."""
-    for repository in sorted(hub_folder().glob("models--*")):
-        name = repository.name.removeprefix("models--").replace("--", "/")
-        folder = _newest_snapshot(repository)
+    for repository in sorted(_inside(hub_folder())):
+        kind, _, name = repository.name.replace("--", "/").partition("/")
+        folder = _newest_snapshot(repository) if kind == "models" else None
         if folder is None or not HUB_ID.fullmatch(name):
             continue
         try:
@@ -228,8 +237,8 @@ def _downloaded() -> Iterator[Listed]:
 
 
 def _newest_snapshot(repository: Path) -> Path | None:
-    found = [path for path in (repository / "snapshots").glob("*") if COMMIT.fullmatch(path.name)]
-    return max(found, key=lambda path: path.stat().st_mtime, default=None)
+    found = [path for path in _inside(repository / "snapshots") if COMMIT.fullmatch(path.name)]
+    return max(found, key=lambda path: status.st_mtime if (status := _status(path)) else 0, default=None)
 
 
 def _whole_in_cache(hub_id: str, revision: str | None) -> Path | None:
@@ -238,7 +247,7 @@ def _whole_in_cache(hub_id: str, revision: str | None) -> Path | None:
         return None  # a branch moves on, and a path leads elsewhere
     repository = hub_folder() / f"models--{hub_id.replace('/', '--')}"
     folder = repository / "snapshots" / revision if revision else _newest_snapshot(repository)
-    if folder is None or not folder.is_dir():
+    if folder is None or not S_ISDIR(_mode(folder)):
         return None
     try:
         inspect(folder)
@@ -367,11 +376,23 @@ def _looked_at(folder: Path) -> tuple[BaseFacts | StudioError, float]:
 
 def _signature(folder: Path) -> Signature:
     """Changes whenever a file of the folder does."""
-    found = (
-        (entry.path, entry.stat(follow_symlinks=not entry.is_symlink() or Path(entry.path).exists()))
-        for entry in islice(_entries(folder), MOST_ENTRIES)
-    )
-    return frozenset((path, status.st_size, status.st_mtime_ns) for path, status in found)
+    found = ((entry.path, _status(entry.path)) for entry in islice(_entries(folder), MOST_ENTRIES))
+    return frozenset((path, status.st_size, status.st_mtime_ns) for path, status in found if status)
+
+
+def _status(path: str | Path) -> os.stat_result | None:
+    """Of a file, or of the link itself where that cannot be followed; None where it has gone meanwhile."""
+    for is_followed in (True, False):
+        with suppress(OSError):
+            return Path(path).stat(follow_symlinks=is_followed)
+    return None
+
+
+def _mode(path: str | Path) -> int:
+    """The kind of file that it is, or leads to; 0 where that cannot be found out, which `Path.exists` and others may raise."""
+    with suppress(OSError):
+        return Path(path).stat().st_mode
+    return 0
 
 
 def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:
@@ -450,21 +471,21 @@ def _unsafe_entries(folder: Path) -> Iterator[Problem]:
     for entry in sorted(entries, key=lambda each: each.path)[:MOST_ENTRIES]:
         name = printable(os.path.relpath(entry.path, folder))
         if entry.is_symlink():
-            yield from _unsafe_link(Path(entry.path), name, home)
+            yield from _unsafe_link(entry.path, name, home)
         elif not (entry.is_file() or entry.is_dir()):
             yield Problem("model.special", "is not a regular file.", name, "Remove it.")
 
 
-def _unsafe_link(link: Path, name: str, home: str) -> Iterator[Problem]:
+def _unsafe_link(link: str, name: str, home: str) -> Iterator[Problem]:
     """What lies behind a link to a folder was not looked at, so that such a link is refused wherever it leads."""
-    target = os.path.realpath(link)
+    target, mode = os.path.realpath(link), _mode(link)
     if target != home and not target.startswith(home + os.sep):
         yield Problem("model.link", "leads outside the model's folder.", name, "Replace the link by the file.")
-    elif not link.exists():
+    elif not mode:
         yield Problem("model.link", "leads nowhere.", name, "Remove it, or download the model again.")
-    elif link.is_dir():
+    elif S_ISDIR(mode):
         yield Problem("model.link", "is a link to a folder.", name, "Replace the link by the folder.")
-    elif not link.is_file():
+    elif not S_ISREG(mode):
         yield Problem("model.special", "is not a regular file.", name, "Remove it.")
 
 

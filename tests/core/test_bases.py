@@ -232,7 +232,8 @@ def test_a_pipe_is_refused_and_not_waited_for(model: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("target", "words"), [("/etc/passwd", "outside the model's folder"), ("absent", "leads nowhere")]
+    ("target", "words"),
+    [("/etc/passwd", "outside the model's folder"), ("absent", "leads nowhere"), ("a" * 300, "leads nowhere")],
 )
 def test_a_link_that_leads_out_or_nowhere_is_refused(model: Path, target: str, words: str) -> None:
     (model / "extra.json").symlink_to(target)
@@ -401,6 +402,41 @@ def test_the_list_shows_what_can_be_used_and_why_the_rest_cannot(model: Path, ch
     assert [each.facts is not None for each in listed] == [False, False, True, True]
     assert "auto_map" in str(listed[0].problem)
     assert "adapter, not a base model" in str(listed[1].problem)
+
+
+def test_links_that_cannot_be_followed_spoil_no_list(model: Path, chosen: Settings) -> None:
+    root, beyond_any_name = model.parent, "a" * 300
+    shutil.copytree(model, root / "broken")
+    for place in ("odd", "org/odd", "broken/odd", "linked/config.json"):
+        (root / place).parent.mkdir(exist_ok=True)
+        (root / place).symlink_to(beyond_any_name)
+    (root / "loop").symlink_to("loop")
+    listed = bases.list_bases(chosen)
+    assert [(each.path, each.facts is not None) for each in listed] == [
+        ("broken", False),
+        ("linked", False),
+        ("tiny", True),
+    ]
+    assert [bases.here(name, None, chosen) for name in ("odd", "loop")] == [None, None]
+
+
+def test_a_folder_whose_name_cannot_be_written_is_in_no_list(model: Path, chosen: Settings) -> None:
+    shutil.copytree(model, model.parent / os.fsdecode(b"caf\xe9"))
+    assert [each.path for each in bases.list_bases(chosen)] == ["tiny"]
+
+
+def test_a_file_that_goes_while_its_folder_is_looked_at_is_no_part_of_it(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (model / "part.incomplete").touch()
+
+    def and_gone(entry: os.DirEntry[str]) -> os.DirEntry[str]:
+        Path(entry.path).unlink() if entry.name == "part.incomplete" else None
+        return entry
+
+    entries = bases._entries
+    monkeypatch.setattr(bases, "_entries", lambda folder: map(and_gone, entries(folder)))
+    assert bases.inspect(model).parameters == 40
 
 
 HubCache = Callable[..., Path]
