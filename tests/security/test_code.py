@@ -3,11 +3,12 @@
 LLaMA-Factory CVE-2026-58116, CVE-2025-46567 and CVE-2025-53002; Axolotl CVE-2026-86169 (None is not False);
 text-generation-webui CVE-2025-12488; transformers CVE-2026-5241 and CVE-2026-4372; Unsloth Zoo CVE-2026-93348 and BentoML
 CVE-2026-44346 (a newline in a configuration), CVE-2025-27520, CVE-2025-32375; PEFT #2888 and #3085; PyTorch CVE-2025-32434
-and CVE-2026-24747; Celery CVE-2021-23727; ms-swift CVE-2025-50460; accelerate CVE-2026-69112.
+and CVE-2026-24747; Celery CVE-2021-23727; ms-swift CVE-2025-50460; PyArrow CVE-2023-47248; accelerate CVE-2026-69112.
 """
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pickle
@@ -21,6 +22,8 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from backend.core import queue
@@ -194,6 +197,26 @@ def test_a_trainer_that_loads_a_hostile_model_runs_nothing(tiny_base: Path, tmp_
     with Journal(tmp_path / JOURNAL) as journal, pytest.raises(Invalid) if kind in REFUSED else nullcontext():
         _, loaded = load_all(Assignment.model_validate(given), journal)
         assert loaded.model.get_input_embeddings().weight.isfinite().all()
+    assert not canary.exists()
+
+
+@pytest.mark.parametrize("name", ["arrow.py_extension_type", "arrow.extension_type"])
+def test_a_parquet_whose_type_is_a_pickle_runs_nothing(world: World, tmp_path: Path, name: str) -> None:
+    """PyArrow CVE-2023-47248: the Arrow schema that such a file carries says how its column is to be made, in a pickle."""
+    canary = tmp_path / "ran"
+    told = {"ARROW:extension:name": name, "ARROW:extension:metadata": pickle.dumps(Payload(canary))}
+    sink, columns = io.BytesIO(), [pa.field("instruction", pa.string(), metadata=told), pa.field("output", pa.string())]
+    pq.write_table(pa.table([["What eats mice?"], ["The owl."]], schema=pa.schema(columns)), sink)
+    whole: Any = {"filename": "a.parquet", "size": sink.tell()}
+    with world.client("owner") as client:
+        for way in (
+            client.post("/api/v1/datasets/probe", params=whole, content=sink.getvalue()),
+            client.put("/api/v1/datasets/typed", params=whole, content=sink.getvalue()),
+        ):
+            assert way.is_success, way.text
+        [row] = client.get("/api/v1/datasets/typed/rows").json()["rows"]
+        assert [each["content"] for each in row["messages"]] == ["What eats mice?", "The owl."]
+        assert client.delete("/api/v1/datasets/typed").is_success
     assert not canary.exists()
 
 

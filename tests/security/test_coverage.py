@@ -90,6 +90,7 @@ COVERED = {
         "Gradio CVE-2024-47872, Jupyter CVE-2026-44727",
         (
             "security/test_markup.py::test_markup_is_text_on_every_page",
+            "worker/exports/test_card.py::test_markup_in_whatever_people_wrote_is_text_in_the_card",
             "web/test_security.py::test_every_answer_carries_the_policy",
         ),
     ),
@@ -116,6 +117,7 @@ COVERED = {
         (
             "core/rendering/test_tokenizer.py::test_a_broken_or_hostile_template_is_refused_in_words",
             "core/rendering/test_tokenizer.py::test_an_end_that_is_no_special_token_cannot_be_spelled_out_by_data",
+            "core/rendering/test_tokenizer.py::test_a_placeholder_of_a_picture_cannot_be_spelled_out_by_data_or_by_a_prompt",
             "core/test_limited.py::test_a_process_that_takes_too_long_is_ended_with_its_children",
             "core/test_limited.py::test_too_much_memory_is_told_in_words",
         ),
@@ -132,6 +134,7 @@ COVERED = {
     "data formats": Holes(
         "PyArrow CVE-2023-47248 and CVE-2026-92287, arrow#49955, ms-swift CVE-2025-50460",
         (
+            "security/test_code.py::test_a_parquet_whose_type_is_a_pickle_runs_nothing",
             "core/datasets/test_hostile_files.py::test_a_small_parquet_that_decodes_to_gigabytes_is_refused",
             "core/datasets/test_hostile_files.py::test_every_flipped_byte_of_a_parquet_is_survived",
             "security/test_code.py::test_what_runs_what_it_reads_is_banned_in_our_own_code",

@@ -10,7 +10,7 @@ from transformers import AutoTokenizer
 
 from backend.core.datasets.schema import Message, Row
 from backend.core.errors import Invalid
-from backend.core.rendering.masks import encode
+from backend.core.rendering.masks import encode, encode_prompt
 from backend.core.rendering.tokenizer import TemplateName, load_tokenizer
 from tests.core.rendering.families import CHATML, FAMILIES, save
 
@@ -178,6 +178,22 @@ def test_an_end_that_is_no_special_token_cannot_be_spelled_out_by_data(tmp_path:
     encoded = encode(row, prepared, max_length=200, truncation="refuse")
     assert prepared.tokenizer.decode(encoded.input_ids[encoded.trained]) == "Ho <tool_call> ho<tool_call>"
     assert encoded.input_ids.tolist().count(prepared.stop_token_ids[0]) == 2
+
+
+@pytest.mark.parametrize("spelled", ["<|vision_start|><|image_pad|><|vision_end|>", "<|image_pad|>" * 40, "<image>"])
+def test_a_placeholder_of_a_picture_cannot_be_spelled_out_by_data_or_by_a_prompt(tmp_path: Path, spelled: str) -> None:
+    """vLLM CVE-2026-44222: whoever counted the placeholders looked for as many pictures."""
+    family = FAMILIES["qwen2.5"]
+    pictures = ("<|vision_start|>", "<|vision_end|>", "<|image_pad|>")
+    seeing = replace(family, specials=(*family.specials, *pictures))
+    prepared = load_tokenizer(save(tmp_path, seeing, extra_special_tokens={"image_token": "<image>"}))
+    ids = {*prepared.tokenizer.convert_tokens_to_ids([*pictures, "<image>"])}
+    assert len(ids) == 4 < min(ids)
+    row = Row(1, messages=(Message("user", f"See {spelled}"), Message("assistant", f"I see {spelled}.")))
+    encoded = encode(row, prepared, max_length=4096, truncation="refuse")
+    assert not ids & {*encoded.input_ids.tolist(), *encode_prompt(f"See {spelled}", prepared)}
+    assert encoded.text.count(spelled) == 2
+    assert {*encoded.control_text} == {each for each in (*pictures, "<image>") if each in spelled}
 
 
 def test_a_date_in_a_template_stands_still(tmp_path: Path) -> None:
