@@ -39,7 +39,7 @@ from backend.core.events import EventKind, emit
 from backend.core.models import Attempt, Intent, Run
 from backend.core.recipe import Recipe
 from backend.core.rendering.chat import ENDED_BY, endless
-from worker import disks, tail
+from worker import disks, spares, tail
 from worker.host import Host, beside, is_outage
 from worker.inputs import Inputs, fetch_inputs
 from worker.picking import Pick, pick
@@ -106,7 +106,7 @@ class Holding:
         self._end: dict[str, Any] | None = None
         self._ended_at = 0.0
         self._told = Told()
-        self._killed_why = ""
+        self._killed_why, self._killed_at = "", math.inf
         self._cause: Problem | None = None
         self._shut_down = False
 
@@ -298,15 +298,23 @@ class Holding:
 
     def _watch(self, urgent: bool) -> None:
         assert self.trainer is not None
-        code = self.trainer.exit_code  # before reading: what it wrote before it ended is then all there
+        code = self._exit_code()  # before reading: what it wrote before it ended is then all there
         if heard := self._ship(urgent):
             self._tell(heard)
         if self.doing is not Doing.WATCHING:
             return
         if code is not None:
             self._reap(code)
-        else:
+        elif not self._killed_why:
             self._lose_patience()
+
+    def _exit_code(self) -> int | None:
+        """One that hangs in a driver remains a process when it is killed, but does nothing of its own any more."""
+        assert self.trainer is not None
+        code = self.trainer.exit_code
+        if code is None and time.monotonic() - self._killed_at > spares.KILL_SECONDS:
+            return -signal.SIGKILL
+        return code
 
     def _ship(self, urgent: bool) -> journal.Heard | None:
         """Ship what is new, or renew where it is time. Returns what the run's row says, if it was asked."""
@@ -379,9 +387,9 @@ class Holding:
             words = f"It was told to end, had not done so {limits.stop_seconds:g} seconds later, and was killed."
             if silent:
                 words = f"It was killed, since nothing had moved in it for {deadline:g} seconds."
-            self._killed_why = words
+            self._killed_why, self._killed_at = words, now
             log.warning("run %s: %s", self.token.run_id, self._killed_why)
-            self.trainer.kill()
+            self.trainer.kill(wait=False)  # the next turns see its end
 
     def _reap(self, code: int) -> None:
         """All is shipped, since nothing new was there after its end: enter what follows."""

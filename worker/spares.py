@@ -61,12 +61,12 @@ class Trainer:
         with contextlib.suppress(ProcessLookupError):
             self.process.send_signal(signal.SIGTERM)
 
-    def kill(self) -> None:
+    def kill(self, *, wait: bool = True) -> None:
         """End the whole group: data loaders as well."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         with contextlib.suppress(subprocess.TimeoutExpired):  # others' leases run meanwhile
-            self.process.wait(KILL_SECONDS)
+            self.process.wait(KILL_SECONDS if wait else 0)
 
 
 class OwnProcesses(Container[int]):

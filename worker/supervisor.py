@@ -38,12 +38,13 @@ from backend.core.settings import Settings, settings
 from worker import devices, disks
 from worker.holding import Doing, Holding
 from worker.host import Host, beside, is_outage
-from worker.spares import Spares, make_sure_it_is_dead
+from worker.spares import Spares, Trainer, make_sure_it_is_dead
 
 log = logging.getLogger(__name__)
 
 OUTAGE_SECONDS = 1.0
 """Pause between tries to reach Postgres."""
+UNDYING = "the trainer of %s does not end, not even when killed: its accelerator stays locked"
 
 
 class Supervisor:
@@ -65,6 +66,8 @@ class Supervisor:
         self.has_room = True
         self.watch = WatchedLeases(self.engine, configured.lease_seconds)
         self.holdings: dict[str, Holding] = {}
+        self.undying: dict[str, Trainer] = {}
+        """By device, what was killed and had not ended: it hangs in a driver, and locks the device for as long as it does."""
         self.stopping = False
         self._looked = -configured.renew_seconds
         self._said: set[tuple[str, str]] = set()
@@ -109,7 +112,7 @@ class Supervisor:
         if make_sure_it_is_dead(folder):
             beside(partial(tidy, folder))
         else:
-            log.error("the trainer of %s does not end, not even when killed: its accelerator stays locked", folder)
+            log.error(UNDYING, folder)
 
     def _turn(self) -> None:
         poked = self._wait()
@@ -149,7 +152,12 @@ class Supervisor:
     def _forget_ended(self) -> None:
         ended = [device for device, holding in self.holdings.items() if holding.doing is Doing.OVER]
         for device in ended:
-            beside(partial(tidy, self.holdings.pop(device).folder))
+            over = self.holdings.pop(device)
+            if over.trainer is None or over.trainer.exit_code is not None:
+                beside(partial(tidy, over.folder))
+            else:
+                log.error(UNDYING, over.folder)
+                self.undying[device] = over.trainer
             self._looked = -self.settings.renew_seconds  # a device is free: look at once
 
     def _tell_shutdown(self) -> None:
@@ -199,7 +207,15 @@ class Supervisor:
             "space": "" if self.has_room else "The disk of the runs is full.",
             "driver": "" if is_shared else self.unanswered,
             "strangers": "" if is_shared else devices.shared(device, self.strangers.get(device, ())),
+            "trainer": devices.shared(device, self._left_on(device)),
         }
+
+    def _left_on(self, device: str) -> tuple[devices.Occupant, ...]:
+        """The trainer that was killed there and has not ended yet."""
+        trainer = self.undying.get(device)
+        if trainer is None or trainer.exit_code is not None:
+            return ()
+        return (devices.Occupant(trainer.process.pid, "worker.trainer", 0),)
 
     def _warn(self) -> None:
         space = disks.low_on_space(self.settings.folder("runs"))
@@ -240,7 +256,8 @@ class Supervisor:
         worker = session.get(Worker, self.host.name)
         if worker is not None:
             worker.seen_at = func.clock_timestamp()
-            strangers = {device: [asdict(each) for each in told] for device, told in self.strangers.items()}
+            on = {each.name: (*self.strangers.get(each.name, ()), *self._left_on(each.name)) for each in self.devices}
+            strangers = {device: [asdict(each) for each in told] for device, told in on.items() if told}
             silent = [each.name for each in self.devices if self._hindrances(each.name)["driver"]]
             worker.facts = worker.facts | {"strangers": strangers, "silent": silent, "disk_full": not self.has_room}
 

@@ -30,7 +30,7 @@ from tests.support.processes import is_alive
 from worker import spares, tail
 from worker.holding import Doing, Holding
 from worker.host import Host
-from worker.spares import Spares
+from worker.spares import Spares, Trainer
 from worker.supervisor import Supervisor, tidy
 from worker.trainer.journal import Journal
 
@@ -440,6 +440,43 @@ def test_a_trainer_that_is_killed_for_its_silence_is_said_to_have_been_silent(la
         with held(lab, loading_silence_seconds=0.01) as holding:
             turn_until(holding, Doing.OVER)
     assert "nothing had moved in it" in (lab.run(run_id).cause or {})["message"]
+
+
+@contextmanager
+def deaf_trainer() -> Iterator[Trainer]:
+    """One that leads no group, and so hears no kill: as if it hung in a driver."""
+    trainer = Trainer.__new__(Trainer)
+    trainer.process = subprocess.Popen(["/bin/sleep", "60"])
+    try:
+        yield trainer
+    finally:
+        trainer.process.kill()
+        trainer.process.wait()
+
+
+def test_a_trainer_that_cannot_be_killed_is_counted_as_dead_and_its_device_stays_closed_while_it_is_there(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spares, "KILL_SECONDS", 0.3)
+    run_id = lab.launch()
+    supervisor = Supervisor(settings_of(lab, devices="cpu"))
+    with supervisor.host.transaction() as session:
+        supervisor._register(session)
+    with held(lab, loading_silence_seconds=0.01) as holding, deaf_trainer() as deaf:
+        holding.watch(deaf)
+        turn_until(holding, Doing.OVER)
+        assert "nothing had moved in it" in (lab.attempts(run_id)[0].cause or "")
+        assert lab.run(run_id).crashes == 1
+        supervisor.holdings["cpu"] = holding
+        supervisor._forget_ended()
+        assert not supervisor._is_free("cpu")
+        with supervisor.host.transaction() as session:
+            supervisor._seen(session)
+            (told,) = session.get_one(Worker, "a").facts["strangers"]["cpu"]
+        assert (told["name"], told["pid"]) == ("worker.trainer", deaf.process.pid)
+        deaf.process.kill()
+        deaf.process.wait()
+        assert supervisor._is_free("cpu")
 
 
 def test_a_trainer_that_was_ended_over_a_template_fails_its_run_in_words_and_is_not_tried_again(lab: Lab) -> None:
