@@ -117,10 +117,11 @@ def _problem(found: Mapping[str, Any]) -> Problem:
 
 
 def answer(request: Request, error: Exception, renderer: Renderer) -> Response:
-    """The response for an error. People who are not signed in are sent to the sign-in page."""
+    """The response for an error. People who are not signed in are sent to the sign-in page; a script is told why, and shows it
+    where it wants, since what was written on its page must not be lost."""
     told = understood(error, request)
     headers = headers_of(told)
-    if request.url.path.startswith("/api/"):
+    if request.url.path.startswith("/api/") or "hx-request" in request.headers:
         headers["Vary"] = "Accept-Language, Cookie"
         return JSONResponse({"error": renderer.told(request, told.as_json()["error"])}, told.status, headers)
     if isinstance(told, Unauthenticated):
@@ -152,11 +153,9 @@ def methods_of(request: Request) -> list[str]:
 
 
 def to_sign_in(request: Request) -> Response:
-    """A redirect that comes back here after signing in. htmx follows a header, since it would swap the page in."""
+    """A redirect that comes back here after signing in."""
     here = request.url.path + (f"?{request.url.query}" if request.url.query else "")
     target = "/signin" if here == "/" or request.method != "GET" else f"/signin?next={quote(here, safe='/')}"
-    if request.headers.get("hx-request"):
-        return Response(status_code=401, headers={"HX-Redirect": target})
     return RedirectResponse(target, 303)
 
 

@@ -1,5 +1,6 @@
 /** The one script of the pages. The body's data-page says which part of it a page needs. */
 import "./htmx";
+import { watchAnswers } from "./answers";
 import { watchServer } from "./away";
 import { showComparison } from "./compare";
 import { showDataset } from "./dataset";
@@ -14,6 +15,7 @@ import { keepTimes } from "./times";
 
 const body = document.body;
 watchServer();
+watchAnswers();
 openShell();
 openSearch();
 keepTimes();

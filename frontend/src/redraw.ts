@@ -2,6 +2,14 @@
 import htmx from "htmx.org/dist/htmx.esm.js";
 import { find } from "./dom";
 
+/** What is drawn again, each with what to call where its answer came at the wrong moment. */
+const redrawn = new WeakMap<EventTarget, () => void>();
+
+document.addEventListener("htmx:before:swap", (event) => {
+  const again = event.target && redrawn.get(event.target);
+  if (again && waits(event.target as HTMLElement, again)) event.preventDefault();
+});
+
 /**
  * Fetches a part of the page and puts it in the place of what stands there. Where that is in somebody's hands, now or when the
  * answer is here, `again` is called as soon as it is not.
@@ -9,13 +17,8 @@ import { find } from "./dom";
 export function redraw(part: string, address: string, again: () => void, select?: string): void {
   const place = find(part);
   if (!place || waits(place, again)) return;
-  const lookAgain = (event: Event) => {
-    if (event.target === place && waits(place, again)) event.preventDefault();
-  };
-  place.addEventListener("htmx:before:swap", lookAgain);
-  const done = () => place.removeEventListener("htmx:before:swap", lookAgain);
-  const options = { source: place, target: part, swap: "outerMorph", ...(select && { select }) };
-  void htmx.ajax("GET", address, options).finally(done);
+  redrawn.set(place, again);
+  void htmx.ajax("GET", address, { source: place, target: part, swap: "outerMorph", ...(select && { select }) });
 }
 
 /** Whether somebody has it in their hands. If so, `again` is called when they let go. */

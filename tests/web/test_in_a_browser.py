@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import BrowserContext, Page, Route, expect
+from playwright.sync_api import BrowserContext, Page, expect
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
@@ -174,28 +174,6 @@ def test_a_change_in_mid_run_is_asked_for_in_a_dialog_and_marked_where_it_holds(
     points(page, 7)
     assert [step for step, _ in painted(page)] == list(range(1, 8))
     expect(page.locator('[data-chart="loss eval_loss"] .twin tr', has_text="Learning rate 5e-4")).to_have_count(1)
-
-
-def test_an_answer_that_arrives_while_somebody_decides_waits_until_they_have(page: Page, session: Session) -> None:
-    queued_run(session)
-    page.goto("/runs/first")
-    status = page.locator("#run-status")
-    expect(status).to_have_attribute("data-state", "queued")
-    answers: list[Route] = []
-    page.route("**/runs/first/status", lambda route: answers.append(route))
-    with page.expect_request("**/runs/first/status"):
-        Shipper(session)
-    page.click("[data-menu=stop] summary")
-    page.click("[data-opens=ask-stop]")
-    with page.expect_response("**/runs/first/status"):
-        for answer in answers:
-            answer.continue_()
-    page.unroute("**/runs/first/status")
-    page.wait_for_timeout(300)  # long enough to draw what came
-    expect(page.locator("#ask-stop")).to_be_visible()
-    expect(status).to_have_attribute("data-state", "queued")
-    page.click("#ask-stop [data-closes]")
-    expect(status).to_have_attribute("data-state", "preparing")
 
 
 def test_a_part_that_cannot_be_had_now_leaves_the_page_as_it_is(page: Page, session: Session) -> None:

@@ -1,0 +1,88 @@
+/** What becomes of answers that htmx must not swap in: a refusal is told and touches nothing, what waits asks again, and an
+ *  answer to a form that was written on in meanwhile is asked for anew. */
+import type { Asked } from "htmx.org/dist/htmx.esm.js";
+import { find, setText } from "./dom";
+
+const AGAIN_MS = 2000;
+const QUIET = [401, 404, 502, 503, 504]; // others tell of them: the banner of what is away, and the stream of what is gone
+const DRAWS_THE_FORM = "/runs/new?"; // asked for as often as one likes: it changes nothing
+const OF_THE_DRAWING = ["csrf_token", "once", "restored"]; // fields that are new in each drawn form
+
+type Swap = { ctx: Asked; tasks: { fragment?: DocumentFragment }[] };
+
+/** What a form said when it was sent. */
+const sent = new WeakMap<Asked, string>();
+let refused: Element | undefined;
+
+export function watchAnswers(): void {
+  on("htmx:before:request", ({ ctx }) => {
+    if (ctx.target instanceof HTMLFormElement && ctx.request.action.startsWith(DRAWS_THE_FORM))
+      sent.set(ctx, written(ctx.target));
+  });
+  on("htmx:before:swap", (swap, event) => {
+    if (isNothing(swap)) event.preventDefault();
+    else if (isOld(swap.ctx)) {
+      event.preventDefault();
+      const { sourceElement, sourceEvent } = swap.ctx;
+      setTimeout(() => sourceElement.dispatchEvent(new Event(sourceEvent.type, { bubbles: true })));
+    }
+  });
+  on("htmx:response:error", ({ ctx }) => {
+    const status = ctx.response?.status ?? 0;
+    if (status >= 500) askAgain(ctx.sourceElement);
+    if (!QUIET.includes(status)) tell(ctx);
+  });
+  on("htmx:error", ({ ctx }) => ctx && askAgain(ctx.sourceElement));
+  on("htmx:after:swap", ({ ctx }) => ctx.sourceElement === refused && hide());
+  find("#refused [data-hides]")?.addEventListener("click", hide);
+}
+
+function on(name: string, work: (detail: Swap, event: Event) => void): void {
+  document.addEventListener(name, (event) => work((event as CustomEvent<Swap>).detail, event));
+}
+
+/** An error in JSON, or a whole page that has not the part which was asked for. */
+function isNothing({ ctx, tasks }: Swap): boolean {
+  const isError = (ctx.response?.status ?? 0) >= 400 && refusal(ctx) !== undefined;
+  return isError || (ctx.select !== undefined && tasks[0]?.fragment?.childElementCount === 0);
+}
+
+/** Whoever wrote on in the form would lose that. */
+function isOld(ctx: Asked): boolean {
+  const before = sent.get(ctx);
+  return before !== undefined && ctx.target instanceof HTMLFormElement && before !== written(ctx.target);
+}
+
+function written(form: HTMLFormElement): string {
+  return JSON.stringify([...new FormData(form)].filter(([name]) => !OF_THE_DRAWING.includes(name)));
+}
+
+/** What waits for its first answer (`hx-trigger="load, again"`) would wait for ever. */
+function askAgain(source: Element): void {
+  if (!source.getAttribute("hx-trigger")?.includes("again")) return;
+  setTimeout(() => source.dispatchEvent(new Event("again")), AGAIN_MS);
+}
+
+function tell(ctx: Asked): void {
+  const told = refusal(ctx);
+  const banner = find("#refused");
+  if (!told || !banner) return; // a form that says itself what is wrong with it
+  refused = ctx.sourceElement;
+  setText("[data-refused]", told.message, banner);
+  setText("[data-refused-hint]", told.hint ?? "", banner);
+  banner.hidden = false;
+}
+
+function hide(): void {
+  const banner = find("#refused");
+  if (banner) banner.hidden = true;
+}
+
+/** What the server says of a request of a script that it refuses. */
+function refusal(ctx: Asked): { message: string; hint?: string | null } | undefined {
+  try {
+    return (JSON.parse(ctx.text ?? "") as { error: { message: string; hint?: string } }).error;
+  } catch {
+    return undefined;
+  }
+}
