@@ -151,7 +151,8 @@ class _Conversation:
         self.process, self.memory_mib, self.timeout_seconds = process, memory_mib, timeout_seconds
         self.output_mib, self.on_progress, self.cancelled = output_mib, on_progress, cancelled
         self.is_ending = is_ending.get()
-        self.received, self.complaint = bytearray(), bytearray()
+        self.unfinished, self.unfinished_bytes = list[bytes](), 0
+        self.complaint = bytearray()
         self.final: dict[str, Any] | None = None
         self.foretold: dict[int, dict[str, Any]] = {}
 
@@ -192,19 +193,23 @@ class _Conversation:
             raise _too_much_memory(self.memory_mib)
 
     def _take_output(self, block: bytes) -> None:
-        self.received += block
-        if len(self.received) > self.output_mib * MIB:
+        """Each block is searched once, and joined once to what is unfinished: an answer may have hundreds of them."""
+        self.unfinished_bytes += len(block)
+        if self.unfinished_bytes > self.output_mib * MIB:
             raise Invalid(f"The answer is longer than {self.output_mib} MiB.", code="limited.output")
-        *lines, rest = self.received.split(b"\n")
-        self.received = bytearray(rest)
-        for line in lines:
-            message = json.loads(line)
-            if "foretold" in message:
-                self.foretold[message["signal"]] = message["foretold"]
-            elif "progress" not in message:
-                self.final = message
-            elif self.on_progress is not None:
-                self.on_progress(message["progress"])
+        *ends, rest = block.split(b"\n")
+        for end in ends:
+            self._hear(json.loads(b"".join([*self.unfinished, end])))
+            self.unfinished, self.unfinished_bytes = [], len(rest)
+        self.unfinished.append(rest)
+
+    def _hear(self, message: dict[str, Any]) -> None:
+        if "foretold" in message:
+            self.foretold[message["signal"]] = message["foretold"]
+        elif "progress" not in message:
+            self.final = message
+        elif self.on_progress is not None:
+            self.on_progress(message["progress"])
 
     def _take_complaint(self, block: bytes) -> None:
         self.complaint = (self.complaint + block)[-COMPLAINT_BYTES:]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import resource
 import signal
 import subprocess
@@ -123,6 +124,19 @@ def test_a_process_that_is_ended_as_it_foretold_has_said_why() -> None:
 def test_an_unforeseen_error_is_told_and_is_no_failure_of_the_service() -> None:
     with pytest.raises(Invalid, match="KeyError: 'ABSENT'"):
         run_limited(f"{HERE}:fails", {})
+
+
+@pytest.mark.parametrize("size", [1, 7, 4096])
+def test_what_is_told_is_heard_however_it_is_cut(size: int) -> None:
+    told = [{"progress": {"done": 1}}, {"progress": {"done": 2}}, {"result": "x" * 2000}]
+    written = "".join(json.dumps(each) + "\n" for each in told)
+    program = f"for at in range(0, {len(written)}, {size}): print({written!r}[at:at + {size}], end='', flush=True)"
+    command = [sys.executable, "-c", program]
+    seen: list[int] = []
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        heard = limited._Conversation(process, 64, 60, 1, lambda progress: seen.append(progress["done"]), None)
+        assert heard.answer() == "x" * 2000
+    assert seen == [1, 2]
 
 
 def test_a_long_answer_is_refused() -> None:
