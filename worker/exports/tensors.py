@@ -134,7 +134,7 @@ def write_shard(path: Path, jobs: Iterable[TensorJob], on_tensor: Callable[[int]
     """
     # Wide types first keep every tensor aligned without holes, as the library's own writer does.
     ordered = sorted(jobs, key=lambda job: (-job.dtype.itemsize, job.name))
-    room = sum(len(job.name.encode()) + HEADER_BYTES_A_TENSOR for job in ordered) // 8 * 8 + 64
+    room = sum(len(json.dumps(job.name)) + HEADER_BYTES_A_TENSOR for job in ordered) // 8 * 8 + 64
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     with path.open("wb") as target:
         target.seek(8 + room)
@@ -145,8 +145,20 @@ def write_shard(path: Path, jobs: Iterable[TensorJob], on_tensor: Callable[[int]
             header[job.name] = {"dtype": CODES[job.dtype], "shape": shape, "data_offsets": offsets}
             on_tensor(target.tell() - start)
         target.seek(0)
-        target.write(struct.pack("<Q", room) + json.dumps(header).encode().ljust(room))
+        target.write(struct.pack("<Q", room) + _filling(path, header, room))
     return {job.name: tuple(header[job.name]["shape"]) for job in ordered}
+
+
+def _filling(path: Path, header: Mapping[str, Any], room: int) -> bytes:
+    """The header, as long as the room that was left. One byte more would lie over the first tensor. Raises `Invalid`."""
+    text = json.dumps(header).encode()
+    if len(text) > room:
+        raise Invalid(
+            f"The tensors of {path.name} have too many dimensions to be written.",
+            code="weights.header",
+            hint="Fetch the model again.",
+        )
+    return text.ljust(room)
 
 
 def is_finite(tensor: torch.Tensor) -> bool:
