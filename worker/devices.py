@@ -20,6 +20,8 @@ PLACES = ["--query-gpu=index,pci.bus_id", CSV]
 PROCESSES = ["--query-compute-apps=gpu_bus_id,pid,used_memory,process_name", CSV]
 TRIES, PAUSE_SECONDS = 5, 3.0
 """How often a driver is asked for its GPUs that stumbles: a host may be up before it is."""
+ANSWER_SECONDS = 20.0
+"""How long it may take to answer."""
 
 
 class Unanswered(Exception):
@@ -48,22 +50,69 @@ class Occupant:
         return f"{self.name} (process {self.pid}{held})" if self.pid else self.name
 
 
-def found(wanted: str) -> tuple[Accelerator, ...]:
+class Driver:
+    """NVIDIA's driver, asked through its own program.
+
+    One that hangs in the kernel cannot be killed. It is left behind, and the driver counts as silent until it is gone: others
+    would hang beside it.
+    """
+
+    def __init__(self) -> None:
+        self._hung: subprocess.Popen[str] | None = None
+
+    def gpus(self) -> tuple[Accelerator, ...]:
+        """None where there is no driver, or where it stumbles for long: that is logged."""
+        for tries_left in reversed(range(TRIES)):
+            try:
+                return tuple(_gpu(line) for line in self._ask(QUERY))
+            except Unanswered as error:
+                log.warning("%s: %s", "it is asked again" if tries_left else "no GPU is used", error)
+                time.sleep(PAUSE_SECONDS if tries_left else 0)
+        return ()
+
+    def occupants(self, own: Container[int]) -> dict[str, tuple[Occupant, ...]]:
+        """By device, the processes that compute on it, but for our `own`: what a dead host left, or what others run. Raises
+        `Unanswered`."""
+        return strangers(self._ask(PLACES), self._ask(PROCESSES), own)
+
+    def _ask(self, question: Sequence[str]) -> list[str]:
+        """The lines of the driver's answer; none where there is no driver. Raises `Unanswered`."""
+        program = shutil.which("nvidia-smi")
+        if program is None:
+            return []
+        if self._hung is not None and self._hung.poll() is None:
+            raise Unanswered(f"The driver's nvidia-smi hangs (process {self._hung.pid}).")
+        try:
+            answer = self._run([program, *question])
+        except (OSError, subprocess.SubprocessError) as error:
+            raise Unanswered(f"The driver's nvidia-smi does not answer: {error}") from error
+        parts = question[0].count(",")
+        return [line for line in answer.splitlines() if line.count(",") >= parts]
+
+    def _run(self, command: Sequence[str]) -> str:
+        asked = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace")
+        try:
+            answer, complaint = asked.communicate(timeout=ANSWER_SECONDS)
+        except subprocess.TimeoutExpired:
+            asked.kill()
+            self._hung = asked  # nobody waits for its end: it may never come
+            raise
+        if asked.returncode:
+            told = " ".join(f"{answer} {complaint}".split())
+            raise Unanswered(f"The driver's nvidia-smi failed (code {asked.returncode}). {told}".strip())
+        return answer
+
+
+def found(wanted: str, driver: Driver) -> tuple[Accelerator, ...]:
     """The devices that `STUDIO_DEVICES` asks for: `auto` takes every GPU, and the CPU where there is none. Blocks while the
     driver stumbles."""
     if wanted == "cpu":
         return (_cpu(),)
-    gpus = _gpus()
+    gpus = driver.gpus()
     if wanted != "auto":
         indices = {f"cuda:{index.strip()}" for index in wanted.split(",")}
         gpus = tuple(gpu for gpu in gpus if gpu.name in indices)
     return gpus or (_cpu(),)
-
-
-def occupants(own: Container[int]) -> dict[str, tuple[Occupant, ...]]:
-    """By device, the processes that compute on it, but for our `own`: what a dead host left, or what others run. Raises
-    `Unanswered`."""
-    return strangers(_ask(PLACES), _ask(PROCESSES), own)
 
 
 def strangers(places: Iterable[str], processes: Iterable[str], own: Container[int]) -> dict[str, tuple[Occupant, ...]]:
@@ -81,32 +130,6 @@ def shared(device: str, strangers: Iterable[Occupant]) -> str:
     """Who else is on an accelerator, in words; nothing where nobody is."""
     names = ", ".join(map(str, strangers))
     return f"{device} is in use by {names}." if names else ""
-
-
-def _gpus() -> tuple[Accelerator, ...]:
-    for tries_left in reversed(range(TRIES)):
-        try:
-            return tuple(_gpu(line) for line in _ask(QUERY))
-        except Unanswered as error:
-            log.warning("%s: %s", "it is asked again" if tries_left else "no GPU is used", error)
-            time.sleep(PAUSE_SECONDS if tries_left else 0)
-    return ()
-
-
-def _ask(question: Sequence[str]) -> list[str]:
-    """The lines of the driver's answer; none where there is no driver. Raises `Unanswered`."""
-    program = shutil.which("nvidia-smi")
-    if program is None:
-        return []
-    try:
-        answer = subprocess.run([program, *question], capture_output=True, text=True, timeout=20, check=True).stdout
-    except subprocess.CalledProcessError as error:
-        told = " ".join(f"{error.stdout} {error.stderr}".split())
-        raise Unanswered(f"The driver's nvidia-smi failed (code {error.returncode}). {told}".strip()) from error
-    except (OSError, subprocess.SubprocessError) as error:
-        raise Unanswered(f"The driver's nvidia-smi does not answer: {error}") from error
-    parts = question[0].count(",")
-    return [line for line in answer.splitlines() if line.count(",") >= parts]
 
 
 def _parts(line: str, count: int) -> list[str]:

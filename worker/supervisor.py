@@ -59,7 +59,8 @@ class Supervisor:
             place=configured.place(),
             spares=Spares(configured),
         )
-        self.devices = devices.found(configured.devices)
+        self.driver = devices.Driver()
+        self.devices = devices.found(configured.devices, self.driver)
         self.strangers: Mapping[str, tuple[devices.Occupant, ...]] = {}
         self.unanswered = ""
         """Why the driver could not be asked for strangers last; until it can, those of before count."""
@@ -186,7 +187,7 @@ class Supervisor:
         if all(device.name == "cpu" for device in self.devices):
             return
         try:
-            self.strangers, self.unanswered = devices.occupants(self.host.spares.taken), ""
+            self.strangers, self.unanswered = self.driver.occupants(self.host.spares.taken), ""
         except devices.Unanswered as error:
             self.unanswered = str(error)
 

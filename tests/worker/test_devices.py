@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import pytest
 
 from backend.core.models import Worker
 from tests.support.hosts import Lab
+from tests.support.processes import wait_until
 from worker import devices
 from worker.devices import Occupant
 from worker.spares import OwnProcesses
@@ -68,7 +71,7 @@ def test_a_trainer_is_known_after_its_end_until_somebody_else_has_its_number() -
 def test_without_a_driver_there_is_nobody() -> None:
     if shutil.which("nvidia-smi"):
         pytest.skip("this machine has a driver")
-    assert devices.occupants(set()) == {}
+    assert devices.Driver().occupants(set()) == {}
 
 
 def stand_in(folder: Path) -> tuple[Path, Path]:
@@ -86,7 +89,7 @@ def test_a_driver_that_stumbles_at_the_start_is_asked_again(tmp_path: Path, monk
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     monkeypatch.setattr(devices, "PAUSE_SECONDS", 0.01)
     fault.write_text(f"rm {fault}")
-    assert [device.name for device in devices.found("auto")] == ["cuda:0"]
+    assert [device.name for device in devices.found("auto", devices.Driver())] == ["cuda:0"]
 
 
 def test_a_driver_that_never_answers_leaves_the_cpu_and_says_so(
@@ -96,8 +99,34 @@ def test_a_driver_that_never_answers_leaves_the_cpu_and_says_so(
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     monkeypatch.setattr(devices, "PAUSE_SECONDS", 0.01)
     fault.write_text("echo The driver is not loaded.")
-    assert [device.name for device in devices.found("auto")] == ["cpu"]
+    assert [device.name for device in devices.found("auto", devices.Driver())] == ["cpu"]
     assert "no GPU is used: The driver's nvidia-smi failed (code 9)" in caplog.text
+
+
+def test_a_driver_that_hangs_and_takes_no_kill_is_left_behind_and_asked_again_when_it_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _processes, fault = stand_in(tmp_path)
+    asked = tmp_path / "asked"
+    fault.write_text(f"echo $$ >> {asked}; exec sleep 30")
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.setattr(subprocess.Popen, "kill", lambda _: None)
+    monkeypatch.setattr(devices, "ANSWER_SECONDS", 2.0)
+    driver = devices.Driver()
+    for words in ("does not answer", "hangs"):
+        with pytest.raises(devices.Unanswered, match=words):
+            driver.occupants(set())
+    fault.unlink()
+    monkeypatch.setattr(devices, "ANSWER_SECONDS", 60.0)
+    (hung,) = asked.read_text().split()
+    os.kill(int(hung), signal.SIGKILL)
+    wait_until(lambda: answers(driver), seconds=30, what="the driver to be asked again")
+
+
+def answers(driver: devices.Driver) -> bool:
+    with suppress(devices.Unanswered):
+        return driver.occupants(set()) == {}
+    return False
 
 
 def facts_of(lab: Lab) -> dict[str, Any]:
