@@ -11,17 +11,17 @@ from pathlib import Path
 
 from tests.faults.campaign import run_campaign, violations_in
 from tests.faults.history import load
-from tests.faults.report import RESULT, is_clean, page, printed
-from tests.faults.striking import Plan
-from tests.support.figures import CHANGED, KEPT, ROOT, Figure, head, kept_in
+from tests.faults.report import AWAY_SECONDS, GOAL_FAULTS, RESULT, is_clean, is_whole, page, printed, singles
+from tests.faults.striking import Plan, Segment
+from tests.support.figures import CHANGED, ROOT, head, of_today
 from tests.support.models import save_base
 from tests.support.studios import OUTSIDE
 
 STATE = Path("build/faults/state.jsonl")
 LONG = ("test_outside_host.py", "test_worker_phases.py", "test_outside_services.py")
 """Files of tests that are longer than a test run has time for."""
-AWAY_SECONDS = 300
-"""How long Postgres and Valkey stay away in them."""
+OF_PAGES = ("test_outside_services.py",)
+"""Those of them in which a browser looks at pages."""
 
 
 def main() -> int:
@@ -33,20 +33,36 @@ def main() -> int:
     base = given.state.parent / "base" / "tiny"
     if not base.is_dir():
         save_base(base)
-    is_all = given.state == STATE
-    failed = [file for file in LONG if not long_form(file, STATE.parent / "long")] if is_all else []
+    return whole(given, base) if given.state == STATE else repeat(given, base)
+
+
+def repeat(given: argparse.Namespace, base: Path) -> int:
+    """Some faults once more, beside the campaign: they are to break no promise."""
+    done = strike(given, base)
+    print("\n".join(printed(done, head())))
+    return 0 if is_clean(done, head(), given.faults) else 1
+
+
+def whole(given: argparse.Namespace, base: Path) -> int:
+    """The campaign, which keeps its page, and ends well where nothing on that is missed."""
+    failed = [file for file in LONG if not long_form(file, STATE.parent / "long")]
+    done, measured = strike(given, base), of_today()
+    RESULT.write_text(page(done, measured, head()))
+    lines = [*map(str, singles(measured)), *printed(done, head())]
+    print("\n".join([*lines, *(f"FAILED in its long form: {file}" for file in failed)]))
+    return 0 if is_whole(done, measured, head()) and not failed else 1
+
+
+def strike(given: argparse.Namespace, base: Path) -> list[Segment]:
     plan = Plan(given.faults, given.seed, given.first, given.minutes, given.per_segment, patience=given.patience)
-    done = run_campaign(base, plan, given.state)
-    if is_all:
-        RESULT.write_text(page(done, kept_in(KEPT, Figure), head()))
-    print("\n".join([*printed(done, head()), *(f"FAILED in its long form: {file}" for file in failed)]))
-    return 0 if is_clean(done, head(), given.faults) and not failed else 1
+    return run_campaign(base, plan, given.state)
 
 
 def long_form(file: str, passed: Path) -> bool:
     """Whether the tests of this file pass in their long form. Once for each commit is enough, where nothing was changed since."""
-    mark = passed / f"{file}-{head()}"
-    if mark.exists() and not head().endswith(CHANGED):
+    commit = head(of_pages=file in OF_PAGES)
+    mark = passed / f"{file}-{commit}"
+    if mark.exists() and not commit.endswith(CHANGED):
         return True
     told = os.environ | {"STUDIO_FAULTS": "all", "FAULT_AWAY_SECONDS": f"{AWAY_SECONDS}"}
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:xdist", f"tests/faults/{file}"]
@@ -68,7 +84,7 @@ def check_again(path: Path) -> int:
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
     parser.add_argument(
-        "--faults", type=int, default=3000, help="how many on this commit, those of earlier calls included"
+        "--faults", type=int, default=GOAL_FAULTS, help="how many on this commit, those of earlier calls included"
     )
     parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no further studio after so long")
     parser.add_argument("--per-segment", type=int, default=75, help="faults for each studio")

@@ -87,6 +87,8 @@ class Segment:
     shown: list[float] = field(default_factory=list)
     """The same of every trainer that was killed alone, whatever else was struck."""
     violations: list[Violation] = field(default_factory=list)
+    impossible: list[str] = field(default_factory=list)
+    """Kinds that this machine does not let strike."""
     wall_seconds: float = 0.0
     cpu_seconds: float = 0.0
 
@@ -148,6 +150,7 @@ class Striking:
         self.struck: list[Struck] = []
         self.ended: list[Ended] = []
         self._kinds = [strike for strike in CATALOGUE if strike.is_possible(studio)]
+        segment.impossible = [strike.kind for strike in CATALOGUE if strike not in self._kinds]
         self._looks = Looks(studio)
         self._aims: list[Aim] = []
         self._wounds: list[Open] = []

@@ -5,15 +5,50 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 
+import pytest
+
 from tests.faults.checker import Violation
-from tests.faults.report import figures, is_clean, page, printed, violations
+from tests.faults.report import (
+    SINGLES,
+    STOPPED_IN,
+    WORDS,
+    Single,
+    figures,
+    is_clean,
+    is_whole,
+    page,
+    printed,
+    singles,
+    violations,
+)
 from tests.faults.strikes import CATALOGUE
 from tests.faults.striking import Segment, aim
-from tests.support.figures import Figure
+from tests.faults.test_worker_phases import ACTIONS, PHASES
+from tests.support.figures import Figure, Row
 
 BROKEN = Violation("no accepted run is lost", "run 1 is gone")
 OLD = Segment(1, 7, "old", kinds=Counter({"web.kill": 3}), violations=[BROKEN])
 NEW = Segment(4, 7, "new", 1, kinds=Counter({"trainer.kill": 6}), takeovers=4, resumes=3, detections=[0.5, 1.5])
+ALL = Segment(
+    10,
+    7,
+    "new",
+    kinds=Counter(each.kind for each in CATALOGUE) + Counter({"trainer.kill": 3000, "supervisor.kill": 300}),
+)
+GOAL = 400.0
+
+
+def measured() -> list[Figure]:
+    """All that single tests are to measure, each within its goal."""
+    return [noted(due.name, 399.0) for due in SINGLES for _ in range(due.times)]
+
+
+def noted(name: str, value: float, goal: float | None = GOAL) -> Figure:
+    return Figure(name, value, "s", goal, "new", is_long=True)
+
+
+def missed(rows: list[Row]) -> list[str]:
+    return [row.what for row in rows if row.holds is False]
 
 
 def found(*done: Segment) -> dict[str, str]:
@@ -36,27 +71,75 @@ def test_faults_are_counted_in_all_and_on_the_newest_commit() -> None:
     assert told["95 % upper bound of a violation a fault, on that commit"] == "50.00%"
     assert found(OLD)["faults"] == "3, of which 0 on commit new"
     assert found(OLD)["95 % upper bound of a violation a fault, on that commit"] == "none"
-    assert told["death of a trainer told, supervisor and Postgres well"] == "2 times: p95 0.50 s, at most 1.50 s"
+    assert told["death of a trainer told on that commit, supervisor and Postgres well"].endswith("at most 1.50 s")
+    assert (
+        found(replace(NEW, commit="other"))["death of a trainer told on that commit, supervisor and Postgres well"]
+        == "none"
+    )
     assert (told["takeovers"], told["of these from a checkpoint in mid-training"]) == ("4", "3")
     assert "web.kill" in told["kinds not seen on that commit"]
     assert "trainer.kill" not in told["kinds not seen on that commit"]
     assert found()["faults"].startswith("0, ")
 
 
-def test_the_page_shows_the_worst_of_each_long_form_of_the_newest_commit() -> None:
-    measured = [
-        Figure("a dead host", 70.0, "s", 60, "old", is_long=True),
-        Figure("a dead host", 40.0, "s", 60, "new", is_long=True),
-        Figure("a dead host", 50.0, "s", 60, "new", is_long=True),
-        Figure("a rest", 11.0, "s", 10, "new", is_long=True),
-        Figure("short", 1.0, "s", 10, "new", is_long=False),
-    ]
-    told = page([OLD, NEW], measured, "new")
-    assert "| a dead host | 50.0 s | 2 | ≤ 60: met |" in told
-    assert "| a rest | 11.0 s | 1 | ≤ 10: MISSED |" in told
-    assert "short" not in told
+def test_the_page_shows_the_worst_of_each_single_figure_and_names_those_that_are_not_there() -> None:
+    rest = "pause, stop or keep while saving: the run rests"
+    told = page(
+        [OLD, NEW],
+        [
+            *(noted("a dead host's run trains again", seconds, 60.0) for seconds in (40.0, 50.0)),
+            *(noted(rest, seconds, 10.0) for seconds in (1.0, 11.0, 2.0)),
+            noted("Postgres was away", 15.0, None),
+            noted("something else", 1.0, None),
+        ],
+        "new",
+    )
+    assert "each in its long form, on commit new:" in told
+    assert "| a dead host's run trains again | 50.0 s, the worst of 2 | ≤ 60 s: met |" in told
+    assert f"| {rest} | 11.0 s, the worst of 3 | ≤ 10 s: MISSED |" in told
+    assert "| a dead host's run is claimed by another | not measured on this commit | to be measured: MISSED |" in told
+    assert "| Postgres was away | 15.0 s, the worst of 1 | ≥ 300 s: MISSED |" in told
+    assert "| something else | 1.0 s, the worst of 1 |  |" in told
     assert "VIOLATION on old" in told
     assert "VIOLATION on old" in printed([OLD, NEW], "new")[-1]
+
+
+@pytest.mark.parametrize("due", SINGLES, ids=lambda due: due.name)
+def test_a_single_figure_that_was_noted_too_seldom_is_missed(due: Single) -> None:
+    assert missed(singles(measured())) == []
+    once_less = measured()
+    once_less.remove(noted(due.name, 399.0))
+    assert missed(singles(once_less)) == [due.name]
+
+
+def test_what_single_tests_are_to_measure_is_what_they_do_in_each_phase() -> None:
+    assert {*STOPPED_IN, "queued"} == set(PHASES)
+    assert len(ACTIONS) == WORDS
+
+
+def test_a_campaign_is_whole_only_where_every_row_of_its_page_holds() -> None:
+    quick = replace(ALL, detections=[0.5])
+    assert is_whole([OLD, quick], measured(), "new")
+    assert not is_whole([OLD, quick], measured()[1:], "new")
+    assert not is_whole([OLD, quick], [*measured(), noted("something else", GOAL + 1)], "new")
+    assert not is_whole([replace(quick, commit="old")], measured(), "new")
+    for worse in (
+        replace(quick, detections=[]),
+        replace(quick, detections=[9.0]),
+        replace(quick, kinds=quick.kinds - Counter({"web.kill": 1})),
+        replace(quick, kinds=quick.kinds - Counter({"supervisor.kill": 200})),
+        replace(quick, violations=[BROKEN]),
+    ):
+        assert len(missed(figures([worse], "new"))) == 1
+        assert not is_whole([worse], measured(), "new")
+
+
+def test_a_kind_that_no_machine_let_strike_is_told_with_that_and_is_missing_all_the_same() -> None:
+    without = replace(ALL, kinds=ALL.kinds - Counter({"disk.fill": 1}), impossible=["disk.fill"])
+    (row,) = [row for row in figures([without], "new") if row.what == "kinds not seen on that commit"]
+    assert (row.found, row.holds) == ("disk.fill (this machine does not let it strike)", False)
+    (row,) = [row for row in figures([without, NEW], "new") if row.what == "kinds not seen on that commit"]
+    assert row.found == "disk.fill", "one that would have let it"
 
 
 def test_a_commit_that_was_struck_too_seldom_is_not_clean_whatever_others_went_through() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
@@ -19,7 +19,17 @@ ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
 """Where campaigns keep their pages."""
 KEPT = ROOT / "build" / "faults" / "figures.jsonl"
-MEASURED = ("backend", "worker", "migrations", "tests/faults", "tests/fuzz")
+MEASURED = (
+    *("backend", "worker", "migrations", "requirements-dev.lock"),
+    *("tests/faults", "tests/fuzz", "tests/support", "tests/conftest.py"),
+    *("tests/journeys/curves.py", "tests/journeys/materials.py"),
+)
+"""Whose change makes kept figures those of an earlier commit: the product, what it is built on in the versions that are
+installed here, and what strikes, feeds and judges it. The whole of `tests/support`, most of which campaigns use: a list of
+those parts would be forgotten, and its price is that some faults strike once more than they had to."""
+PAGES = ("frontend", "hatch_build.py")
+"""The same of figures for which a browser looks at pages. Campaigns ask the API alone, so that a style or a word that changes
+leaves thousands of faults as good as they were."""
 CHANGED = "-dirty"
 """Marks a commit where what is measured is no longer as it was committed."""
 IS_LONG = os.environ.get("STUDIO_FAULTS") == "all"
@@ -57,6 +67,11 @@ def of_newest_commit(kept: Sequence[C]) -> list[C]:
     return [each for each in kept if each.commit == kept[-1].commit]
 
 
+def of_today(path: Path = KEPT) -> list[Figure]:
+    """Those of long forms that were measured on what is here now."""
+    return [each for each in kept_in(path, Figure) if each.is_long and each.commit == head(of_pages=each.of_pages)]
+
+
 @dataclass(frozen=True)
 class Row:
     """What was found and what it is to be, in words; `holds` is None where nothing is promised."""
@@ -69,6 +84,11 @@ class Row:
     def __str__(self) -> str:
         missed = ", MISSED" if self.holds is False else ""
         return f"{self.what}: {self.found}" + (f" (goal: {self.goal}{missed})" if self.goal else "")
+
+
+def all_hold(rows: Iterable[Row]) -> bool:
+    """Whether no promise is missed."""
+    return all(row.holds is not False for row in rows)
 
 
 def table(rows: Iterable[Row]) -> list[str]:
@@ -91,6 +111,8 @@ class Figure:
     goal: float | None
     commit: str
     is_long: bool
+    of_pages: bool = False
+    """Whether a browser looked at pages."""
 
     def __str__(self) -> str:
         goal = f" (goal: at most {self.goal:g})" if self.goal is not None else ""
@@ -101,11 +123,12 @@ Note = Callable[[str, float, str, float | None], None]
 
 
 @cache
-def head() -> str:
+def head(*, of_pages: bool = False) -> str:
     """The last commit that changed what is measured or how it is judged, marked where more was changed since; outside of git
     the version of the package."""
-    commit = _git("log", "-1", "--format=%h", "--abbrev=12", "--", *MEASURED)
-    changed = CHANGED if _git("status", "--porcelain", "--", *MEASURED) else ""
+    paths = (*MEASURED, *PAGES) if of_pages else MEASURED
+    commit = _git("log", "-1", "--format=%h", "--abbrev=12", "--", *paths)
+    changed = CHANGED if _git("status", "--porcelain", "--", *paths) else ""
     return f"{commit}{changed}" if commit else version("finetune-studio")
 
 
@@ -114,22 +137,42 @@ def _git(*asked: str) -> str:
 
 
 @pytest.fixture
-def figure(record_property: Callable[[str, object], None]) -> Note:
+def figure(request: pytest.FixtureRequest, record_property: Callable[[str, object], None]) -> Note:
     """Call it with a name, what was measured, its unit and the goal."""
+    of_pages = request.node.get_closest_marker("browser") is not None
 
     def note(name: str, value: float, unit: str, goal: float | None) -> None:
-        measured = Figure(name, value, unit, goal, head(), IS_LONG)
+        measured = Figure(name, value, unit, goal, head(of_pages=of_pages), IS_LONG, of_pages)
         record_property("figure", str(measured))
         keep(KEPT, measured)
 
     return note
 
 
+SHORT_FORMS = (
+    "tests/faults/test_campaign.py",
+    *(f"tests/fuzz/test_{each}.py" for each in ("api", "life", "parsers", "uploading")),
+)
+SHORT_SECONDS = 600
+"""What all of them together are to take at most, one after the other, on a machine with nothing else to do."""
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """All figures of this run, in the order of their tests, whether these passed or not."""
     reports = [report for outcome in ("passed", "failed") for report in terminalreporter.stats.get(outcome, [])]
     found = [value for report in reports for name, value in report.user_properties if name == "figure"]
+    found += short_forms(each for some in terminalreporter.stats.values() for each in some)
     if found:
         terminalreporter.section("figures")
         for line in dict.fromkeys(found):
             terminalreporter.line(str(line))
+
+
+def short_forms(reports: Iterable[object]) -> Iterator[str]:
+    """How long the short campaigns took in all, with what they set up and took down; nothing where one of them was left out."""
+    took = dict.fromkeys(SHORT_FORMS, 0.0)
+    for each in reports:
+        if isinstance(each, pytest.TestReport) and (file := each.nodeid.partition("::")[0]) in took:
+            took[file] += each.duration
+    if all(took.values()):
+        yield f"short forms of faults and fuzz, together: {sum(took.values()):.0f} s (goal: at most {SHORT_SECONDS})"
