@@ -7,83 +7,111 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import date
 
+from backend.core.models import Role
+from tests.fuzz import parsers
 from tests.fuzz.api import ANYBODY, Phase
 from tests.fuzz.findings import in_words, told
 from tests.fuzz.records import Record, cases
-from tests.support.figures import RESULTS, Row, of_newest_commit, table
+from tests.support.figures import RESULTS, Row, all_hold, of_newest_commit, table
 
 RESULT = RESULTS / "fuzz.md"
-GOAL_CASES = 10_000
+GOAL_CASES, GOAL_LIVES, GOAL_INPUTS = 10_000, 800, 4_000
+"""Requests of people who are signed in, lives of each state machine, and inputs of each reader."""
+MACHINES = {"life": "lives of a run", "uploading": "lives of an upload"}
+ASKED = [(who, phase) for who in (*Role, ANYBODY) for phase in Phase]
 
 
-def goals(records: Sequence[Record]) -> list[Row]:
-    """What the campaign is for."""
-    asked = [each for each in records if each.fuzzer == "api"]
-    signed_in = [each for each in asked if each.who != ANYBODY]
-    broken = {status: count for status, count in _kinds(asked).items() if status >= "5"}  # "no answer" too
-    stateful = [each for each in signed_in if each.what == Phase.STATEFUL]
-    fuzzed = [each for each in signed_in if each.what == Phase.FUZZING]
-    led, found = sum(each.steps for each in stateful), findings(records)
+def goals(records: Sequence[Record], commit: str) -> list[Row]:
+    """What the campaign is for. What that commit went through alone counts."""
+    here = [each for each in records if each.commit == commit]
+    found = findings(records)
     return [
-        Row(
-            "requests to the API of people who are signed in",
-            f"{cases(signed_in):,}",
-            f"≥ {GOAL_CASES:,}",
-            cases(signed_in) >= GOAL_CASES,
-        ),
-        Row("of these in random fuzzing", f"{cases(fuzzed):,}", "some", cases(fuzzed) > 0),
-        Row("of these in sequences", f"{cases(stateful):,}", "some", cases(stateful) > 0),
-        Row("sequences in which an answer led to a request", f"{led:,}", "some", led > 0),
-        Row("answers of 500 and above, and none at all", in_words(Counter(broken)) or "0", "0", not broken),
+        *_goals_of_the_api([each for each in here if each.fuzzer == "api"]),
+        *(_reached(what, cases(_of(here, name)), GOAL_LIVES) for name, what in MACHINES.items()),
+        _reached("inputs of the reader that got the fewest", _fewest(_of(here, "parsers")), GOAL_INPUTS),
         Row("findings", f"{len(found):,}", "0", not found),
     ]
 
 
+def _goals_of_the_api(asked: Sequence[Record]) -> list[Row]:
+    broken = {status: count for status, count in _kinds(asked).items() if status >= "5"}  # "no answer" too
+    signed_in = [each for each in asked if each.who != ANYBODY]
+    stateful = [each for each in signed_in if each.what == Phase.STATEFUL]
+    fuzzed = [each for each in signed_in if each.what == Phase.FUZZING]
+    tried = {(each.who, each.what) for each in asked if each.cases}
+    return [
+        _reached("requests to the API of people who are signed in", cases(signed_in), GOAL_CASES),
+        _some("of these in random fuzzing", cases(fuzzed)),
+        _some("of these in sequences", cases(stateful)),
+        _some("sequences in which an answer led to a request", sum(each.steps for each in stateful)),
+        Row("phases, each as everybody", f"{len(tried)} of {len(ASKED)}", "all", tried == set(ASKED)),
+        Row("answers of 500 and above, and none at all", in_words(Counter(broken)) or "0", "0", not broken),
+    ]
+
+
+def _reached(what: str, count: int, goal: int) -> Row:
+    return Row(what, f"{count:,}", f"≥ {goal:,}", count >= goal)
+
+
+def _some(what: str, count: int) -> Row:
+    return Row(what, f"{count:,}", "some", count > 0)
+
+
+def _of(records: Sequence[Record], fuzzer: str) -> list[Record]:
+    return [each for each in records if each.fuzzer == fuzzer]
+
+
+def _fewest(read: Sequence[Record]) -> int:
+    return min(cases([each for each in read if each.what == name]) for name in parsers.TARGETS)
+
+
 def findings(records: Sequence[Record]) -> list[str]:
-    """Those of the newest commit, each once. What an earlier one did is no longer its fault."""
-    return list(dict.fromkeys(found for each in of_newest_commit(records) for found in each.findings))
+    """Those of the commit that each fuzzer tried last, each once. What an earlier one did is no longer its fault; what another
+    fuzzer has tried since says nothing of it."""
+    fuzzers = dict.fromkeys(each.fuzzer for each in records)
+    newest = [each for name in fuzzers for each in of_newest_commit(_of(records, name))]
+    return list(dict.fromkeys(f"{found} ({each.fuzzer}, {each.commit})" for each in newest for found in each.findings))
 
 
-def is_whole(records: Sequence[Record]) -> bool:
+def is_clean(records: Sequence[Record], commit: str) -> bool:
+    """Whether that commit went through all of it, and nothing was found."""
+    return all_hold(goals(records, commit))
+
+
+def is_whole(records: Sequence[Record], commit: str) -> bool:
     """Whether a page of it says anything: every goal of how much was tried is met."""
-    return bool(records) and all(row.holds for row in goals(records) if row.goal != "0")
+    return all_hold(row for row in goals(records, commit) if row.goal != "0")
 
 
-def printed(records: Sequence[Record]) -> list[str]:
-    """What a campaign prints last, over all calls."""
+def printed(records: Sequence[Record], commit: str) -> list[str]:
+    """What a campaign prints last: what was tried on that commit, over all calls."""
     lines = [
         f"{' '.join(filter(None, (each.fuzzer, each.what, each.who)))}: {told(each.cases, each.steps, each.seconds, each.kinds)}"
-        for each in _summed(records)
+        for each in _summed(records, commit)
     ]
-    return [*lines, *map(str, goals(records)), *(f"FOUND: {each}" for each in findings(records))]
+    return [*lines, *map(str, goals(records, commit)), *(f"FOUND: {each}" for each in findings(records))]
 
 
-def page(records: Sequence[Record]) -> str:
+def page(records: Sequence[Record], commit: str) -> str:
     """All of it."""
-    commits = list(dict.fromkeys(each.commit for each in records))
     intro = (
-        f"# Random input\n\n`make fuzz`, {date.today():%d %B %Y}, {os.cpu_count()} cores, commit {', '.join(commits)}. The API "
+        f"# Random input\n\n`make fuzz`, {date.today():%d %B %Y}, {os.cpu_count()} cores, commit {commit}. The API "
         "is tried by its own description, as each role; the life of a run and resumable uploads against small models; every "
         "reader of what strangers write with input that is almost right.\n\n"
     )
-    return (
-        intro
-        + "\n".join(
-            [*table(goals(records)), "", *_tables(records), *(f"- {each}" for each in findings(records))]
-        ).rstrip()
-        + "\n"
-    )
+    found = (f"- {each}" for each in findings(records))
+    lines = [*table(goals(records, commit)), "", *_tables(_summed(records, commit)), *found]
+    return intro + "\n".join(lines).rstrip() + "\n"
 
 
-def _tables(records: Sequence[Record]) -> Iterator[str]:
-    summed = _summed(records)
+def _tables(summed: Sequence[Record]) -> Iterator[str]:
     yield from ("| as | phase | requests | sequences | seconds | answers |", "|---|---|---|---|---|---|")
     for each in summed:
         if each.fuzzer == "api":
             yield f"| {each.who} | {each.what} | {each.cases:,} | {each.steps:,} | {each.seconds:,.0f} | {in_words(each.kinds)} |"
     yield from ("", "| state machine | lives | steps | seconds |", "|---|---|---|---|")
     for each in summed:
-        if each.fuzzer in ("life", "uploading"):
+        if each.fuzzer in MACHINES:
             yield f"| {each.what} | {each.cases:,} | {each.steps:,} | {each.seconds:,.0f} |"
     yield from ("", "| reader | inputs | seconds |", "|---|---|---|")
     for each in summed:
@@ -92,10 +120,10 @@ def _tables(records: Sequence[Record]) -> Iterator[str]:
     yield ""
 
 
-def _summed(records: Sequence[Record]) -> list[Record]:
-    """One for each thing that was tried and for whoever asked, in the order in which each was tried first."""
+def _summed(records: Sequence[Record], commit: str) -> list[Record]:
+    """One for each thing that was tried on that commit and for whoever asked, in the order in which each was tried first."""
     summed: dict[tuple[str, str, str], Record] = {}
-    for each in records:
+    for each in (one for one in records if one.commit == commit):
         key = (each.fuzzer, each.what, each.who)
         before = summed.get(key, Record(each.fuzzer, each.seed, each.what, each.who))
         summed[key] = Record(

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tests.fuzz import __main__ as campaign
-from tests.fuzz import api, report
-from tests.fuzz.api import Phase
+from tests.fuzz import api, parsers, report
+from tests.fuzz.api import ANYBODY, Phase
 from tests.fuzz.findings import Figures, Finding
 from tests.fuzz.records import Record, Records
+from tests.support.figures import head
 
 
 def figures(cases: int, steps: int = 0, *findings: Finding) -> Figures:
@@ -24,8 +27,17 @@ def figures(cases: int, steps: int = 0, *findings: Finding) -> Figures:
     return made
 
 
-def whole() -> list[Record]:
-    return [Record.of("api", 1, phase, figures(12_000, steps=9), "admin") for phase in Phase]
+def whole(commit: str = "now") -> list[Record]:
+    """All that is wanted of a commit, and nothing found."""
+    asked = [Record("api", 1, phase, who, 12_000, 9, 2.0, Counter({"200": 12_000})) for who, phase in report.ASKED]
+    lived = [Record(name, 1, name, cases=800, steps=120) for name in report.MACHINES]
+    read = [Record("parsers", 1, name, cases=4_000) for name in parsers.TARGETS]
+    return [replace(each, commit=commit) for each in (*asked, *lived, *read)]
+
+
+def missed(records: list[Record], commit: str = "now") -> list[str]:
+    assert report.is_clean(records, commit) == all(row.holds for row in report.goals(records, commit))
+    return [row.what for row in report.goals(records, commit) if not row.holds]
 
 
 def test_rounds_are_read_back_as_they_were_written(tmp_path: Path) -> None:
@@ -44,35 +56,97 @@ def test_every_role_has_a_round_of_every_phase() -> None:
     assert {(role, phase) for role in campaign.ROLES for phase in Phase} == set(campaign.ROUNDS)
 
 
-def test_a_page_tells_each_phase_apart_with_its_figures() -> None:
-    page = report.page(
-        [*whole(), Record.of("life", 1, "RunLife", figures(3, 120)), Record.of("parsers", 1, "row", figures(7))]
-    )
-    assert "| requests to the API of people who are signed in | 36,000 | ≥ 10,000: met |" in page
+def test_a_page_tells_each_phase_apart_with_its_figures_on_one_commit() -> None:
+    page = report.page([*whole("before"), *whole()], "now")
+    assert "commit now." in page
+    assert "| requests to the API of people who are signed in | 108,000 | ≥ 10,000: met |" in page
     assert "| admin | stateful | 12,000 | 9 | 2 | 200 12,000 |" in page
-    assert "| RunLife | 3 | 120 | 2 |" in page
-    assert "| row | 7 | 2 |" in page
+    assert "| life | 800 | 120 | 0 |" in page
+    assert "| row | 4,000 | 0 |" in page
 
 
-@pytest.mark.parametrize("missing", [Phase.FUZZING, Phase.STATEFUL])
-def test_a_campaign_that_left_out_chance_or_sequences_is_not_whole(missing: Phase) -> None:
-    assert report.is_whole(whole())
-    assert not report.is_whole([each for each in whole() if each.what != missing])
+@pytest.mark.parametrize("phase", Phase)
+@pytest.mark.parametrize("who", ["viewer", ANYBODY])
+def test_a_campaign_that_left_somebody_out_in_one_phase_is_not_whole(who: str, phase: Phase) -> None:
+    assert report.is_whole(whole(), "now")
+    without = [each for each in whole() if (each.who, each.what) != (who, phase)]
+    assert not report.is_whole(without, "now")
+    assert missed(without) == ["phases, each as everybody"]
 
 
-def test_a_campaign_that_tried_little_is_not_whole() -> None:
-    assert not report.is_whole([Record.of("api", 1, phase, figures(3000, steps=9), "admin") for phase in Phase])
+def test_a_campaign_that_tried_little_or_followed_no_answer_is_not_whole() -> None:
+    few = [replace(each, cases=1000) if each.fuzzer == "api" else each for each in whole()]
+    assert missed(few) == ["requests to the API of people who are signed in"]
+    alone = [replace(each, steps=0) for each in whole()]
+    assert missed(alone) == ["sequences in which an answer led to a request"]
+    assert not report.is_whole(few, "now")
+    assert not report.is_whole(alone, "now")
 
 
-def test_a_campaign_that_followed_no_answer_is_not_whole() -> None:
-    alone = [Record.of("api", 1, phase, figures(12_000), "admin") for phase in Phase]
-    assert not report.is_whole(alone)
+@pytest.mark.parametrize(
+    ("fuzzer", "what", "row"),
+    [
+        ("life", "life", "lives of a run"),
+        ("uploading", "uploading", "lives of an upload"),
+        ("parsers", "journal", "inputs of the reader that got the fewest"),
+    ],
+)
+def test_every_fuzzer_has_a_goal_of_its_own(fuzzer: str, what: str, row: str) -> None:
+    idle = [each for each in whole() if (each.fuzzer, each.what) != (fuzzer, what)]
+    assert missed(idle) == [row]
+    assert missed([replace(each, cases=7) if each not in idle else each for each in whole()]) == [row]
 
 
-def test_a_finding_of_an_earlier_commit_is_no_longer_told() -> None:
+def test_what_an_earlier_commit_went_through_counts_for_none_of_todays_goals() -> None:
+    assert missed(whole()) == []
+    assert set(missed(whole("before"))) == set(missed([])) > {"lives of a run", "phases, each as everybody"}
+    assert not report.is_whole(whole("before"), "now")
+
+
+def test_a_finding_is_held_against_its_fuzzer_until_that_has_tried_a_newer_commit() -> None:
     found = Record("api", 1, Phase.FUZZING, findings=("GET /: 500",), commit="before")
-    assert report.findings([found, Record("api", 1, Phase.FUZZING, commit="now")]) == []
-    assert report.findings([found]) == ["GET /: 500"]
+    other = Record("parsers", 1, "row", commit="now")
+    assert report.findings([found, other]) == ["GET /: 500 (api, before)"]
+    assert report.findings([found, other, Record("api", 1, Phase.FUZZING, commit="now")]) == []
+    again = replace(found, commit="now")
+    assert missed([*whole(), again]) == ["findings"]
+    assert "FOUND: GET /: 500 (api, now)" in report.printed([*whole(), again, other], "now")
+
+
+def campaign_of(tmp_path: Path, *records: Record, cases: int = 60) -> campaign.Campaign:
+    kept = Records(tmp_path / "rounds.jsonl")
+    for each in records:
+        kept.add(each)
+    return campaign.Campaign(cases, time.monotonic() + 60, 1, kept)
+
+
+def test_what_was_kept_of_another_commit_leaves_all_of_todays_to_do_and_is_not_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(campaign, "LIVES", 2)
+    going_on = campaign_of(tmp_path, Record("uploading", 1, "Uploading", cases=10**6, commit="before"))
+    campaign.over_uploading(going_on)
+    before, *lived = going_on.done("uploading")
+    assert sum(each.cases for each in lived) >= going_on.share(report.GOAL_LIVES) == 3
+    campaign.over_uploading(going_on)
+    assert going_on.done("uploading") == [before, *lived], "today's have been tried"
+
+
+def test_rounds_over_the_api_end_behind_a_whole_turn_of_todays(tmp_path: Path) -> None:
+    before, now = (Record("api", 1, Phase.FUZZING, cases=60, commit=commit) for commit in ("before", head()))
+    assert campaign._is_due(campaign_of(tmp_path, before).today("api"), 60)
+    some = [now] * (len(campaign.ROUNDS) - 1)
+    assert campaign._is_due(some, 60), "the last round of the turn is left out"
+    assert not campaign._is_due([*some, now], 60)
+    assert campaign._is_due([*some, now], 60_000)
+
+
+def test_readers_that_got_less_than_their_share_today_have_their_turn(tmp_path: Path) -> None:
+    read = [Record("parsers", 1, name, cases=15, commit=head()) for name in parsers.TARGETS]
+    old, *others = read
+    going_on = campaign_of(tmp_path, replace(old, commit="before"), *others)
+    assert going_on.share(report.GOAL_INPUTS) == 15
+    assert campaign._behind(going_on) == [old.what]
 
 
 def test_a_studio_that_does_not_come_up_is_told_of_and_started_again(
@@ -105,7 +179,7 @@ def test_a_fuzzer_that_breaks_is_told_of_and_the_others_have_their_turn(
 
 
 def test_requests_that_are_all_refused_at_the_door_and_answers_that_never_came_are_told() -> None:
-    shut = [Record.of("api", 1, phase, figures(12_000, steps=9), api.ANYBODY) for phase in Phase]
-    assert not report.is_whole(shut)
-    silent = Record("api", 1, Phase.FUZZING, "admin", cases=1, kinds=Counter({"no answer": 1}))
-    assert "and none at all | no answer 1 | 0: MISSED |" in report.page([*whole(), silent])
+    shut = [replace(each, cases=0) if each.who not in ("", ANYBODY) else each for each in whole()]
+    assert "requests to the API of people who are signed in" in missed(shut)
+    silent = Record("api", 1, Phase.FUZZING, "admin", cases=1, kinds=Counter({"no answer": 1}), commit="now")
+    assert "and none at all | no answer 1 | 0: MISSED |" in report.page([*whole(), silent], "now")
