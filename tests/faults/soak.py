@@ -26,7 +26,7 @@ from backend.embedded.valkey import Valkey
 from tests.faults.history import name_of
 from tests.faults.load import Feeder, People, Readers, Tally, in_threads
 from tests.journeys.materials import Material, write_alpaca
-from tests.support.figures import RESULTS, Row, table
+from tests.support.figures import RESULTS, Row, all_hold, head, table
 from tests.support.models import save_base
 from tests.support.processes import processes_of
 from tests.support.studios import Studio, running_studio
@@ -37,6 +37,8 @@ LASTING = ("web", "supervisor", "feeder", "celery", "valkey", "postgres", "studi
 MIB = 1 << 20
 KEPT_MINUTES = 20.0
 MOST_GROWTH, SPARE_DESCRIPTORS, MOST_DELAY_SECONDS = 0.05, 3, 1.0
+ASKED = ("look", "launch", "follow")
+"""What people ask for again and again, none of which is to be refused."""
 LEAST_LOAD = 0.95
 """The part of the load that must have been there for the other figures to mean anything."""
 
@@ -93,6 +95,7 @@ def figures(tally: Tally, meter: Meter, stored: int, failures: Sequence[str], ra
         Row("answers", answers),
         Row("answers of 500 and above", str(sum(unexpected.values())), "0", not unexpected),
         Row("connections that broke", str(sum(tally.broken.values())), "0", not tally.broken),
+        _refused(tally),
         Row("streams that were refused", str(refused), "0", not refused),
         Row(
             "uploads that were due and taken",
@@ -114,6 +117,15 @@ def figures(tally: Tally, meter: Meter, stored: int, failures: Sequence[str], ra
         Row("load that stopped", "; ".join(failures) or "none", "none", not failures),
         *_growth(meter),
     ]
+
+
+def _refused(tally: Tally) -> Row:
+    """Somebody who is turned away at every look, or never looks, is no load."""
+    asked = {key: count for key, count in tally.statuses.items() if key[0] in ASKED}
+    refused = sum(count for (_, status), count in asked.items() if not 200 <= status < 300)
+    found = f"{refused:,} of {sum(asked.values()):,}"
+    is_good = not refused and {what for what, _ in asked} == set(ASKED)
+    return Row("looks and launches that were refused", found, "none of some", is_good)
 
 
 def _uploaded(tally: Tally) -> int:
@@ -167,13 +179,14 @@ def _load(
 
 def report(found: Sequence[Row], minutes: float, rate: float, streams: int) -> str:
     """The figures as a page."""
-    head = (
+    intro = (
         f"# A studio under steady load\n\n`python -m tests.faults.soak --minutes {minutes:g}`, {date.today():%d %B %Y}, "
-        f"{os.cpu_count()} cores: {rate:g} points a second, {streams} event streams, an upload every five seconds, a page "
-        "every second, one run after the other. Memory and descriptors are the means of the second and of the last fifth "
-        "of the time, summed over a part's processes; Postgres without the memory that its processes share.\n\n"
+        f"{os.cpu_count()} cores, commit {head()}: {rate:g} points a second, {streams} event streams, an upload every five "
+        "seconds, a look every second, one run after the other. Memory and descriptors are the means of the second and of "
+        "the last fifth of the time, summed over a part's processes; Postgres without the memory that its processes "
+        "share.\n\n"
     )
-    return head + "\n".join(table(found)) + "\n"
+    return intro + "\n".join(table(found)) + "\n"
 
 
 def main() -> int:
@@ -192,7 +205,7 @@ def main() -> int:
     if into := asked.into or (RESULT if asked.minutes >= KEPT_MINUTES else None):
         into.write_text(page)
     print(page)
-    return 1 if any(each.holds is False for each in found) else 0
+    return 0 if all_hold(found) else 1
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import pytest
 
 from tests.faults.load import Feeder, Stream, Tally
 from tests.faults.soak import LASTING, MIB, Meter, fifths, figures, report
-from tests.support.figures import Row
+from tests.support.figures import Row, head
 from tests.support.labs import MakeLab
 
 
@@ -23,7 +23,7 @@ def received(*numbers: int) -> Stream:
 
 def a_good_hour(tmp_path: Path) -> tuple[Tally, Meter]:
     tally = Tally(delays=[0.1] * 100, sent_points=2000, fed_seconds=10.0)
-    tally.statuses["look", 200] = 5
+    tally.statuses["look", 200] = tally.statuses["follow", 200] = tally.statuses["launch", 201] = 5
     tally.due_uploads = tally.statuses["upload", 201] = 20
     tally.streams += [received(1, 2, 3), received(1, 2, 3, 4)]
     tally.ended_runs["succeeded"] = 3
@@ -78,6 +78,16 @@ def test_a_stream_that_was_never_opened_is_missed(tmp_path: Path) -> None:
     assert missed(tally, meter) == ["streams that received every event once"]
 
 
+@pytest.mark.parametrize("what", ["look", "launch", "follow"])
+def test_people_who_are_turned_away_or_never_ask_are_missed(tmp_path: Path, what: str) -> None:
+    tally, meter = a_good_hour(tmp_path)
+    tally.statuses[what, 401] = 1
+    assert missed(tally, meter) == ["looks and launches that were refused"]
+    for status in (200, 201, 401):
+        del tally.statuses[what, status]
+    assert missed(tally, meter) == ["looks and launches that were refused"]
+
+
 @pytest.mark.parametrize(
     ("taken", "refused", "is_missed"), [(19, 1, False), (18, 2, True), (18, 0, True), (0, 20, True)]
 )
@@ -120,3 +130,4 @@ def test_a_report_says_what_was_met_and_what_was_not() -> None:
     assert "| a | 1 | 0: MISSED |" in page
     assert "| b | 0 | 0: met |" in page
     assert "| c | 7 |  |" in page
+    assert f"commit {head()}" in page
