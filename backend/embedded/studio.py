@@ -23,6 +23,10 @@ from backend.embedded.service import last_words
 from backend.embedded.spawn import spawn
 from backend.embedded.valkey import Valkey
 
+PROBES = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 2}
+"""Who is cut off while nothing is sent to them is found out in twenty seconds. No `TCP_USER_TIMEOUT`, which ends whatever is not
+taken for so long: a download may be paused."""
+
 
 def up(settings: Settings) -> None:
     """Serve a studio from one folder until SIGTERM or Ctrl-C."""
@@ -82,12 +86,21 @@ def listen(host: str, port: int) -> socket.socket:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listener = socket.socket(family, kind, protocol)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        _probe(listener)
         listener.bind(address)
         listener.listen(2048)
     except OSError as error:
         hint = "Set STUDIO_PORT (0 takes a free one) or STUDIO_HOST."
         raise StudioError(f"Cannot listen on {host}:{port}: {error.strerror}.", hint=hint, code="listen") from error
     return listener
+
+
+def _probe(listener: socket.socket) -> None:
+    """Have the system look after each connection that is taken: they inherit this, under Linux with its numbers."""
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in PROBES.items():
+        if hasattr(socket, name):
+            listener.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
 def address_of(host: str, listener: socket.socket) -> str:

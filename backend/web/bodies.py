@@ -27,6 +27,9 @@ LARGE_BYTES = 32 << 20
 LINGER_SECONDS = 1.0
 """Who is refused still sends: a connection that ended at once would take the answer with it."""
 DISCARD_BYTES = 1 << 16
+IDLE_SECONDS = 60.0
+"""Who sends nothing for so long has left without a word, as a computer that was closed: its connection would stand for good, and
+its upload be locked. Behind a proxy, no probe of the system finds that out."""
 
 
 class Line(asyncio.Protocol):
@@ -77,11 +80,17 @@ class Straight(asyncio.BufferedProtocol):
         return count
 
     async def _read(self) -> None:
-        """Until there is no room any more, or no connection."""
+        """Until there is no room any more, or no connection: one over which nothing comes is given up."""
         self._filled.clear()
         self._transport.resume_reading()
         try:
-            await self._filled.wait()
+            while not self._filled.is_set():
+                left = self._left
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(IDLE_SECONDS):
+                        await self._filled.wait()
+                if self._left == left:
+                    self._transport.abort()
         finally:
             self._transport.pause_reading()
 
@@ -124,7 +133,7 @@ async def body_of(request: Request) -> AsyncIterator[Body]:
     """The body of a request that nobody has begun to read."""
     line, length = request.scope["state"].get(LINE), announced(request.headers)
     if line is None or length <= LARGE_BYTES:
-        yield Chunks(request.stream())
+        yield Chunks(_while_it_comes(request.stream(), line))
         return
     message = await request.receive()
     if message["type"] != "http.request":
@@ -136,6 +145,21 @@ async def body_of(request: Request) -> AsyncIterator[Body]:
     except Exception:
         await body.discard()
         raise
+
+
+async def _while_it_comes(pieces: AsyncIterator[bytes], line: Line | None) -> AsyncIterator[bytes]:
+    """The pieces of a body, of which the next is not waited for without end. Raises `ClientDisconnect`."""
+    try:
+        while True:
+            async with asyncio.timeout(IDLE_SECONDS):
+                piece = await anext(pieces)
+            yield piece
+    except StopAsyncIteration:
+        return
+    except TimeoutError:
+        if line:
+            line.transport.abort()
+        raise ClientDisconnect from None
 
 
 def announced(headers: Headers) -> int:

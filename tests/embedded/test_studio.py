@@ -45,6 +45,16 @@ def test_whoever_comes_by_ipv4_to_a_studio_on_ipv6_has_the_address_that_is_their
     assert client_address({"client": peer[:2]}) == "127.0.0.1"
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux hands these settings on")
+def test_connections_are_looked_after_so_that_one_to_a_computer_that_was_closed_ends() -> None:
+    with listen("127.0.0.1", 0) as listener, socket.create_connection(listener.getsockname()):
+        connection, _ = listener.accept()
+        with connection:
+            assert connection.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+            numbers = (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+            assert [connection.getsockopt(socket.IPPROTO_TCP, each) for each in numbers] == [10, 5, 2]
+
+
 def test_a_socket_that_nobody_serves_does_not_answer() -> None:
     with listen("127.0.0.1", 0) as listener:
         assert not answers(address_of("127.0.0.1", listener))

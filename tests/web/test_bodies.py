@@ -9,6 +9,7 @@ import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
+from pathlib import Path
 
 import pytest
 import uvicorn
@@ -17,8 +18,10 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from backend.core import uploads
 from backend.web import bodies
 from backend.web.bodies import Line, body_of, ends_the_connection
+from tests.support.links import Link
 
 BODY = os.urandom(700_000)
 
@@ -166,3 +169,55 @@ async def test_what_came_before_a_large_body_was_cut_is_handed_on_before_the_bre
 
 async def test_nothing_behind_a_large_body_is_taken_for_a_part_of_it() -> None:
     assert await heard(put(BODY) + put(b"another request")) == (len(BODY), False)
+
+
+@pytest.mark.parametrize("length", [90_000, 700_000], ids=["through the parser", "past it"])
+async def test_an_upload_whose_client_has_vanished_is_let_go_and_gone_on_with(
+    length: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bodies, "IDLE_SECONDS", 0.5)
+    upload, begun = uploads.create(tmp_path, length, {}, "somebody", length), asyncio.Event()
+    ends: asyncio.Queue[uploads.Session | ClientDisconnect] = asyncio.Queue()
+
+    async def append(scope: Scope, receive: Receive, send: Send) -> None:
+        offset = uploads.session(tmp_path, upload.id).offset
+        begun.set()
+        try:
+            async with body_of(Request(scope, receive)) as body:
+                ends.put_nowait(await uploads.append(tmp_path, upload.id, offset, body))
+        except ClientDisconnect as error:
+            ends.put_nowait(error)
+        await reply(scope, send, b"heard".ljust(64))
+
+    async with served(append) as port:
+        link = Link(f"http://127.0.0.1:{port}")
+        _, writer = await asyncio.open_connection("127.0.0.1", link.port)
+        writer.write(put(BODY[:length])[:-1])
+        await begun.wait()
+        link.half_open()
+        assert isinstance(await asyncio.wait_for(ends.get(), 10), ClientDisconnect)
+        offset = uploads.session(tmp_path, upload.id).offset
+        assert await told(port, [put(BODY[offset:length])]) == ["heard"]
+        assert (await ends.get()).is_complete  # type: ignore[union-attr]
+        writer.close()
+        await asyncio.to_thread(link.close)
+    assert uploads.finish(tmp_path, upload.id).sha256 == hashlib.sha256(BODY[:length]).hexdigest()
+
+
+async def test_a_slow_client_is_not_taken_for_one_that_has_vanished(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bodies, "IDLE_SECONDS", 0.3)
+
+    async def slowly(port: int, sent: bytes) -> str:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        for at in range(0, len(sent), len(sent) // 6 + 1):
+            writer.write(sent[at : at + len(sent) // 6 + 1])
+            await asyncio.sleep(0.1)
+        answer = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)
+        assert b" 200 " in answer
+        digest = (await reader.readexactly(64)).decode()
+        writer.close()
+        return digest
+
+    async with served() as port:
+        found = [*await asyncio.gather(slowly(port, put(BODY)), slowly(port, put(BODY[:90_000])))]
+    assert found == [hashlib.sha256(each).hexdigest() for each in (BODY, BODY[:90_000])]
