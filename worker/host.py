@@ -52,8 +52,8 @@ class Chores:
         self._threads: dict[str, Thread] = {}
 
     def start(self, name: str, work: Callable[[], object]) -> None:
-        busy = self._threads.get(name)
-        if busy is None or not busy.is_alive():
+        self._threads = {of: thread for of, thread in self._threads.items() if thread.is_alive()}
+        if name not in self._threads:
             self._threads[name] = Thread(target=self._do, args=(name, work), name=name, daemon=True)
             self._threads[name].start()
 
@@ -62,7 +62,7 @@ class Chores:
         try:
             work()
         except Exception:
-            log.exception("%s went wrong, and is done again later", name)
+            log.exception("%s went wrong", name)
 
 
 @dataclass

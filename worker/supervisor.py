@@ -11,7 +11,6 @@ import fcntl
 import logging
 import os
 import select
-import shutil
 import signal
 import socket
 import sys
@@ -30,15 +29,15 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
 from backend.core import db, queue, runs
-from backend.core.backup import may_delete
 from backend.core.errors import Fenced
 from backend.core.leases import LeaseWatch
-from backend.core.models import Attempt, CheckpointRow, Device, Run, Worker
+from backend.core.models import Device, Run, Worker
 from backend.core.settings import Settings, settings
 from worker import devices, disks
 from worker.holding import Doing, Holding
-from worker.host import Host, beside, is_outage
+from worker.host import Host, is_outage
 from worker.spares import Spares, Trainer, make_sure_it_is_dead
+from worker.sweep import Sweep, tidy
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +64,7 @@ class Supervisor:
         self.unanswered = ""
         """Why the driver could not be asked for strangers last; until it can, those of before count."""
         self.has_room = True
+        self.sweep = Sweep(self.host)
         self.watch = WatchedLeases(self.engine, configured.lease_seconds)
         self.holdings: dict[str, Holding] = {}
         self.undying: dict[str, Trainer] = {}
@@ -111,9 +111,12 @@ class Supervisor:
     def _clear(self, folder: Path) -> None:
         """End what is left of an attempt. Nobody waits for ever for a trainer that cannot be killed: it is cut off."""
         if make_sure_it_is_dead(folder):
-            beside(partial(tidy, folder))
+            self._tidy(folder)
         else:
             log.error(UNDYING, folder)
+
+    def _tidy(self, folder: Path) -> None:
+        self.host.chores.start(f"tidying {folder}", partial(tidy, folder))
 
     def _turn(self) -> None:
         poked = self._wait()
@@ -155,7 +158,7 @@ class Supervisor:
         for device in ended:
             over = self.holdings.pop(device)
             if over.trainer is None or over.trainer.exit_code is not None:
-                beside(partial(tidy, over.folder))
+                self._tidy(over.folder)
             else:
                 log.error(UNDYING, over.folder)
                 self.undying[device] = over.trainer
@@ -179,7 +182,7 @@ class Supervisor:
             if not self.stopping and self._is_free(device.name):
                 self._claim(device.name, expired)
         self.host.chores.start("strangers", self._look_for_strangers)
-        self.host.chores.start("sweep", self._sweep)
+        self.host.chores.start("sweep", self.sweep)
         self._warn()
 
     def _look_for_strangers(self) -> None:
@@ -262,33 +265,6 @@ class Supervisor:
             silent = [each.name for each in self.devices if self._hindrances(each.name)["driver"]]
             worker.facts = worker.facts | {"strangers": strangers, "silent": silent, "disk_full": not self.has_room}
 
-    # ---- files whose rows are gone -------------------------------------------------------------------------------
-
-    def _sweep(self) -> None:
-        """Delete replaced checkpoints and runs that were discarded long enough ago: rows first, then files.
-
-        Whoever shares the storage does it: the host that made them may be gone for good.
-        """
-        of_attempt = (Attempt.run_id == CheckpointRow.run_id) & (Attempt.number == CheckpointRow.attempt)
-        with self.host.transaction() as session:
-            if not may_delete(session):
-                return  # somebody backs the studio up: later will do
-            replaced = (
-                sql_select(CheckpointRow)
-                .join(Attempt, of_attempt)
-                .join(Worker, Worker.name == Attempt.worker)
-                .where(CheckpointRow.replaced_at.is_not(None), CheckpointRow.deleted_at.is_(None))
-                .where(Worker.place == self.host.place)
-                .limit(20)
-                .with_for_update(of=CheckpointRow, skip_locked=True)
-            )
-            for row in session.execute(replaced).scalars():
-                remove(self.settings.root / row.folder)
-                row.deleted_at = func.clock_timestamp()
-            for run in runs.to_purge(session, self.host.place, self.settings.discard_hours):
-                remove(self.settings.root / "runs" / str(run.id))
-                run.facts = run.facts | {"purged": True}
-
 
 class WatchedLeases:
     """Leases seen over one connection that is kept: when it breaks, what was seen before counts no more."""
@@ -321,27 +297,6 @@ class WatchedLeases:
                 self._connection.invalidate()
                 self._connection.close()
             self._connection = None
-
-
-def remove(folder: Path) -> None:
-    """Delete a folder that no row names any more."""
-    log.info("deleting %s", folder)
-    shutil.rmtree(folder, ignore_errors=True)
-
-
-def tidy(attempt: Path) -> None:
-    """Delete what killed trainers left half written, of this attempt and of those before it, whose host may be gone.
-
-    Nothing that was published has such a name.
-    """
-    for folder in attempt.parent.glob("attempt-*"):
-        if number_of(folder) <= number_of(attempt):  # a later one may be at work
-            for draft in folder.glob("*/.tmp-*"):
-                remove(draft)
-
-
-def number_of(attempt: Path) -> int:
-    return int(attempt.name.removeprefix("attempt-"))
 
 
 def reason(error: DBAPIError) -> str:

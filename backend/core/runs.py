@@ -7,7 +7,7 @@ row lock; only the edge commits. Each state has one entry function here, and not
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, assert_never
@@ -501,11 +501,11 @@ def drain(session: Session, worker: str, *, is_drained: bool) -> Worker:
     return row
 
 
-def to_purge(session: Session, place: str, hours: int) -> list[Run]:
-    """Discarded runs whose day of grace is over, and whose files lie in this storage."""
+def to_purge(session: Session, place: str, hours: int, *, but_for: Collection[UUID] = (), limit: int = 20) -> list[Run]:
+    """Discarded runs whose day of grace is over, and whose files lie in this storage. They are locked."""
     over = _now(session) - timedelta(hours=hours)
     query = select(Run).where(Run.discarded_at < over, or_(Run.place.is_(None), Run.place == place))
-    query = query.where(func.coalesce(Run.facts["purged"].astext, "") != "true").limit(20)
+    query = query.where(func.coalesce(Run.facts["purged"].astext, "") != "true", Run.id.not_in(but_for)).limit(limit)
     return list(session.execute(query.with_for_update(skip_locked=True)).scalars())
 
 

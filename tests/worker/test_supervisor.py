@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import resource
+import shutil
 import signal
 import socket
 import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from uuid import UUID
 
@@ -31,7 +33,8 @@ from worker import spares, tail
 from worker.holding import Doing, Holding
 from worker.host import Host
 from worker.spares import Spares, Trainer
-from worker.supervisor import Supervisor, tidy
+from worker.supervisor import Supervisor
+from worker.sweep import Sweep, tidy
 from worker.trainer.journal import Journal
 
 STEPS = list(range(1, 25))
@@ -519,9 +522,30 @@ def test_files_of_a_host_that_is_gone_are_deleted_by_who_shares_its_storage(lab:
     with lab.sessions.begin() as session:
         session.execute(update(Attempt).values(worker="gone"))
         session.add(Worker(name="gone", place=holding.host.place))
-    supervisor = Supervisor(settings_of(lab, worker_name="b", devices="cpu"))
-    supervisor._sweep()
+    Sweep(host_of(lab))()
     assert [folder.exists() for folder in folders] == [False, True, True]
+
+
+def test_what_cannot_be_deleted_is_not_called_deleted_and_keeps_nothing_else_from_going(lab: Lab) -> None:
+    stuck_run, run_id = lab.launch(), lab.launch()
+    with lab.sessions.begin() as session:
+        for each in (stuck_run, run_id):
+            runs.stop(session, each, keep=False).discarded_at = datetime(2026, 1, 1, tzinfo=UTC)
+    lab.launch()
+    with held(lab) as holding:
+        turn_until(holding, Doing.WATCHING)
+        folders = [publish(lab, holding, step) for step in (1, 2, 3, 4)]
+    with lab.sessions.begin() as session:
+        session.add(Worker(name="a", place=holding.host.place))
+    for stuck in (folders[0], lab.home / "runs" / str(stuck_run)):
+        shutil.rmtree(stuck, ignore_errors=True)
+        stuck.write_text("what `rmtree` refuses")
+    sweep = Sweep(holding.host)
+    sweep()
+    with lab.sessions.begin() as session:
+        gone = session.execute(select(CheckpointRow.step).where(CheckpointRow.deleted_at.is_not(None)))
+        assert gone.scalars().all() == [2]
+    assert [bool(lab.run(each).facts.get("purged")) for each in (stuck_run, run_id)] == [False, True]
 
 
 def test_what_keeps_runs_from_being_started_is_said_once_until_it_is_over(
@@ -575,3 +599,11 @@ def test_what_killed_trainers_left_half_written_is_deleted_and_nothing_else(tmp_
         "attempt-10/checkpoints/checkpoint-4",
         "attempt-11/checkpoints/.tmp-checkpoint-12",
     }
+
+
+def test_what_goes_wrong_while_a_run_is_tidied_up_is_told(lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
+    attempt = lab.home / "runs" / "a-run" / "attempt-1"
+    for folder in (attempt, attempt.with_name("attempt-one")):
+        folder.mkdir(parents=True)
+    Supervisor(settings_of(lab, devices="cpu"))._tidy(attempt)
+    lab.wait(lambda: f"tidying {attempt} went wrong" in caplog.text, "the log", 10)

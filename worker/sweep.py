@@ -1,0 +1,114 @@
+"""Files that no row names any more: of replaced checkpoints, of discarded runs, of trainers that were killed."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import time
+from pathlib import Path
+from uuid import UUID
+
+from sqlalchemy import func, select, text
+from sqlalchemy.orm import Session
+
+from backend.core import runs
+from backend.core.backup import may_delete
+from backend.core.models import Attempt, CheckpointRow, Worker
+from worker.host import Host
+
+log = logging.getLogger(__name__)
+
+RETRY_SECONDS = 3600.0
+
+
+class Sweep:
+    """Deletes replaced checkpoints, and runs that were discarded long enough ago. Their rows tell so before a file goes, and
+    are marked when the files are gone, each in a transaction of its own. What cannot be deleted is tried again after an hour.
+
+    Whoever shares the storage does it: the host that made them may be gone for good.
+    """
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._left_folders: set[str] = set()
+        self._left_runs: set[UUID] = set()
+        self._since = time.monotonic()
+
+    def __call__(self) -> None:
+        if time.monotonic() - self._since > RETRY_SECONDS:
+            self._left_folders.clear()
+            self._left_runs.clear()
+            self._since = time.monotonic()
+        while self._delete_checkpoint() or self._delete_run():
+            pass
+
+    def _delete_checkpoint(self) -> bool:
+        """Whether there was one."""
+        of_attempt = (Attempt.run_id == CheckpointRow.run_id) & (Attempt.number == CheckpointRow.attempt)
+        replaced = (
+            select(CheckpointRow)
+            .join(Attempt, of_attempt)
+            .join(Worker, Worker.name == Attempt.worker)
+            .where(CheckpointRow.replaced_at.is_not(None), CheckpointRow.deleted_at.is_(None))
+            .where(Worker.place == self._host.place, CheckpointRow.folder.not_in(self._left_folders))
+            .limit(1)
+            .with_for_update(of=CheckpointRow, skip_locked=True)
+        )
+        with self._host.transaction() as session:
+            row = session.scalar(replaced) if begin_deleting(session) else None
+            if row is None:
+                return False
+            if remove(self._host.settings.root / row.folder):
+                row.deleted_at = func.clock_timestamp()
+            else:
+                self._left_folders.add(row.folder)
+        return True
+
+    def _delete_run(self) -> bool:
+        """Whether there was one."""
+        with self._host.transaction() as session:
+            if not begin_deleting(session):
+                return False
+            hours = self._host.settings.discard_hours
+            for run in runs.to_purge(session, self._host.place, hours, but_for=self._left_runs, limit=1):
+                if remove(self._host.settings.root / "runs" / str(run.id)):
+                    run.facts = run.facts | {"purged": True}
+                else:
+                    self._left_runs.add(run.id)
+                return True
+        return False
+
+
+def begin_deleting(session: Session) -> bool:
+    """Whether files may be deleted in this transaction: not while somebody backs the studio up, and nobody begins to before
+    it ends. A large folder on a slow disk takes longer than a transaction may rest otherwise."""
+    session.execute(text("SET LOCAL idle_in_transaction_session_timeout = '10min'"))
+    return may_delete(session)
+
+
+def remove(folder: Path) -> bool:
+    """Delete a folder that no row names any more. Whether it is gone."""
+    log.info("deleting %s", folder)
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        folder.lstat()
+    except OSError as error:
+        if isinstance(error, FileNotFoundError):
+            return True
+    log.warning("%s cannot be deleted", folder)
+    return False
+
+
+def tidy(attempt: Path) -> None:
+    """Delete what killed trainers left half written, of this attempt and of those before it, whose host may be gone.
+
+    Nothing that was published has such a name.
+    """
+    for folder in attempt.parent.glob("attempt-*"):
+        if number_of(folder) <= number_of(attempt):  # a later one may be at work
+            for draft in folder.glob("*/.tmp-*"):
+                remove(draft)
+
+
+def number_of(attempt: Path) -> int:
+    return int(attempt.name.removeprefix("attempt-"))
