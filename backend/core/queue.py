@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, Iterable
 from datetime import timedelta
 from functools import cache
 from typing import TYPE_CHECKING
@@ -122,7 +122,7 @@ def ring(redis_url: str, run_ids: Iterable[UUID]) -> None:
             client(redis_url).publish(CHANNEL, str(run_id))
 
 
-async def doorbells(redis_url: str) -> AsyncIterator[str | None]:
+async def doorbells(redis_url: str) -> AsyncGenerator[str | None, None]:
     """The ids of runs that have news, for ever. None where nothing can be heard for a second, or Redis is away."""
     import redis.asyncio
     from redis.exceptions import RedisError

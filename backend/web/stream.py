@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import signal
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import takewhile
 from types import FrameType
@@ -23,7 +22,7 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import select
-from sqlalchemy.exc import OperationalError, SQLAlchemyError
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.orm import Session
 
@@ -32,9 +31,8 @@ from backend.core.errors import Unavailable
 from backend.core.ids import as_uuid
 from backend.core.models import ENDED, Run, RunEvent
 from backend.web import reading
+from backend.web.lasting import until_done
 from backend.web.shapes.runs import EventOut, RunOut
-
-log = logging.getLogger(__name__)
 
 BEAT_SECONDS = 10.0
 CHECK_SECONDS = 2.0
@@ -96,7 +94,7 @@ class Hub:
     def __init__(
         self,
         sessions: async_sessionmaker[AsyncSession],
-        doorbells: Callable[[], AsyncIterator[str | None]],
+        doorbells: Callable[[], AsyncGenerator[str | None, None]],
         away: Callable[[], tuple[str, ...]] = tuple,
     ) -> None:
         self.sessions, self.doorbells, self.away = sessions, doorbells, away
@@ -109,7 +107,7 @@ class Hub:
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as both:
-            both.create_task(self._follow())
+            both.create_task(until_done("the news of live streams", self._follow, LOOK_SECONDS))
             both.create_task(self._remind())
 
     async def _remind(self) -> None:
@@ -121,18 +119,18 @@ class Hub:
     async def _follow(self) -> None:
         """Look whenever a doorbell rings, and at everything once a second whether one rang or not."""
         looked = 0.0
-        async for rung in self.doorbells():
-            if self.is_stopped:
-                return
-            is_due = time.monotonic() - looked >= LOOK_SECONDS
-            run_id = None if is_due or rung is None else as_uuid(rung)
-            try:
-                if self.open_ended and run_id not in self.feeds:
-                    await self._look_for_new_runs()
-                await self._look(list(self.feeds) if run_id is None else [run_id])
-            except SQLAlchemyError as error:  # the end of this loop would be the end of every stream's news
-                log.warning("live streams wait: Postgres does not answer (%s)", type(error).__name__)
-            looked = time.monotonic() if is_due else looked
+        async with contextlib.aclosing(self.doorbells()) as doorbells:
+            async for rung in doorbells:
+                if self.is_stopped:
+                    return
+                is_due = time.monotonic() - looked >= LOOK_SECONDS
+                await self._hear(None if is_due or rung is None else as_uuid(rung))
+                looked = time.monotonic() if is_due else looked
+
+    async def _hear(self, run_id: UUID | None) -> None:
+        if self.open_ended and run_id not in self.feeds:
+            await self._look_for_new_runs()
+        await self._look(list(self.feeds) if run_id is None else [run_id])
 
     async def _look(self, run_ids: list[UUID]) -> None:
         watched = {run_id: self.feeds[run_id] for run_id in run_ids if run_id in self.feeds}

@@ -101,6 +101,19 @@ def test_news_arrive_while_redis_is_silent(served: str, session: Session) -> Non
         assert read_events(lines, 1)[0].data["data"]["text"] == "nobody rang"
 
 
+def test_a_ring_that_nobody_understands_is_told_and_ends_no_stream(
+    served: str, session: Session, here: Settings, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream, "BEAT_SECONDS", 0.3)
+    who, run = account(session, Role.VIEWER), queued_run(session)
+    with opened(served, f"/api/v1/runs/{run.id}/events?after=1", who) as lines:
+        queue.client(here.redis_url).publish(queue.CHANNEL, b"\xff")
+        tell(session, here, run, {"loss": 6.0}, step=1)
+        assert read_events(lines, 1)[0].data["data"]["values"] == {"loss": 6.0}
+        assert next(line for line in lines if line.startswith("event")) == "event: beat"
+    assert caplog.text.count("UnicodeDecodeError") == 1
+
+
 def test_a_run_that_has_ended_closes_its_stream(served: str, session: Session) -> None:
     who, run = account(session, Role.VIEWER), queued_run(session)
     runs.stop(session, run.id, keep=False)
