@@ -44,7 +44,7 @@ class Received:
 
 
 class Busy(StudioError):
-    """Another connection is writing to this session; a dead one lets go in a moment."""
+    """Another connection is writing to this session; a dead one lets go within a minute."""
 
     status = 423
     code = "upload.busy"

@@ -27,9 +27,9 @@ LARGE_BYTES = 32 << 20
 LINGER_SECONDS = 1.0
 """Who is refused still sends: a connection that ended at once would take the answer with it."""
 DISCARD_BYTES = 1 << 16
-IDLE_SECONDS = 60.0
+IDLE_SECONDS = 45.0
 """Who sends nothing for so long has left without a word, as a computer that was closed: its connection would stand for good, and
-its upload be locked. Behind a proxy, no probe of the system finds that out."""
+its upload be locked. Behind a proxy, no probe of the system finds that out. A page asks for the lock somewhat longer."""
 
 
 class Line(asyncio.Protocol):
