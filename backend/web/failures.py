@@ -40,6 +40,13 @@ log = logging.getLogger(__name__)
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
 
+class Told(JSONResponse):
+    """JSON without a `<`, which may come from a stranger's name: htmx parses an answer as a page before it looks at its kind."""
+
+    def render(self, content: Any) -> bytes:
+        return super().render(content).replace(b"<", b"\\u003c")
+
+
 class NotAllowed(StudioError):
     """The address exists, but not for this method."""
 
@@ -123,7 +130,7 @@ def answer(request: Request, error: Exception, renderer: Renderer) -> Response:
     headers = headers_of(told)
     if request.url.path.startswith("/api/") or "hx-request" in request.headers:
         headers["Vary"] = "Accept-Language, Cookie"
-        return JSONResponse({"error": renderer.told(request, told.as_json()["error"])}, told.status, headers)
+        return Told({"error": renderer.told(request, told.as_json()["error"])}, told.status, headers)
     if isinstance(told, Unauthenticated):
         return to_sign_in(request)
     return renderer.page(request, error_page(told), status=told.status, headers=headers)

@@ -7,6 +7,7 @@ Label Studio CVE-2024-26152 (a cell) and CVE-2026-22033; Open WebUI CVE-2026-445
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,7 +39,8 @@ from backend.core.models import (
 )
 from backend.core.settings import Settings
 from backend.web.app import create_app
-from tests.security.world import ROW, TAUGHT, World
+from tests.security.world import MODEL, ROW, TAUGHT, World
+from tests.support.hub import Shelf, hub_of
 from tests.support.routes import declared_routes
 from tests.support.showcase import Shipper
 from tests.support.trouble import Trouble, settle
@@ -62,6 +64,18 @@ CREATED = """() => [...document.querySelectorAll(
 OPENED = "() => document.querySelectorAll('details').forEach((each) => { each.open = true; })"
 NAMED = "<img data-evil src=x onerror=alert(1)><svg data-evil onload=alert(1)>"
 """What an address can hold: with a slash it would lead to another page."""
+LICENSED = "free words"
+FAR = "owls/evil"
+CLAIMS: dict[str, Any] = {
+    "tags": [EVIL, f"license:{NAMED}"],
+    "safetensors": {"parameters": {NAMED: 1 << 20, EVIL: 7}},
+    "config": {"architectures": [EVIL], "tokenizer_config": {"chat_template": EVIL}},
+    "siblings": [{"rfilename": EVIL}, {"rfilename": f"{NAMED}.safetensors"}],
+    "gated": EVIL,
+    "downloads": EVIL,
+    "author": EVIL,
+}
+"""What a hub says of a model; an id of such words is none."""
 
 
 def plant(world: World) -> dict[str, str]:
@@ -86,6 +100,8 @@ def plant(world: World) -> dict[str, str]:
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps({"model_type": EVIL, "architectures": [EVIL]}))
     (folder / "README.md").write_text(f"---\nlicense: {ADDRESS}\n---\n# {EVIL}\n[x]({ADDRESS})\n")
+    folder = shutil.copytree(folder.parent / MODEL, folder.parent / LICENSED)
+    (folder / "LICENSE.txt").write_text(f"{NAMED}\n{EVIL}\n")  # its first line is shown where no card names a licence
     with world.web.session() as session:
         live(session, things.run)
         rename(session, world)
@@ -95,7 +111,7 @@ def plant(world: World) -> dict[str, str]:
 
 
 def recipe() -> dict[str, Any]:
-    return {"model": "tiny-qwen3", "data": {"sets": [TAUGHT]}, "evaluation": {"prompts": [EVIL, ROW["instruction"]]}}
+    return {"model": MODEL, "data": {"sets": [TAUGHT]}, "evaluation": {"prompts": [EVIL, ROW["instruction"]]}}
 
 
 def live(session: Session, name: str) -> None:
@@ -153,6 +169,7 @@ PAGES = (
     "/datasets/{name}/compare?before=1&after=1",
     "/models",
     "/models?q={evil}&model={evil}",
+    "/models?q=owls&model={licensed}",
     "/runs",
     "/runs?q={evil}&owner={evil}&did=pause&run={evil}",
     "/runs/new?dataset={name}&model={evil}&view=advanced",
@@ -198,9 +215,14 @@ NO_PAGES = ("/healthz", "/people", "/settings")
 
 
 @pytest.fixture
-def spoiled(tiny_base: Path) -> Iterator[World]:
-    """A studio of this test's own: what is planted would be in the way of others."""
-    with running_web(tiny_base) as web:
+def spoiled(tiny_base: Path, tmp_path: Path) -> Iterator[World]:
+    """A studio of this test's own, and a hub: what is planted would be in the way of others."""
+    far = tmp_path / "far"
+    far.mkdir()
+    (far / "config.json").write_text(json.dumps({"model_type": "llama", "architectures": [NAMED]}))
+    nameless = {"id": EVIL}
+    shelf = Shelf({FAR: far, "owls/nameless": far}, claims={FAR: CLAIMS, "owls/nameless": CLAIMS | nameless})
+    with hub_of(shelf) as hub, running_web(tiny_base, HF_ENDPOINT=hub, HF_HOME=str(tmp_path / "hub")) as web:
         world = World(web)
         world.teach()
         yield world
@@ -234,9 +256,16 @@ def looking(world: World, browser: Browser) -> Iterator[Page]:
 
 
 def test_markup_is_text_on_every_page(spoiled: World, browser: Browser) -> None:
-    names = {name: quote(value, safe="") for name, value in (plant(spoiled) | {"evil": EVIL}).items()}
+    words = plant(spoiled) | {"evil": EVIL, "licensed": LICENSED}
+    names = {name: quote(value, safe="") for name, value in words.items()}
     with looking(spoiled, browser) as page:
         wrong = [each for address in PAGES for each in looked_at(page, address, names)]
+        page.goto("/models?q=owls")
+        rows = page.locator("#there tbody tr")
+        expect(rows).to_have_count(1)  # and not what has no id
+        expect(rows).to_contain_text(f"{FAR}")
+        assert rows.inner_text().count("<img data-evil src=x") == 2, "its licence, and why it cannot be used"
+        expect(page.locator("#here tr", has_text=LICENSED)).to_contain_text("<img data-evil src=x onerror=alert(1)>")
     assert wrong == []
 
 

@@ -33,6 +33,8 @@ class Shelf:
     redirects: dict[str, str] = field(default_factory=dict)
     """Paths that are answered with a redirect, and where it leads."""
     asked: list[str] = field(default_factory=list)
+    claims: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """What the hub says of a model in place of what is so."""
 
     def information(self, hub_id: str, *, blobs: bool) -> dict[str, Any]:
         folder = self.models[hub_id]
@@ -50,7 +52,7 @@ class Shelf:
             "safetensors": {"parameters": counts, "total": sum(counts.values())},
             "config": {"tokenizer_config": _json(folder / "tokenizer_config.json")},
             "siblings": [{"rfilename": path.name} | ({"size": path.stat().st_size} if blobs else {}) for path in files],
-        }
+        } | self.claims.get(hub_id, {})
 
     def tree(self, hub_id: str) -> list[dict[str, Any]]:
         files = sorted(path for path in self.models[hub_id].iterdir() if path.is_file())

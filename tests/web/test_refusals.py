@@ -176,3 +176,11 @@ async def test_a_column_whose_name_no_answer_can_carry_is_shown_as_it_is_written
     assert answer.status_code == 200, answer.text
     assert [column["name"] for column in answer.json()["columns"]] == ["text", "\\ud800\\0"]
     assert (await member.put("/api/v1/datasets/odd", content=rows)).status_code == 201
+
+
+@pytest.mark.parametrize("path", ["/api/v1/datasets/%3Cimg%20src=x%3E", "/datasets/%3Cimg%20src=x%3E/preview"])
+async def test_a_name_full_of_markup_is_told_to_scripts_without_any(member: httpx.AsyncClient, path: str) -> None:
+    """htmx makes elements even of an error, before it leaves them out of the page."""
+    told = await member.get(path, headers={"hx-request": "true"})
+    assert (told.status_code, b"<" in told.content) == (404, False)
+    assert "“<img src=x>”" in told.json()["error"]["message"]
