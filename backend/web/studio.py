@@ -29,6 +29,7 @@ from backend.core.settings import Settings
 from backend.web import failures, repeats
 from backend.web.administration import Gauge
 from backend.web.checks import Checks
+from backend.web.lasting import until_done
 from backend.web.pulse import DATABASE, QUEUE, Pulse, Vital, asks_database, asks_queue
 from backend.web.render import renderer
 from backend.web.repeats import Repeated
@@ -48,6 +49,8 @@ READ_AT_ONCE, LIST_AT_ONCE, ASK_AT_ONCE = 4, 2, 8
 wait for the hub or for a whole reading take little but a thread."""
 AGAIN_SECONDS = 1.0
 """After which a start that found no Postgres looks again."""
+TIDY_AGAIN_SECONDS = 600.0
+"""After which what broke off is cleared away where that failed: most likely a bucket is away, and nobody waits for it."""
 THREADS = 40
 """More than all that may take a thread for long, so that a password or a piece of an upload never waits for them."""
 
@@ -91,9 +94,10 @@ class Studio:
         self.spawn(self.pulse.run())
         with spare_kept():
             with stopped_by_signals(self.hub):
-                if not await self._has_begun():
-                    log.warning("the start waits: Postgres does not answer")
-                    self.spawn(self._begin_later())
+                try:
+                    await self._begin()
+                except (OperationalError, Unavailable):  # every page says so meanwhile, which is better than no server
+                    self.spawn(until_done("the start", self._begin, AGAIN_SECONDS))
                 yield
             self.hub.stop()
             for task in self.tasks:
@@ -104,22 +108,18 @@ class Studio:
         await self.pulse_engine.dispose()
         self.sync_engine.dispose()
 
-    async def _has_begun(self) -> bool:
-        """What a start does before anybody is served: the set-up link, what broke off is cleared away or taken up. False where
-        Postgres does not answer: then every page says so meanwhile, which is better than no server."""
-        try:
-            await self.write(self._prepare)
-            await self.read(lambda session: store.clean_up(session, self.settings))
-            await asyncio.to_thread(self.operations.resume)
-        except (OperationalError, Unavailable):
-            return False
-        return True
+    async def _begin(self) -> None:
+        """What a start does before anybody is served: the set-up link, and what broke off is taken up."""
+        await self.write(self._prepare)
+        await asyncio.to_thread(self.operations.resume)
+        tidy = partial(asyncio.to_thread, self._clean_up)
+        self.spawn(until_done("clearing away what broke off", tidy, TIDY_AGAIN_SECONDS))
 
-    async def _begin_later(self) -> None:
-        await asyncio.sleep(AGAIN_SECONDS)
-        while not await self._has_begun():
-            await asyncio.sleep(AGAIN_SECONDS)
-        log.warning("the start is made up for: Postgres answers")
+    def _clean_up(self) -> None:
+        """A chore, for which a bucket may be asked for long: without a transaction, which Postgres would end meanwhile."""
+        at_once = self.sync_engine.execution_options(isolation_level="AUTOCOMMIT")
+        with Session(at_once) as session:
+            store.clean_up(session, self.settings)
 
     def _prepare(self, session: Session) -> None:
         people.lock_first_start(session)
