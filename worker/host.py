@@ -52,17 +52,18 @@ class Chores:
         self._threads: dict[str, Thread] = {}
 
     def start(self, name: str, work: Callable[[], object]) -> None:
-        self._threads = {of: thread for of, thread in self._threads.items() if thread.is_alive()}
-        if name not in self._threads:
-            self._threads[name] = Thread(target=self._do, args=(name, work), name=name, daemon=True)
-            self._threads[name].start()
+        busy = self._threads.get(name)
+        if busy is None or not busy.is_alive():
+            thread = self._threads[name] = Thread(target=self._do, args=(name, work), name=name, daemon=True)
+            thread.start()
 
-    @staticmethod
-    def _do(name: str, work: Callable[[], object]) -> None:
+    def _do(self, name: str, work: Callable[[], object]) -> None:
         try:
             work()
         except Exception:
             log.exception("%s went wrong", name)
+        finally:
+            self._threads.pop(name, None)  # names come without end: there is one for each attempt that is tidied up
 
 
 @dataclass

@@ -17,11 +17,12 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from types import FrameType
 
-from sqlalchemy import func, text
+from sqlalchemy import func, not_, or_, text
 from sqlalchemy import select as sql_select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.engine import Connection, Engine
@@ -29,13 +30,14 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
 from backend.core import db, queue, runs
-from backend.core.errors import Fenced
+from backend.core.errors import Conflict, Fenced
 from backend.core.leases import LeaseWatch
 from backend.core.models import Device, Run, Worker
 from backend.core.settings import Settings, settings
 from worker import devices, disks
 from worker.holding import Doing, Holding
 from worker.host import Host, is_outage
+from worker.machine import machine
 from worker.spares import Spares, Trainer, make_sure_it_is_dead
 from worker.sweep import Sweep, tidy
 
@@ -71,7 +73,8 @@ class Supervisor:
         """By device, what was killed and had not ended: it hangs in a driver, and locks the device for as long as it does."""
         self.stopping = False
         self._looked = -configured.renew_seconds
-        self._said: set[tuple[str, str]] = set()
+        self._seat = seat(configured)
+        self._said: set[tuple[str, ...]] = set()
         self._pokes = open_socket(poke_path(configured, self.host.name))
 
     # ---- the loop ------------------------------------------------------------------------------------------------
@@ -94,8 +97,9 @@ class Supervisor:
     def _start(self) -> bool:
         """Register, and give up what this host held before it was restarted, once its trainers are dead."""
         try:
+            if not self._take_name():
+                return False
             with self.host.transaction() as session:
-                self._register(session)
                 held = session.execute(sql_select(Run.id, Run.attempt).where(Run.holder == self.host.name)).all()
             for run_id, attempt in held:
                 self._clear(self.settings.run_folder(run_id, attempt))
@@ -107,6 +111,23 @@ class Supervisor:
         if freed:
             log.info("gave up %s run(s) that this host held before", len(freed))
         return True
+
+    def _take_name(self) -> bool:
+        """Register. Whether this host may look for work: not while another one that has its name is alive."""
+        try:
+            with self.host.transaction() as session:
+                self._register(session)
+        except Conflict as error:
+            self._say_once(("name",), str(error))
+            return False
+        self._say_once(("name",), "")
+        return True
+
+    def _say_once(self, of: tuple[str, ...], words: str) -> None:
+        """Until it is over: there are no words then."""
+        if words and of not in self._said:
+            log.warning(words)
+        (self._said.add if words else self._said.discard)(of)
 
     def _clear(self, folder: Path) -> None:
         """End what is left of an attempt. Nobody waits for ever for a trainer that cannot be killed: it is cut off."""
@@ -175,8 +196,10 @@ class Supervisor:
         expired = self.watch.look()
         self.has_room = disks.has_room(self.settings.folder("runs"))
         with self.host.transaction() as session:
-            self._seen(session)
+            is_known = self._seen(session)
             runs.end_unheld(session, expired, self.host.limits)
+        if not is_known and not self._take_name():
+            return
         self.host.chores.start("hints", lambda: queue.publish(self.host.sessions, self.host.redis_url))
         for device in self.devices:
             if not self.stopping and self._is_free(device.name):
@@ -199,9 +222,7 @@ class Supervisor:
             return False
         hindrances = self._hindrances(device)
         for of, words in hindrances.items():
-            if words and (device, of) not in self._said:
-                log.warning("no run is started on %s: %s", device, words)
-            (self._said.add if words else self._said.discard)((device, of))
+            self._say_once((device, of), words and f"no run is started on {device}: {words}")
         return not any(hindrances.values())
 
     def _hindrances(self, device: str) -> Mapping[str, str]:
@@ -246,24 +267,41 @@ class Supervisor:
             self.holdings[device] = Holding(self.host, token, device)
 
     def _register(self, session: Session) -> None:
-        facts = {"pid": os.getpid(), "python": sys.version.split()[0], "host": socket.gethostname()}
+        """Raises `Conflict` where somebody else has this name: two of one name would end each other's runs."""
+        facts = {"pid": os.getpid(), "python": sys.version.split()[0], "host": socket.gethostname(), "seat": self._seat}
         facts |= {"cores": os.cpu_count(), "memory_bytes": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")}
+        now, lease = func.clock_timestamp(), timedelta(seconds=self.settings.lease_seconds)
         worker = insert(Worker).values(name=self.host.name, place=self.host.place, facts=facts)
-        fresh = {"place": self.host.place, "facts": facts, "started_at": func.clock_timestamp()}
-        session.execute(worker.on_conflict_do_update(index_elements=["name"], set_=fresh))
+        fresh = {"place": self.host.place, "facts": facts, "started_at": now, "seen_at": now}
+        is_ours = Worker.facts["seat"].astext == self._seat
+        is_silent = not_(Worker.seen_at.between(now - lease, now + lease))
+        upsert = worker.on_conflict_do_update(index_elements=["name"], set_=fresh, where=or_(is_ours, is_silent))
+        if session.execute(upsert.returning(Worker.name)).first() is None:
+            raise self._taken(session.get_one(Worker, self.host.name))
         session.query(Device).where(Device.worker == self.host.name).delete()
         for each in self.devices:
             session.add(Device(worker=self.host.name, name=each.name, title=each.title, memory_bytes=each.memory_bytes))
-        self._seen(session)
 
-    def _seen(self, session: Session) -> None:
-        worker = session.get(Worker, self.host.name)
-        if worker is not None:
+    def _taken(self, other: Worker) -> Conflict:
+        """Started again elsewhere at once, a host waits for its own last sign of life to grow old."""
+        host, pid = other.facts.get("host"), other.facts.get("pid")
+        return Conflict(
+            f"A worker host “{other.name}” is alive elsewhere (host {host}, process {pid}): this one takes no run until that "
+            f"one is silent for {self.settings.lease_seconds:g} s.",
+            hint="Where both are to work, give each a name of its own: STUDIO_WORKER_NAME.",
+        )
+
+    def _seen(self, session: Session) -> bool:
+        """Tell that this host is alive. False where another one has taken its name meanwhile."""
+        worker = session.get(Worker, self.host.name, with_for_update=True)
+        is_ours = worker is not None and worker.facts.get("seat") == self._seat
+        if worker is not None and is_ours:
             worker.seen_at = func.clock_timestamp()
             on = {each.name: (*self.strangers.get(each.name, ()), *self._left_on(each.name)) for each in self.devices}
             strangers = {device: [asdict(each) for each in told] for device, told in on.items() if told}
             silent = [each.name for each in self.devices if self._hindrances(each.name)["driver"]]
             worker.facts = worker.facts | {"strangers": strangers, "silent": silent, "disk_full": not self.has_room}
+        return is_ours
 
 
 class WatchedLeases:
@@ -332,6 +370,12 @@ def poke(configured: Settings, name: str) -> bool:
         except OSError:
             return False
     return True
+
+
+def seat(configured: Settings) -> str:
+    """Where `only_one` locks: whoever of our name was here before us has ended. A copied home or machine is another seat."""
+    folder = configured.folder("run").stat()
+    return f"{machine()}/{folder.st_dev}/{folder.st_ino}"
 
 
 def only_one(configured: Settings, name: str) -> int:

@@ -52,7 +52,7 @@ class Settings(BaseSettings):
     model_roots: Annotated[tuple[Path, ...], NoDecode, Listed] = Field(
         (), description="Folders, with commas, in which base models may lie besides `home/models`."
     )
-    worker_name: str = Field("", description="Name of this worker host; empty takes the host's name.")
+    worker_name: str = Field("", description="Name of this worker host, and of no other; empty takes the host's name.")
     devices: str = Field("auto", description="`auto`, `cpu`, or CUDA indices such as `0,1`.")
     share_devices: bool = Field(
         False, description="Whether to start runs on accelerators that programs of others compute on too."

@@ -12,7 +12,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import UUID
 
@@ -555,6 +555,32 @@ def test_what_keeps_runs_from_being_started_is_said_once_until_it_is_over(
     for supervisor.has_room in (False, False, True, True, False):
         assert supervisor._is_free("cpu") is supervisor.has_room
     assert caplog.text.count("no run is started on cpu: The disk of the runs is full.") == 2
+
+
+def test_a_second_host_of_one_name_ends_no_run_of_the_first_and_takes_its_place_when_it_is_silent(
+    lab: Lab, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run_id = lab.launch()
+    assert Supervisor(settings_of(lab, devices="cpu"))._start()
+    first = Supervisor(settings_of(lab, devices="cpu"))
+    assert first._start(), "one that was restarted takes its place at once"
+    first._look()
+    assert lab.run(run_id).holder == "a"
+    second = Supervisor(settings_of(lab, devices="cpu", home=str(tmp_path / "copy")))
+    assert not second._start()
+    second._look()
+    assert (lab.run(run_id).holder, lab.run(run_id).attempt) == ("a", 1)
+    assert caplog.text.count("give each a name of its own: STUDIO_WORKER_NAME") == 1
+
+    with lab.sessions.begin() as session:
+        session.execute(update(Worker).values(seen_at=Worker.seen_at - timedelta(seconds=31)))
+    assert second._start()
+    assert lab.run(run_id).state == State.QUEUED
+    first.holdings.clear()
+    first._look()
+    assert lab.run(run_id).attempt == 1, "the first one sees that its name is taken"
+    second._look()
+    assert lab.run(run_id).attempt == 2
 
 
 def test_a_supervisor_that_waits_for_postgres_can_be_ended(lab: Lab) -> None:

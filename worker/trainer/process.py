@@ -7,13 +7,13 @@ import gc
 import importlib
 import os
 import re
-import socket
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from worker.machine import machine
 from worker.trainer.journal import Journal
 from worker.trainer.parent import watch_stdin
 
@@ -73,9 +73,7 @@ def run_directory() -> Path:
 
 def lock_name(device: str) -> str:
     """Hosts may share a home, and each has a `cuda:0` of its own; containers of one machine have the same one."""
-    boot = Path("/proc/sys/kernel/random/boot_id")
-    machine = boot.read_text().strip() if boot.exists() else socket.gethostname()
-    return f"device-{machine}-{re.sub(r'[^a-z0-9]+', '-', device.lower())}.lock"
+    return f"device-{machine()}-{re.sub(r'[^a-z0-9]+', '-', device.lower())}.lock"
 
 
 @contextmanager
