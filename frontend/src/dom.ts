@@ -9,6 +9,9 @@ export function setText(selector: string, text: string, inside: ParentNode = doc
   if (target && target.textContent !== text) target.textContent = text;
 }
 
+/** The key belongs to an input method, which makes a character of it or chooses one; Safari tells of the last only by its code. */
+export const composes = (event: KeyboardEvent): boolean => event.isComposing || event.keyCode === 229;
+
 /** Headers that a request needs to change something. */
 export const guarded = (): Record<string, string> => ({ "X-CSRF-Token": document.body.dataset.csrf ?? "" });
 

@@ -1,5 +1,5 @@
 /** The search of the top bar: results while one types, as a combobox. Without it the form leads to a page of the same. */
-import { find } from "./dom";
+import { composes, find } from "./dom";
 import { word } from "./words";
 
 type Hit = { kind: string; name: string; note: string | null; address: string };
@@ -32,6 +32,7 @@ class Search {
   private typed(): void {
     clearTimeout(this.timer);
     this.asked.abort();
+    this.mark(-1); // what is shown was found for other words
     const words = this.input.value.trim();
     if (!words) this.close();
     else this.timer = setTimeout(() => void this.ask(words), PAUSE_MS);
@@ -63,14 +64,15 @@ class Search {
 
   private key(event: KeyboardEvent): void {
     const options = this.options;
+    if (composes(event)) return;
     if (event.key === "Escape") {
       if (this.list.hidden) this.input.blur();
       this.close();
     } else if (this.list.hidden && event.key === "ArrowDown") this.typed();
     else if (this.list.hidden || options.length === 0) return;
     else if (event.key === "ArrowDown") this.mark((this.at + 1) % options.length);
-    else if (event.key === "ArrowUp") this.mark((this.at - 1 + options.length) % options.length);
-    else if (event.key === "Enter") this.open(options[this.at]);
+    else if (event.key === "ArrowUp") this.mark((Math.max(0, this.at) - 1 + options.length) % options.length);
+    else if (event.key === "Enter" && this.at >= 0) this.open(options[this.at]);
     else return;
     event.preventDefault();
   }

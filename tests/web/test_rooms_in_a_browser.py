@@ -73,6 +73,23 @@ def test_the_search_is_driven_by_keyboard(page: Page, session: Session) -> None:
     page.wait_for_url("**/runs/owl%20small")
 
 
+def test_enter_opens_what_was_typed_and_not_what_was_found_before(page: Page, session: Session) -> None:
+    named(session, "alpha", "alps")
+    page.goto("/help")
+    field, options = page.locator("#search"), page.locator("#found [role=option]")
+    field.focus()
+    page.keyboard.type("al")
+    expect(options).to_have_count(3)
+    field.evaluate(
+        "(field) => field.dispatchEvent(new KeyboardEvent('keydown', { key: 'Enter', isComposing: true, bubbles: true }))"
+    )
+    page.route("**/api/v1/search?q=alpha", lambda _: None)  # on its way for long
+    page.keyboard.type("pha")
+    expect(page).to_have_url(re.compile("/help$"))
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/search?q=alpha")
+
+
 def test_what_a_search_finds_is_a_page_too(page: Page, session: Session) -> None:
     named(session, "owl small", "finch")
     page.goto("/")
