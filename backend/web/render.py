@@ -62,7 +62,7 @@ class Renderer:
             extensions=["jinja2.ext.i18n"],
         )
         environment.install_gettext_callables(self.gettext, self.ngettext, newstyle=False)  # type: ignore[attr-defined]
-        environment.globals["asset"] = self.asset
+        environment.globals |= {"asset": self.asset, "now": lambda: datetime.now(UTC).isoformat()}
         environment.filters |= {
             "bytes": size,
             "number": number,

@@ -185,6 +185,7 @@ class Leader<T extends { seq: number }> {
       } else if (known > seq) at[run] = known;
     }
     if (Object.keys(at).length > 0) this.say({ at });
+    if (this.source?.readyState === EventSource.CLOSED) this.openIn(SETTLE_MS); // whoever comes may have signed in meanwhile
   }
 
   close(): void {

@@ -1,4 +1,4 @@
-/** Relative times that go on: the server draws “3 minutes ago”, the script keeps it true. */
+/** Relative times that go on: the server draws “3 minutes ago”, the script keeps it true, by the server's clock. */
 
 const TICK_MS = 20_000;
 const UNITS: [Intl.RelativeTimeFormatUnit, number][] = [
@@ -12,10 +12,11 @@ const UNITS: [Intl.RelativeTimeFormatUnit, number][] = [
 
 export function keepTimes(): void {
   const language = document.documentElement.lang;
+  const ahead = Date.now() - Date.parse(document.body.dataset.now!); // how far the reader's clock is
   const relative = new Intl.RelativeTimeFormat(language);
   const tick = () => {
     for (const time of document.querySelectorAll<HTMLTimeElement>("time[data-ago]")) {
-      const text = ago(relative, (Date.parse(time.dateTime) - Date.now()) / 1000);
+      const text = ago(relative, (Date.parse(time.dateTime) + ahead - Date.now()) / 1000);
       if (time.textContent !== text) time.textContent = text;
       time.title = new Date(time.dateTime).toLocaleString(language);
     }

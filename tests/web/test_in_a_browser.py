@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from playwright.sync_api import BrowserContext, Page, expect
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
+from backend.core import people
 from backend.core.assignment import LineKind
 from backend.core.models import Point, Run
 from backend.core.settings import Settings
@@ -149,6 +151,37 @@ def test_a_run_that_is_gone_does_not_end_the_stream_of_the_others(context: Brows
     Shipper(session).train(range(1, 4))
     points(second, 3)
     assert stored(session, here) == [(step, 1 / step) for step in (1, 2, 3)]
+
+
+def test_a_tab_that_was_signed_out_keeps_no_news_from_one_that_signs_in_again(
+    context: BrowserContext, session: Session
+) -> None:
+    queued_run(session)
+    first, second = context.new_page(), context.new_page()
+    first.goto("/runs")
+    first.wait_for_timeout(300)  # the stream opens
+    cookie = next(cookie for cookie in context.cookies() if cookie.get("name") == "studio")
+    identity = people.find_session(session, cookie["value"])
+    assert identity
+    people.sign_out(session, identity)
+    session.commit()
+    expect(first.locator("#away")).to_contain_text("You are signed out", timeout=30_000)
+    again = people.sign_in(session, people.find(session, identity.name), "test", hours=1)
+    session.commit()
+    context.add_cookies([{"name": "studio", "value": again, "url": first.url}])
+    second.goto("/runs")
+    Shipper(session).train([1, 2])
+    expect(second.locator("[data-cell=loss]")).to_have_text("0.5", timeout=10_000)
+
+
+def test_times_are_told_by_the_clock_of_the_server(page: Page, session: Session) -> None:
+    page.add_init_script("const now = Date.now; Date.now = () => now() - 3600e3;")
+    queued_run(session)
+    page.goto("/runs")
+    age = page.locator("[data-run] time").first
+    expect(age).to_have_text(re.compile(r"^\d+ seconds? ago$"))
+    page.evaluate("() => document.dispatchEvent(new Event('visibilitychange'))")
+    expect(age).to_have_text(re.compile(r"^\d+ seconds? ago$"))
 
 
 def test_a_change_in_mid_run_is_asked_for_in_a_dialog_and_marked_where_it_holds(page: Page, session: Session) -> None:
