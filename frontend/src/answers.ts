@@ -65,11 +65,17 @@ function askAgain(source: Element): void {
 
 function tell(ctx: Asked): void {
   const told = refusal(ctx);
-  const banner = find("#refused");
-  if (!told || !banner) return; // a form that says itself what is wrong with it
+  if (!told) return; // a form that says itself what is wrong with it
   refused = ctx.sourceElement;
-  setText("[data-refused]", told.message, banner);
-  setText("[data-refused-hint]", told.hint ?? "", banner);
+  tellRefusal(told.message, told.hint ?? "");
+}
+
+/** In a banner across the page. */
+export function tellRefusal(message: string, hint = ""): void {
+  const banner = find("#refused");
+  if (!banner) return;
+  setText("[data-refused]", message, banner);
+  setText("[data-refused-hint]", hint, banner);
   banner.hidden = false;
 }
 

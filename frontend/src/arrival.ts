@@ -1,5 +1,5 @@
 /** One file and its line on the page: looked at, named, sent, read; each state with what can be done then. */
-import { find, moveRuler, setText, settle } from "./dom";
+import { composes, find, getJson, moveRuler, setText, settle } from "./dom";
 import { type Looks, look, Mapping, type Named } from "./mapping";
 import { callOff, follow } from "./reading";
 import { markOf, Refused, Transfer, Unreadable } from "./upload";
@@ -29,6 +29,8 @@ export type Home = {
   arrived(arrival: Arrival, address: string): void;
 };
 
+type Made = { version: { rows: number; number: number; source_sha256: string } };
+
 const SHOWN: Record<string, State[]> = {
   "[data-flow]": ["sending", "lost", "paused", "reading"],
   "[data-quiet]": ["looking", "ready", "waiting", "refused", "cancelled", "done"],
@@ -48,7 +50,8 @@ export class Arrival {
   private looking = new AbortController();
   private pace: [number, number][] = [];
   private reading = ""; // the operation that reads it
-  private versions = 0; // of the data set that has the name
+  private versions: number | undefined = 0; // of the data set that has the name; nothing where that could not be had
+  private naming = new AbortController();
   private skips = false;
   private mapping: Mapping;
   private ask = settle(() => void this.askForName(), 250, 1000);
@@ -102,7 +105,9 @@ export class Arrival {
     on("[data-skip]", () => this.leaveOut());
     on("[data-apart]", () => void this.keepApart());
     this.nameField?.addEventListener("input", () => this.ask());
-    this.nameField?.addEventListener("keydown", (event) => event.key === "Enter" && void this.send());
+    this.nameField?.addEventListener("keydown", (event) => {
+      if (event.key === "Enter" && !composes(event)) void this.send();
+    });
     const skips = find<HTMLInputElement>("[data-skips]", this.line);
     skips?.addEventListener("change", () => {
       this.skips = skips.checked;
@@ -149,13 +154,24 @@ export class Arrival {
     if (this.state === "looking" || this.state === "ready") this.enter("ready");
   }
 
+  /** What the name stands for, the one that was typed last. */
   private async askForName(): Promise<void> {
-    if (!this.home.dataset) this.versions = await versionsOf(this.dataset);
-    const next = this.versions + 1;
-    find("[data-send]", this.line)!.textContent = this.versions ? word("add_version", { n: next }) : word("upload");
-    setText("[data-becomes]", this.versions ? word("becomes_version", { name: this.dataset, n: next }) : "", this.line);
+    this.naming.abort();
+    this.naming = new AbortController();
+    const { signal } = this.naming;
+    const versions = this.home.dataset ? this.versions : await versionsOf(this.dataset, signal);
+    if (signal.aborted) return;
+    this.versions = versions;
+    if (versions === undefined) document.addEventListener("back", this.ask, { once: true });
+    this.showName(versions, (versions ?? 0) + 1);
+  }
+
+  private showName(versions: number | undefined, next: number): void {
+    const known = versions ? word("add_version", { n: next }) : word("upload");
+    find("[data-send]", this.line)!.textContent = versions === undefined ? word("send") : known;
+    setText("[data-becomes]", versions ? word("becomes_version", { name: this.dataset, n: next }) : "", this.line);
     const apart = find("[data-apart]", this.line);
-    if (apart) apart.hidden = this.versions === 0;
+    if (apart) apart.hidden = !versions;
     setText("[data-file]", this.dataset || this.file.name, this.line);
   }
 
@@ -261,17 +277,15 @@ export class Arrival {
     this.reading = "";
   }
 
+  /** It is there, whether or not the studio can be asked for its facts just now. */
   private async end(): Promise<void> {
     const address = `/datasets/${encodeURIComponent(this.dataset)}`;
     find<HTMLAnchorElement>("[data-open]", this.line)!.href = address;
-    const answer = await fetch(`/api/v1${address}`);
+    const made = await getJson<Made>(`/api/v1${address}`).catch(() => undefined);
     this.enter("done");
-    if (answer.ok) {
-      const { version } = (await answer.json()) as { version: { rows: number; number: number; source_sha256: string } };
-      this.say(
-        word("arrived", { rows: count(version.rows), n: version.number, hash: version.source_sha256.slice(0, 12) }),
-      );
-    }
+    if (!made) return this.say(word("read_whole"));
+    const { rows, number, source_sha256 } = made.version;
+    this.say(word("arrived", { rows: count(rows), n: number, hash: source_sha256.slice(0, 12) }));
     this.home.arrived(this, address);
   }
 
@@ -365,12 +379,12 @@ export function drawRuler(line: HTMLElement, share: number): void {
   line.querySelector("[role=progressbar]")?.setAttribute("aria-valuenow", String(Math.round(100 * share)));
 }
 
-async function versionsOf(name: string): Promise<number> {
+async function versionsOf(name: string, signal: AbortSignal): Promise<number | undefined> {
   if (!name) return 0;
   try {
-    const answer = await fetch(`/api/v1/datasets?name=${encodeURIComponent(name)}`);
-    return answer.ok ? (((await answer.json()) as { versions: number }[])[0]?.versions ?? 0) : 0;
+    const found = await getJson<{ versions: number }[]>(`/api/v1/datasets?name=${encodeURIComponent(name)}`, signal);
+    return found[0]?.versions ?? 0;
   } catch {
-    return 0;
+    return undefined;
   }
 }

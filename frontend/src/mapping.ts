@@ -73,9 +73,7 @@ export class Mapping {
     const place = find("[data-guess]", this.place)!;
     place.classList.toggle("error-line", !looks.format && looks.columns.length > 0);
     if (looks.format) {
-      const roles = Object.entries(looks.mapping).map(([role, column]) =>
-        role === column ? role : `${role} = ${column}`,
-      );
+      const roles = Object.entries(looks.mapping).map(([role, column]) => `${this.names("role", role)} = ${column}`);
       const shape = document.createElement("b");
       shape.textContent = word("looks_like", { shape: this.names("shape", looks.format) });
       place.replaceChildren(shape, ` ${roles.join(", ")}`);

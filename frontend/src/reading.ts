@@ -1,8 +1,10 @@
 /** Reading in the background: followed by asking now and then, since it goes on without anybody looking. */
 import { guarded } from "./dom";
-import { type Problem, pause, Refused } from "./upload";
+import { type Problem, pause, Refused, request } from "./upload";
+import { word } from "./words";
 
 const LOOK_MS = 700;
+const OVER = [401, 404]; // nobody is signed in, or it is there no more: asking goes nowhere
 
 export type Operation = {
   id: string;
@@ -30,16 +32,16 @@ export async function follow(
 
 async function look(address: string, signal: AbortSignal): Promise<Operation | undefined> {
   try {
-    const answer = await fetch(address, { signal });
-    return answer.ok ? ((await answer.json()) as Operation) : undefined;
+    return (await (await request(address, "GET", {}, signal)).json()) as Operation;
   } catch (error) {
-    if (signal.aborted) throw error;
+    if (signal.aborted || (error instanceof Refused && OVER.includes(error.status))) throw error;
     return undefined; // the line is lost: the reading goes on, and so does the asking
   }
 }
 
 function refused({ error, state }: Operation): Refused {
-  return new Refused(422, error?.hint ?? "", error?.problems ?? [], error?.message ?? state, error?.code, error?.where);
+  const message = state === "cancelled" ? word("called_off") : (error?.message ?? word("try_again"));
+  return new Refused(422, error?.hint ?? "", error?.problems ?? [], message, error?.code, error?.where);
 }
 
 export const callOff = (address: string) => fetch(`${address}/cancel`, { method: "POST", headers: guarded() });

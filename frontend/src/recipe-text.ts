@@ -1,5 +1,7 @@
 /** The recipe as YAML: line numbers, marked lines, files read from the disk. The text stays a plain textarea. */
+import { tellRefusal } from "./answers";
 import { find } from "./dom";
+import { word } from "./words";
 
 const MAX_BYTES = 1 << 20;
 const area = () => find<HTMLTextAreaElement>("#yaml");
@@ -49,7 +51,7 @@ function made(tag: string, text: string): HTMLElement | string {
 }
 
 async function take(file: File): Promise<void> {
-  if (file.size > MAX_BYTES) return;
+  if (file.size > MAX_BYTES) return tellRefusal(word("recipe_too_large"));
   const text = await file.text();
   const here = area();
   if (here) return replace(here, text);

@@ -87,7 +87,7 @@ def test_several_files_are_dropped_anywhere_and_each_has_its_line(page: Page, se
     assert page.evaluate(DROP, [files]), "the page shows that it takes what is dragged over it"
     lines = page.locator("[data-arrival]")
     expect(lines).to_have_count(3)
-    expect(lines.first.locator("[data-guess]")).to_have_text("Looks like Alpaca: instruction, output")
+    expect(lines.first.locator("[data-guess]")).to_have_text("Looks like Alpaca: Task = instruction, Answer = output")
     expect(lines.first.locator(".first-row").first.locator(".ink")).to_have_text("The owl.")
     expect(lines.nth(1).locator("[data-guess]")).to_contain_text("Alpaca")
     expect(lines.nth(2).locator("[role=alert]")).to_contain_text(
@@ -115,6 +115,35 @@ def test_a_name_that_is_taken_is_asked_about(page: Page, session: Session) -> No
     line.locator("[data-as]").press("Enter")
     page.wait_for_url("**/datasets/owls%202")
     assert sorted(stored(session)) == [("owls", 2), ("owls 2", 3)]
+
+
+def test_what_a_name_stands_for_stays_open_until_it_is_known_and_what_arrived_is_not_sent_again(page: Page) -> None:
+    choose(page, "owls.jsonl", rows(2)).locator("[data-send]").click()
+    page.wait_for_url("**/datasets/owls")
+    page.goto("/datasets")
+    line = choose(page, "cats.jsonl", rows(3))
+    send, name = line.locator("[data-send]"), line.locator("[data-as]")
+    expect(send).to_have_text("Upload")
+    late: list[Route] = []
+    page.route("**/api/v1/datasets?name=owls", lambda route: late.append(route), times=1)
+    with page.expect_request("**/api/v1/datasets?name=owls"):
+        name.fill("owls")
+    with page.expect_response("**/api/v1/datasets?name=finch"):
+        name.fill("finch")
+    late[0].continue_()
+    page.wait_for_timeout(300)  # long enough to be told what came late
+    expect(send).to_have_text("Upload")
+    page.route("**/api/v1/datasets?name=owls", lambda route: route.fulfill(status=503), times=1)
+    name.fill("owls")
+    expect(send).to_have_text("Send")
+    expect(send).to_have_text("Add as version 2")
+    page.route(
+        "**/api/v1/datasets/owls", lambda route: route.abort() if route.request.method == "GET" else route.continue_()
+    )
+    send.click()
+    expect(line).to_have_attribute("data-state", "done")
+    expect(line.locator("[data-said]")).to_have_text("It is read.")
+    expect(line.locator("[data-open]")).to_have_attribute("href", "/datasets/owls")
 
 
 def test_columns_are_given_their_roles_and_the_rows_follow_at_once(page: Page, session: Session) -> None:
@@ -165,6 +194,7 @@ def test_calls_of_tools_and_speakers_are_shown_before_the_upload_in_the_readers_
     turns = [{"from": "human", "value": "Who?"}, {"from": "function_call", "value": json.dumps(call)}]
     turns += [{"from": "observation", "value": "The owl."}, {"from": "gpt", "value": "The owl does."}]
     line = choose(page, "calls.jsonl", json.dumps({"conversations": turns}) + "\n")
+    expect(line.locator("[data-guess]")).to_contain_text("对话 = conversations")
     row = line.locator(".first-row")
     expect(row.locator(".who")).to_have_text(["用户", "助手", "工具", "助手"])
     expect(row.locator(".ink").first).to_contain_text("look_up")
@@ -176,7 +206,7 @@ def test_pasted_rows_are_looked_at_like_a_file(page: Page, session: Session) -> 
     page.get_by_role("button", name="Look at them").click()
     line = page.locator("[data-arrival]")
     expect(line.locator("[data-guess]")).to_have_text(
-        "Looks like Prompt and completion: prompt = question, completion = answer"
+        "Looks like Prompt and completion: Question or prompt = question, Answer or completion = answer"
     )
     line.locator("[data-send]").click()
     page.wait_for_url("**/datasets/pasted%20rows")
@@ -307,8 +337,20 @@ def test_reading_is_followed_after_a_reload_and_called_off(page: Page, session: 
     expect(line.locator("[role=progressbar]")).to_have_attribute("aria-valuenow", "100")
     line.locator("[data-cancel]").click()
     expect(line.locator("[data-cancel]")).to_have_count(0)
+    expect(line.locator("[data-sent]")).to_have_text("The reading was called off.")
     session.refresh(operation)
     assert operation.state == "cancelled"
+
+
+def test_a_reading_that_is_there_no_more_is_asked_for_no_more(page: Page, session: Session, here: Settings) -> None:
+    operation = running(session, here, 50)
+    page.reload()
+    line = page.locator(f'[data-operation="{operation.id}"]')
+    expect(line.locator("[role=progressbar]")).to_have_attribute("aria-valuenow", "50")
+    session.delete(operation)
+    session.commit()
+    expect(line.locator("[data-cancel]")).to_have_count(0)
+    expect(line.locator("[data-sent]")).to_contain_text("There is no")
 
 
 def test_a_reading_that_ends_meanwhile_is_opened_from_its_line(page: Page, session: Session, here: Settings) -> None:
