@@ -1,5 +1,6 @@
 /** One banner across the page while the studio, or a part of it, does not answer. It comes when a request or the stream failed,
- *  or the stream told of it, and two seconds later it is still so; it goes by itself, saying so. What trains goes on. */
+ *  or the stream told of it, and two seconds later it is still so; it goes by itself, saying so. What trains goes on.
+ *  Whoever sent a request that was lost hears "back" once there are answers again, banner or not, and asks once more. */
 import { find, setText } from "./dom";
 import type { State } from "./live";
 import { duration, word } from "./words";
@@ -9,6 +10,9 @@ const SLOW_MS = 5000;
 const PROBE_MS = 1000;
 const PROBE_LIMIT_MS = 3000;
 const FAREWELL_MS = 3000;
+const REST_MS = 1000; // before what was lost is asked for again, and doubled
+const MOST_REST_MS = 30_000; // where it is lost again
+const QUIET_MS = 60_000; // within so long
 const GATEWAY_FAILED = [502, 503, 504]; // a proxy answers for a studio that does not
 
 /** What does not answer; "queue" alone makes news late and keeps nobody from anything. */
@@ -17,6 +21,9 @@ type Absent = "" | "studio" | "database" | "queue";
 let since = 0; // 0: it answers, as far as is known
 let absent: Absent = "";
 let probing = false;
+let lost = false; // a request of the page, since "back" was told
+let rest = REST_MS;
+let toldAt = -QUIET_MS;
 
 /** The studio has not answered the newest request. */
 export const isAway = (): boolean => since > 0 && absent !== "queue";
@@ -28,10 +35,10 @@ export function watchServer(): void {
     try {
       const answer = await send(...asked);
       if (answer.status === 401) askToSignIn();
-      if (GATEWAY_FAILED.includes(answer.status)) suspect();
+      if (GATEWAY_FAILED.includes(answer.status)) lose();
       return answer;
     } catch (error) {
-      if ((error as Error).name !== "AbortError") suspect();
+      if ((error as Error).name !== "AbortError") lose();
       throw error;
     } finally {
       clearTimeout(slow);
@@ -42,6 +49,11 @@ export function watchServer(): void {
   addEventListener("offline", suspect);
   addEventListener("online", suspect);
   document.addEventListener("visibilitychange", () => document.hidden || suspect()); // a lid was opened again
+
+  function lose(): void {
+    lost = true;
+    suspect();
+  }
 
   function suspect(): void {
     if (probing) return;
@@ -65,8 +77,19 @@ async function probe(send: typeof fetch, start: number): Promise<void> {
     absent = await missing(send);
   }
   probing = false;
-  if (since && find("#away")?.hidden === false) welcome();
+  const wasShown = since > 0 && find("#away")?.hidden === false;
+  if (wasShown) welcome();
+  if (wasShown || lost) tellBack();
   since = 0;
+}
+
+/** One door may fail for long while all others are open: it is knocked at less and less often. */
+function tellBack(): void {
+  const now = performance.now();
+  rest = now - toldAt < QUIET_MS ? Math.min(2 * rest, MOST_REST_MS) : REST_MS;
+  toldAt = now;
+  lost = false;
+  setTimeout(() => document.dispatchEvent(new Event("back")), rest);
 }
 
 async function missing(send: typeof fetch): Promise<Absent> {
@@ -98,7 +121,6 @@ function welcome(): void {
   banner.dataset.back = "";
   setText("[data-away]", word("back"), banner);
   setText("[data-away-since]", "", banner);
-  document.dispatchEvent(new Event("back"));
   setTimeout(() => {
     if ("back" in banner.dataset) banner.hidden = true;
   }, FAREWELL_MS);

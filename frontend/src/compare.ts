@@ -1,10 +1,11 @@
 /** Runs beside each other: their curves in the same charts, live, and what in their answers differs from the first one's. */
+import { Anew } from "./anew";
 import { type AxisKind, passes, type Scale, Times } from "./axes";
 import { Chart, type Line, type Series, type Span } from "./chart";
 import type { Pair } from "./curves";
 import { differences } from "./diff";
 import { copyText, getJson, settle } from "./dom";
-import { type Cursors, follow, type RunEvent } from "./live";
+import { follow, type RunEvent } from "./live";
 import { openTools, type Values } from "./plots";
 import { redraw } from "./redraw";
 
@@ -55,6 +56,10 @@ export function showComparison(): void {
 class Comparison {
   private tracks: Map<string, Track>;
   private charts: Chart[] = [];
+  private curves = new Anew(
+    () => this.ask(),
+    (answers) => this.replace(this.read(answers)),
+  );
   private refresh = settle(() => this.redrawWords(), 400, 3000);
 
   constructor(runs: readonly string[]) {
@@ -62,17 +67,24 @@ class Comparison {
   }
 
   async open(): Promise<void> {
-    const [series, cursors] = await this.read();
+    const answers = await this.ask().catch(() => undefined);
+    if (answers) this.show(answers);
+    else document.addEventListener("back", () => void this.open(), { once: true });
+  }
+
+  private show(answers: Answer[]): void {
+    const series = this.read(answers);
     const figures = [...document.querySelectorAll<HTMLElement>("[data-chart]")];
     const finer = (spans: Span[], points: number, signal: AbortSignal) => this.finer(spans, points, signal);
     const hasPasses = () => [...this.tracks.values()].every(({ stepsAPass }) => stepsAPass > 0);
     openTools(async (axis) => axis !== "pass" || hasPasses()); // first, so that each chart is built once
     this.charts = figures.map((figure) => new Chart(figure, this.linesOf(figure), series, finer));
-    follow(cursors, {
+    follow(Object.fromEntries([...this.tracks.keys()].map((run, at) => [run, answers[at]!.seq])), {
       item: (event) => this.apply(event),
-      gap: () => void this.reload(),
+      gap: () => this.catchUp(),
       state: () => {}, // the banner of the page says when the studio is away
     });
+    document.addEventListener("back", () => this.catchUp());
   }
 
   private linesOf(figure: HTMLElement): Line[] {
@@ -81,15 +93,24 @@ class Comparison {
   }
 
   private apply({ run, kind, step, data, at }: RunEvent): void {
-    if (kind === "rewound") void this.reload();
+    if (kind === "rewound") void this.curves.again();
     if (kind === "metrics") {
-      const values = data.values as Values;
-      this.tracks.get(run)?.put(step, values, Date.parse(at) / 1000, Number(data.epoch ?? 0));
-      for (const [name, value] of Object.entries(values))
-        for (const chart of this.charts) chart.put(`${name}@${run}`, step, value);
-      if (this.charts.some((chart) => chart.size > KEPT_POINTS)) void this.reload();
+      this.curves.now(() => this.put(run, step, data, Date.parse(at) / 1000));
+      const isLong = this.charts.some((chart) => chart.size > KEPT_POINTS);
+      if (isLong && !this.curves.isAwaited) void this.curves.again();
     }
     if (["state", "artifact", "sample", "metrics", "rewound"].includes(kind)) this.refresh();
+  }
+
+  private put(run: string, step: number, { values, epoch }: RunEvent["data"], at: number): void {
+    this.tracks.get(run)?.put(step, values as Values, at, Number(epoch ?? 0));
+    for (const [name, value] of Object.entries(values as Values))
+      for (const chart of this.charts) chart.put(`${name}@${run}`, step, value);
+  }
+
+  private catchUp(): void {
+    void this.curves.again();
+    this.refresh();
   }
 
   /** What the server draws of them in words. */
@@ -98,25 +119,24 @@ class Comparison {
       redraw(part, location.pathname + location.search, this.refresh, part);
   }
 
-  private async reload(): Promise<void> {
-    const [series] = await this.read();
-    for (const chart of this.charts) chart.replace(series);
+  private ask(): Promise<Answer[]> {
+    const asked = { names: [...NAMES, "trained_tokens"], points: POINTS, times: true };
+    return Promise.all([...this.tracks.keys()].map((run) => ask(run, asked)));
   }
 
-  /** The curves of all runs, and behind which event of each to go on. */
-  private async read(): Promise<[Series, Cursors]> {
-    const runs = [...this.tracks];
-    const names = [...NAMES, "trained_tokens"];
-    const answers = await Promise.all(runs.map(([run]) => ask(run, { names, points: POINTS, times: true })));
+  /** The curves of all runs, in the order in which they were asked for. */
+  private read(answers: Answer[]): Series {
     const series: Record<string, Pair[]> = {};
-    const cursors: Cursors = {};
-    for (const [at, [run, track]] of runs.entries()) {
+    for (const [at, [run, track]] of [...this.tracks].entries()) {
       const answer = answers[at]!;
       track.read(answer);
-      cursors[run] = answer.seq;
       for (const name of NAMES) series[`${name}@${run}`] = answer.curves[name] ?? [];
     }
-    return [series, cursors];
+    return series;
+  }
+
+  private replace(series: Series): void {
+    for (const chart of this.charts) chart.replace(series);
   }
 
   private async finer(spans: Span[], points: number, signal: AbortSignal): Promise<Series> {

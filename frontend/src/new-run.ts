@@ -1,5 +1,6 @@
 /** The form of a new run: ink for what was set by hand, remedies as buttons, lists of prompts, and a draft that survives. */
-import { find } from "./dom";
+import { composes, find } from "./dom";
+import { draftOpened, draftSent, dropDraft, keepDraft, savedDraft } from "./draft";
 import { openRecipeText, paint } from "./recipe-text";
 
 const SETTLED_MS = 600;
@@ -10,6 +11,7 @@ const form = () => find<HTMLFormElement>("#new-run");
 const all = <T extends HTMLElement>(selector: string) => [...document.querySelectorAll<T>(selector)];
 let leaving = false;
 let touched = false;
+let slot: HTMLInputElement | undefined; // by which a draft comes back; the form that is drawn with it has another
 
 export function showNewRun(): void {
   document.addEventListener("input", onInput);
@@ -18,8 +20,11 @@ export function showNewRun(): void {
   document.addEventListener("submit", onSubmit);
   document.addEventListener("keydown", onKey);
   document.addEventListener("htmx:after:settle", drawn);
+  for (const failed of ["htmx:response:error", "htmx:error"]) document.addEventListener(failed, notRestored);
+  document.addEventListener("back", () => isUnrestored() && restore());
   addEventListener("pageshow", ({ persisted }) => persisted && location.reload()); // each drawn form starts one run
   openRecipeText();
+  draftOpened();
   setTimeout(restore); // htmx begins to listen in a task that was queued before, be that ahead of the load event or not
   drawn();
 }
@@ -100,7 +105,7 @@ function onClick({ target }: Event): void {
   else if ("only" in button.dataset) showOnly(button);
   else if ("adds" in button.dataset) addPrompt(button);
   else if ("drops" in button.dataset) dropPrompt(button);
-  else if ("fresh" in button.dataset) sessionStorage.removeItem(key());
+  else if ("fresh" in button.dataset) dropDraft();
 }
 
 function resetAll(): void {
@@ -181,13 +186,14 @@ function onSubmit(event: SubmitEvent): void {
   if (event.target !== form() || (event.submitter as HTMLButtonElement | null)?.hasAttribute("formaction")) return;
   if (leaving) event.preventDefault();
   leaving = true;
-  sessionStorage.removeItem(key());
+  draftSent();
   setTimeout(() => {
     for (const button of all<HTMLButtonElement>("[data-start]")) button.disabled = true;
   });
 }
 
 function onKey(event: KeyboardEvent): void {
+  if (composes(event)) return;
   if (event.key === "Enter" && event.target instanceof HTMLElement && event.target.id === "save_as") {
     event.preventDefault(); // else the first button of the form is pressed
     find("#save-recipe .primary")?.click();
@@ -197,27 +203,30 @@ function onKey(event: KeyboardEvent): void {
   find<HTMLButtonElement>("#preflight [data-start]")?.click();
 }
 
-// ---- a draft survives a reload, and going away and back ----
-
-function key(): string {
-  const query = new URLSearchParams(location.search);
-  query.delete("view");
-  return `new-run?${query}`;
-}
+// ---- a draft comes back ----
 
 function said(): string {
   const pairs = [...new FormData(form() ?? undefined)].filter(([name]) => !PRIVATE.includes(name));
   return new URLSearchParams(pairs.map(([name, value]): [string, string] => [name, String(value)])).toString();
 }
 
+/** A draft that is still to come back is better than what stands in its place. */
 function keep(): void {
-  if (!leaving) sessionStorage.setItem(key(), said());
+  if (!leaving && !isUnrestored()) keepDraft(said());
 }
 
+const isUnrestored = () => slot?.isConnected === true;
+
 function restore(): void {
-  const saved = sessionStorage.getItem(key());
-  const slot = find<HTMLInputElement>("[name=restored]");
-  if (!saved || !slot || saved === said()) return;
+  const saved = savedDraft();
+  const place = find<HTMLInputElement>("[name=restored]");
+  if (!saved || !place || saved === said()) return;
+  slot = place;
   slot.value = saved;
   slot.dispatchEvent(new CustomEvent("restore"));
+}
+
+/** Until it is tried again the form is sent as it stands. */
+function notRestored({ target }: Event): void {
+  if (slot && target === slot) slot.value = "";
 }

@@ -1,4 +1,5 @@
 /** The charts of one run: their lines as the page says them, their axes by the run's own passes and times. */
+import { Anew } from "./anew";
 import { type AxisKind, passes, type Scale, Times } from "./axes";
 import { Chart, type Line, type Mark, type Series, type Span, type View } from "./chart";
 import type { Pair, Value } from "./curves";
@@ -14,7 +15,10 @@ export class Plots {
   private charts: Chart[];
   private times = new Times();
   private knowsTimes = false;
-  private passed: (() => void)[] | undefined; // what came while all of it is being fetched
+  private curves = new Anew(
+    () => this.ask({ points: String(POINTS) }),
+    ({ curves }) => this.replace(curves),
+  );
   private ahead = "";
 
   constructor(
@@ -31,14 +35,14 @@ export class Plots {
   put(step: number, values: Values, at: number, epoch: number): void {
     if (epoch > 0) this.stepsAPass = step / epoch;
     if (this.knowsTimes) this.times.put(step, at);
-    this.now(() => {
+    this.curves.now(() => {
       for (const [key, value] of Object.entries(values)) for (const chart of this.charts) chart.put(key, step, value);
     });
-    if (this.charts.some((chart) => chart.size > KEPT_POINTS)) void this.reload();
+    if (!this.curves.isAwaited && this.charts.some((chart) => chart.size > KEPT_POINTS)) this.reload();
   }
 
   cutAfter(step: number): void {
-    this.now(() => {
+    this.curves.now(() => {
       for (const chart of this.charts) chart.cutAfter(step);
     });
   }
@@ -56,22 +60,13 @@ export class Plots {
   }
 
   /** All of it again: events passed while this tab did not listen, or the curves have grown too long. */
-  async reload(): Promise<void> {
-    if (this.passed) return;
-    this.passed = [];
-    try {
-      const { curves } = await this.ask({ points: String(POINTS) });
-      for (const chart of this.charts)
-        chart.replace(Object.fromEntries(chart.keys.map((key) => [key, curves[key] ?? []])));
-      for (const happen of this.passed) happen(); // the answer may be older than these
-    } finally {
-      this.passed = undefined;
-    }
+  reload(): void {
+    void this.curves.again();
   }
 
-  private now(happen: () => void): void {
-    this.passed?.push(happen);
-    happen();
+  private replace(curves: Series): void {
+    for (const chart of this.charts)
+      chart.replace(Object.fromEntries(chart.keys.map((key) => [key, curves[key] ?? []])));
   }
 
   /** Lines are drawn by an axis once it is known; the first look at time asks for it. */

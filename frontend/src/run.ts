@@ -1,9 +1,11 @@
 /** The page of one run: everything on it moves without a reload. Curves, samples and log come from the events themselves;
  *  what the server draws in words (the head, the artifacts, what happened beside the training) is fetched again when it changes. */
+import { Anew } from "./anew";
 import { isAway } from "./away";
 import type { Series } from "./chart";
 import type { Pair } from "./curves";
-import { clock, find, getJson, moveRuler, setText, settle } from "./dom";
+import { clock, composes, find, getJson, moveRuler, setText, settle } from "./dom";
+import { draftArrived } from "./draft";
 import { follow, type RunEvent, type State } from "./live";
 import { Bell, showInTitle } from "./notify";
 import { Plots, type Values } from "./plots";
@@ -17,12 +19,21 @@ const QUIET = ["metrics", "sample", "progress", "facts"]; // no line of the log
 const HISTORY = ["state", "checkpoint", "amendment", "amended", "rewound"];
 
 export function showRun(body: HTMLElement): void {
+  draftArrived();
   new RunPage(body.dataset.run ?? "", body.dataset.name ?? "", Number(body.dataset.seq));
 }
+
+type StepSample = Sample & { step: number };
 
 class RunPage {
   private plots: Plots;
   private samples = new Samples();
+  private answers = new Anew(
+    () => getJson<StepSample[]>(`/api/v1/runs/${this.run}/samples`),
+    (all) => {
+      for (const each of all) this.samples.put(each.step, each);
+    },
+  );
   private bell: Bell;
   private pace: { step: number; at: number }[] = [];
   private step = 0;
@@ -47,13 +58,14 @@ class RunPage {
     document.addEventListener("htmx:after:swap", () => this.afterSwap());
     document.addEventListener("click", onClick);
     document.addEventListener("keydown", onKey);
+    document.addEventListener("back", () => this.catchUp());
     openNote();
     setInterval(() => this.hasEnded || document.hidden || isAway() || this.refreshStatus(), LOOK_MS);
     follow(
       { [run]: seq },
       {
         item: (event) => this.apply(event),
-        gap: () => void this.catchUp(),
+        gap: () => this.catchUp(),
         state: (state) => this.showConnection(state),
       },
     );
@@ -62,10 +74,10 @@ class RunPage {
   private apply(event: RunEvent): void {
     const { kind, step, data } = event;
     if (kind === "metrics") this.applyMetrics(event);
-    else if (kind === "sample") this.samples.put(step, data as unknown as Sample);
+    else if (kind === "sample") this.answers.now(() => this.samples.put(step, data as unknown as Sample));
     else if (kind === "rewound") this.rewind(Number(data.step));
     else if (kind === "progress") showDoing(data);
-    else if (kind === "note") this.refreshNote();
+    else if (kind === "note") this.bringNote();
     else this.refreshStatus();
     if (kind === "phase") endDoing();
     if (kind === "artifact") this.refreshArtifacts();
@@ -87,7 +99,7 @@ class RunPage {
 
   private rewind(step: number): void {
     this.plots.cutAfter(step);
-    this.samples.cutAfter(step);
+    this.answers.now(() => this.samples.cutAfter(step));
     this.pace = [];
     this.step = step;
     this.refreshStatus();
@@ -128,20 +140,23 @@ class RunPage {
     setText("[data-left]", step < total ? ` · ${word("left", { time: duration(roughly(left)), at })}` : "");
   }
 
-  /** Events passed while this tab did not listen: what they changed is read again. */
-  private async catchUp(): Promise<void> {
+  /** Events passed while this tab did not listen, or what they changed could not be had: it is read again. */
+  private catchUp(): void {
     this.pace = [];
     this.refreshStatus();
     this.refreshArtifacts();
     this.refreshHistory();
     this.refreshMemory();
-    this.refreshNote();
+    this.bringNote();
     this.refreshLog();
-    const [samples] = await Promise.all([
-      getJson<(Sample & { step: number })[]>(`/api/v1/runs/${this.run}/samples`),
-      this.plots.reload(),
-    ]);
-    for (const sample of samples) this.samples.put(sample.step, sample);
+    this.plots.reload();
+    void this.answers.again();
+  }
+
+  /** The note as it is now; one that was written here and is not saved goes there first. */
+  private bringNote(): void {
+    if (isNoteLost()) find(".note-form")?.dispatchEvent(new Event("change"));
+    else this.refreshNote();
   }
 
   /** What has a part of the page drawn again. */
@@ -222,10 +237,19 @@ function onKey(event: KeyboardEvent): void {
 
 /** A note is sent when its field is left; Enter with Ctrl or Command leaves it, Escape takes back what was written. */
 function openNote(): void {
+  for (const failed of ["htmx:response:error", "htmx:error"]) document.addEventListener(failed, tellLostNote);
   document.addEventListener("keydown", (event) => {
     const field = event.target;
-    if (!(field instanceof HTMLTextAreaElement) || field.id !== "note") return;
+    if (!(field instanceof HTMLTextAreaElement) || field.id !== "note" || composes(event)) return;
     if (event.key === "Escape") field.value = field.dataset.saved ?? "";
     if (event.key === "Escape" || (event.key === "Enter" && (event.ctrlKey || event.metaKey))) field.blur();
   });
+}
+
+const isNoteLost = () => find("[data-lost]")?.hidden === false;
+
+/** It goes with the form that the server draws once the note is saved. */
+function tellLostNote({ target }: Event): void {
+  const said = target instanceof Element && target.matches(".note-form") ? find("[data-lost]", target) : null;
+  if (said) said.hidden = false;
 }

@@ -16,6 +16,7 @@ export class Samples {
   private home = find("[data-samples]");
   private shown = 0;
   private best = -1;
+  private painted = new WeakMap<HTMLElement, string>(); // each column by the text that it is marked against
 
   constructor() {
     if (!this.home) return;
@@ -31,6 +32,7 @@ export class Samples {
     find("[data-empty]", this.home)?.remove();
     const panel = this.panelOf(sample);
     const timeline = find("ol", panel)!;
+    const isAtEnd = timeline.scrollLeft + timeline.clientWidth >= timeline.scrollWidth - 1; // scrolling is fractional
     const made = fromTemplate("sample-item");
     made.dataset.step = String(step);
     made.dataset.finish = sample.finish;
@@ -43,7 +45,7 @@ export class Samples {
     const after = others.find((item) => Number(item.dataset.step) > step);
     timeline.insertBefore(made, after ?? null);
     this.tidy(panel);
-    if (!after) timeline.scrollLeft = timeline.scrollWidth;
+    if (!after && isAtEnd) timeline.scrollLeft = timeline.scrollWidth;
   }
 
   cutAfter(step: number): void {
@@ -87,7 +89,9 @@ export class Samples {
       show(item, '[data-badge="newest"]', at === items.length - 1 && at > 0 && step !== this.best);
       const text = textOf(item);
       const loop = loopIn(text);
-      paint(find("p", item)!, at > 0 ? textOf(items[at - 1]!) : text, text, loop);
+      const before = at > 0 ? textOf(items[at - 1]!) : text;
+      if (this.painted.get(item) !== before) paint(find("p", item)!, before, text, loop); // else a selection would be lost
+      this.painted.set(item, before);
       const verdict = item.dataset.finish === "length" ? "length" : loop ? "loop" : "stop";
       for (const each of ["stop", "length", "loop"]) show(item, `[data-when="${each}"]`, each === verdict);
     });

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from playwright.sync_api import BrowserContext, Page, expect
+from playwright.sync_api import APIResponse, BrowserContext, Page, Route, expect
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
@@ -101,6 +101,33 @@ def test_a_run_that_went_back_is_painted_as_it_was_trained(
     shipper.rewind(2)
     learn(shipper, range(3, 9), 0.25)
     expect(chart(page, "loss")).to_have_attribute("data-points", "8", timeout=10_000)
+    assert [float(row[2]) for row in painted(page, "loss") if row[2]] == stored(session, second, "loss")
+
+
+def test_a_late_answer_erases_nothing_and_a_lost_one_is_asked_for_again(
+    page: Page, session: Session, pair: tuple[tuple[Run, Shipper], tuple[Run, Shipper]]
+) -> None:
+    (_, _), (second, shipper) = pair
+    curves, late = "**/metrics?names=eval_loss*", list[tuple[Route, APIResponse]]()
+    page.route(curves, lambda route: route.fulfill(status=503, body="Service Unavailable"), times=2)
+    page.goto(ADDRESS)
+    expect(chart(page, "loss")).to_have_attribute("data-points", "5", timeout=10_000)
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url) if "/metrics?names=eval_loss" in request.url else None)
+    page.route(curves, lambda route: late.append((route, route.fetch())), times=2)
+    with page.expect_request(curves):
+        shipper.rewind(2)
+    learn(shipper, range(3, 8), 0.25)
+    expect(chart(page, "loss")).to_have_attribute("data-points", "7", timeout=10_000)
+    shipper.rewind(6)
+    learn(shipper, range(7, 10), 0.125)
+    expect(chart(page, "loss")).to_have_attribute("data-points", "9", timeout=10_000)
+    assert len(asked) == len(late) == 2, "one answer a run at a time"
+    page.route(curves, lambda _: None)
+    with page.expect_request(curves):  # what was missed meanwhile, once these are there
+        for route, answer in late:
+            route.fulfill(response=answer)
+    page.wait_for_timeout(300)  # long enough to draw what came
     assert [float(row[2]) for row in painted(page, "loss") if row[2]] == stored(session, second, "loss")
 
 

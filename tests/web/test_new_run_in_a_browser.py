@@ -10,7 +10,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, expect
+from playwright.sync_api import Browser, BrowserContext, Page, Route, expect
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
@@ -127,6 +127,32 @@ def test_a_stop_is_remedied_by_its_button_and_two_clicks_start_one_run(page: Pag
     expect(page.locator("#new-run")).to_be_visible()
 
 
+def test_what_was_filled_in_is_kept_until_its_run_is_there(page: Page) -> None:
+    def refuse(route: Route) -> None:
+        posted = route.request.method == "POST"
+        route.fulfill(status=503, body="Service Unavailable") if posted else route.continue_()
+
+    page.goto("/runs/new?dataset=a&truncation=drop")
+    says(page, "Ready to start")
+    field(page, "name").fill("my run")
+    page.route(re.compile(r"/runs$"), refuse)
+    page.locator("#preflight [data-start]").click()
+    expect(page.locator("body")).to_have_text("Service Unavailable")
+    page.route("**/runs/new?view=simple", refuse, times=1)
+    with page.expect_response("**/runs/new?view=simple") as failed:
+        page.go_back()
+    assert failed.value.status == 503
+    field(page, "training.num_train_epochs").fill("7")  # on a form that shows nothing of the draft
+    expect(field(page, "name")).to_have_value("my run", timeout=15_000)  # brought back when the studio answers again
+    expect(field(page, "training.num_train_epochs")).to_have_value("2")
+    page.unroute(re.compile(r"/runs$"))
+    says(page, "Ready to start")
+    page.locator("#preflight [data-start]").click()
+    page.wait_for_url("**/runs/my%20run", timeout=30_000)
+    page.go_back()
+    expect(field(page, "name")).to_have_value("")
+
+
 def test_a_wrong_line_is_marked_reached_and_mended_from_the_list(page: Page) -> None:
     page.goto("/runs/new?dataset=a&view=yaml")
     page.locator("#yaml").fill("model: tiny\ndata: {sets: [a]}\nmethod:\n  kind: lora\n  lora_alhpa: 8\n")
@@ -143,6 +169,8 @@ def test_a_wrong_line_is_marked_reached_and_mended_from_the_list(page: Page) -> 
     recipe = {"name": "r.yaml", "mimeType": "application/yaml", "buffer": b"model: tiny\nmethod: full\n"}
     page.set_input_files("[data-imports] input", recipe)  # type: ignore[arg-type]
     expect(page.locator("#yaml")).to_have_value("model: tiny\nmethod: full\n")
+    page.set_input_files("[data-imports] input", recipe | {"buffer": b" " * ((1 << 20) + 1)})  # type: ignore[arg-type]
+    expect(page.locator("#refused")).to_contain_text("This file is larger than 1 MiB")
 
 
 def test_prompts_recipes_and_clones_by_keyboard_and_click(page: Page, session: Session) -> None:

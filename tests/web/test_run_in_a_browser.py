@@ -254,6 +254,34 @@ def test_an_answer_that_repeats_itself_is_told_as_it_comes(page: Page, session: 
     expect(page.locator("[data-samples] li").first.locator("[data-when=stop]")).to_be_visible()
 
 
+def test_an_answer_that_comes_leaves_what_is_read_and_marked_where_it_is(page: Page, session: Session) -> None:
+    queued_run(session)
+    shipper = Shipper(session)
+    page.set_viewport_size({"width": 600, "height": 800})
+    said = iter(range(100))
+
+    def answer(*steps: int) -> None:
+        for step in steps:
+            text = f"It waits in the depot, I think, for the {next(said)} time. "
+            told = {"index": 0, "prompt": "Where?", "text": text, "tokens": 9, "finish": "stop"}
+            shipper.ship(LineKind.SAMPLE, [step], {step: told}.__getitem__)
+
+    page.goto("/runs/first")
+    answer(*range(0, 60, 10))
+    columns, timeline = page.locator("[data-samples] li"), page.locator("[data-samples] ol")
+    expect(columns).to_have_count(6, timeout=10_000)
+    end = "(list) => list.scrollWidth - list.clientWidth - list.scrollLeft"
+    assert timeline.evaluate(end) < 2, "who looks at the newest goes on with it"
+    timeline.evaluate("(list) => { list.scrollLeft = 0; }")
+    columns.first.locator("p").evaluate("(text) => getSelection().selectAllChildren(text)")
+    answer(60)
+    expect(columns).to_have_count(7, timeout=10_000)
+    assert "for the 0 time" in page.evaluate("() => getSelection().toString()")
+    assert timeline.evaluate("(list) => list.scrollLeft") == 0
+    answer(0)
+    expect(columns.nth(1).locator("del").first).to_have_text("7")  # marked against the new one before it
+
+
 # ---- log, note, settings --------------------------------------------------------------------------------------------
 
 
@@ -296,6 +324,28 @@ def test_a_note_is_seen_at_once_in_another_tab(context: BrowserContext, session:
     expect(second.locator("#note")).to_have_value("Too many passes.")
     second.reload()
     expect(second.locator("#note")).to_have_value("Too many passes.")
+
+
+def test_what_a_lost_answer_held_is_asked_for_again_and_a_lost_note_is_told_and_sent_again(
+    page: Page, session: Session
+) -> None:
+    queued_run(session)
+    for part in ("log?*", "history", "note"):
+        page.route(
+            f"**/runs/first/{part}", lambda route: route.fulfill(status=503, body="Service Unavailable"), times=1
+        )
+    page.goto("/runs/first")
+    page.fill("#note", "Too many passes.")
+    page.locator("#note").blur()
+    expect(page.locator("#run-note")).to_contain_text("Not saved yet")
+    shipper = Shipper(session)
+    shipper.ship(LineKind.LOG, [1], lambda _: {"level": "warning", "text": "Row 7 has no answer."})
+    shipper.ship(LineKind.CHECKPOINT, [1], lambda _: {"folder": "c", "manifest_sha256": "0" * 64, "bytes": 9})
+    expect(page.locator("[data-log]")).to_contain_text("Row 7 has no answer.", timeout=15_000)
+    expect(page.locator("[data-checkpoint='1']")).to_be_visible(timeout=15_000)
+    expect(page.locator("[data-lost]")).to_be_hidden(timeout=15_000)
+    page.reload()
+    expect(page.locator("#note")).to_have_value("Too many passes.")
 
 
 def test_settings_are_all_there_and_the_recipe_is_downloaded(page: Page, session: Session) -> None:

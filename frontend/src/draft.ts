@@ -1,0 +1,34 @@
+/** What was filled in for a new run. It survives a reload, going away and back, and a launch that came to nothing. */
+
+const SENT = "new-run-sent"; // which draft was sent, until it is known what came of it
+const LAUNCH = "/runs"; // where the form stands again with what stops the run
+
+function key(): string {
+  const sent = location.pathname === LAUNCH ? sessionStorage.getItem(SENT) : null;
+  const query = new URLSearchParams(location.search);
+  query.delete("view");
+  return sent ?? `new-run?${query}`;
+}
+
+export const savedDraft = (): string | null => sessionStorage.getItem(key());
+
+export const keepDraft = (text: string): void => sessionStorage.setItem(key(), text);
+
+export const dropDraft = (): void => sessionStorage.removeItem(key());
+
+/** The form is on its way. */
+export const draftSent = (): void => sessionStorage.setItem(SENT, key());
+
+/** The form is there again: nothing came of what was sent, so it stays. */
+export function draftOpened(): void {
+  if (location.pathname !== LAUNCH) sessionStorage.removeItem(SENT);
+}
+
+/** A run's page opens. Where the form led to it, its draft is done with. */
+export function draftArrived(): void {
+  const sent = sessionStorage.getItem(SENT);
+  const [opened] = performance.getEntriesByType("navigation") as PerformanceNavigationTiming[];
+  if (!sent || !opened?.redirectCount) return; // a run that somebody went to after the launch had failed
+  sessionStorage.removeItem(sent);
+  sessionStorage.removeItem(SENT);
+}
