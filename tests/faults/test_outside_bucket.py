@@ -1,18 +1,29 @@
-"""A bucket that refuses, breaks off or takes its time: it is asked again, and what could not be stored is still here."""
+"""A bucket that refuses, breaks off or takes its time: it is asked again, and what could not be stored is still here.
+
+First the storage alone, then a whole studio that keeps its data sets there.
+"""
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from backend.commands.client import Client, Refused
 from backend.core import storage
 from backend.core.errors import NotFound, Unavailable
 from backend.core.storage import BucketStorage
+from tests.journeys.materials import Material, write_alpaca
 from tests.support.bucket import Bucket, running_bucket
+from tests.support.processes import wait_until
+from tests.support.studios import Studio, running_studio
 
+SECONDS = 240.0
+BROKEN = ["500", "reset", "503", "slow"]
+"""Troubles that are over soon."""
 CONTENT = bytes(range(256)) * 40_000
 """Ten megabytes: several blocks."""
 
@@ -105,3 +116,79 @@ def test_what_was_fetched_once_needs_no_bucket(here: BucketStorage, bucket: Buck
     here.publish(draft, "datasets/a.parquet")
     bucket.always = "503"
     assert here.fetch("datasets/a.parquet").read_bytes() == CONTENT
+
+
+# ---- a studio -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def far() -> Iterator[Bucket]:
+    with running_bucket() as bucket:
+        yield bucket
+
+
+@pytest.fixture(scope="module")
+def studio(far: Bucket, tiny_base: Path) -> Iterator[Studio]:
+    with running_studio(tiny_base, STUDIO_STORAGE_URL=far.url, **far.environment) as studio:
+        yield studio
+        studio.stop()
+
+
+@pytest.fixture(scope="module")
+def client(studio: Studio) -> Iterator[Client]:
+    with studio.client() as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def material(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Material:
+    return Material(tiny_base, write_alpaca(tmp_path_factory.mktemp("rows") / "rows.json"), rows=60)
+
+
+def send(client: Client, material: Material, name: str) -> None:
+    client.put_dataset(name, material.file, on_bytes=lambda _count: None)
+
+
+def files_in(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file()]
+
+
+def test_a_file_that_a_bucket_refuses_is_refused_in_words_and_is_taken_once_the_bucket_takes_it(
+    studio: Studio, far: Bucket, client: Client, material: Material
+) -> None:
+    far.always = "403"
+    with pytest.raises(Refused, match="storage cannot be reached now") as refused:
+        send(client, material, "refused")
+    assert (refused.value.status, refused.value.code) == (503, "storage")
+    assert (client.datasets(), far.objects) == ([], {})
+    assert files_in(studio.home / "uploads") == [], "no half of it is left"
+    far.always, far.trouble = "", list(BROKEN)
+    send(client, material, "refused")
+    assert far.trouble == [], "it was asked as often as that"
+    (version,) = client.dataset("refused").history
+    assert (version.rows, len(far.objects)) == (material.rows, 1)
+
+
+def test_a_worker_that_cannot_fetch_its_rows_says_so_and_the_run_goes_on_once_it_can(
+    studio: Studio, far: Bucket, client: Client, material: Material
+) -> None:
+    send(client, material, "rows")
+    recipe = material.recipe("rows", "far away")
+    recipe["training"] |= {"max_steps": 4}
+    (supervisor,) = studio.children("worker.supervisor")
+    supervisor.suspend()  # until its cache is as empty as another machine's
+    client.launch(recipe)
+    cache = studio.home / "cache" / "storage"
+    shutil.rmtree(cache)
+    far.always = "403"
+    supervisor.resume()
+    wait_until(lambda: client.run("far away").state == "failed", seconds=SECONDS, what="the failure")
+    failed = client.run("far away")
+    assert failed.cause is not None
+    assert (failed.cause.code, failed.cause.message) == ("storage", "The storage cannot be reached now.")
+    assert files_in(cache) == []
+    far.always, far.trouble = "", ["short", *BROKEN]
+    client.tell("far away", "resume")
+    wait_until(lambda: client.run("far away").state == "succeeded", seconds=SECONDS, what="the run's end")
+    assert far.trouble == []
+    assert [path.read_bytes() for path in files_in(cache)] == list(far.objects.values())

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from email.utils import formatdate
+from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -24,7 +25,7 @@ class Bucket:
     objects: dict[str, bytes] = field(default_factory=dict)
     parts: dict[str, bytes] = field(default_factory=dict)
     trouble: list[str] = field(default_factory=list)
-    """`503` refuses, `reset` breaks the connection, `short` breaks it in mid-answer, `slow` answers after a second."""
+    """A status refuses, `reset` breaks the connection, `short` breaks it in mid-answer, `slow` answers after a second."""
     always: str = ""
     """The trouble of every request, until it is over."""
     requests: list[str] = field(default_factory=list)
@@ -123,8 +124,8 @@ class _Handler(BaseHTTPRequestHandler):
         word = self.store.always or (self.store.trouble.pop(0) if self.store.trouble else "")
         if word == "slow":
             time.sleep(1)
-        elif word == "503":
-            self.say(503, b"<Error><Code>SlowDown</Code></Error>")
+        elif word.isdecimal():
+            self.say(int(word), f"<Error><Code>{HTTPStatus(int(word)).name}</Code></Error>".encode())
         elif word == "reset":
             self.close_connection = True
             self.connection.close()

@@ -108,7 +108,10 @@ def prepare(
     seconds = 120 + 2 * upload.bytes / MIB
     facts = ingest(order, timeout_seconds=seconds, on_progress=on_progress, cancelled=cancelled)
     key = f"{PREFIX}/{facts['sha256'][:2]}/{facts['sha256']}.parquet"
-    storage(settings).publish(draft, key)
+    try:
+        storage(settings).publish(draft, key)
+    finally:
+        draft.unlink(missing_ok=True)
     return Prepared(key, facts)
 
 
