@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -18,8 +19,16 @@ from tests.support.processes import processes_of
 RUN_FILES = ("runs", "datasets", "uploads", "models")
 QUEUE = "studio"
 MOST_DESCRIPTORS = 100
-"""A process at rest has its log, its sockets and at most thirty connections to Postgres. Postgres itself keeps the files of its
-tables open, some hundred apiece."""
+"""Of any process but Postgres's, which keep the files of their tables open, some hundred apiece, and a deleted one until they
+look again. Valkey's grow with the connections of our own parts, which are counted there."""
+SERVICES = ("postgres", "valkey")
+MOST_SOCKETS = {"web": 60, "supervisor": 20, "celery": 20}
+"""Of each of our own parts, twice and more what was seen after 75 faults: 28, 8 and 6. At rest a pool keeps up to ten
+connections, and whoever followed a run may still be connected."""
+MOST_NAMELESS = 8
+"""Pipes, and what the kernel waits with; three of each were seen."""
+OWN_FOLDERS, MOST_OWN = ("logs", "run", "dev"), 2
+"""Where a part's log and its lock lie. It writes both of its outputs into the one."""
 HALF_WRITTEN = (".tmp-*", "*.tmp", "*.part", "*.partial", "*.draft", "*.body")
 
 
@@ -33,7 +42,8 @@ def at_rest(studio: Studio, seconds: float) -> list[Leftover]:
 
 
 def _found(studio: Studio) -> list[Leftover]:
-    return [*_trainers(studio), *_zombies(studio), *_descriptors(studio), *_files(studio.home)]
+    descriptors = (*_descriptors(studio), *_descriptors_of_parts(studio))
+    return [*_trainers(studio), *_zombies(studio), *descriptors, *_files(studio.home)]
 
 
 def unheard_hints(studio: Studio, seconds: float) -> int:
@@ -77,11 +87,35 @@ def _descriptors(studio: Studio) -> Iterator[Leftover]:
     """A file of a run or an upload that a process of the studio still holds open; more of them than it has a use for."""
     folders = [str(studio.home / name) for name in RUN_FILES]
     for process in processes_of(studio.home):
-        paths = list(_open_files(process))
-        held = [path for path in paths if any(path.startswith(folder) for folder in folders)]
-        yield from (Leftover("descriptor", f"{path} in {_name(process)}") for path in held)
+        paths = list(_open_files(process.pid))
+        kept = [path for path in paths if any(path.startswith(folder) for folder in folders)]
+        yield from (Leftover("descriptor", f"{path} in {_name(process)}") for path in kept)
         if len(paths) > MOST_DESCRIPTORS and not _is_of_postgres(process):
             yield Leftover("descriptor", f"{len(paths)} in {_name(process)}")
+
+
+def _descriptors_of_parts(studio: Studio) -> Iterator[Leftover]:
+    """What a part of ours has no use for at rest: a file, one that is deleted too, which is neither its log nor its lock, and
+    more of anything else than belongs to it."""
+    ours = {name: part.process for name, part in studio.parts.items() if name not in SERVICES and part.process}
+    for part, process in ours.items():
+        for what, count in Counter(map(_kind_of, _open_files(process.pid))).items():
+            if count > _most(what, part):
+                yield Leftover("descriptor", f"{count} of {what} in {part}")
+
+
+def _kind_of(descriptor: str) -> str:
+    """A file's name; of anything else what it is."""
+    return descriptor if descriptor.startswith("/") else descriptor.partition(":")[0]
+
+
+def _most(what: str, part: str) -> int:
+    if what == "socket":
+        return MOST_SOCKETS[part.partition("-")[0]]
+    if not what.startswith("/"):
+        return MOST_NAMELESS
+    is_own = Path(what).parent.name in OWN_FOLDERS and not what.endswith(" (deleted)")
+    return MOST_OWN if is_own else 0
 
 
 def _is_of_postgres(process: psutil.Process) -> bool:
@@ -90,9 +124,9 @@ def _is_of_postgres(process: psutil.Process) -> bool:
     return False
 
 
-def _open_files(process: psutil.Process) -> Iterator[str]:
+def _open_files(pid: int) -> Iterator[str]:
     with suppress(OSError):
-        for file in Path(f"/proc/{process.pid}/fd").iterdir():
+        for file in Path(f"/proc/{pid}/fd").iterdir():
             with suppress(OSError):  # it was closed meanwhile
                 yield str(file.readlink())
 
