@@ -348,11 +348,17 @@ def restore(session: Session, dataset_id: UUID) -> Dataset:
 
 def clean_up(session: Session, settings: Settings) -> None:
     """Remove what broken-off uploads and unfinished versions left behind. For the start of a web process."""
-    running = session.scalars(select(Operation.input).where(Operation.state == "running"))
-    needed = {Path(words["path"]) for words in running if "path" in words}
-    uploads.sweep(settings.folder("uploads"), LEFTOVER_HOURS, needed)
+    uploads.sweep(settings.folder("uploads"), LEFTOVER_HOURS, _being_read(session))
     files = storage(settings)
     old = files.old_keys(PREFIX, LEFTOVER_HOURS)
+    if _being_read(session):
+        return  # what broke off is published anew under the same key, and belongs to no version yet
     known = set(session.scalars(select(DatasetVersion.key).where(DatasetVersion.key.in_(old))))
     for key in set(old) - known:
         files.delete(key)
+
+
+def _being_read(session: Session) -> set[Path]:
+    """The uploaded files of operations that have not ended."""
+    running = session.scalars(select(Operation.input).where(Operation.state == "running"))
+    return {Path(words["path"]) for words in running if "path" in words}

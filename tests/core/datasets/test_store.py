@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import Engine, func, select
 from sqlalchemy.orm import Session
 
-from backend.core import uploads
+from backend.core import operations, uploads
 from backend.core.datasets import store
 from backend.core.db import engine as make_engine
 from backend.core.errors import Conflict, Invalid, NotFound
@@ -154,6 +154,16 @@ def test_a_name_of_300_bytes_is_too_long_and_one_of_any_script_is_not() -> None:
             store.check_name(name)
     assert store.check_name("客服 answers_v1.2+de") == "客服 answers_v1.2+de"
     assert store.check_name("Cafe\u0301") == "Caf\u00e9"
+
+
+@pytest.mark.usefixtures("studio_home")
+def test_what_broke_off_and_is_being_read_anew_is_not_removed(session: Session) -> None:
+    upload = store.upload("broken off", "a.jsonl", received(jsonl(alpaca(4))))
+    published, files = store.prepare(upload, settings()).key, storage(settings())
+    os.utime(files.fetch(published), (time.time() - 2 * 86400,) * 2)
+    operations.begin(session, upload)
+    store.clean_up(session, settings())
+    assert files.fetch(published).exists()
 
 
 @pytest.mark.usefixtures("studio_home")
