@@ -2,17 +2,25 @@
 
 One studio and one long run for all of it. Its init is frozen where a service is to stay away: it would bring it back at once.
 `FAULT_AWAY_SECONDS=300` is the long form.
+
+That training goes on means: at its pace. A step may take twice as long as before anything was struck and no longer. What tests
+side by side cost a trainer is left out, since the time in which it waits for a processor does not count; that in which it
+sleeps does, whatever it waits for. Twice is left for caches and memory that others use meanwhile.
 """
 
 from __future__ import annotations
 
+import json
+import math
 import os
 import signal
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import httpx
@@ -22,6 +30,7 @@ import redis
 from playwright.sync_api import Browser, Page, expect
 
 from backend.commands.client import Client, Refused
+from backend.core.assignment import JOURNAL
 from backend.embedded.postgres import Postgres
 from backend.embedded.valkey import Valkey
 from tests.faults.campaign import ended_early
@@ -32,7 +41,7 @@ from tests.faults.story import RESTS
 from tests.faults.trace import validate
 from tests.journeys.curves import assert_stored, painted, points_reach, stored_steps
 from tests.journeys.materials import Material, write_alpaca
-from tests.support.figures import Note
+from tests.support.figures import IS_LONG, Note
 from tests.support.processes import is_alive, wait_until
 from tests.support.studios import FAST, Studio, first_admin, running_studio
 from tests.support.trouble import signed_in
@@ -42,8 +51,14 @@ pytestmark = pytest.mark.browser
 AWAY_SECONDS = float(os.environ.get("FAULT_AWAY_SECONDS", "15"))
 ANSWER_SECONDS = 30
 """How long any request may take, whatever its services do."""
-SECONDS, BROWSER_MS = 240.0, 60_000
+SECONDS, BROWSER_MS, BUSY = 240.0, 60_000, 4.0
 OFFLINE_SECONDS, COMPLETE_SECONDS = 30.0, 3.0
+KILLS, KILL_SECONDS = 3, 20.0
+"""How often the web is killed, and what lies between two kills in the long form: by then a page is to be complete again."""
+USUAL_STEPS, LEAST_STEPS = 12, 5
+"""Over how many steps a pace is measured: before anything was struck, and at least meanwhile."""
+SLOWER, HINDERED = 1.2, 2.0
+"""How many times as long a step is to take at most, on a machine with nothing else to do, and from when on it was hindered."""
 
 
 @pytest.fixture(scope="module")
@@ -121,8 +136,57 @@ def page(browser: Browser, studio: Studio, person: httpx.Client, run: str) -> It
 
 def written_steps(studio: Studio) -> int:
     """How many losses the trainer of the long run has written, whoever has read them."""
-    journal = min((studio.home / "runs").glob("*/attempt-*/events.jsonl"))  # ids sort by time
-    return journal.read_bytes().count(b'"grad_norm"')
+    return (folder_of(studio) / JOURNAL).read_bytes().count(b'"grad_norm"')
+
+
+def folder_of(studio: Studio) -> Path:
+    """The long run's only attempt."""
+    return min((studio.home / "runs").glob(f"*/attempt-*/{JOURNAL}")).parent  # ids sort by time
+
+
+def trainer_of(studio: Studio) -> psutil.Process:
+    return psutil.Process(json.loads((folder_of(studio) / "trainer.json").read_text())["pid"])
+
+
+@dataclass(frozen=True)
+class Look:
+    """At the long run's trainer: the steps that it has written, and a clock that stands while it waits for a processor."""
+
+    steps: int
+    seconds: float
+
+    @classmethod
+    def now(cls, studio: Studio) -> Look:
+        waited = int(Path(f"/proc/{trainer_of(studio).pid}/schedstat").read_text().split()[1]) / 1e9
+        return cls(written_steps(studio), time.monotonic() - waited)
+
+    def step_seconds(self, before: Look) -> float:
+        """What a step took since then."""
+        steps = self.steps - before.steps
+        return (self.seconds - before.seconds) / steps if steps else math.inf
+
+
+@pytest.fixture(scope="module")
+def usual_seconds(studio: Studio, run: str) -> float:  # noqa: ARG001
+    """What a step takes while all is well."""
+    before = Look.now(studio)
+    goes_on(studio, before, USUAL_STEPS)
+    return Look.now(studio).step_seconds(before)
+
+
+def goes_on(studio: Studio, since: Look, steps: int) -> None:
+    wait_until(lambda: written_steps(studio) >= since.steps + steps, seconds=SECONDS, what="more steps")
+
+
+@contextmanager
+def unhindered(studio: Studio, usual_seconds: float, figure: Note, what: str) -> Iterator[None]:
+    """Training keeps its pace meanwhile."""
+    before = Look.now(studio)
+    yield
+    goes_on(studio, before, LEAST_STEPS)
+    slower = Look.now(studio).step_seconds(before) / usual_seconds
+    figure(f"{what}: a step takes, of its usual time", slower, "times", SLOWER)
+    assert slower <= HINDERED, f"{what}: a step took {slower:.1f} times as long"
 
 
 @contextmanager
@@ -161,10 +225,6 @@ def told_in_words(person: httpx.Client, part: str) -> None:
     assert person.get("/healthz?all=1").status_code == 503
 
 
-def goes_on(studio: Studio, since: int) -> None:
-    wait_until(lambda: written_steps(studio) > since + 1, seconds=SECONDS, what="more steps")
-
-
 def is_whole(studio: Studio, person: httpx.Client, page: Page, run: str) -> None:
     """Everything has healed by itself: the history has every step that was trained, and the page shows it."""
     wait_until(lambda: person.get("/runs").status_code == 200, seconds=SECONDS, what="an answer")
@@ -176,15 +236,22 @@ def is_whole(studio: Studio, person: httpx.Client, page: Page, run: str) -> None
 
 
 def test_while_postgres_is_stopped_training_goes_on_and_everybody_is_told(
-    studio: Studio, client: Client, person: httpx.Client, run: str, page: Page, figure: Note
+    studio: Studio,
+    client: Client,
+    person: httpx.Client,
+    run: str,
+    usual_seconds: float,
+    page: Page,
+    figure: Note,
 ) -> None:
     attempt, gone = client.run(run).attempt, time.monotonic()
-    with stopped(studio, "bin/postgres", signal.SIGINT):
-        before = written_steps(studio)
+    with (
+        stopped(studio, "bin/postgres", signal.SIGINT),
+        unhindered(studio, usual_seconds, figure, "Postgres was away"),
+    ):
         expect(page.locator("#away")).to_contain_text("database does not answer", timeout=BROWSER_MS)
         told_in_words(person, "database")
         time.sleep(AWAY_SECONDS)
-        goes_on(studio, before)
     figure("Postgres was away", time.monotonic() - gone, "s", None)
     back = time.monotonic()
     is_whole(studio, person, page, run)
@@ -193,43 +260,61 @@ def test_while_postgres_is_stopped_training_goes_on_and_everybody_is_told(
 
 
 def test_while_postgres_stands_still_every_request_is_answered_in_time_and_training_goes_on(
-    studio: Studio, person: httpx.Client, run: str, page: Page, figure: Note
+    studio: Studio, person: httpx.Client, run: str, usual_seconds: float, page: Page, figure: Note
 ) -> None:
     server = studio.children("bin/postgres")[0]
-    with frozen(server, *server.children(recursive=True)):
-        before, began = written_steps(studio), time.monotonic()
+    with (
+        frozen(server, *server.children(recursive=True)),
+        unhindered(studio, usual_seconds, figure, "Postgres stood still"),
+    ):
+        began = time.monotonic()
         assert person.get("/runs", timeout=ANSWER_SECONDS).status_code == 503
         figure("a request that meets a frozen Postgres is answered", time.monotonic() - began, "s", ANSWER_SECONDS)
         told_in_words(person, "database")
         expect(page.locator("#away")).to_contain_text("database does not answer", timeout=BROWSER_MS)
-        goes_on(studio, before)
     is_whole(studio, person, page, run)
 
 
-def test_a_web_that_is_killed_three_times_costs_no_follower_an_event(
-    studio: Studio, client: Client, person: httpx.Client, run: str, page: Page
+def test_a_web_that_is_killed_again_and_again_costs_no_follower_an_event_and_pages_resume_each_time(
+    studio: Studio,
+    client: Client,
+    person: httpx.Client,
+    run: str,
+    usual_seconds: float,
+    page: Page,
+    figure: Note,
 ) -> None:
-    attempt, before = client.run(run).attempt, written_steps(studio)
-    with ThreadPoolExecutor(1) as pool:
-        wanted = client.run(run).step + 12
-        follower = pool.submit(followed, client, run, wanted)
-        for _ in range(3):
-            (web,) = studio.children("backend.cli web")
-            web.kill()
-            wait_until(lambda: answers(person), seconds=60, what="the next web")
+    attempt, is_over = client.run(run).attempt, Event()
+    with ThreadPoolExecutor(1) as pool, unhindered(studio, usual_seconds, figure, "the web was killed"):
+        follower = pool.submit(followed, client, run, is_over)
+        resumed = [killed_and_resumed(studio, person, run, page) for _ in range(KILLS)]
+        is_over.set()
         seen = follower.result(SECONDS)
+    figure("the web was killed: the page is complete again after", max(resumed), "s", KILL_SECONDS)
+    assert max(resumed) <= KILL_SECONDS * BUSY
     assert seen == list(range(1, len(seen) + 1)), "no event missed or doubled"
-    goes_on(studio, before)
     assert client.run(run).attempt == attempt, "whoever trains does not notice"
     is_whole(studio, person, page, run)
 
 
-def followed(client: Client, run: str, step: int) -> list[int]:
-    """The numbers of all events of the run until it comes to that step, as a command follows them."""
+def killed_and_resumed(studio: Studio, person: httpx.Client, run: str, page: Page) -> float:
+    """Seconds until the page has what was stored meanwhile. In the short form the next kill comes right behind."""
+    began = time.monotonic()
+    (web,) = studio.children("backend.cli web")
+    web.kill()
+    wait_until(lambda: answers(person), seconds=60, what="the next web")
+    points_reach(page, stored_steps(studio, run), seconds=SECONDS)
+    resumed = time.monotonic() - began
+    time.sleep(max(0.0, KILL_SECONDS - resumed) if IS_LONG else 0)
+    return resumed
+
+
+def followed(client: Client, run: str, is_over: Event) -> list[int]:
+    """The numbers of all events of the run until then, as a command follows them."""
     seen = []
     for event in client.events(run):
         seen.append(event.seq)
-        if event.step >= step:
+        if is_over.is_set():
             break
     return seen
 
@@ -238,6 +323,15 @@ def answers(person: httpx.Client) -> bool:
     with suppress(httpx.TransportError):
         return person.get("/healthz").is_success
     return False
+
+
+def test_a_trainer_that_stands_still_for_a_while_is_found_to_be_hindered(studio: Studio, usual_seconds: float) -> None:
+    with (
+        pytest.raises(AssertionError, match="times as long"),
+        unhindered(studio, usual_seconds, lambda *_: None, "frozen"),
+        frozen(trainer_of(studio)),
+    ):
+        time.sleep(2 * LEAST_STEPS * usual_seconds)
 
 
 def test_a_browser_that_was_offline_shows_everything_three_seconds_after(
@@ -255,15 +349,23 @@ def test_a_browser_that_was_offline_shows_everything_three_seconds_after(
 
 
 def test_while_valkey_is_away_news_come_late_no_run_is_lost_and_hints_are_heard_again_after(
-    studio: Studio, client: Client, material: Material, run: str, page: Page, followers: list[Follower]
+    studio: Studio,
+    client: Client,
+    material: Material,
+    run: str,
+    usual_seconds: float,
+    page: Page,
+    followers: list[Follower],
+    figure: Note,
 ) -> None:
     short = material.recipe("rows", "short")
     short["training"] |= {"max_steps": 4}
-    before = written_steps(studio)
-    with stopped(studio, "valkey-server", signal.SIGKILL):
+    with (
+        stopped(studio, "valkey-server", signal.SIGKILL),
+        unhindered(studio, usual_seconds, figure, "Valkey was away"),
+    ):
         expect(page.locator("#away")).to_contain_text("message queue does not answer", timeout=BROWSER_MS)
         launch(client, short, followers)
-        goes_on(studio, before)
         count = stored_steps(studio, run)
         points_reach(page, count, seconds=60)
         time.sleep(AWAY_SECONDS)

@@ -19,7 +19,7 @@ from tests.hostile.making import ENDLESS_COMPARISON
 from tests.support.models import save_base
 from tests.support.rows import chat_rows, write_rows
 from tests.worker.trainer.conftest import Attempts
-from worker.trainer.failures import is_out_of_memory
+from worker.trainer.failures import is_out_of_memory, out_of_memory
 
 EMBEDDING = "model.embed_tokens.weight"
 SEED_OF_A_GOOD_START = 2  # some finite steps come before three in a row that are not
@@ -99,6 +99,12 @@ def test_out_of_memory_names_the_step_and_the_batch_and_the_way_out(attempts: At
     assert cause["code"] == "out_of_memory"
     assert "at step 1: batch 256 × " in cause["message"]
     assert "batch 128" in cause["hint"]
+
+
+def test_where_a_single_row_does_not_fit_a_shorter_one_is_the_way_out() -> None:
+    cause = out_of_memory("at step 1", rows=1, longest=4000).own
+    assert cause.message == "Out of memory at step 1: batch 1 × 4,000 tokens."
+    assert "max_length 2,000" in cause.hint
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
