@@ -32,6 +32,8 @@ class Single:
 STOPPED_IN = ("fetching", "loading", "preparing", "training", "evaluating", "sampling", "saving", "exporting")
 WORDS = 3
 """Of a person, who pauses a run, stops it or keeps what it has."""
+HINDRANCES = ("Postgres was away", "Postgres stood still", "the web was killed", "Valkey was away")
+"""During which training keeps its pace."""
 SINGLES = (
     Single("a dead host's run is claimed by another"),
     Single("a dead host's run trains again"),
@@ -42,6 +44,8 @@ SINGLES = (
     ),
     Single("Postgres was away", least=AWAY_SECONDS),
     Single("Postgres was away: the history and the page are complete again after"),
+    *(Single(f"{what}: a step takes, of its usual time") for what in HINDRANCES),
+    Single("the web was killed: the page is complete again after"),
     Single("a request that meets a frozen Postgres is answered"),
     Single("a browser that was offline for 30 s is complete"),
 )

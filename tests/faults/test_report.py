@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from dataclasses import replace
 
 import pytest
 
+from tests.faults.__main__ import LONG
 from tests.faults.checker import Violation
 from tests.faults.report import (
+    HINDRANCES,
     SINGLES,
     STOPPED_IN,
     WORDS,
@@ -24,7 +27,7 @@ from tests.faults.report import (
 from tests.faults.strikes import CATALOGUE
 from tests.faults.striking import Segment, aim
 from tests.faults.test_worker_phases import ACTIONS, PHASES
-from tests.support.figures import Figure, Row
+from tests.support.figures import ROOT, Figure, Row
 
 BROKEN = Violation("no accepted run is lost", "run 1 is gone")
 OLD = Segment(1, 7, "old", kinds=Counter({"web.kill": 3}), violations=[BROKEN])
@@ -112,9 +115,14 @@ def test_a_single_figure_that_was_noted_too_seldom_is_missed(due: Single) -> Non
     assert missed(singles(once_less)) == [due.name]
 
 
-def test_what_single_tests_are_to_measure_is_what_they_do_in_each_phase() -> None:
+def test_what_single_tests_are_to_measure_is_what_they_do() -> None:
     assert {*STOPPED_IN, "queued"} == set(PHASES)
     assert len(ACTIONS) == WORDS
+    texts = [(ROOT / "tests" / "faults" / file).read_text() for file in LONG]
+    noted = {name for text in texts for name in re.findall(r'figure\("([^"]+)"', text)}
+    paced = {what for text in texts for what in re.findall(r'unhindered\(.*, figure, "([^"]+)"\)', text)}
+    due = {each.name for each in SINGLES if ": a step takes" not in each.name and "pause, stop" not in each.name}
+    assert (noted, paced) == (due, set(HINDRANCES))
 
 
 def test_a_campaign_is_whole_only_where_every_row_of_its_page_holds() -> None:
