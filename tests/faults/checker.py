@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -412,10 +413,13 @@ def losses_are_those_of_an_undisturbed_run(history: History, told: Sequence[Stor
 def nothing_is_left_over(history: History, _told: Sequence[Story]) -> Iterator[str]:
     """No orphan, no zombie, no leaked descriptor, no temporary file."""
     yield from (f"{left.kind}: {left.what}" for left in history.leftovers)
-    for looks in _processes(history.samples):
-        dead = [look.at for look in looks if look.status == "zombie"]
-        if dead and dead[-1] - dead[0] > ZOMBIE_SECONDS:
-            yield f"zombie: {looks[-1].name} {looks[-1].pid} for {dead[-1] - dead[0]:.0f} s"
+    processes = _processes(history.samples)
+    stopped = {looks[0].pid: [look.at for look in looks if look.status == "stopped"] for looks in processes}
+    for looks in processes:
+        dead = [look for look in looks if look.status == "zombie"]
+        unmissed = sum(b.at - a.at for a, b in pairwise(dead) if not _any_in(stopped.get(a.parent, ()), a.at, b.at))
+        if unmissed > ZOMBIE_SECONDS:  # nobody but its parent can bury it, and that may be stopped itself
+            yield f"zombie: {looks[-1].name} {looks[-1].pid} for {unmissed:.0f} s"
 
 
 RULES_OF_A_RUN: tuple[Callable[[Story], Iterator[str]], ...] = (
@@ -467,6 +471,11 @@ class Trainer:
 
     def __str__(self) -> str:
         return f"the trainer of attempt {self.attempt} of run {self.run}"
+
+
+def _any_in(moments: Sequence[float], start: float, end: float) -> bool:
+    at = bisect_left(moments, start)
+    return at < len(moments) and moments[at] <= end
 
 
 def _processes(samples: Sequence[Sample]) -> list[list[Sample]]:

@@ -409,6 +409,20 @@ def test_a_checkpoint_that_only_its_row_calls_replaced_is_still_the_newest() -> 
     assert check(replace(told, checkpoints=[*replaced, newer])) == []
 
 
+@pytest.mark.parametrize(("stopped_until", "is_excused"), [(0.0, False), (200.0, False), (300.0, True)])
+def test_the_dead_are_buried_within_a_minute_in_which_their_parent_is_not_stopped(
+    stopped_until: float, is_excused: bool
+) -> None:
+    history, parent, child = small_history(), 71, 72
+    dead = [replace(look, parent=parent, status="zombie") for look in looks(child, "postgres", 110.0, 310.0)]
+    living = [
+        replace(look, status="stopped") if look.at < stopped_until else look
+        for look in looks(parent, "postgres", 90.0, 320.0)
+    ]
+    found = {violation.rule for violation in check(replace(history, samples=[*history.samples, *living, *dead]))}
+    assert found == (set() if is_excused else {"nothing is left over"})
+
+
 @pytest.mark.parametrize(("pid", "is_excused"), [(SUPERVISOR, True), (FIRST, False)])
 def test_a_host_that_stood_still_may_find_its_run_taken_and_a_trainer_alone_may_not(pid: int, is_excused: bool) -> None:
     history = elsewhere(small_history())
