@@ -99,14 +99,14 @@ async def test_a_doorbell_is_heard(valkey_url: str) -> None:
     assert await anext(heard) is None  # subscribed, and a second of silence
     await asyncio.to_thread(queue.ring, valkey_url, [run_id])
     assert await anext(heard) == str(run_id)
-    await heard.aclose()  # type: ignore[attr-defined]
+    await heard.aclose()
 
 
 async def test_without_redis_a_follower_is_told_to_look_by_itself() -> None:
     heard = queue.doorbells(NOWHERE)
     assert await anext(heard) is None
     queue.ring(NOWHERE, [UUID(int=7)])
-    await heard.aclose()  # type: ignore[attr-defined]
+    await heard.aclose()
 
 
 @pytest.mark.parametrize(
