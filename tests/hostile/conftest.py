@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from backend.core.models import Role
-from tests.hostile.rows import OTHERWISE
-from tests.hostile.studio import Studio, signed_in
+from tests.hostile.rows import OTHERWISE, PROVED
+from tests.hostile.studio import PREFLIGHT, PREVIEW, Cost, Studio, put, recipe, signed_in
 from tests.support.hub import Shelf, hub_of
 from tests.support.webs import running_web
 
@@ -34,6 +34,36 @@ def studio(tiny_base: Path, shelf: Shelf, tmp_path_factory: pytest.TempPathFacto
         assert found.client.put("/api/v1/datasets/animals?filename=a.jsonl", content=ANIMALS).status_code == 201
         STUDIOS.append(found)
         yield found
+
+
+@pytest.fixture(autouse=True)
+def held(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Whatever proves a row of the table holds to the bounds what it costs."""
+    if not any(request.function in tests for tests in PROVED.values()):
+        yield
+        return
+    studio: Studio = request.getfixturevalue("studio")
+    before = len(studio.held)
+    yield
+    assert len(studio.held) > before, "nothing that this costs was held to the bounds"
+
+
+@pytest.fixture
+def previewed(studio: Studio) -> Cost:
+    """What an innocent preview costs: nearly all of it goes into importing what reads a tokenizer."""
+    return studio.innocent("a preview", lambda: studio.client.get(PREVIEW, params={"model": "tiny-qwen3"}))
+
+
+@pytest.fixture
+def examined(studio: Studio) -> Cost:
+    """The same of a preflight."""
+    return studio.innocent("a preflight", lambda: studio.client.post(PREFLIGHT, json=recipe("animals")))
+
+
+@pytest.fixture
+def taught(studio: Studio) -> Cost:
+    """The same of a file of rows."""
+    return studio.innocent("a file of a row", lambda: put(studio, "short", ANIMALS))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

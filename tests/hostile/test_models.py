@@ -13,7 +13,7 @@ import pytest
 
 from tests.hostile.making import ENDLESS_COMPARISON
 from tests.hostile.rows import MODELS, Spoiled, proves
-from tests.hostile.studio import Cost, Studio, words_of
+from tests.hostile.studio import PREFLIGHT, PREVIEW, Cost, Studio, words_of
 
 TEMPLATES = {
     "reaches for internals": (
@@ -45,7 +45,7 @@ TEMPLATES = {
 }
 
 
-PREVIEW, PAGE, PREFLIGHT = "/api/v1/datasets/animals/preview", "/datasets/animals/preview", "/api/v1/preflight"
+PAGE = "/datasets/animals/preview"
 TOKENS: dict[str, Any] = {"wait": 1, "view": "tokens"}
 INNOCENT = "tiny-qwen3"
 
@@ -58,6 +58,7 @@ def spoiled(studio: Studio, tiny_base: Path, name: str) -> Path:
     return Path(shutil.copytree(tiny_base, studio.models / name))
 
 
+@proves(*{each.row for each in MODELS})
 @pytest.mark.parametrize("model", MODELS, ids=str)
 def test_a_hostile_model_folder_is_refused_in_words(studio: Studio, tiny_base: Path, model: Spoiled) -> None:
     model.spoil(spoiled(studio, tiny_base, model.name))
@@ -94,10 +95,12 @@ def test_a_tokenizer_that_makes_a_book_of_a_letter_is_refused_before_a_run(
 @proves(50)
 @pytest.mark.parametrize("path", ["/etc", "../..", "tiny-qwen3/../../..", "~root", "a\\..\\b", "file:///etc"])
 def test_a_model_outside_of_the_model_folders_is_refused(studio: Studio, path: str) -> None:
-    for answer in (
-        studio.client.get("/api/v1/models/inspect", params={"path": path}),
-        studio.client.post(PREFLIGHT, json=recipe(path)),
-    ):
+    with studio.metered(f"50 {path}"):
+        answers = (
+            studio.client.get("/api/v1/models/inspect", params={"path": path}),
+            studio.client.post(PREFLIGHT, json=recipe(path)),
+        )
+    for answer in answers:
         assert answer.status_code == 403
         assert "is outside the model folders" in words_of(answer)
 
@@ -114,21 +117,9 @@ def template(request: pytest.FixtureRequest, studio: Studio, tiny_base: Path) ->
 
 
 @pytest.fixture
-def previewed(studio: Studio) -> Cost:
-    """What a preview with an innocent template costs: nearly all of it goes into importing what reads a tokenizer."""
-    return studio.innocent("a preview", lambda: studio.client.get(PREVIEW, params={"model": INNOCENT}))
-
-
-@pytest.fixture
 def shown(studio: Studio) -> Cost:
-    """The same of the page, which has the lengths of all rows measured beside it."""
+    """What an innocent page costs, which has the lengths of all rows measured beside it."""
     return studio.innocent("a page", lambda: studio.client.get(PAGE, params=TOKENS | {"model": INNOCENT}))
-
-
-@pytest.fixture
-def examined(studio: Studio) -> Cost:
-    """The same of a preflight."""
-    return studio.innocent("a preflight", lambda: studio.client.post(PREFLIGHT, json=recipe(INNOCENT)))
 
 
 @proves(61, 62)

@@ -94,7 +94,6 @@ def test_settings_are_refused_where_they_stand_in_the_yaml(page: Page) -> None:
         expect(bad).to_contain_text(words)
 
 
-@proves(37, 38, 70, 72)
 def test_what_rows_and_memory_forbid_stands_beside_the_recipe(page: Page, studio: Studio) -> None:
     """What only the rows, the tokenizer or the accelerator tell is there once they were looked at."""
     taken(studio, "long", json.dumps({"instruction": "Q " * 300, "output": "A " * 300}) + "\n")
@@ -131,7 +130,9 @@ def test_a_script_in_a_cell_is_shown_as_text(page: Page, studio: Studio) -> None
     content = json.dumps(row) + "\n"
     assert studio.client.put("/api/v1/datasets/scripts?filename=a.jsonl", content=content).status_code == 201
     for view in ("", "?view=raw", "?model=tiny-qwen3&view=tokens&wait=1"):
-        page.goto(f"/datasets/scripts{view}")
+        innocent = studio.innocent(f"rows{view}", lambda view=view: studio.client.get(f"/datasets/animals{view}"))  # type: ignore[misc]
+        with studio.metered(f"40 a script in a cell{view}", innocent=innocent):
+            page.goto(f"/datasets/scripts{view}")
         expect(page.locator("main")).to_contain_text("alert(1)")
     page.goto("/datasets")
     page.set_input_files("[data-files]", {"name": "a.jsonl", "mimeType": "", "buffer": content.encode()})

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from tests.hostile.rows import DATA, NAMES, SETTINGS, YAMLS, Setting, proves
-from tests.hostile.studio import SMALL_BYTES, Studio, as_json, said, with_a_small_accelerator, words_of
+from tests.hostile.studio import PREFLIGHT, SMALL_BYTES, Cost, Studio, as_json, said, with_a_small_accelerator, words_of
 from tests.support.hub import Shelf, hub_of
 
 YAML = {"content-type": "application/yaml"}
@@ -22,6 +22,7 @@ GOOD = {"model": "tiny-qwen3", "data": {"sets": ["animals"]}, "method": "lora"}
 # ---- recipes --------------------------------------------------------------------------------------------------------
 
 
+@proves(*{each.row for each in SETTINGS})
 @pytest.mark.parametrize("setting", SETTINGS, ids=str)
 def test_a_setting_that_makes_no_sense_is_refused_at_its_place(studio: Studio, setting: Setting) -> None:
     for path in ("/api/v1/preflight", "/api/v1/runs"):
@@ -34,6 +35,7 @@ def test_a_setting_that_makes_no_sense_is_refused_at_its_place(studio: Studio, s
             assert words in f"{problem['message']} {problem.get('hint', '')}"
 
 
+@proves(*{row for row, *_ in YAMLS})
 @pytest.mark.parametrize(("row", "text", "words"), YAMLS)
 def test_yaml_that_constructs_or_multiplies_is_refused_by_line(studio: Studio, row: int, text: str, words: str) -> None:
     with studio.metered(f"{row} YAML"):
@@ -70,20 +72,23 @@ def test_a_crowd_of_values_in_yaml_is_refused_by_line(studio: Studio) -> None:
 
 
 @proves(65)
-def test_a_rate_with_an_exponent_is_a_number(studio: Studio) -> None:
+def test_a_rate_with_an_exponent_is_a_number(studio: Studio, examined: Cost) -> None:
     text = f"model: tiny-qwen3\n{DATA}training: {{learning_rate: 1e-4, per_device_train_batch_size: 2}}\n"
-    answer = studio.client.post("/api/v1/preflight", content=text, headers=YAML)
+    with studio.metered("65 a rate with an exponent", innocent=examined):
+        answer = studio.client.post(PREFLIGHT, content=text, headers=YAML)
     assert answer.status_code == 200, answer.text
     assert answer.json()["recipe"]["training"]["learning_rate"] == 1e-4
 
 
 @proves(72)
-def test_a_prompt_longer_than_the_context_is_refused_with_both_lengths(studio: Studio) -> None:
+def test_a_prompt_longer_than_the_context_is_refused_with_both_lengths(studio: Studio, examined: Cost) -> None:
     long = GOOD | {"evaluation": {"prompts": ["owl " * 1900]}}
-    told = studio.client.post("/api/v1/preflight", json=long).json()["problems"]
+    with studio.metered("72 a prompt of 1,900 words", innocent=examined):
+        told = studio.client.post(PREFLIGHT, json=long).json()["problems"]
     assert any("tokens long, and the model's context is 256" in each["message"] for each in told), told
     endless = GOOD | {"evaluation": {"prompts": ["owl " * 10_000_000]}}
-    assert studio.client.post("/api/v1/preflight", json=endless).status_code == 413
+    with studio.metered("72 a prompt of 40 MB"):
+        assert refused_early(studio, PREFLIGHT, json=endless) in (413, None)
 
 
 @proves(78)
@@ -95,7 +100,8 @@ def test_what_belongs_to_another_alone_is_not_to_be_found(studio: Studio) -> Non
         token = other.post("/api/v1/tokens", json={"name": "mine"}).json()["id"]
         for method, path in (("HEAD", begun.headers["location"]), ("DELETE", begun.headers["location"]),
                              ("DELETE", f"/api/v1/tokens/{token}")):  # fmt: skip
-            assert stranger.request(method, path).status_code == 404
+            with studio.metered(f"78 {method} {path.split('/')[3]}"):
+                assert stranger.request(method, path).status_code == 404
         none = "00000000-0000-7000-8000-000000000000"
         assert stranger.get(f"/api/v1/runs/{none}").status_code == 404
         assert stranger.delete(f"/api/v1/tokens/{none}").status_code == 404
@@ -104,7 +110,11 @@ def test_what_belongs_to_another_alone_is_not_to_be_found(studio: Studio) -> Non
 @proves(80)
 def test_a_launch_that_is_sent_again_is_the_same_run(studio: Studio) -> None:
     recipe, key = GOOD | {"name": "sent twice", "data": {"sets": ["animals"]}}, {"idempotency-key": "twice"}
-    first, again = (studio.client.post("/api/v1/runs", json=recipe, headers=key) for _ in range(2))
+    usual = studio.innocent("a launch", lambda: studio.client.post("/api/v1/runs", json=recipe | {"name": "once"}))
+    with studio.metered("80 a launch", innocent=usual):
+        first = studio.client.post("/api/v1/runs", json=recipe, headers=key)
+    with studio.metered("80 a launch again", innocent=usual):
+        again = studio.client.post("/api/v1/runs", json=recipe, headers=key)
     assert (first.status_code, again.status_code) == (201, 201), first.text
     assert first.json()["id"] == again.json()["id"]
     assert [each["name"] for each in studio.client.get("/api/v1/runs?q=sent").json()["items"]] == ["sent twice"]
@@ -161,7 +171,8 @@ def test_a_hub_that_leads_inward_is_not_followed(studio: Studio, shelf: Shelf, t
 @pytest.mark.parametrize("last", ["abc", "-1", "9" * 5000, "1:2,3:4"])
 def test_a_last_event_that_is_none_starts_from_the_first(studio: Studio, last: str) -> None:
     run = studio.client.post("/api/v1/runs", json=GOOD | {"name": "followed"}, headers={"idempotency-key": "f"}).json()
-    with studio.client.stream("GET", f"/api/v1/runs/{run['id']}/events", headers={"last-event-id": last}) as stream:
+    address, headers = f"/api/v1/runs/{run['id']}/events", {"last-event-id": last}
+    with studio.metered(f"77 {last[:9]}"), studio.client.stream("GET", address, headers=headers) as stream:
         assert stream.status_code == 200
         first = next(line for line in stream.iter_lines() if line.startswith("id:"))
     assert first == "id: 1"
@@ -171,11 +182,14 @@ def test_a_last_event_that_is_none_starts_from_the_first(studio: Studio, last: s
 def test_words_that_would_hang_a_regular_expression_are_words(studio: Studio) -> None:
     rows = '{"instruction": "' + "a" * 100_000 + '!", "output": "A."}\n{"instruction": "(a+)+$", "output": "B."}\n'
     assert studio.client.put("/api/v1/datasets/patterns?filename=a.jsonl", content=rows).status_code == 201
-    page = studio.client.get("/datasets/patterns", params={"q": "(a+)+$", "wait": 1})
+    usual = studio.innocent("a search", lambda: studio.client.get("/datasets/animals", params={"q": "owl", "wait": 1}))
+    with studio.metered("73 a pattern, searched for", innocent=usual):
+        page = studio.client.get("/datasets/patterns", params={"q": "(a+)+$", "wait": 1})
     assert page.status_code == 200
     assert "aaaa" not in page.text
     for path in ("runs", "datasets"):
-        assert studio.client.get(f"/api/v1/{path}", params={"q": "(a+)+$"}).status_code == 200
+        with studio.metered(f"73 a pattern among {path}"):
+            assert studio.client.get(f"/api/v1/{path}", params={"q": "(a+)+$"}).status_code == 200
 
 
 # ---- forms and passwords --------------------------------------------------------------------------------------------
@@ -187,15 +201,15 @@ def test_too_many_fields_or_too_long_ones_are_too_large(studio: Studio) -> None:
     for path in ("/runs/preflight", "/settings/tokens"):
         assert studio.client.post(path, data=many).status_code == 413
     with studio.metered("76 a field of 100 MB") as cost:
-        answer = refused_early(studio, "/settings/tokens", {"name": "x" * 100_000_000})
+        answer = refused_early(studio, "/settings/tokens", data={"name": "x" * 100_000_000})
     assert answer in (413, None)
-    assert cost.memory_mib < 64
+    assert cost.own_mib < 64
 
 
-def refused_early(studio: Studio, path: str, form: dict[str, str]) -> int | None:
+def refused_early(studio: Studio, path: str, **body: Any) -> int | None:
     """The status; None where the server had closed the connection before all was sent, as it may."""
     try:
-        return studio.client.post(path, data=form).status_code
+        return studio.client.post(path, **body).status_code
     except httpx.WriteError:
         return None
 
@@ -204,7 +218,7 @@ def refused_early(studio: Studio, path: str, form: dict[str, str]) -> int | None
 def test_a_password_of_megabytes_is_never_hashed(studio: Studio) -> None:
     huge, long = "x" * 10_000_000, "x" * 5000
     with studio.metered("79 a password of 10 MB"):
-        assert refused_early(studio, "/signin", {"name": "mallory", "password": huge}) in (413, None)
+        assert refused_early(studio, "/signin", data={"name": "mallory", "password": huge}) in (413, None)
         made = studio.client.post("/api/v1/people", json={"name": "grace", "password": long})
         tried = studio.client.post("/signin", data={"name": "mallory", "password": long})
     assert made.status_code == 422
@@ -281,9 +295,10 @@ def test_a_hostile_name_in_a_form_is_told_on_the_page(studio: Studio, kind: str)
 
 
 @proves(70)
-def test_too_little_memory_is_told_with_the_estimate_and_what_is_there(studio: Studio) -> None:
+def test_too_little_memory_is_told_with_the_estimate_and_what_is_there(studio: Studio, examined: Cost) -> None:
     with_a_small_accelerator(studio)
-    told = studio.client.post("/api/v1/preflight", json=GOOD | {"method": "full"}).json()
+    with studio.metered("70 too little memory", innocent=examined):
+        told = studio.client.post(PREFLIGHT, json=GOOD | {"method": "full"}).json()
     [advice] = [each for each in told["advice"] if each["code"] == "advice.memory"]
     assert advice["is_serious"]
     assert "too much for NVIDIA Tiny" in advice["message"]
