@@ -23,7 +23,7 @@ from sqlalchemy.orm import Session
 
 from backend.core import hub
 from backend.core.datasets.store import Prepared, Upload, commit_version, prepare
-from backend.core.errors import Conflict, StudioError
+from backend.core.errors import Conflict, StudioError, Unavailable
 from backend.core.models import Json, Operation
 from backend.core.settings import Settings
 
@@ -93,8 +93,8 @@ class Operations:
             try:
                 run_operation(self.engine, self.settings, operation_id, stopping=self.closing.is_set)
                 break
-            except OperationalError:
-                log.warning("operation %s waits for Postgres", operation_id)
+            except (OperationalError, Unavailable) as error:
+                log.warning("operation %s waits: %s", operation_id, error)
                 self.closing.wait(RETRY_SECONDS)
             except Exception:
                 log.exception("operation %s failed", operation_id)
@@ -107,7 +107,8 @@ def run_operation(
 ) -> None:
     """Carry one operation out, unless it has ended or somebody else does. Its outcome stands in its row.
 
-    `stopping` says that this process is ending: the operation then stays as it is.
+    `stopping` says that this process is ending: the operation then stays as it is. Raises `Unavailable` where the storage takes
+    no file now: the upload stays where it is, and the row says what it waits for.
     """
     with _alone(engine, operation_id) as is_alone:
         if not is_alone:
@@ -120,6 +121,9 @@ def run_operation(
         except StudioError as error:
             if stopping():
                 return
+            if kind == INGEST and isinstance(error, Unavailable):
+                _wait(engine, operation_id, error)
+                raise
             _fail(engine, operation_id, error)
         if kind == INGEST:
             Upload.from_json(wanted).path.unlink(missing_ok=True)
@@ -172,7 +176,8 @@ class _Watch:
         self.told = time.monotonic()
         with Session(self.engine) as session, session.begin():
             still = (Operation.id == self.operation_id) & (Operation.state == "running")
-            session.execute(update(Operation).where(still).values(done=progress["done"], total=progress["total"]))
+            moved = {"done": progress["done"], "total": progress["total"], "error": None}
+            session.execute(update(Operation).where(still).values(moved))
 
     def is_over(self) -> bool:
         if time.monotonic() - self.asked > TELL_SECONDS:
@@ -203,8 +208,15 @@ def _succeed(engine: Engine, operation_id: UUID, publish: Callable[[Session], Js
         if operation.state != "running":
             raise _cancelled()
         operation.result = publish(session)
-        operation.state, operation.ended_at = "succeeded", datetime.now(UTC)
+        operation.state, operation.ended_at, operation.error = "succeeded", datetime.now(UTC), None
         operation.done = operation.total or operation.done
+
+
+def _wait(engine: Engine, operation_id: UUID, error: Unavailable) -> None:
+    """Say in the row what keeps it, unless it was called off."""
+    with Session(engine) as session, session.begin():
+        still = (Operation.id == operation_id) & (Operation.state == "running")
+        session.execute(update(Operation).where(still).values(error=error.as_json()["error"]))
 
 
 def _fail(engine: Engine, operation_id: UUID, error: StudioError) -> None:

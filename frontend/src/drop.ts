@@ -235,10 +235,10 @@ async function followLine(line: HTMLElement): Promise<void> {
   const address = `/api/v1/operations/${line.dataset.operation}`;
   find("[data-cancel]", line)?.addEventListener("click", () => void callOff(address));
   try {
-    await follow(address, over.signal, (done, total) => {
-      if (!total) return;
-      drawRuler(line, done / total);
-      setText("[data-pace]", word("sent_of", { sent: size(done), total: size(total) }), line);
+    await follow(address, over.signal, (done, total, waits) => {
+      if (total) drawRuler(line, done / total);
+      if (waits || total)
+        setText("[data-pace]", waits || word("sent_of", { sent: size(done), total: size(total!) }), line);
     });
     setText("[data-sent]", word("read_whole"), line);
     setText("[data-pace]", "", line);

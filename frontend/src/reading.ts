@@ -19,13 +19,13 @@ export type Operation = {
 export async function follow(
   address: string,
   signal: AbortSignal,
-  moved: (done: number, total: number | null) => void,
+  moved: (done: number, total: number | null, waits: string) => void,
 ): Promise<void> {
   for (;;) {
     const now = await look(address, signal);
     if (now?.state === "succeeded") return;
     if (now && now.state !== "running") throw refused(now);
-    if (now) moved(now.done, now.total);
+    if (now) moved(now.done, now.total, now.error?.message ?? "");
     await pause(LOOK_MS, signal);
   }
 }

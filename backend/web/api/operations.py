@@ -57,7 +57,7 @@ async def cancel(operation: OperationId, edge: AnEdge) -> OperationOut:
         may_change(edge.who, row.owner_id)
         if row.state != "running":
             raise Conflict(f"The operation is {row.state} already.")
-        row.state = "cancelled"
+        row.state, row.error = "cancelled", None
         people.audit(session, edge.who.id, "operation.cancel", str(row.input.get("name") or row.input.get("id")))
         return reading.operation_out(row)
 

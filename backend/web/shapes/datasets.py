@@ -198,6 +198,6 @@ class OperationOut(Out):
     done: int
     total: int | None = None
     result: Json | None = None
-    error: ErrorBody | None = None
+    error: ErrorBody | None = Field(None, description="Why it failed; while it is running, what it waits for.")
     created_at: datetime
     ended_at: datetime | None = None
