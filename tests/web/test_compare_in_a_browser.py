@@ -131,6 +131,30 @@ def test_a_late_answer_erases_nothing_and_a_lost_one_is_asked_for_again(
     assert [float(row[2]) for row in painted(page, "loss") if row[2]] == stored(session, second, "loss")
 
 
+def test_curves_that_grew_too_long_are_fetched_anew_once(
+    page: Page, pair: tuple[tuple[Run, Shipper], tuple[Run, Shipper]]
+) -> None:
+    (_, shipper), _ = pair
+    asked: list[str] = []
+
+    def lengthen(route: Route) -> None:
+        asked.append(route.request.url)
+        if len(asked) > 2:
+            return  # on its way for long
+        answer = route.fetch()
+        told = answer.json()
+        told["curves"]["loss"] = [[step, 1.5] for step in range(1, 6001)]
+        route.fulfill(response=answer, json=told)
+
+    page.route("**/metrics?names=eval_loss*", lengthen)
+    page.goto(ADDRESS)
+    expect(chart(page, "loss")).to_have_attribute("data-points", "6000")
+    for step in range(6001, 6004):
+        learn(shipper, range(step, step + 1), 1.5)
+        expect(chart(page, "loss")).to_have_attribute("data-points", str(step), timeout=10_000)
+    assert len(asked) == 2 + 2, "one answer a run"
+
+
 @pytest.mark.usefixtures("pair")
 def test_runs_are_laid_along_passes_time_and_tokens(page: Page) -> None:
     page.goto(ADDRESS)

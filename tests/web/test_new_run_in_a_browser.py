@@ -184,6 +184,10 @@ def test_prompts_recipes_and_clones_by_keyboard_and_click(page: Page, session: S
     page.get_by_role("button", name="Take 4").click()
     expect(page.locator("ol.prompts li")).not_to_have_count(1)
     page.get_by_role("button", name="Save recipe").click()
+    page.locator("#save_as").fill("greet")
+    page.locator("#save_as").evaluate(
+        "(field) => field.dispatchEvent(new KeyboardEvent('keydown', { key: 'Enter', isComposing: true, bubbles: true }))"
+    )
     page.locator("#save_as").fill("greetings")
     page.keyboard.press("Enter")
     expect(page.locator(".banner")).to_contain_text("Saved as “greetings”, version 1.")
