@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import shutil
 import time
 from pathlib import Path
 from uuid import UUID
@@ -13,10 +11,9 @@ from sqlalchemy.orm import Session
 
 from backend.core import runs
 from backend.core.backup import may_delete
+from backend.core.disk import remove
 from backend.core.models import Attempt, CheckpointRow, Worker
 from worker.host import Host
-
-log = logging.getLogger(__name__)
 
 RETRY_SECONDS = 3600.0
 
@@ -84,19 +81,6 @@ def begin_deleting(session: Session) -> bool:
     it ends. A large folder on a slow disk takes longer than a transaction may rest otherwise."""
     session.execute(text("SET LOCAL idle_in_transaction_session_timeout = '10min'"))
     return may_delete(session)
-
-
-def remove(folder: Path) -> bool:
-    """Delete a folder that no row names any more. Whether it is gone."""
-    log.info("deleting %s", folder)
-    shutil.rmtree(folder, ignore_errors=True)
-    try:
-        folder.lstat()
-    except OSError as error:
-        if isinstance(error, FileNotFoundError):
-            return True
-    log.warning("%s cannot be deleted", folder)
-    return False
 
 
 def tidy(attempt: Path) -> None:

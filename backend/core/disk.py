@@ -7,12 +7,13 @@ touches only what no row names and no act can bring back.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import shutil
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from uuid import UUID
@@ -25,6 +26,8 @@ from backend.core.backup import may_delete
 from backend.core.errors import Conflict
 from backend.core.models import Artifact, Operation
 from backend.core.settings import Settings
+
+log = logging.getLogger(__name__)
 
 KINDS = ("models", "artifacts", "checkpoints", "datasets", "uploads", "other")
 """Base models; adapters and merged models; checkpoints; data sets; uploads; journals, caches, logs and the database."""
@@ -117,6 +120,9 @@ class Waste:
     def total_bytes(self) -> int:
         return self.upload_bytes + self.artifact_bytes + self.run_bytes
 
+    def __sub__(self, other: Waste) -> Waste:
+        return Waste(*(all_of - its for all_of, its in zip(astuple(self), astuple(other), strict=True)))
+
 
 def waste(session: Session, settings: Settings) -> Waste:
     """Uploads that were given up, artifacts that a later end of their run replaced, discarded runs whose day is over.
@@ -135,12 +141,25 @@ def clean_up(session: Session, settings: Settings) -> Waste:
     freed = _waste(old_uploads, old_artifacts, old_runs)
     for file in old_uploads:
         file.unlink(missing_ok=True)
-    for folder in (*old_artifacts, *old_runs.values()):
-        shutil.rmtree(folder, ignore_errors=True)
-    for run_id in old_runs:
+    stuck_artifacts = [folder for folder in old_artifacts if not remove(folder)]
+    stuck_runs = {run_id: folder for run_id, folder in old_runs.items() if not remove(folder)}
+    for run_id in old_runs.keys() - stuck_runs.keys():
         run = runs.lock(session, run_id)
         run.facts = run.facts | {"purged": True}
-    return freed
+    return freed - _waste([], stuck_artifacts, stuck_runs)
+
+
+def remove(folder: Path) -> bool:
+    """Delete a folder that no row names any more. Whether it is gone."""
+    log.info("deleting %s", folder)
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        folder.lstat()
+    except OSError as error:
+        if isinstance(error, FileNotFoundError):
+            return True
+    log.warning("%s cannot be deleted", folder)
+    return False
 
 
 def _waste(files: list[Path], artifacts: list[Path], old_runs: dict[UUID, Path]) -> Waste:

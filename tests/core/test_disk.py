@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -104,6 +105,24 @@ def test_a_clean_up_takes_what_nobody_needs_and_leaves_the_rest(session: Session
     assert (left / "attempt-2/artifacts/new/model.safetensors").exists()
     assert over.facts["purged"]
     assert disk.waste(session, here) == disk.Waste()
+
+
+def test_a_run_whose_files_cannot_be_deleted_stays_waste_and_counts_as_nothing_freed(
+    session: Session, here: Settings
+) -> None:
+    stuck, gone = a_run(session, "stuck"), a_run(session, "gone")
+    for run in (stuck, gone):
+        run.discarded_at = datetime.now(UTC) - timedelta(hours=here.discard_hours + 1)
+        a_file(here.root / "runs" / str(run.id) / "attempt-1" / "w")
+    session.flush()
+    shutil.rmtree(here.root / "runs" / str(stuck.id))
+    (here.root / "runs" / str(stuck.id)).symlink_to(
+        here.root / "elsewhere", target_is_directory=True
+    )  # `rmtree` refuses
+    a_file(here.root / "elsewhere" / "w")
+    assert disk.clean_up(session, here).runs == 1
+    assert [bool(run.facts.get("purged")) for run in (stuck, gone)] == [False, True]
+    assert disk.waste(session, here).runs == 1
 
 
 def test_files_of_a_withdrawn_artifact_stay_where_a_standing_one_has_the_same_folder(
