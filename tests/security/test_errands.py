@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from backend.core import bases, hub
-from backend.core.errors import Unavailable
+from backend.core.errors import Invalid, Unavailable
 from backend.core.openers import opener_until
 from backend.core.reach import Inward, reach_of
 from tests.security.world import RECIPE, World
@@ -218,3 +218,15 @@ def test_a_hub_that_answers_never_or_in_drops_is_given_up(serve: Serve, monkeypa
             hub.look("owls/far")
         assert len(came) == 1
         assert time.monotonic() - began < 20
+
+
+def test_a_download_in_drops_is_given_up_in_words(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A large model may well take days, which is its bound; no single wait is long enough to be one."""
+    shelf.slow_seconds = 5.0
+    monkeypatch.setattr(hub, "DOWNLOAD_SECONDS", 12)
+    began = time.monotonic()
+    with pytest.raises(Invalid, match="took longer than") as refusal:
+        hub.obtain({"id": "owls/far", "revision": COMMIT, "total": 0})
+    assert refusal.value.code == "limited.time"
+    assert any(path.endswith("model.safetensors") for path in shelf.asked)
+    assert time.monotonic() - began < 60
