@@ -3,6 +3,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from uuid import UUID
 
 import pytest
@@ -14,9 +15,11 @@ from backend.core.datasets import store
 from backend.core.db import engine as make_engine
 from backend.core.models import DatasetVersion, Operation
 from backend.core.operations import Operations, run_operation
-from backend.core.settings import settings
+from backend.core.settings import Settings, settings
 from tests.core.datasets.files import alpaca, jsonl
 from tests.core.datasets.test_store import received
+from tests.support.bucket import running_bucket
+from tests.support.processes import wait_until
 
 pytestmark = pytest.mark.usefixtures("studio_home")
 
@@ -105,6 +108,27 @@ def test_two_processes_never_work_on_the_same_one(engine: Engine) -> None:
         assert (first, second) == (True, False)
     run_operation(engine, settings(), operation_id)
     assert stored(engine, operation_id).state == "succeeded"
+
+
+def test_a_file_that_was_taken_waits_for_its_bucket_and_says_so(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, studio_home: Path
+) -> None:
+    operation_id = begin(engine, jsonl(alpaca(50)))
+    with running_bucket() as bucket:
+        for name, value in bucket.environment.items():
+            monkeypatch.setenv(name, value)
+        bucket.always = "403"
+        work = Operations(engine, Settings(home=studio_home, storage_url=bucket.url))
+        work.submit(operation_id)
+        wait_until(lambda: stored(engine, operation_id).error, seconds=60, what="a word of what it waits for")
+        waiting = stored(engine, operation_id)
+        assert (waiting.state, waiting.error and waiting.error["code"]) == ("running", "storage")
+        assert len(list(settings().folder("uploads").iterdir())) == 1
+        bucket.always = ""
+        done = ended(engine, operation_id)
+        work.close()
+        assert (done.state, done.error, len(bucket.objects)) == ("succeeded", None, 1)
+    assert list(settings().folder("uploads").iterdir()) == []
 
 
 def test_an_upload_that_is_gone_fails_in_words(engine: Engine) -> None:

@@ -11,18 +11,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy.orm import Session
 
 from backend.commands.client import Client, Refused
-from backend.core import db, operations, storage
-from backend.core.datasets import store
+from backend.core import storage
 from backend.core.errors import NotFound, Unavailable
-from backend.core.models import Operation
-from backend.core.operations import Operations
-from backend.core.settings import Settings
 from backend.core.storage import BucketStorage
-from tests.core.datasets.files import alpaca, jsonl
-from tests.core.datasets.test_store import received
 from tests.journeys.materials import Material, write_alpaca
 from tests.support.bucket import Bucket, running_bucket
 from tests.support.processes import wait_until
@@ -123,32 +116,6 @@ def test_what_was_fetched_once_needs_no_bucket(here: BucketStorage, bucket: Buck
     here.publish(draft, "datasets/a.parquet")
     bucket.always = "503"
     assert here.fetch("datasets/a.parquet").read_bytes() == CONTENT
-
-
-def test_a_large_file_that_was_taken_waits_for_its_bucket_and_says_so(
-    bucket: Bucket, database_url: str, studio_home: Path
-) -> None:
-    engine, here = db.engine(database_url, pool_size=3), Settings(home=studio_home, storage_url=bucket.url)
-    with Session(engine) as session, session.begin():
-        upload = store.upload("large", "a.jsonl", received(jsonl(alpaca(50))))
-        operation_id = operations.begin(session, upload).id
-    bucket.always = "403"
-    work = Operations(engine, here)
-    work.submit(operation_id)
-
-    def found() -> Operation:
-        with Session(engine) as session:
-            return session.get_one(Operation, operation_id)
-
-    wait_until(lambda: found().error, seconds=SECONDS, what="a word of what it waits for")
-    told = found().error
-    assert (found().state, told and told["message"]) == ("running", "The storage cannot be reached now.")
-    assert upload.path.exists()
-    bucket.always = ""
-    wait_until(lambda: found().state == "succeeded", seconds=SECONDS, what="its end")
-    work.close()
-    engine.dispose()
-    assert (found().error, len(bucket.objects), upload.path.exists()) == (None, 1, False)
 
 
 # ---- a studio -------------------------------------------------------------------------------------------------------

@@ -59,7 +59,7 @@ ASKS: dict[str, Ask] = {
     "GET /api/v1/models/inspect": ask({"params": {"path": MODEL}}),
     "GET /api/v1/models/fit": ask({"params": {"model": MODEL}}),
     "GET /api/v1/models/search": ask({"params": {"q": "owls"}}),
-    "POST /api/v1/models/download": ask({"json": {"id": HUB_MODEL}}),
+    "POST /api/v1/models/download": ask({"json": {"id": HUB_MODEL, "revision": "main"}}),
     "POST /models/download": ask({"data": {"id": HUB_MODEL}}),
     # runs
     "POST /api/v1/preflight": ask({"json": RECIPE}),
@@ -69,7 +69,7 @@ ASKS: dict[str, Ask] = {
     "POST /api/v1/runs/{run}/resume": ask(run="paused"),
     "POST /api/v1/runs/{run}/restore": ask(run="discarded"),
     "POST /api/v1/runs/{run}/clone": ask({"json": {}}),
-    "POST /api/v1/runs/{run}/amendments": ask({"json": {"field": "training.learning_rate", "value": 1e-4}}),
+    "POST /api/v1/runs/{run}/amendments": ask({"json": {"field": "evaluation.prompts", "value": ["Who?"]}}),
     "GET /api/v1/runs/{run}/events": ask(run="ended"),
     "GET /api/v1/events": ask(lambda things: {"params": {"run": things.run}}),
     "GET /api/v1/compare": ask(lambda things: {"params": {"run": [things.run, things.ended]}}),
