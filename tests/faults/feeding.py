@@ -48,7 +48,7 @@ def feed() -> int:
     return 0
 
 
-def invented(_wanted: str) -> tuple[devices.Accelerator, ...]:
+def invented(_wanted: str, _driver: devices.Driver) -> tuple[devices.Accelerator, ...]:
     return tuple(devices.Accelerator(f"cpu:{number}", "none", 1 << 30) for number in range(FED_RUNS))
 
 
