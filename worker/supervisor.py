@@ -30,6 +30,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
 from backend.core import db, queue, runs
+from backend.core.bulk import end_frozen
 from backend.core.errors import Conflict, Fenced
 from backend.core.leases import LeaseWatch
 from backend.core.models import Device, Run, Worker
@@ -198,6 +199,8 @@ class Supervisor:
         with self.host.transaction() as session:
             is_known = self._seen(session)
             runs.end_unheld(session, expired, self.host.limits)
+            if expired and (ended := end_frozen(session)):
+                log.warning("cut off who stood still in the midst of writing: Postgres' processes %s", ended)
         if not is_known and not self._take_name():
             return
         self.host.chores.start("hints", lambda: queue.publish(self.host.sessions, self.host.redis_url))

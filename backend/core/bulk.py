@@ -8,10 +8,12 @@ from itertools import chain
 from typing import Any, Literal
 
 import psycopg
-from sqlalchemy import Table
+from sqlalchemy import Table, text
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import DeclarativeBase, Session
+
+from backend.core.db import FROZEN_SECONDS
 
 Cell = str | int | float | None
 PIECE_ROWS = 2000
@@ -72,6 +74,22 @@ def _translated(connection: Connection, statement: str) -> Iterator[Any]:
         if connection.dialect.is_disconnect(error, driver, None):  # type: ignore[arg-type]
             connection.invalidate(error)
         raise DBAPIError.instance(statement, None, error, psycopg.Error) from error
+
+
+FROZEN = text("""
+  SELECT pid, pg_terminate_backend(pid) FROM pg_stat_activity
+  WHERE datname = current_database() AND usename = current_user AND state = 'active' AND wait_event = 'ClientRead'
+    AND query LIKE 'COPY "%' AND query_start < clock_timestamp() - make_interval(secs => :seconds)
+""")
+
+
+def end_frozen(session: Session, seconds: float = FROZEN_SECONDS) -> list[int]:
+    """End the connections of whoever stands still in the midst of a `copy`. Returns their processes in Postgres.
+
+    Between two statements Postgres does so itself (`idle_in_transaction_session_timeout`). Where it waits for the rest of a
+    COPY it waits without end, and no timeout of its own is heeded, so that the row locks of a frozen host would never be free.
+    """
+    return [pid for pid, _ in session.execute(FROZEN, {"seconds": seconds})]
 
 
 def lines(rows: Iterable[Sequence[Cell]]) -> str:

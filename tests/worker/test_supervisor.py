@@ -11,12 +11,13 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import UUID
 
 import psutil
+import psycopg
 import pytest
 from sqlalchemy import select, update
 
@@ -132,6 +133,20 @@ def test_a_frozen_host_loses_its_run_and_can_write_nothing_when_it_wakes(lab: La
             lab.wait_for(run_id, State.SUCCEEDED)
     assert [attempt.worker for attempt in lab.attempts(run_id)] == ["a", "b"]
     assert lab.losses(run_id) == undisturbed
+
+
+def test_a_host_that_froze_in_the_midst_of_storing_points_loses_its_run_too(lab: Lab) -> None:
+    """Postgres then waits for the rest of the COPY, whose transaction has the run locked."""
+    run_id = lab.launch()
+    with lab.sessions.begin() as session:
+        limits = runs.Limits()
+        runs.claim(session, worker="frozen", device="cpu", place="here", lease_seconds=1, limits=limits)
+    with closing(psycopg.connect(lab.database_url.replace("+psycopg", ""))) as frozen:
+        frozen.execute("SELECT FROM runs WHERE id = %s FOR UPDATE", [run_id])
+        frozen.pgconn.send_query(b'COPY "points" FROM STDIN')
+        with lab.host("b"):
+            lab.wait(lambda: lab.run(run_id).attempt == 2, "the second host to take the run", 60)
+    assert "cut off who stood still" in lab.logs()
 
 
 def test_pause_frees_the_accelerator_and_resume_goes_on_bit_for_bit(staffed: Lab, undisturbed: Losses) -> None:
