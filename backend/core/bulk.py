@@ -19,6 +19,11 @@ Cell = str | int | float | None
 PIECE_ROWS = 2000
 BINARY_HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 BINARY_TRAILER = b"\xff\xff"
+FROZEN = text(f"""
+  SELECT pid, pg_terminate_backend(pid) FROM pg_stat_activity
+  WHERE datname = current_database() AND usename = current_user AND state = 'active' AND wait_event = 'ClientRead'
+    AND query LIKE 'COPY "%' AND query_start < clock_timestamp() - make_interval(secs => {FROZEN_SECONDS})
+""")
 
 
 def copy(
@@ -76,20 +81,13 @@ def _translated(connection: Connection, statement: str) -> Iterator[Any]:
         raise DBAPIError.instance(statement, None, error, psycopg.Error) from error
 
 
-FROZEN = text("""
-  SELECT pid, pg_terminate_backend(pid) FROM pg_stat_activity
-  WHERE datname = current_database() AND usename = current_user AND state = 'active' AND wait_event = 'ClientRead'
-    AND query LIKE 'COPY "%' AND query_start < clock_timestamp() - make_interval(secs => :seconds)
-""")
-
-
-def end_frozen(session: Session, seconds: float = FROZEN_SECONDS) -> list[int]:
+def end_frozen(session: Session) -> list[int]:
     """End the connections of whoever stands still in the midst of a `copy`. Returns their processes in Postgres.
 
     Between two statements Postgres does so itself (`idle_in_transaction_session_timeout`). Where it waits for the rest of a
     COPY it waits without end, and no timeout of its own is heeded, so that the row locks of a frozen host would never be free.
     """
-    return [pid for pid, _ in session.execute(FROZEN, {"seconds": seconds})]
+    return [pid for pid, _ in session.execute(FROZEN)]
 
 
 def lines(rows: Iterable[Sequence[Cell]]) -> str:

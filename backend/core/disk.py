@@ -24,7 +24,7 @@ from sqlalchemy.orm import Session, aliased
 from backend.core import runs, uploads
 from backend.core.backup import may_delete
 from backend.core.errors import Conflict
-from backend.core.models import Artifact, Operation
+from backend.core.models import Artifact
 from backend.core.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -187,10 +187,8 @@ def _statuses(path: Path) -> Iterator[os.stat_result]:
 
 
 def _old_uploads(session: Session, settings: Settings) -> list[Path]:
-    running = session.scalars(select(Operation.input).where(Operation.state == "running"))
-    needed = {Path(words["path"]) for words in running if "path" in words}
     limit = time.time() - UNTOUCHED_HOURS * 3600
-    return uploads.untouched(settings.folder("uploads"), limit, needed)
+    return uploads.untouched(settings.folder("uploads"), limit, uploads.being_read(session))
 
 
 def _old_artifacts(session: Session, settings: Settings) -> list[Path]:

@@ -122,7 +122,7 @@ def run_operation(
             if stopping():
                 return
             if kind == INGEST and isinstance(error, Unavailable):
-                _wait(engine, operation_id, error)
+                _tell(engine, operation_id, error=error.as_json()["error"])
                 raise
             _fail(engine, operation_id, error)
         if kind == INGEST:
@@ -174,10 +174,7 @@ class _Watch:
         if time.monotonic() - self.told < TELL_SECONDS:
             return
         self.told = time.monotonic()
-        with Session(self.engine) as session, session.begin():
-            still = (Operation.id == self.operation_id) & (Operation.state == "running")
-            moved = {"done": progress["done"], "total": progress["total"], "error": None}
-            session.execute(update(Operation).where(still).values(moved))
+        _tell(self.engine, self.operation_id, done=progress["done"], total=progress["total"], error=None)
 
     def is_over(self) -> bool:
         if time.monotonic() - self.asked > TELL_SECONDS:
@@ -212,11 +209,11 @@ def _succeed(engine: Engine, operation_id: UUID, publish: Callable[[Session], Js
         operation.done = operation.total or operation.done
 
 
-def _wait(engine: Engine, operation_id: UUID, error: Unavailable) -> None:
-    """Say in the row what keeps it, unless it was called off."""
+def _tell(engine: Engine, operation_id: UUID, **values: Json | int | None) -> None:
+    """Say in the row how far it is, or what keeps it, unless it was called off."""
     with Session(engine) as session, session.begin():
         still = (Operation.id == operation_id) & (Operation.state == "running")
-        session.execute(update(Operation).where(still).values(error=error.as_json()["error"]))
+        session.execute(update(Operation).where(still).values(values))
 
 
 def _fail(engine: Engine, operation_id: UUID, error: StudioError) -> None:

@@ -21,9 +21,12 @@ from pathlib import Path
 from typing import BinaryIO, Protocol
 from uuid import UUID
 
+from sqlalchemy import orm, select
+
 from backend.core.durable import begin_sync, sync
 from backend.core.errors import Conflict, Invalid, NotFound, StudioError, TooLarge
 from backend.core.ids import uuid7
+from backend.core.models import Operation
 from backend.core.tallies import Tallies
 
 TUS_VERSION = "1.0.0"
@@ -296,6 +299,12 @@ def sweep(folder: Path, older_than_hours: float, keep: Collection[Path] = ()) ->
     for path in old:
         path.unlink(missing_ok=True)
     return len(old)
+
+
+def being_read(session: orm.Session) -> set[Path]:
+    """The uploaded files of operations that have not ended."""
+    running = session.scalars(select(Operation.input).where(Operation.state == "running"))
+    return {Path(words["path"]) for words in running if "path" in words}
 
 
 def untouched(folder: Path, since: float, keep: Collection[Path] = ()) -> list[Path]:

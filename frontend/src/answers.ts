@@ -2,11 +2,11 @@
  *  answer to a form that was written on in meanwhile is asked for anew. */
 import type { Asked } from "htmx.org/dist/htmx.esm.js";
 import { find, setText } from "./dom";
+import { written } from "./draft";
 
 const AGAIN_MS = 2000;
 const QUIET = [401, 404, 502, 503, 504]; // others tell of them: the banner of what is away, and the stream of what is gone
 const DRAWS_THE_FORM = "/runs/new?"; // asked for as often as one likes: it changes nothing
-const OF_THE_DRAWING = ["csrf_token", "once", "restored"]; // fields that are new in each drawn form
 
 type Swap = { ctx: Asked; tasks: { fragment?: DocumentFragment }[] };
 
@@ -51,10 +51,6 @@ function isNothing({ ctx, tasks }: Swap): boolean {
 function isOld(ctx: Asked): boolean {
   const before = sent.get(ctx);
   return before !== undefined && ctx.target instanceof HTMLFormElement && before !== written(ctx.target);
-}
-
-function written(form: HTMLFormElement): string {
-  return JSON.stringify([...new FormData(form)].filter(([name]) => !OF_THE_DRAWING.includes(name)));
 }
 
 /** What waits for its first answer (`hx-trigger="load, again"`) would wait for ever. */

@@ -270,10 +270,9 @@ export class Arrival {
     drawRuler(this.line, 0);
     setText("[data-sent]", word("reading"), this.line);
     setText("[data-pace]", word("goes_on_alone"), this.line);
-    await follow(operation, signal, (done, total, waits) => {
-      drawRuler(this.line, total ? done / total : 0);
-      if (waits || total)
-        setText("[data-pace]", waits || word("sent_of", { sent: size(done), total: size(total!) }), this.line);
+    await follow(operation, signal, (share, said) => {
+      drawRuler(this.line, share);
+      if (said) setText("[data-pace]", said, this.line);
     });
     this.reading = "";
   }

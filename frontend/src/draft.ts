@@ -3,6 +3,14 @@
 const SENT = "new-run-sent"; // which draft was sent, until it is known what came of it
 const LAUNCH = "/runs"; // where the form stands again with what stops the run
 
+const OF_THE_DRAWING = ["csrf_token", "once", "restored"]; // fields that are new in each drawn form
+
+/** What a person filled in, as a form is sent. */
+export function written(form: HTMLFormElement | null): string {
+  const pairs = [...new FormData(form ?? undefined)].filter(([name]) => !OF_THE_DRAWING.includes(name));
+  return new URLSearchParams(pairs.map(([name, value]): [string, string] => [name, String(value)])).toString();
+}
+
 function key(): string {
   const sent = location.pathname === LAUNCH ? sessionStorage.getItem(SENT) : null;
   const query = new URLSearchParams(location.search);

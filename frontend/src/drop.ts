@@ -5,7 +5,7 @@ import type { Named } from "./mapping";
 import { callOff, follow } from "./reading";
 import { redraw } from "./redraw";
 import { markOf, Refused } from "./upload";
-import { size, word } from "./words";
+import { word } from "./words";
 
 const AT_ONCE = 2;
 const UPLOADS = "/api/v1/uploads";
@@ -235,10 +235,9 @@ async function followLine(line: HTMLElement): Promise<void> {
   const address = `/api/v1/operations/${line.dataset.operation}`;
   find("[data-cancel]", line)?.addEventListener("click", () => void callOff(address));
   try {
-    await follow(address, over.signal, (done, total, waits) => {
-      if (total) drawRuler(line, done / total);
-      if (waits || total)
-        setText("[data-pace]", waits || word("sent_of", { sent: size(done), total: size(total!) }), line);
+    await follow(address, over.signal, (share, said) => {
+      drawRuler(line, share);
+      if (said) setText("[data-pace]", said, line);
     });
     setText("[data-sent]", word("read_whole"), line);
     setText("[data-pace]", "", line);

@@ -1,11 +1,10 @@
 /** The form of a new run: ink for what was set by hand, remedies as buttons, lists of prompts, and a draft that survives. */
 import { composes, find } from "./dom";
-import { draftOpened, draftSent, dropDraft, keepDraft, savedDraft } from "./draft";
+import { draftOpened, draftSent, dropDraft, keepDraft, savedDraft, written } from "./draft";
 import { openRecipeText, paint } from "./recipe-text";
 
 const SETTLED_MS = 600;
 const READING_MS = 400;
-const PRIVATE = ["csrf_token", "once", "restored"];
 
 const form = () => find<HTMLFormElement>("#new-run");
 const all = <T extends HTMLElement>(selector: string) => [...document.querySelectorAll<T>(selector)];
@@ -205,14 +204,9 @@ function onKey(event: KeyboardEvent): void {
 
 // ---- a draft comes back ----
 
-function said(): string {
-  const pairs = [...new FormData(form() ?? undefined)].filter(([name]) => !PRIVATE.includes(name));
-  return new URLSearchParams(pairs.map(([name, value]): [string, string] => [name, String(value)])).toString();
-}
-
 /** A draft that is still to come back is better than what stands in its place. */
 function keep(): void {
-  if (!leaving && !isUnrestored()) keepDraft(said());
+  if (!leaving && !isUnrestored()) keepDraft(written(form()));
 }
 
 const isUnrestored = () => slot?.isConnected === true;
@@ -220,7 +214,7 @@ const isUnrestored = () => slot?.isConnected === true;
 function restore(): void {
   const saved = savedDraft();
   const place = find<HTMLInputElement>("[name=restored]");
-  if (!saved || !place || saved === said()) return;
+  if (!saved || !place || saved === written(form())) return;
   slot = place;
   slot.value = saved;
   slot.dispatchEvent(new CustomEvent("restore"));

@@ -1,7 +1,7 @@
 /** Reading in the background: followed by asking now and then, since it goes on without anybody looking. */
 import { guarded } from "./dom";
 import { type Problem, pause, Refused, request } from "./upload";
-import { word } from "./words";
+import { size, word } from "./words";
 
 const LOOK_MS = 700;
 const OVER = [401, 404]; // nobody is signed in, or it is there no more: asking goes nowhere
@@ -19,15 +19,20 @@ export type Operation = {
 export async function follow(
   address: string,
   signal: AbortSignal,
-  moved: (done: number, total: number | null, waits: string) => void,
+  moved: (share: number, said: string) => void,
 ): Promise<void> {
   for (;;) {
     const now = await look(address, signal);
     if (now?.state === "succeeded") return;
     if (now && now.state !== "running") throw refused(now);
-    if (now) moved(now.done, now.total, now.error?.message ?? "");
+    if (now) moved(now.total ? now.done / now.total : 0, said(now));
     await pause(LOOK_MS, signal);
   }
+}
+
+/** How far it is, or what it waits for; nothing where neither is known. */
+function said({ done, total, error }: Operation): string {
+  return error?.message ?? (total ? word("sent_of", { sent: size(done), total: size(total) }) : "");
 }
 
 async function look(address: string, signal: AbortSignal): Promise<Operation | undefined> {

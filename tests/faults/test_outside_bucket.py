@@ -16,7 +16,7 @@ from backend.commands.client import Client, Refused
 from backend.core import storage
 from backend.core.errors import NotFound, Unavailable
 from backend.core.storage import BucketStorage
-from tests.journeys.materials import Material, write_alpaca
+from tests.journeys.materials import Material
 from tests.support.bucket import Bucket, running_bucket
 from tests.support.processes import wait_until
 from tests.support.studios import Studio, running_studio
@@ -132,17 +132,6 @@ def studio(far: Bucket, tiny_base: Path) -> Iterator[Studio]:
     with running_studio(tiny_base, STUDIO_STORAGE_URL=far.url, **far.environment) as studio:
         yield studio
         studio.stop()
-
-
-@pytest.fixture(scope="module")
-def client(studio: Studio) -> Iterator[Client]:
-    with studio.client() as client:
-        yield client
-
-
-@pytest.fixture(scope="module")
-def material(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Material:
-    return Material(tiny_base, write_alpaca(tmp_path_factory.mktemp("rows") / "rows.json"), rows=60)
 
 
 def send(client: Client, material: Material, name: str) -> None:

@@ -40,7 +40,7 @@ from tests.faults.people import Follower
 from tests.faults.story import RESTS
 from tests.faults.trace import validate
 from tests.journeys.curves import assert_stored, painted, points_reach, stored_steps
-from tests.journeys.materials import Material, write_alpaca
+from tests.journeys.materials import Material
 from tests.support.figures import IS_LONG, Note
 from tests.support.processes import is_alive, wait_until
 from tests.support.studios import FAST, Studio, first_admin, running_studio
@@ -96,17 +96,6 @@ def launch(client: Client, recipe: dict[str, Any], followers: list[Follower]) ->
 def person(studio: Studio) -> httpx.Client:
     """Somebody with a browser's cookie."""
     return first_admin(studio)
-
-
-@pytest.fixture(scope="module")
-def client(studio: Studio) -> Iterator[Client]:
-    with studio.client() as client:
-        yield client
-
-
-@pytest.fixture(scope="module")
-def material(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Material:
-    return Material(tiny_base, write_alpaca(tmp_path_factory.mktemp("rows") / "rows.json"), rows=60)
 
 
 @pytest.fixture(scope="module")

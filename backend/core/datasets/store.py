@@ -24,7 +24,7 @@ from backend.core.datasets.problems import printable
 from backend.core.datasets.schema import COLUMNS, Row, from_record
 from backend.core.errors import Conflict, Invalid, NotFound
 from backend.core.ids import as_uuid, uuid7
-from backend.core.models import ENDED, Dataset, DatasetVersion, Json, Operation, Run, User
+from backend.core.models import ENDED, Dataset, DatasetVersion, Json, Run, User
 from backend.core.recipe import NAME
 from backend.core.settings import Settings
 from backend.core.storage import Storage, storage
@@ -348,17 +348,11 @@ def restore(session: Session, dataset_id: UUID) -> Dataset:
 
 def clean_up(session: Session, settings: Settings) -> None:
     """Remove what broken-off uploads and unfinished versions left behind. For the start of a web process."""
-    uploads.sweep(settings.folder("uploads"), LEFTOVER_HOURS, _being_read(session))
+    uploads.sweep(settings.folder("uploads"), LEFTOVER_HOURS, uploads.being_read(session))
     files = storage(settings)
     old = files.old_keys(PREFIX, LEFTOVER_HOURS)
-    if _being_read(session):
+    if uploads.being_read(session):
         return  # what broke off is published anew under the same key, and belongs to no version yet
     known = set(session.scalars(select(DatasetVersion.key).where(DatasetVersion.key.in_(old))))
     for key in set(old) - known:
         files.delete(key)
-
-
-def _being_read(session: Session) -> set[Path]:
-    """The uploaded files of operations that have not ended."""
-    running = session.scalars(select(Operation.input).where(Operation.state == "running"))
-    return {Path(words["path"]) for words in running if "path" in words}
