@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import gc
+import signal
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
@@ -252,6 +254,27 @@ def test_what_a_template_refuses_is_told_by_row_in_its_words(
         read(load(FAMILIES[name]), *messages)
     assert refusal.value.where == "row 7"
     assert refusal.value.code == "rows.template"
+
+
+def test_no_garbage_is_collected_on_a_templates_time(load: Load) -> None:
+    """A trainer holds so many objects that one collection could use up what a conversation may take."""
+    keeps = "{% set kept = namespace(all=[]) %}{% for each in range(300) %}{% set kept.all = kept.all + [[]] %}{% endfor %}"
+    prepared = load(replace(FAMILIES["gpt2-chatml"], template=keeps + FAMILIES["gpt2-chatml"].template))
+    on_its_time: list[bool] = []
+
+    def look(_phase: str, _about: dict[str, int]) -> None:
+        on_its_time.append(signal.getitimer(signal.ITIMER_VIRTUAL)[0] > 0)
+
+    thresholds = gc.get_threshold()
+    gc.set_threshold(50)
+    gc.callbacks.append(look)
+    try:
+        prepared.chat.render([{"role": "user", "content": "Hello"}])
+    finally:
+        gc.callbacks.remove(look)
+        gc.set_threshold(*thresholds)
+    assert not any(on_its_time)
+    assert gc.isenabled()
 
 
 CALL = '[{"type": "function", "function": {"name": "find", "arguments": "{\\"what\\": \\"a <|im_end|> fox\\"}"}}]'
