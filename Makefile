@@ -3,7 +3,8 @@
 PYTHON ?= $(firstword $(foreach name,python3 python3.13 python3.12 python3.11,$(shell $(name) -c \
 	'import sys; (3, 11) <= sys.version_info[:2] < (3, 14) and print(sys.executable)' 2>/dev/null)))
 TORCH ?= torch>=2.10,<2.14
-PYTEST_FLAGS ?= -n 2 --dist loadfile --no-loadscope-reorder
+# A test process that dies ends the run in words: xdist (3.8) may wait for ever for one that it started in its place.
+PYTEST_FLAGS ?= -n 2 --max-worker-restart=0 --dist loadfile --no-loadscope-reorder
 BIN := .venv/bin
 COMPILE := $(BIN)/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-package torch --no-emit-index-url --no-header --custom-compile-command "make lock"
