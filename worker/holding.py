@@ -163,7 +163,13 @@ class Holding:
         self.doing = Doing.OVER
 
     def _end_empty(self) -> None:
-        """Stop a run that was told to keep what it does not have."""
+        """Stop a run that was told to keep what it does not have. One that had it fails, and names what is damaged."""
+        damaged = self._work.pick.result().passed_over if self._work is not None else ()
+        if damaged and self.doing in (Doing.CLAIMED, Doing.PICKED):
+            message = " ".join(("Nothing is left that could be kept.", *damaged))
+            hint = "Bring the files back from a backup, or resume the run: it trains from its first step again."
+            self._break_off(Problem("checkpoint.damaged", message, hint=hint))
+            return
         if self.trainer is not None:
             self.trainer.kill()
         with self.host.transaction() as session:
@@ -227,10 +233,14 @@ class Holding:
             with self.host.transaction() as session:
                 run = runs.hold(session, self.token)
                 batch = self._owner_batch(session, run, chosen.checkpoint)
-                if batch is None:
-                    self._begin(session, run, chosen)
-                else:
+                is_empty = batch is None and run.intent == Intent.KEEP and chosen.checkpoint is None
+                if batch is not None:
                     journal.ship(session, self.token, batch, self._origin(run.begun), self.host.settings.lease_seconds)
+                elif not is_empty:  # else to begin would take back what is shown, for nothing
+                    self._begin(session, run, chosen)
+            if is_empty:
+                self._end_empty()
+                return
             if batch is None:
                 self.doing = Doing.BEGUN
         self._spawn(urgent)

@@ -43,7 +43,7 @@ BORNE = {
     "facts": (),
 }
 """Kinds of events that are lines of a journal, with what tells one from another. Warnings are the hosts' own, too."""
-DESERVED = {"disk_full": "disk.fill"}
+DESERVED = {"disk_full": "disk.fill", "checkpoint.damaged": "checkpoint.tear"}
 """Why else a run may fail, each with the kind of fault that must have been there."""
 PREEMPTED = "supervisor.preempt"
 PASSED_OVER = re.compile(r"The checkpoint of step (\d+) is (?:damaged|not the one)")
@@ -253,10 +253,13 @@ def a_run_goes_on_from_its_newest_checkpoint(story: Story) -> Iterator[str]:
 
 
 def _passed_over(story: Story) -> Iterator[tuple[int, int, str]]:
-    """Each checkpoint that was found damaged by who wanted to go on from it: the event that says so, its step, and the words."""
-    for event in (event for event in story.events if event["kind"] == "log"):
-        if found := PASSED_OVER.match(event["data"]["text"]):
-            yield event["seq"], int(found[1]), event["data"]["text"]
+    """Each checkpoint that was found damaged by who wanted to go on from it or to keep it: the event that says so, its step,
+    and the words."""
+    for event in story.events:
+        cause = event["data"].get("cause") or {}
+        words = event["data"]["text"] if event["kind"] == "log" else cause.get("message", "")
+        for found in PASSED_OVER.finditer(words):
+            yield event["seq"], int(found[1]), words
 
 
 def _stood(story: Story, checkpoint: Row, at: float) -> bool:

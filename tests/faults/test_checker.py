@@ -141,9 +141,9 @@ def found_damaged(history: History, step: int = 2, words: str = "is damaged: opt
     return changed_event(10, data=text)(inserted(10, "log", 2, 2, 105.4, None)(history))
 
 
-def failed_for(code: str, state: str = "failed") -> Change:
+def failed_for(code: str, state: str = "failed", message: str = "It could not go on.") -> Change:
     """It fails of itself at the end of its first attempt, with a cause in words, and somebody resumes it at once."""
-    cause = {"code": code, "message": "It could not go on."}
+    cause = {"code": code, "message": message}
 
     def change(history: History) -> History:
         data = {"state": state, "intent": "pause" if state == "paused" else "run", "attempt": 1, "cause": cause}
@@ -385,6 +385,18 @@ def test_a_checkpoint_that_was_found_damaged_must_have_been_torn(words: str) -> 
     history = found_damaged(small_history(), words=words)
     assert {violation.rule for violation in check(history)} == {"what is published can be read"}
     torn = Struck(103.0, 2, 7, "checkpoint.tear", "training", CHECKPOINT)
+    assert check(replace(history, struck=[*history.struck, torn])) == []
+
+
+def test_what_cannot_be_kept_since_it_is_damaged_must_have_been_torn() -> None:
+    message = "Nothing is left that could be kept. The checkpoint of step 2 is damaged: optimizer.pt is missing."
+    history = failed_for("checkpoint.damaged", message=message)(small_history())
+    another = Struck(103.0, 2, 7, "checkpoint.tear", "training", CHECKPOINT.replace("checkpoint-2", "checkpoint-1"))
+    assert len(check(history)) == 2, "nothing was torn, and that is no reason to fail"
+    assert {each.rule for each in check(replace(history, struck=[*history.struck, another]))} == {
+        "what is published can be read"
+    }
+    torn = replace(another, target=CHECKPOINT)
     assert check(replace(history, struck=[*history.struck, torn])) == []
 
 

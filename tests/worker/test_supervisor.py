@@ -228,6 +228,37 @@ def test_a_torn_checkpoint_is_told_and_the_one_before_is_used(lab: Lab, undistur
     assert lab.losses(run_id) == undisturbed
 
 
+def test_what_is_to_be_kept_and_is_damaged_is_told_and_takes_nothing_back(lab: Lab) -> None:
+    """It may not end as if all were well, with nothing to download and not a word about it."""
+    run_id = lab.launch(saving={"save_total_limit": 1})
+    with lab.host() as host:
+        lab.wait_for_step(run_id, 13)
+        host.kill()
+        host.wait()
+    tell(lab, run_id, runs.stop, keep=True)
+    for manifest in lab.home.glob(f"runs/{run_id}/*/*/check*/manifest.json"):
+        weights = next(manifest.parent.rglob("*.safetensors"))
+        weights.write_bytes(weights.read_bytes()[:-8])
+    with lab.host("b"):
+        cause = lab.wait_for(run_id, State.FAILED).cause or {}
+        assert cause["code"] == "checkpoint.damaged"
+        assert "is damaged: " in cause["message"]
+        assert "rewound" not in kinds(lab, run_id)
+        tell(lab, run_id, runs.resume)
+        lab.wait_for(run_id, State.SUCCEEDED)
+    assert sorted(lab.losses(run_id)) == STEPS
+
+
+def test_a_run_that_has_nothing_to_keep_stops_without_a_trainer(lab: Lab) -> None:
+    run_id = lab.launch()
+    with lab.sessions.begin() as session:
+        runs.claim(session, worker="gone", device="cpu", place="here", lease_seconds=1, limits=runs.Limits())
+    tell(lab, run_id, runs.stop, keep=True)
+    with lab.host("b"):
+        assert lab.wait_for(run_id, State.STOPPED).cause is None
+    assert "phase" not in kinds(lab, run_id)
+
+
 def test_files_of_replaced_checkpoints_go_after_their_rows(staffed: Lab, trained: UUID) -> None:
     saved = select(CheckpointRow).where(CheckpointRow.run_id == trained)
 

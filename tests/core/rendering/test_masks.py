@@ -258,8 +258,10 @@ def test_what_a_template_refuses_is_told_by_row_in_its_words(
 
 def test_no_garbage_is_collected_on_a_templates_time(load: Load) -> None:
     """A trainer holds so many objects that one collection could use up what a conversation may take."""
-    keeps = "{% set kept = namespace(all=[]) %}{% for each in range(300) %}{% set kept.all = kept.all + [[]] %}{% endfor %}"
-    prepared = load(replace(FAMILIES["gpt2-chatml"], template=keeps + FAMILIES["gpt2-chatml"].template))
+    keeps = (
+        "{% set kept = namespace(all=[]) %}{% for each in range(300) %}{% set kept.all = kept.all + [[]] %}{% endfor %}"
+    )
+    prepared = load(replace(FAMILIES["gpt2-chatml"], template=keeps + CHATML))
     on_its_time: list[bool] = []
 
     def look(_phase: str, _about: dict[str, int]) -> None:
