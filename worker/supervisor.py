@@ -15,14 +15,15 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
-from datetime import timedelta
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from types import FrameType
+from typing import Generic
 
-from sqlalchemy import func, not_, or_, text
+from sqlalchemy import func, or_, text
 from sqlalchemy import select as sql_select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.engine import Connection, Engine
@@ -32,7 +33,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from backend.core import db, queue, runs
 from backend.core.bulk import end_frozen
 from backend.core.errors import Conflict, Fenced
-from backend.core.leases import LeaseWatch
+from backend.core.leases import LeaseWatch, Sign
 from backend.core.models import Device, Run, Worker
 from backend.core.settings import Settings, settings
 from worker import devices, disks
@@ -68,7 +69,9 @@ class Supervisor:
         """Why the driver could not be asked for strangers last; until it can, those of before count."""
         self.has_room = True
         self.sweep = Sweep(self.host)
-        self.watch = WatchedLeases(self.engine, configured.lease_seconds)
+        self.watch = Watched(self.engine, configured.lease_seconds, runs.leases)
+        self.namesake = Watched(self.engine, configured.lease_seconds, self._signs_of_life)
+        """Who has this host's name, for as long as this host does not have it."""
         self.holdings: dict[str, Holding] = {}
         self.undying: dict[str, Trainer] = {}
         """By device, what was killed and had not ended: it hangs in a driver, and locks the device for as long as it does."""
@@ -85,7 +88,7 @@ class Supervisor:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
         while not self.stopping and not self._start():
-            time.sleep(OUTAGE_SECONDS)
+            time.sleep(min(OUTAGE_SECONDS, self.settings.renew_seconds))  # often enough to have watched a namesake
         self._look_for_strangers()
         log.info("supervisor %s watches %s", self.host.name, ", ".join(device.title for device in self.devices))
         while not self.stopping or self.holdings:
@@ -107,7 +110,7 @@ class Supervisor:
             with self.host.transaction() as session:
                 freed = runs.free_own(session, self.host.name, self.host.limits)
         except DBAPIError as error:
-            log.warning("Postgres cannot be reached: %s", reason(error))
+            self._outage(error)
             return False
         if freed:
             log.info("gave up %s run(s) that this host held before", len(freed))
@@ -115,14 +118,20 @@ class Supervisor:
 
     def _take_name(self) -> bool:
         """Register. Whether this host may look for work: not while another one that has its name is alive."""
+        silent = self.namesake.look()
         try:
             with self.host.transaction() as session:
-                self._register(session)
+                self._register(session, silent)
         except Conflict as error:
             self._say_once(("name",), str(error))
             return False
         self._say_once(("name",), "")
+        self.namesake.forget()
         return True
+
+    def _signs_of_life(self, session: Session) -> Sequence[datetime]:
+        """The last one of this host's name."""
+        return session.scalars(sql_select(Worker.seen_at).where(Worker.name == self.host.name)).all()
 
     def _say_once(self, of: tuple[str, ...], words: str) -> None:
         """Until it is over: there are no words then."""
@@ -174,6 +183,7 @@ class Supervisor:
         """Trainers go on, unpublished. All that was watched before counts no more."""
         log.warning("Postgres cannot be reached: %s", reason(error))
         self.watch.forget()
+        self.namesake.forget()
 
     def _forget_ended(self) -> None:
         ended = [device for device, holding in self.holdings.items() if holding.doing is Doing.OVER]
@@ -269,16 +279,17 @@ class Supervisor:
             log.info("claimed attempt %s of run %s for %s", token.attempt, token.run_id, device)
             self.holdings[device] = Holding(self.host, token, device)
 
-    def _register(self, session: Session) -> None:
-        """Raises `Conflict` where somebody else has this name: two of one name would end each other's runs."""
+    def _register(self, session: Session, silent: Sequence[datetime]) -> None:
+        """Raises `Conflict` where somebody else has this name: two of one name would end each other's runs. `silent` are last
+        signs of life that this host watched, unchanged, for one whole lease."""
         facts = {"pid": os.getpid(), "python": sys.version.split()[0], "host": socket.gethostname(), "seat": self._seat}
         facts |= {"cores": os.cpu_count(), "memory_bytes": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")}
-        now, lease = func.clock_timestamp(), timedelta(seconds=self.settings.lease_seconds)
+        now = func.clock_timestamp()
         worker = insert(Worker).values(name=self.host.name, place=self.host.place, facts=facts)
         fresh = {"place": self.host.place, "facts": facts, "started_at": now, "seen_at": now}
         is_ours = Worker.facts["seat"].astext == self._seat
-        is_silent = not_(Worker.seen_at.between(now - lease, now + lease))
-        upsert = worker.on_conflict_do_update(index_elements=["name"], set_=fresh, where=or_(is_ours, is_silent))
+        free = or_(is_ours, Worker.seen_at.in_(silent))
+        upsert = worker.on_conflict_do_update(index_elements=["name"], set_=fresh, where=free)
         if session.execute(upsert.returning(Worker.name)).first() is None:
             raise self._taken(session.get_one(Worker, self.host.name))
         session.query(Device).where(Device.worker == self.host.name).delete()
@@ -286,11 +297,11 @@ class Supervisor:
             session.add(Device(worker=self.host.name, name=each.name, title=each.title, memory_bytes=each.memory_bytes))
 
     def _taken(self, other: Worker) -> Conflict:
-        """Started again elsewhere at once, a host waits for its own last sign of life to grow old."""
+        """Started again elsewhere, a host waits for as long: nobody can tell that the other one was itself."""
         host, pid = other.facts.get("host"), other.facts.get("pid")
         return Conflict(
-            f"A worker host “{other.name}” is alive elsewhere (host {host}, process {pid}): this one takes no run until that "
-            f"one is silent for {self.settings.lease_seconds:g} s.",
+            f"A worker host elsewhere has the name “{other.name}” (host {host}, process {pid}): this one takes no run until it "
+            f"has seen that one silent for {self.settings.lease_seconds:g} s.",
             hint="Where both are to work, give each a name of its own: STUDIO_WORKER_NAME.",
         )
 
@@ -307,22 +318,23 @@ class Supervisor:
         return is_ours
 
 
-class WatchedLeases:
-    """Leases seen over one connection that is kept: when it breaks, what was seen before counts no more."""
+class Watched(Generic[Sign]):
+    """Leases, or what is judged like them, seen over one connection that is kept: when it breaks, what was seen before counts
+    no more."""
 
-    def __init__(self, engine: Engine, lease_seconds: float) -> None:
-        self._engine, self._watch = engine, LeaseWatch(lease_seconds)
+    def __init__(self, engine: Engine, lease_seconds: float, read: Callable[[Session], Iterable[Sign]]) -> None:
+        self._engine, self._watch, self._read = engine, LeaseWatch[Sign](lease_seconds), read
         self._connection: Connection | None = None
         self._postgres_started: object = None
 
-    def look(self) -> Sequence[runs.Lease]:
-        """The leases that stayed unchanged for one whole lease. Raises `DBAPIError` in an outage."""
+    def look(self) -> Sequence[Sign]:
+        """Those that stayed unchanged for one whole lease. Raises `DBAPIError` in an outage."""
         if self._connection is None:
             self.forget()
             self._connection = self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
         try:
             started = self._connection.execute(text("SELECT pg_postmaster_start_time()")).scalar_one()
-            found = runs.leases(Session(self._connection))
+            found = self._read(Session(self._connection))
         except SQLAlchemyError:
             self.forget()
             raise

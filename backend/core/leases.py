@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from datetime import datetime
-from uuid import UUID
+from collections.abc import Hashable, Iterable, Sequence
+from typing import Generic, TypeVar
 
-from backend.core.runs import Lease
+Sign = TypeVar("Sign", bound=Hashable)
+"""A `runs.Lease`, or whatever else its holder changes for as long as it lives."""
 
 
-class LeaseWatch:
+class LeaseWatch(Generic[Sign]):
     """Remembers since when each lease was seen unchanged. It reads no clock: the caller passes monotonic seconds.
 
     After an outage of Postgres everyone's watch starts anew (`forget`), so a healthy holder is never robbed, and a
@@ -19,17 +19,16 @@ class LeaseWatch:
 
     def __init__(self, lease_seconds: float) -> None:
         self.lease_seconds = lease_seconds
-        self._since: dict[tuple[UUID, int, datetime], float] = {}
+        self._since: dict[Sign, float] = {}
         self._looked = 0.0
 
-    def observe(self, now: float, leases: Iterable[Lease]) -> Sequence[Lease]:
+    def observe(self, now: float, leases: Iterable[Sign]) -> Sequence[Sign]:
         """The leases that stayed unchanged for one whole lease, up to and including this look."""
         if now - self._looked > self.lease_seconds / 2:
             self.forget()
         self._looked = now
-        seen = {(each.run_id, each.attempt, each.until): each for each in leases}
-        self._since = {key: self._since.get(key, now) for key in seen}
-        return [each for key, each in seen.items() if now - self._since[key] >= self.lease_seconds]
+        self._since = {each: self._since.get(each, now) for each in leases}
+        return [each for each, since in self._since.items() if now - since >= self.lease_seconds]
 
     def forget(self) -> None:
         """The connection broke: nothing that was seen before counts."""

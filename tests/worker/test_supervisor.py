@@ -311,6 +311,11 @@ def settings_of(lab: Lab, **changes: float | str) -> Settings:
     return Settings.model_validate(values | changes)
 
 
+def elsewhere(lab: Lab, copy: Path) -> Supervisor:
+    """Another supervisor of the same name, on a copy of the home."""
+    return Supervisor(settings_of(lab, devices="cpu", home=str(copy / "copy"), lease_seconds=1, renew_seconds=0.1))
+
+
 def host_of(lab: Lab, **changes: float | str) -> Host:
     configured = settings_of(lab, **changes)
     spares = Spares(configured)
@@ -509,8 +514,7 @@ def test_a_trainer_that_cannot_be_killed_is_counted_as_dead_and_its_device_stays
     monkeypatch.setattr(spares, "KILL_SECONDS", 0.3)
     run_id = lab.launch()
     supervisor = Supervisor(settings_of(lab, devices="cpu"))
-    with supervisor.host.transaction() as session:
-        supervisor._register(session)
+    assert supervisor._start()
     with held(lab, loading_silence_seconds=0.01) as holding, deaf_trainer() as deaf:
         holding.watch(deaf)
         turn_until(holding, Doing.OVER)
@@ -612,21 +616,36 @@ def test_a_second_host_of_one_name_ends_no_run_of_the_first_and_takes_its_place_
     assert first._start(), "one that was restarted takes its place at once"
     first._look()
     assert lab.run(run_id).holder == "a"
-    second = Supervisor(settings_of(lab, devices="cpu", home=str(tmp_path / "copy")))
+    second = elsewhere(lab, tmp_path)
     assert not second._start()
     second._look()
     assert (lab.run(run_id).holder, lab.run(run_id).attempt) == ("a", 1)
     assert caplog.text.count("give each a name of its own: STUDIO_WORKER_NAME") == 1
 
-    with lab.sessions.begin() as session:
-        session.execute(update(Worker).values(seen_at=Worker.seen_at - timedelta(seconds=31)))
-    assert second._start()
+    lab.wait(second._start, "the second one to have watched the first one be silent", 20)
     assert lab.run(run_id).state == State.QUEUED
     first.holdings.clear()
     first._look()
     assert lab.run(run_id).attempt == 1, "the first one sees that its name is taken"
     second._look()
     assert lab.run(run_id).attempt == 2
+
+
+def test_a_host_that_could_tell_no_sign_of_life_for_long_is_not_robbed_by_the_first_look_of_another_of_its_name(
+    lab: Lab, tmp_path: Path
+) -> None:
+    """After an outage of Postgres each host's last one is old, and so it is where Postgres' clock jumps ahead."""
+    run_id = lab.launch()
+    first, second = Supervisor(settings_of(lab, devices="cpu")), elsewhere(lab, tmp_path)
+    assert first._start()
+    first._look()
+    with lab.sessions.begin() as session:
+        session.execute(update(Worker).values(seen_at=Worker.seen_at - timedelta(hours=1)))
+    assert not second._start()
+    first._look()
+    assert not second._start()
+    assert (lab.run(run_id).holder, lab.run(run_id).attempt) == ("a", 1)
+    assert list(first.holdings) == ["cpu"]
 
 
 def test_a_supervisor_that_waits_for_postgres_can_be_ended(lab: Lab) -> None:
