@@ -149,11 +149,13 @@ def _download(wanted: Json, watch: _Watch) -> None:
 
 @contextmanager
 def _alone(engine: Engine, operation_id: UUID) -> Iterator[bool]:
-    """Whether this is the only one at work. The lock belongs to the connection and ends with it."""
+    """Whether this is the only one at work. The lock belongs to the connection, which goes back to the others in the end."""
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         key = func.hashtextextended(str(operation_id), 0)
-        yield bool(connection.scalar(select(func.pg_try_advisory_lock(key))))
-        connection.execute(select(func.pg_advisory_unlock_all()))
+        try:
+            yield bool(connection.scalar(select(func.pg_try_advisory_lock(key))))
+        finally:
+            connection.execute(select(func.pg_advisory_unlock_all()))
 
 
 def _wanted(engine: Engine, operation_id: UUID) -> tuple[str, Json]:

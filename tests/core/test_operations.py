@@ -110,24 +110,34 @@ def test_two_processes_never_work_on_the_same_one(engine: Engine) -> None:
     assert stored(engine, operation_id).state == "succeeded"
 
 
-def test_a_file_that_was_taken_waits_for_its_bucket_and_says_so(
+def test_an_operation_that_an_error_ends_can_be_taken_up_again(engine: Engine) -> None:
+    operation_id = begin(engine, jsonl(alpaca(20)))
+    with pytest.raises(ConnectionError), operations._alone(engine, operation_id):
+        raise ConnectionError
+    with engine.connect(), operations._alone(engine, operation_id) as is_alone:  # on another connection than before
+        assert is_alone
+
+
+def test_files_that_were_taken_wait_for_their_bucket_and_say_so(
     engine: Engine, monkeypatch: pytest.MonkeyPatch, studio_home: Path
 ) -> None:
-    operation_id = begin(engine, jsonl(alpaca(50)))
+    both = [begin(engine, jsonl(alpaca(rows)), name=f"of {rows}") for rows in (50, 60)]
     with running_bucket() as bucket:
         for name, value in bucket.environment.items():
             monkeypatch.setenv(name, value)
         bucket.always = "403"
         work = Operations(engine, Settings(home=studio_home, storage_url=bucket.url))
-        work.submit(operation_id)
-        wait_until(lambda: stored(engine, operation_id).error, seconds=60, what="a word of what it waits for")
-        waiting = stored(engine, operation_id)
-        assert (waiting.state, waiting.error and waiting.error["code"]) == ("running", "storage")
-        assert len(list(settings().folder("uploads").iterdir())) == 1
+        for each in both:
+            work.submit(each)
+        for each in both:
+            wait_until(lambda each=each: stored(engine, each).error, seconds=60, what="a word of what it waits for")
+            waiting = stored(engine, each)
+            assert (waiting.state, waiting.error and waiting.error["code"]) == ("running", "storage")
         bucket.always = ""
-        done = ended(engine, operation_id)
+        done = [ended(engine, each) for each in both]
         work.close()
-        assert (done.state, done.error, len(bucket.objects)) == ("succeeded", None, 1)
+        assert [(each.state, each.error) for each in done] == [("succeeded", None)] * 2
+        assert len(bucket.objects) == 2
     assert list(settings().folder("uploads").iterdir()) == []
 
 
