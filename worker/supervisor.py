@@ -108,6 +108,8 @@ class Supervisor:
             for run_id, attempt in held:
                 self._clear(self.settings.run_folder(run_id, attempt))
             with self.host.transaction() as session:
+                if self._own_row(session) is None:
+                    return False
                 freed = runs.free_own(session, self.host.name, self.host.limits)
         except DBAPIError as error:
             self._outage(error)
@@ -265,6 +267,8 @@ class Supervisor:
     def _claim(self, device: str, expired: Sequence[runs.Lease]) -> None:
         """Take a run for a device that is free. What is held there all the same was claimed unheard, and goes back first."""
         with self.host.transaction() as session:
+            if self._own_row(session) is None:
+                return
             runs.free_own(session, self.host.name, self.host.limits, device=device)
             token = runs.claim(
                 session,
@@ -305,17 +309,22 @@ class Supervisor:
             hint="Where both are to work, give each a name of its own: STUDIO_WORKER_NAME.",
         )
 
+    def _own_row(self, session: Session) -> Worker | None:
+        """This host's row, locked, so that its name stays its own within the transaction. None where another one has taken it:
+        what is held by that name is then the other's."""
+        worker = session.get(Worker, self.host.name, with_for_update=True)
+        return worker if worker is not None and worker.facts.get("seat") == self._seat else None
+
     def _seen(self, session: Session) -> bool:
         """Tell that this host is alive. False where another one has taken its name meanwhile."""
-        worker = session.get(Worker, self.host.name, with_for_update=True)
-        is_ours = worker is not None and worker.facts.get("seat") == self._seat
-        if worker is not None and is_ours:
+        worker = self._own_row(session)
+        if worker is not None:
             worker.seen_at = func.clock_timestamp()
             on = {each.name: (*self.strangers.get(each.name, ()), *self._left_on(each.name)) for each in self.devices}
             strangers = {device: [asdict(each) for each in told] for device, told in on.items() if told}
             silent = [each.name for each in self.devices if self._hindrances(each.name)["driver"]]
             worker.facts = worker.facts | {"strangers": strangers, "silent": silent, "disk_full": not self.has_room}
-        return is_ours
+        return worker is not None
 
 
 class Watched(Generic[Sign]):

@@ -648,6 +648,35 @@ def test_a_host_that_could_tell_no_sign_of_life_for_long_is_not_robbed_by_the_fi
     assert list(first.holdings) == ["cpu"]
 
 
+def test_a_host_that_froze_before_it_claims_and_wakes_when_its_name_is_anothers_ends_no_run_of_that_one(
+    lab: Lab, tmp_path: Path
+) -> None:
+    first, second = Supervisor(settings_of(lab, devices="cpu")), elsewhere(lab, tmp_path)
+    assert first._start()
+    lab.wait(second._start, "the second one to have watched the first one be silent", 20)
+    run_id = lab.launch()
+    second._look()
+    first._claim("cpu", [])
+    assert (lab.run(run_id).holder, lab.run(run_id).attempt) == ("a", 1)
+    assert not first.holdings
+
+
+def test_a_host_that_froze_while_it_cleared_up_and_wakes_when_its_name_is_anothers_ends_no_run_of_that_one(
+    lab: Lab, tmp_path: Path
+) -> None:
+    run_id, second = lab.launch(), elsewhere(lab, tmp_path)
+
+    class Freezing(Supervisor):
+        def _clear(self, folder: Path) -> None:
+            super()._clear(folder)
+            lab.wait(second._start, "the second one to have watched the first one be silent", 20)
+            second._look()
+
+    with held(lab):
+        assert not Freezing(settings_of(lab, devices="cpu"))._start()
+    assert (lab.run(run_id).holder, lab.run(run_id).attempt) == ("a", 2)
+
+
 def test_a_supervisor_that_waits_for_postgres_can_be_ended(lab: Lab) -> None:
     lab.environment["DATABASE_URL"] = "postgresql://nobody@127.0.0.1:1/nothing"
     with lab.host() as host:
