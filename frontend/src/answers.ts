@@ -3,6 +3,7 @@
 import type { Asked } from "htmx.org/dist/htmx.esm.js";
 import { find, setText } from "./dom";
 import { written } from "./draft";
+import { word } from "./words";
 
 const AGAIN_MS = 2000;
 const QUIET = [401, 404, 502, 503, 504]; // others tell of them: the banner of what is away, and the stream of what is gone
@@ -20,17 +21,19 @@ export function watchAnswers(): void {
       sent.set(ctx, written(ctx.target));
   });
   on("htmx:before:swap", (swap, event) => {
-    if (isNothing(swap)) event.preventDefault();
-    else if (isOld(swap.ctx)) {
+    if (isNothing(swap)) {
+      event.preventDefault();
+      if (isTold(swap.ctx) && !refusal(swap.ctx)) tell(swap.ctx, word("refused", { status: statusOf(swap.ctx) }));
+    } else if (isOld(swap.ctx)) {
       event.preventDefault();
       const { sourceElement, sourceEvent } = swap.ctx;
       setTimeout(() => sourceElement.dispatchEvent(new Event(sourceEvent.type, { bubbles: true })));
     }
   });
   on("htmx:response:error", ({ ctx }) => {
-    const status = ctx.response?.status ?? 0;
-    if (status >= 500) askAgain(ctx.sourceElement);
-    if (!QUIET.includes(status)) tell(ctx);
+    if (statusOf(ctx) >= 500) askAgain(ctx.sourceElement);
+    const said = refusal(ctx); // else it may be a form that says itself what is wrong with it
+    if (said && isTold(ctx)) tell(ctx, said.message, said.hint ?? "");
   });
   on("htmx:error", ({ ctx }) => ctx && askAgain(ctx.sourceElement));
   on("htmx:after:swap", ({ ctx }) => ctx.sourceElement === refused && hide());
@@ -41,9 +44,9 @@ function on(name: string, work: (detail: Swap, event: Event) => void): void {
   document.addEventListener(name, (event) => work((event as CustomEvent<Swap>).detail, event));
 }
 
-/** An error in JSON, or a whole page that has not the part which was asked for. */
+/** An error in JSON or that its source does not draw, or a whole page that has not the part which was asked for. */
 function isNothing({ ctx, tasks }: Swap): boolean {
-  const isError = (ctx.response?.status ?? 0) >= 400 && refusal(ctx) !== undefined;
+  const isError = statusOf(ctx) >= 400 && (ctx.swap === "none" || refusal(ctx) !== undefined);
   return isError || (ctx.select !== undefined && tasks[0]?.fragment?.childElementCount === 0);
 }
 
@@ -59,11 +62,11 @@ function askAgain(source: Element): void {
   setTimeout(() => source.dispatchEvent(new Event("again")), AGAIN_MS);
 }
 
-function tell(ctx: Asked): void {
-  const told = refusal(ctx);
-  if (!told) return; // a form that says itself what is wrong with it
+const isTold = (ctx: Asked): boolean => statusOf(ctx) >= 400 && !QUIET.includes(statusOf(ctx));
+
+function tell(ctx: Asked, message: string, hint = ""): void {
   refused = ctx.sourceElement;
-  tellRefusal(told.message, told.hint ?? "");
+  tellRefusal(message, hint);
 }
 
 /** In a banner across the page. */
@@ -79,6 +82,8 @@ function hide(): void {
   const banner = find("#refused");
   if (banner) banner.hidden = true;
 }
+
+const statusOf = (ctx: Asked): number => ctx.response?.status ?? 0;
 
 /** What the server says of a request of a script that it refuses. */
 function refusal(ctx: Asked): { message: string; hint?: string | null } | undefined {

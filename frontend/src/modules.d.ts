@@ -9,6 +9,7 @@ declare module "htmx.org/dist/htmx.esm.js" {
     sourceEvent: Event;
     target: Element | string | undefined;
     select: string | undefined;
+    swap: string;
     request: { action: string };
     text?: string;
     response?: { status: number };

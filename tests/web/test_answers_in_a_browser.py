@@ -88,6 +88,16 @@ def test_a_refusal_is_said_and_what_was_written_stays(page: Page, session: Sessi
     expect(page.locator("#refused")).to_be_hidden()
 
 
+def test_a_refusal_that_nobody_draws_is_said_with_its_status(page: Page, session: Session) -> None:
+    queued_run(session)
+    page.goto("/runs/first")
+    page.route("**/runs/first/note", lambda route: route.fulfill(status=413, body="<h1>Too large</h1>"))
+    page.fill("#note", "Half an hour of thoughts.")
+    page.locator("#note").blur()
+    expect(page.locator("#refused")).to_contain_text("The server refused this with status 413.")
+    expect(page.locator("#note")).to_have_value("Half an hour of thoughts.")
+
+
 def test_who_is_signed_out_in_mid_typing_keeps_page_and_words(page: Page, session: Session) -> None:
     queued_run(session)
     page.goto("/runs/first")

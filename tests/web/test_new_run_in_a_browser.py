@@ -14,6 +14,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, Route, expect
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from backend.core import people, recipes
 from backend.core.models import Role, Run
 from backend.core.settings import Settings
 from tests.support.trouble import signed_in
@@ -151,6 +152,17 @@ def test_what_was_filled_in_is_kept_until_its_run_is_there(page: Page) -> None:
     page.wait_for_url("**/runs/my%20run", timeout=30_000)
     page.go_back()
     expect(field(page, "name")).to_have_value("")
+
+
+def test_a_recipe_of_somebody_else_is_not_saved_and_the_form_says_so(page: Page, session: Session) -> None:
+    owner = people.create(session, "ben", "no password", Role.MEMBER, by=None)
+    recipes.save(session, "theirs", {"model": "tiny", "data": {"sets": ["a"]}, "method": "lora"}, by=owner.id)
+    session.commit()
+    page.goto("/runs/new?dataset=a")
+    page.get_by_role("button", name="Save recipe").click()
+    page.locator("#save_as").fill("theirs")
+    page.keyboard.press("Enter")
+    expect(page.locator("#preflight")).to_contain_text("That belongs to somebody else.")
 
 
 def test_a_wrong_line_is_marked_reached_and_mended_from_the_list(page: Page) -> None:
