@@ -40,14 +40,14 @@ from worker import devices, disks
 from worker.holding import Doing, Holding
 from worker.host import Host, is_outage
 from worker.machine import machine
-from worker.spares import Spares, Trainer, make_sure_it_is_dead
+from worker.spares import Spares, make_sure_it_is_dead
 from worker.sweep import Sweep, tidy
 
 log = logging.getLogger(__name__)
 
 OUTAGE_SECONDS = 1.0
 """Pause between tries to reach Postgres."""
-UNDYING = "the trainer of %s does not end, not even when killed: its accelerator stays locked"
+UNDYING = "the trainer of %s was killed and has not ended yet: its accelerator stays locked until it has"
 
 
 class Supervisor:
@@ -73,8 +73,8 @@ class Supervisor:
         self.namesake = Watched(self.engine, configured.lease_seconds, self._signs_of_life)
         """Who has this host's name, for as long as this host does not have it."""
         self.holdings: dict[str, Holding] = {}
-        self.undying: dict[str, Trainer] = {}
-        """By device, what was killed and had not ended: it hangs in a driver, and locks the device for as long as it does."""
+        self.over: dict[str, Holding] = {}
+        """By device, whose trainer was killed and has not ended yet: it hangs in a driver, and locks the device meanwhile."""
         self.stopping = False
         self._looked = -configured.renew_seconds
         self._seat = seat(configured)
@@ -188,15 +188,15 @@ class Supervisor:
         self.namesake.forget()
 
     def _forget_ended(self) -> None:
-        ended = [device for device, holding in self.holdings.items() if holding.doing is Doing.OVER]
-        for device in ended:
-            over = self.holdings.pop(device)
-            if over.trainer is None or over.trainer.exit_code is not None:
+        for device in [device for device, holding in self.holdings.items() if holding.doing is Doing.OVER]:
+            self.over[device] = self.holdings.pop(device)
+        for device, over in list(self.over.items()):
+            has_ended = over.trainer is None or over.trainer.exit_code is not None
+            self._say_once((device, "over"), "" if has_ended else UNDYING % over.folder)
+            if has_ended:
+                del self.over[device]
                 self._tidy(over.folder)
-            else:
-                log.error(UNDYING, over.folder)
-                self.undying[device] = over.trainer
-            self._looked = -self.settings.renew_seconds  # a device is free: look at once
+                self._looked = -self.settings.renew_seconds  # a device is free: look at once
 
     def _tell_shutdown(self) -> None:
         for holding in self.holdings.values():
@@ -252,10 +252,8 @@ class Supervisor:
 
     def _left_on(self, device: str) -> tuple[devices.Occupant, ...]:
         """The trainer that was killed there and has not ended yet."""
-        trainer = self.undying.get(device)
-        if trainer is None or trainer.exit_code is not None:
-            return ()
-        return (devices.Occupant(trainer.process.pid, "worker.trainer", 0),)
+        trainer = self.over[device].trainer if device in self.over else None
+        return (devices.Occupant(trainer.process.pid, "worker.trainer", 0),) if trainer is not None else ()
 
     def _warn(self) -> None:
         space = disks.low_on_space(self.settings.folder("runs"))

@@ -509,7 +509,7 @@ def deaf_trainer() -> Iterator[Trainer]:
 
 
 def test_a_trainer_that_cannot_be_killed_is_counted_as_dead_and_its_device_stays_closed_while_it_is_there(
-    lab: Lab, monkeypatch: pytest.MonkeyPatch
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(spares, "KILL_SECONDS", 0.3)
     run_id = lab.launch()
@@ -520,16 +520,23 @@ def test_a_trainer_that_cannot_be_killed_is_counted_as_dead_and_its_device_stays
         turn_until(holding, Doing.OVER)
         assert "nothing had moved in it" in (lab.attempts(run_id)[0].cause or "")
         assert lab.run(run_id).crashes == 1
+        draft = holding.folder / CHECKPOINTS / ".tmp-checkpoint-4"
+        draft.mkdir(parents=True)
         supervisor.holdings["cpu"] = holding
-        supervisor._forget_ended()
-        assert not supervisor._is_free("cpu")
+        for _ in range(2):
+            supervisor._forget_ended()
+            assert not supervisor._is_free("cpu")
+        assert caplog.text.count("has not ended yet") == 1
+        assert draft.exists(), "it may still be written to"
         with supervisor.host.transaction() as session:
             supervisor._seen(session)
             (told,) = session.get_one(Worker, "a").facts["strangers"]["cpu"]
         assert (told["name"], told["pid"]) == ("worker.trainer", deaf.process.pid)
         deaf.process.kill()
         deaf.process.wait()
+        supervisor._forget_ended()
         assert supervisor._is_free("cpu")
+        lab.wait(lambda: not draft.exists(), "what it left half-written to be deleted", 20)
 
 
 def test_a_trainer_that_was_ended_over_a_template_fails_its_run_in_words_and_is_not_tried_again(lab: Lab) -> None:
