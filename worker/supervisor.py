@@ -242,18 +242,23 @@ class Supervisor:
 
     def _hindrances(self, device: str) -> Mapping[str, str]:
         """What keeps a run from being started on a device, in words; nothing where it does not."""
-        is_shared = device == "cpu" or self.settings.share_devices
         return {
             "space": "" if self.has_room else "The disk of the runs is full.",
-            "driver": "" if is_shared else self.unanswered,
-            "strangers": "" if is_shared else devices.shared(device, self.strangers.get(device, ())),
-            "trainer": devices.shared(device, self._left_on(device)),
+            "driver": "" if self._is_shared(device) else self.unanswered,
+            "occupants": devices.shared(device, self._occupants(device)),
         }
 
-    def _left_on(self, device: str) -> tuple[devices.Occupant, ...]:
-        """The trainer that was killed there and has not ended yet."""
+    def _is_shared(self, device: str) -> bool:
+        return device == "cpu" or self.settings.share_devices
+
+    def _occupants(self, device: str) -> Sequence[devices.Occupant]:
+        """Who keeps a run from being started there: a trainer of ours that was killed and has not ended yet, and strangers,
+        unless it is shared with them."""
+        strangers = () if self._is_shared(device) else self.strangers.get(device, ())
         trainer = self.over[device].trainer if device in self.over else None
-        return (devices.Occupant(trainer.process.pid, "worker.trainer", 0),) if trainer is not None else ()
+        return (
+            strangers if trainer is None else (*strangers, devices.Occupant(trainer.process.pid, "worker.trainer", 0))
+        )
 
     def _warn(self) -> None:
         space = disks.low_on_space(self.settings.folder("runs"))
@@ -318,7 +323,7 @@ class Supervisor:
         worker = self._own_row(session)
         if worker is not None:
             worker.seen_at = func.clock_timestamp()
-            on = {each.name: (*self.strangers.get(each.name, ()), *self._left_on(each.name)) for each in self.devices}
+            on = {each.name: self._occupants(each.name) for each in self.devices}
             strangers = {device: [asdict(each) for each in told] for device, told in on.items() if told}
             silent = [each.name for each in self.devices if self._hindrances(each.name)["driver"]]
             worker.facts = worker.facts | {"strangers": strangers, "silent": silent, "disk_full": not self.has_room}

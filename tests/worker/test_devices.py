@@ -153,6 +153,20 @@ def test_nobody_is_given_an_accelerator_of_which_the_driver_does_not_tell_who_is
     assert lab.logs().count("no run is started on cuda:0") == 1, "it is said once"
 
 
+def test_a_stranger_on_a_shared_accelerator_keeps_it_from_nothing_and_is_not_told_as_if_it_did(
+    lab: Lab, tmp_path: Path
+) -> None:
+    processes, _fault = stand_in(tmp_path)
+    processes.write_text("00000000:3B:00.0, 4711, 12288, vllm\n")
+    lab.environment |= {"PATH": f"{tmp_path}:/usr/bin:/bin", "STUDIO_DEVICES": "auto", "STUDIO_SHARE_DEVICES": "true"}
+    with lab.host():
+        run_id = lab.launch()
+        lab.wait(
+            lambda: any("is in use by vllm" in text for text in lab.logged(run_id)), "the run to be told of it", 60
+        )
+        assert facts_of(lab)["strangers"] == {}
+
+
 def test_an_accelerator_with_a_stranger_on_it_is_given_no_run_until_it_is_free(lab: Lab, tmp_path: Path) -> None:
     processes, _fault = stand_in(tmp_path)
     processes.write_text("00000000:3B:00.0, 4711, 12288, vllm\n")
