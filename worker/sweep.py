@@ -6,11 +6,10 @@ import time
 from pathlib import Path
 from uuid import UUID
 
-from sqlalchemy import func, select, text
-from sqlalchemy.orm import Session
+from sqlalchemy import func, select
 
 from backend.core import runs
-from backend.core.backup import may_delete
+from backend.core.backup import begin_deleting
 from backend.core.disk import remove
 from backend.core.models import Attempt, CheckpointRow, Worker
 from worker.host import Host
@@ -74,13 +73,6 @@ class Sweep:
                     self._left_runs.add(run.id)
                 return True
         return False
-
-
-def begin_deleting(session: Session) -> bool:
-    """Whether files may be deleted in this transaction: not while somebody backs the studio up, and nobody begins to before
-    it ends. A large folder on a slow disk takes longer than a transaction may rest otherwise."""
-    session.execute(text("SET LOCAL idle_in_transaction_session_timeout = '10min'"))
-    return may_delete(session)
 
 
 def tidy(attempt: Path) -> None:

@@ -19,7 +19,7 @@ from uuid import UUID
 
 import psycopg
 from psycopg import sql
-from sqlalchemy import func, inspect, select
+from sqlalchemy import func, inspect, select, text
 from sqlalchemy.orm import Session
 
 from backend.core import bundle, db
@@ -50,8 +50,10 @@ ELSEWHERE = "SELECT count(*) FROM runs WHERE place <> %(place)s"
 # ---- nothing is deleted meanwhile -----------------------------------------------------------------------------------
 
 
-def may_delete(session: Session) -> bool:
-    """Whether published files may be deleted in this transaction: not while somebody backs them up."""
+def begin_deleting(session: Session) -> bool:
+    """Whether published files may be deleted in this transaction: not while somebody backs the studio up, and nobody begins to
+    before it ends. A large folder on a slow disk takes longer than a transaction may rest otherwise."""
+    session.execute(text("SET LOCAL idle_in_transaction_session_timeout = '10min'"))
     return bool(session.scalar(select(func.pg_try_advisory_xact_lock_shared(DELETING))))
 
 

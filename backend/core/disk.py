@@ -12,19 +12,23 @@ import os
 import shutil
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import astuple, dataclass, field
 from datetime import UTC, datetime
+from functools import partial
+from operator import add
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session, aliased
 
 from backend.core import runs, uploads
-from backend.core.backup import may_delete
+from backend.core.backup import begin_deleting
 from backend.core.errors import Conflict
-from backend.core.models import Artifact
+from backend.core.models import Artifact, Run
 from backend.core.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -120,33 +124,67 @@ class Waste:
     def total_bytes(self) -> int:
         return self.upload_bytes + self.artifact_bytes + self.run_bytes
 
-    def __sub__(self, other: Waste) -> Waste:
-        return Waste(*(all_of - its for all_of, its in zip(astuple(self), astuple(other), strict=True)))
+    def __add__(self, other: Waste) -> Waste:
+        return Waste(*map(add, astuple(self), astuple(other)))
 
 
 def waste(session: Session, settings: Settings) -> Waste:
     """Uploads that were given up, artifacts that a later end of their run replaced, discarded runs whose day is over.
 
-    What is counted is locked until the transaction ends, so that it is still waste when it is deleted.
+    Their sizes are read from the disk, for which no transaction should stay open.
     """
-    return _waste(_old_uploads(session, settings), _old_artifacts(session, settings), _old_runs(session, settings))
+    found = runs.to_purge(session, settings.place(), settings.discard_hours)
+    folders = [_folder_of(run, settings) for run in found]
+    return _waste(_old_uploads(session, settings), _old_artifacts(session, settings), folders)
 
 
-def clean_up(session: Session, settings: Settings) -> Waste:
-    """Delete that; returns what was freed. Raises `Conflict` while somebody backs the studio up."""
-    if not may_delete(session):
-        raise Conflict("The studio is being backed up.", hint="Try again when that is done.", code="backup.busy")
-    old_uploads, old_runs = _old_uploads(session, settings), _old_runs(session, settings)
-    old_artifacts = _old_artifacts(session, settings)
-    freed = _waste(old_uploads, old_artifacts, old_runs)
-    for file in old_uploads:
+def clean_up(begin: Callable[[], AbstractContextManager[Session]], settings: Settings) -> Iterator[Waste]:
+    """Delete that, each folder in a transaction of its own: what is gone stays told, whatever becomes of the next. Yields what
+    each freed. Raises `Conflict` while somebody backs the studio up."""
+    for delete in (_delete_uploads, _delete_artifact, _delete_run):
+        tried: set[Any] = set()
+        yield from iter(partial(_in_one, begin, partial(delete, settings=settings, tried=tried)), None)
+
+
+def _in_one(
+    begin: Callable[[], AbstractContextManager[Session]], delete: Callable[[Session], Waste | None]
+) -> Waste | None:
+    with begin() as session:
+        if not begin_deleting(session):
+            raise Conflict("The studio is being backed up.", hint="Try again when that is done.", code="backup.busy")
+        return delete(session)
+
+
+def _delete_uploads(session: Session, settings: Settings, tried: set[Path]) -> Waste | None:
+    """What they freed; None where there is none."""
+    files = [file for file in _old_uploads(session, settings) if file not in tried]
+    tried.update(files)
+    freed = _waste(files, [], [])
+    for file in files:
         file.unlink(missing_ok=True)
-    stuck_artifacts = [folder for folder in old_artifacts if not remove(folder)]
-    stuck_runs = {run_id: folder for run_id, folder in old_runs.items() if not remove(folder)}
-    for run_id in old_runs.keys() - stuck_runs.keys():
-        run = runs.lock(session, run_id)
+    return freed if files else None
+
+
+def _delete_artifact(session: Session, settings: Settings, tried: set[Path]) -> Waste | None:
+    """What one freed; None where there is none left."""
+    folder = next((folder for folder in _old_artifacts(session, settings) if folder not in tried), None)
+    if folder is None:
+        return None
+    tried.add(folder)
+    freed = _waste([], [folder], [])
+    return freed if remove(folder) else Waste()
+
+
+def _delete_run(session: Session, settings: Settings, tried: set[UUID]) -> Waste | None:
+    """The same, of a run, which is marked when its files are gone."""
+    for run in runs.to_purge(session, settings.place(), settings.discard_hours, but_for=tried, limit=1):
+        tried.add(run.id)
+        freed = _waste([], [], [_folder_of(run, settings)])
+        if not remove(_folder_of(run, settings)):
+            return Waste()
         run.facts = run.facts | {"purged": True}
-    return freed - _waste([], stuck_artifacts, stuck_runs)
+        return freed
+    return None
 
 
 def remove(folder: Path) -> bool:
@@ -162,14 +200,14 @@ def remove(folder: Path) -> bool:
     return False
 
 
-def _waste(files: list[Path], artifacts: list[Path], old_runs: dict[UUID, Path]) -> Waste:
+def _waste(files: list[Path], artifacts: list[Path], old_runs: list[Path]) -> Waste:
     return Waste(
         sum(path.suffix != ".json" for path in files),  # a session has a file of words beside its bytes
         _bytes(files),
         len(artifacts),
         _bytes(artifacts),
         len(old_runs),
-        _bytes(old_runs.values()),
+        _bytes(old_runs),
     )
 
 
@@ -200,6 +238,5 @@ def _old_artifacts(session: Session, settings: Settings) -> list[Path]:
     return [folder for folder in folders if folder.is_dir()]
 
 
-def _old_runs(session: Session, settings: Settings) -> dict[UUID, Path]:
-    found = runs.to_purge(session, settings.place(), settings.discard_hours)
-    return {run.id: settings.root / "runs" / str(run.id) for run in found}
+def _folder_of(run: Run, settings: Settings) -> Path:
+    return settings.root / "runs" / str(run.id)

@@ -501,7 +501,9 @@ def drain(session: Session, worker: str, *, is_drained: bool) -> Worker:
     return row
 
 
-def to_purge(session: Session, place: str, hours: int, *, but_for: Collection[UUID] = (), limit: int = 20) -> list[Run]:
+def to_purge(
+    session: Session, place: str, hours: int, *, but_for: Collection[UUID] = (), limit: int | None = None
+) -> list[Run]:
     """Discarded runs whose day of grace is over, and whose files lie in this storage. They are locked."""
     over = _now(session) - timedelta(hours=hours)
     query = select(Run).where(Run.discarded_at < over, or_(Run.place.is_(None), Run.place == place))

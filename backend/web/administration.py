@@ -151,20 +151,31 @@ class Gauge:
             self.measured_at, self.is_measuring = time.monotonic(), False
 
     def _look_for_waste(self) -> disk.Waste:
-        with self.studio.sync_sessions() as session:
+        with self.studio.at_once() as session:
             return disk.waste(session, self.studio.settings)
 
     async def clean_up(self, by: Identity) -> disk.Waste:
         """Free what can be freed, and measure anew."""
-        freed = await asyncio.to_thread(self._clean_up, by)
-        await self.measure()
-        return freed
+        try:
+            return await asyncio.to_thread(self._clean_up, by)
+        finally:
+            await self.measure()
 
     def _clean_up(self, by: Identity) -> disk.Waste:
-        with self.studio.sync_sessions.begin() as session:
-            freed = disk.clean_up(session, self.studio.settings)
-            people.audit(session, by.id, "storage.clean_up", "", **_waste_fields(freed))
+        freed = disk.Waste()
+        try:
+            for each in disk.clean_up(self.studio.sync_sessions.begin, self.studio.settings):
+                freed += each
+        except Exception:
+            if freed.total_bytes:
+                self._note(by, freed)
+            raise
+        self._note(by, freed)
         return freed
+
+    def _note(self, by: Identity, freed: disk.Waste) -> None:
+        with self.studio.sync_sessions.begin() as session:
+            people.audit(session, by.id, "storage.clean_up", "", **_waste_fields(freed))
 
 
 def waste_out(waste: disk.Waste) -> WasteOut:

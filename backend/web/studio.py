@@ -68,6 +68,8 @@ class Studio:
         self.readers = async_sessionmaker(at_once, expire_on_commit=False, autoflush=False)
         self.sync_engine = db.engine(settings.database_url, pool_size=2)
         self.sync_sessions = sessionmaker(self.sync_engine)
+        # For chores that wait for a disk or a bucket in between: Postgres would end their transaction meanwhile.
+        self.at_once = sessionmaker(self.sync_engine.execution_options(isolation_level="AUTOCOMMIT"))
         self.operations = Operations(self.sync_engine, settings)
         self.pulse_engine = db.async_engine(settings.database_url, pool_size=1)
         self.pulse = Pulse(
@@ -116,9 +118,7 @@ class Studio:
         self.spawn(until_done("clearing away what broke off", tidy, TIDY_AGAIN_SECONDS))
 
     def _clean_up(self) -> None:
-        """A chore, for which a bucket may be asked for long: without a transaction, which Postgres would end meanwhile."""
-        at_once = self.sync_engine.execution_options(isolation_level="AUTOCOMMIT")
-        with Session(at_once) as session:
+        with self.at_once() as session:
             store.clean_up(session, self.settings)
 
     def _prepare(self, session: Session) -> None:

@@ -18,7 +18,7 @@ import psycopg
 import pytest
 from psycopg import sql
 from sqlalchemy import text
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, sessionmaker
 
 from backend.core import backup, bundle, db, disk, people, restore, runs
 from backend.core.errors import Conflict, Invalid, NotFound, StudioError
@@ -263,10 +263,10 @@ def test_while_a_backup_reads_nobody_deletes_a_published_file(here: Place) -> No
     engine = db.engine(here.url)
     with backup.connected(here.url) as connection, Session(engine) as session:
         with backup.keeping_files(connection):
-            assert not backup.may_delete(session)
+            assert not backup.begin_deleting(session)
             with pytest.raises(Conflict, match="backed up"):
-                disk.clean_up(session, here.settings)
-        assert backup.may_delete(session)
+                next(disk.clean_up(sessionmaker(engine).begin, here.settings))
+        assert backup.begin_deleting(session)
         session.rollback()
     engine.dispose()
 

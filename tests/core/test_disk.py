@@ -6,12 +6,14 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
-from sqlalchemy.orm import Session
+from sqlalchemy import text
+from sqlalchemy.orm import Session, sessionmaker
 
 from backend.core import db, disk, runs
 from backend.core.models import Artifact, Run
@@ -27,6 +29,11 @@ def session(database_url: str) -> Iterator[Session]:
     with Session(engine) as session:
         yield session
     engine.dispose()
+
+
+def clean_up(session: Session, here: Settings) -> disk.Waste:
+    session.commit()
+    return sum(disk.clean_up(sessionmaker(session.get_bind()).begin, here), disk.Waste())
 
 
 @pytest.fixture
@@ -97,7 +104,7 @@ def test_a_clean_up_takes_what_nobody_needs_and_leaves_the_rest(session: Session
     expected = disk.waste(session, here)
     assert (expected.uploads, expected.artifacts, expected.runs) == (1, 1, 1)
     assert expected.total_bytes == (1 + 3 + 1) * BLOCK
-    assert disk.clean_up(session, here) == expected
+    assert clean_up(session, here) == expected
     assert [path.exists() for path in (given_up, going_on, words)] == [False, True, True]
     assert [files[name].exists() for name in ("kept", "over", "fresh")] == [True, False, True]
     left = here.root / "runs" / str(kept.id)
@@ -120,9 +127,34 @@ def test_a_run_whose_files_cannot_be_deleted_stays_waste_and_counts_as_nothing_f
         here.root / "elsewhere", target_is_directory=True
     )  # `rmtree` refuses
     a_file(here.root / "elsewhere" / "w")
-    assert disk.clean_up(session, here).runs == 1
+    assert clean_up(session, here).runs == 1
     assert [bool(run.facts.get("purged")) for run in (stuck, gone)] == [False, True]
     assert disk.waste(session, here).runs == 1
+
+
+def test_each_folder_is_deleted_in_a_transaction_of_its_own_that_may_rest_meanwhile(
+    session: Session, here: Settings
+) -> None:
+    both = [a_run(session, name) for name in ("first", "second")]
+    for run in both:
+        run.discarded_at = datetime.now(UTC) - timedelta(hours=here.discard_hours + 1)
+        a_file(here.root / "runs" / str(run.id) / "attempt-1" / "w")
+    session.commit()
+    rests: list[str | None] = []
+
+    @contextmanager
+    def begin() -> Iterator[Session]:
+        with sessionmaker(session.get_bind()).begin() as its:
+            yield its
+            rests.append(its.scalar(text("SHOW idle_in_transaction_session_timeout")))
+
+    deleting = disk.clean_up(begin, here)
+    assert next(deleting).runs == 1
+    assert sorted(bool(run.facts.get("purged")) for run in both) == [False, True]
+    session.rollback()
+    assert [each.runs for each in deleting] == [1]
+    assert all(run.facts["purged"] for run in both)
+    assert set(rests) == {"10min"}
 
 
 def test_files_of_a_withdrawn_artifact_stay_where_a_standing_one_has_the_same_folder(
@@ -133,5 +165,5 @@ def test_files_of_a_withdrawn_artifact_stay_where_a_standing_one_has_the_same_fo
     file = a_file(here.root / folder / "model.safetensors")
     session.add_all([an_artifact(run, folder, withdrawn=True), an_artifact(run, folder, withdrawn=False)])
     session.flush()
-    disk.clean_up(session, here)
+    clean_up(session, here)
     assert file.exists()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import csv
 import io
+import logging
 import os
 import re
 from datetime import UTC, datetime, timedelta
@@ -13,10 +14,10 @@ from typing import Any
 import httpx
 import pytest
 from fastapi import FastAPI
-from sqlalchemy import select, update
+from sqlalchemy import select, text, update
 from sqlalchemy.orm import Session
 
-from backend.core import people, runs
+from backend.core import db, disk, people, runs
 from backend.core.models import ApiToken, Attempt, Audit, Device, Invitation, Role, SignIn, User, Worker
 from backend.core.settings import Settings
 from backend.web.administration import browser_of
@@ -393,6 +394,49 @@ async def test_the_disk_is_measured_in_the_background_and_cleaned_up_on_a_word(
     assert (await measured(viewer))["waste"]["total_bytes"] == 0
     entry = session.scalars(select(Audit).where(Audit.action == "storage.clean_up")).one()
     assert entry.data["total_bytes"] == 8192
+
+
+class Killer(logging.Handler):
+    """Ends, in the midst of the second deletion, the connection that it goes by."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__()
+        self.url, self.deletions = url, 0
+
+    def emit(self, _record: logging.LogRecord) -> None:
+        self.deletions += 1
+        if self.deletions != 2:
+            return
+        killed = (
+            "SELECT count(pg_terminate_backend(pid, 5000)) FROM pg_stat_activity WHERE datname = current_database()"
+        )
+        with db.engine_once(self.url) as engine, engine.connect() as connection:
+            assert connection.scalar(text(f"{killed} AND state = 'idle in transaction'")) == 1
+
+
+async def test_what_was_deleted_before_a_clean_up_broke_off_is_marked_and_audited(
+    admin: httpx.AsyncClient, here: Settings, session: Session
+) -> None:
+    both = [queued_run(session, name) for name in ("first", "second")]
+    for run in both:
+        run.discarded_at = datetime.now(UTC) - timedelta(days=365)
+        (here.root / "runs" / str(run.id)).mkdir(parents=True)
+        (here.root / "runs" / str(run.id) / "events.jsonl").write_bytes(os.urandom(8192))
+    session.commit()
+    log, killer = logging.getLogger(disk.__name__), Killer(here.database_url)
+    log.setLevel(logging.INFO)
+    log.addHandler(killer)
+    broken_off = await admin.post("/api/v1/storage/clean-up")
+    log.removeHandler(killer)
+    log.setLevel(logging.NOTSET)
+    assert broken_off.status_code == 503
+    session.expire_all()
+    assert sorted(bool(run.facts.get("purged")) for run in both) == [False, True]
+    (entry,) = session.scalars(select(Audit).where(Audit.action == "storage.clean_up"))
+    assert (entry.data["runs"], entry.data["run_bytes"]) == (1, 8192)
+    session.rollback()
+    assert (await admin.post("/api/v1/storage/clean-up")).status_code == 200
+    assert all(run.facts["purged"] for run in both)
 
 
 # ---- the audit ------------------------------------------------------------------------------------------------------
