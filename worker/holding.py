@@ -166,7 +166,7 @@ class Holding:
         """Stop a run that was told to keep what it does not have. One that had it fails, and names what is damaged."""
         damaged = self._work.pick.result().passed_over if self._work is not None else ()
         if damaged and self.doing in (Doing.CLAIMED, Doing.PICKED):
-            message = " ".join(("Nothing is left that could be kept.", *damaged))
+            message = f"Nothing is left that could be kept. {' '.join(damaged)}"
             hint = "Bring the files back from a backup, or resume the run: it trains from its first step again."
             self._break_off(Problem("checkpoint.damaged", message, hint=hint))
             return
