@@ -1,4 +1,5 @@
 /** The page of a data set: rows by keyboard, the token at the cursor, and the cut that is moved by hand. */
+import type { Asked } from "htmx.org/dist/htmx.esm.js";
 import { find, settle } from "./dom";
 import { count, fill, word } from "./words";
 
@@ -6,8 +7,29 @@ export function showDataset(): void {
   document.addEventListener("keydown", onKey);
   for (const kind of ["pointerover", "focusin"]) document.addEventListener(kind, tellToken);
   document.addEventListener("pointerdown", grab);
-  document.addEventListener("htmx:after:swap", tellCut);
+  document.addEventListener("htmx:before:request", takeOver);
+  document.addEventListener("htmx:after:swap", swapped);
   document.addEventListener("submit", ({ target }) => target instanceof HTMLFormElement && makeBusy(target));
+}
+
+// ---- what is drawn again ----------------------------------------------------------------------------------------------
+
+let lacksLens = false; // figures of the lens as it was stand under the one that was chosen
+
+/** Rows that are asked for before the lens was answered put an end to its request, so they come with all that it would bring. */
+function takeOver(event: Event): void {
+  const { ctx } = (event as CustomEvent<{ ctx: Asked }>).detail;
+  if (ctx.sourceElement.id === "lens") lacksLens = true;
+  else if (lacksLens && ctx.select === "#preview")
+    Object.assign(ctx, { target: find("#inspect"), select: "#inspect", selectOOB: "#train,#tabs" });
+}
+
+function swapped(event: Event): void {
+  const { ctx } = (event as CustomEvent<{ ctx: Asked }>).detail;
+  if (ctx.select === "#inspect") lacksLens = false;
+  tellCut();
+  // rows that were drawn before lengths were known learn which of them are cut
+  if (find("#lengths")) find("#preview[hx-trigger=again]:not(.htmx-request)")?.dispatchEvent(new Event("again"));
 }
 
 // ---- rows and tokens ------------------------------------------------------------------------------------------------
