@@ -6,6 +6,7 @@ import { written } from "./draft";
 import { word } from "./words";
 
 const AGAIN_MS = 2000;
+const TOO_MANY = 429; // of this person's own requests, until some of them are done
 const QUIET = [401, 404, 502, 503, 504]; // others tell of them: the banner of what is away, and the stream of what is gone
 const DRAWS_THE_FORM = "/runs/new?"; // asked for as often as one likes: it changes nothing
 
@@ -31,7 +32,7 @@ export function watchAnswers(): void {
     }
   });
   on("htmx:response:error", ({ ctx }) => {
-    if (statusOf(ctx) >= 500) askAgain(ctx.sourceElement);
+    if (statusOf(ctx) >= 500 || statusOf(ctx) === TOO_MANY) askAgain(ctx.sourceElement);
     const said = refusal(ctx); // else it may be a form that says itself what is wrong with it
     if (said && isTold(ctx)) tell(ctx, said.message, said.hint ?? "");
   });
@@ -56,10 +57,14 @@ function isOld(ctx: Asked): boolean {
   return before !== undefined && ctx.target instanceof HTMLFormElement && before !== written(ctx.target);
 }
 
-/** What waits for its first answer (`hx-trigger="load, again"`) would wait for ever. */
+/** What waits for its first answer (`hx-trigger="load, again"`) would wait for ever, and so would what waits in a queue that this
+ *  request emptied in vain. */
 function askAgain(source: Element): void {
-  if (!source.getAttribute("hx-trigger")?.includes("again")) return;
-  setTimeout(() => source.dispatchEvent(new Event("again")), AGAIN_MS);
+  const waits = source.matches("[hx-trigger*=again]");
+  setTimeout(() => {
+    const waiting = waits ? [source] : document.querySelectorAll("[hx-trigger*=again][hx-sync]");
+    for (const part of waiting) part.dispatchEvent(new Event("again"));
+  }, AGAIN_MS);
 }
 
 const isTold = (ctx: Asked): boolean => statusOf(ctx) >= 400 && !QUIET.includes(statusOf(ctx));

@@ -149,7 +149,8 @@ def animals(session: Session, served: str, here: Settings, tiny_base: Path) -> s
     return "/datasets/animals"
 
 
-def test_what_waits_asks_again_after_a_failure(page: Page, animals: str) -> None:
+@pytest.mark.parametrize("status", [503, 429])
+def test_what_waits_asks_again_after_a_failure(page: Page, animals: str, status: int) -> None:
     failed: list[str] = []
 
     def fail_once(route: Route) -> None:
@@ -158,10 +159,53 @@ def test_what_waits_asks_again_after_a_failure(page: Page, animals: str) -> None
             route.continue_()
         else:
             failed.append(part)
-            route.fulfill(status=503, body="{}")
+            route.fulfill(status=status, body="{}")
 
     page.route(re.compile("/datasets/animals/(measured|quality|preview)"), fail_once)
     page.goto(animals)
     expect(page.locator("#lengths")).to_be_visible(timeout=60_000)
     expect(page.locator("#quality")).not_to_have_attribute("aria-busy", "true", timeout=60_000)
     assert {"measured", "quality"} <= set(failed)
+
+
+def test_what_a_request_put_an_end_to_asks_again_where_that_request_failed(page: Page, animals: str) -> None:
+    page.route("**/animals/measured?*", lambda _: None)  # its answer would have the rows drawn too
+    page.route("**/animals?*learn=everything*", lambda route: route.fulfill(status=503, body=""), times=1)
+    with held_back(page, re.compile("/animals/preview")) as held:
+        page.goto(animals)
+        wait_for(page, lambda: held)
+        with page.expect_response("**/animals?*learn=everything*"):
+            page.select_option("#learn", "everything")
+    expect(page.locator("#preview .sample .ink").first).to_be_visible(timeout=30_000)
+
+
+def test_rows_that_are_asked_for_before_the_lens_was_answered_come_with_its_figures(page: Page, animals: str) -> None:
+    page.goto(f"{animals}?max_length=256")
+    learned = page.locator("#verdict .share b")
+    answers_only = learned.inner_text(timeout=60_000)
+    expect(page.locator("#preview[hx-trigger]")).to_have_count(0)
+    with held_back(page, re.compile("/animals[?].*everything")) as held:
+        page.select_option("#learn", "everything")
+        wait_for(page, lambda: held)
+        page.get_by_role("link", name="Rows after").click()
+    expect(page.locator("#row")).to_have_value("6")
+    expect(learned).not_to_have_text(answers_only)
+    expect(page.locator("#learn")).to_have_value("everything")
+    expect(page.locator("#train")).to_have_attribute("href", re.compile("assistant_only_loss=false"))
+
+
+def test_rows_that_come_later_than_the_lengths_they_were_drawn_without_learn_which_are_cut(
+    page: Page, animals: str
+) -> None:
+    with held_back(page, re.compile("view=tokens")) as rows:
+        with held_back(page, "**/animals/measured?*") as lengths:
+            page.goto(f"{animals}?max_length=8")
+            expect(page.locator("#preview .sample .ink").first).to_be_visible(timeout=30_000)
+            page.get_by_role("link", name="Tokens", exact=True).click()
+            wait_for(page, lambda: lengths and rows)
+            late = rows.pop()
+            answer = late.fetch()
+        expect(page.locator("#lengths")).to_be_visible(timeout=60_000)
+        late.fulfill(response=answer)
+    expect(page.locator("#preview .box").first).to_be_visible()
+    expect(page.locator("#which option[value=cut]")).to_be_attached()
