@@ -32,6 +32,8 @@ log = logging.getLogger(__name__)
 INGEST, DOWNLOAD = "ingest", "download"
 TELL_SECONDS = 0.5
 RETRY_SECONDS = 5
+LONGEST_SECONDS = 300
+"""A storage that is away is asked again after pauses that grow from the first to the second."""
 THREADS = 2
 
 
@@ -93,7 +95,7 @@ class Operations:
             try:
                 run_operation(self.engine, self.settings, operation_id, stopping=self.closing.is_set)
                 break
-            except (OperationalError, Unavailable) as error:
+            except OperationalError as error:
                 log.warning("operation %s waits: %s", operation_id, error)
                 self.closing.wait(RETRY_SECONDS)
             except Exception:
@@ -107,8 +109,8 @@ def run_operation(
 ) -> None:
     """Carry one operation out, unless it has ended or somebody else does. Its outcome stands in its row.
 
-    `stopping` says that this process is ending: the operation then stays as it is. Raises `Unavailable` where the storage takes
-    no file now: the upload stays where it is, and the row says what it waits for.
+    `stopping` says that this process is ending: the operation then stays as it is. Where the storage takes no file now, what was
+    read waits for it, and the row says so.
     """
     with _alone(engine, operation_id) as is_alone:
         if not is_alone:
@@ -121,9 +123,6 @@ def run_operation(
         except StudioError as error:
             if stopping():
                 return
-            if kind == INGEST and isinstance(error, Unavailable):
-                _tell(engine, operation_id, error=error.as_json()["error"])
-                raise
             _fail(engine, operation_id, error)
         if kind == INGEST:
             Upload.from_json(wanted).path.unlink(missing_ok=True)
@@ -131,7 +130,7 @@ def run_operation(
 
 def _ingest(wanted: Json, settings: Settings, watch: _Watch) -> None:
     upload = Upload.from_json(wanted)
-    prepared = prepare(upload, settings, on_progress=watch.tell, cancelled=watch.is_over)
+    prepared = prepare(upload, settings, on_progress=watch.tell, cancelled=watch.is_over, wait=watch.wait)
     _succeed(watch.engine, watch.operation_id, partial(_publish, upload=upload, prepared=prepared))
 
 
@@ -170,13 +169,25 @@ class _Watch:
     def __init__(self, engine: Engine, operation_id: UUID, stopping: Callable[[], bool]) -> None:
         self.engine, self.operation_id, self.stopping = engine, operation_id, stopping
         self.told = self.asked = time.monotonic()
+        self.pause_seconds = RETRY_SECONDS
         self.has_ended = False
 
     def tell(self, progress: Json) -> None:
         if time.monotonic() - self.told < TELL_SECONDS:
             return
         self.told = time.monotonic()
-        _tell(self.engine, self.operation_id, done=progress["done"], total=progress["total"], error=None)
+        _tell(self.engine, self.operation_id, done=progress["done"], total=progress["total"])
+
+    def wait(self, error: Unavailable) -> None:
+        """Say what keeps it, and pause, longer each time. Raises `Conflict` where it is over meanwhile."""
+        log.warning("operation %s waits: %s", self.operation_id, error)
+        _tell(self.engine, self.operation_id, error=error.as_json()["error"])
+        until = time.monotonic() + self.pause_seconds
+        self.pause_seconds = min(2 * self.pause_seconds, LONGEST_SECONDS)
+        while time.monotonic() < until:
+            if self.is_over():
+                raise _cancelled()
+            time.sleep(TELL_SECONDS)
 
     def is_over(self) -> bool:
         if time.monotonic() - self.asked > TELL_SECONDS:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Protocol
 from uuid import uuid4
 
 from backend.core.durable import sync
-from backend.core.errors import NotFound, Unavailable
+from backend.core.errors import NotFound, StudioError, Unavailable
 from backend.core.settings import Settings
 
 if TYPE_CHECKING:
@@ -31,7 +31,9 @@ log = logging.getLogger(__name__)
 
 class Storage(Protocol):
     def publish(self, file: Path, key: str) -> None:
-        """Make `file`, which lies under the home, visible under `key`. The file is gone from its place afterwards."""
+        """Make `file`, which lies under the home, visible under `key`. The file is gone from its place afterwards.
+
+        Raises `Unavailable` where that may be tried again later."""
 
     def fetch(self, key: str) -> Path:
         """A local path of the content, for reading only. Raises `NotFound`."""
@@ -189,15 +191,15 @@ def _told(key: str) -> Iterator[None]:
 
 
 def publish_file(file: Path, target: Path) -> None:
-    """Move a file so that after a power cut either all of it stands at `target` or nothing does."""
-    target.parent.mkdir(parents=True, exist_ok=True)
+    """Move a file so that after a power cut either all of it stands at `target` or nothing does. Raises `StudioError`."""
     with open(file, "rb+") as opened:
         os.fsync(opened.fileno())
     try:
+        target.parent.mkdir(parents=True, exist_ok=True)
         file.replace(target)
     except OSError as error:
         if error.errno != errno.EXDEV:
-            raise Unavailable(f"The file could not be stored: {error.strerror}.", hint="Is the disk full?") from error
+            raise StudioError(f"The file could not be stored: {error.strerror}.", hint="Is the disk full?") from error
         draft = target.with_name(f".{target.name}.{uuid4().hex}")
         shutil.copyfile(file, draft)
         publish_file(draft, target)

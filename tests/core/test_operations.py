@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from uuid import UUID
 
@@ -13,12 +15,13 @@ from sqlalchemy.orm import Session
 from backend.core import operations
 from backend.core.datasets import store
 from backend.core.db import engine as make_engine
+from backend.core.errors import Unavailable
 from backend.core.models import DatasetVersion, Operation
 from backend.core.operations import Operations, run_operation
 from backend.core.settings import Settings, settings
 from tests.core.datasets.files import alpaca, jsonl
 from tests.core.datasets.test_store import received
-from tests.support.bucket import running_bucket
+from tests.support.bucket import Bucket, running_bucket
 from tests.support.processes import wait_until
 
 pytestmark = pytest.mark.usefixtures("studio_home")
@@ -118,27 +121,131 @@ def test_an_operation_that_an_error_ends_can_be_taken_up_again(engine: Engine) -
         assert is_alone
 
 
-def test_files_that_were_taken_wait_for_their_bucket_and_say_so(
-    engine: Engine, monkeypatch: pytest.MonkeyPatch, studio_home: Path
-) -> None:
-    both = [begin(engine, jsonl(alpaca(rows)), name=f"of {rows}") for rows in (50, 60)]
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
+    """One that takes nothing yet."""
     with running_bucket() as bucket:
         for name, value in bucket.environment.items():
             monkeypatch.setenv(name, value)
         bucket.always = "403"
-        work = Operations(engine, Settings(home=studio_home, storage_url=bucket.url))
-        for each in both:
-            work.submit(each)
-        for each in both:
-            wait_until(lambda each=each: stored(engine, each).error, seconds=60, what="a word of what it waits for")
-            waiting = stored(engine, each)
-            assert (waiting.state, waiting.error and waiting.error["code"]) == ("running", "storage")
-        bucket.always = ""
-        done = [ended(engine, each) for each in both]
-        work.close()
-        assert [(each.state, each.error) for each in done] == [("succeeded", None)] * 2
-        assert len(bucket.objects) == 2
+        yield bucket
+
+
+@pytest.fixture
+def far(engine: Engine, bucket: Bucket, studio_home: Path) -> Iterator[Operations]:
+    """A process that keeps its data sets in that bucket."""
+    work = Operations(engine, Settings(home=studio_home, storage_url=bucket.url))
+    yield work
+    work.close()
+
+
+def submitted(work: Operations, *operation_ids: UUID) -> None:
+    """They are being carried out, and each has said that it waits for its bucket."""
+    for each in operation_ids:
+        work.submit(each)
+    for each in operation_ids:
+        wait_until(partial(is_told, work.engine, each), seconds=60, what="a word of what it waits for")
+        waiting = stored(work.engine, each)
+        assert (waiting.state, waiting.error and waiting.error["code"]) == ("running", "storage")
+
+
+def is_told(engine: Engine, operation_id: UUID) -> bool:
+    return stored(engine, operation_id).error is not None
+
+
+def test_files_that_were_taken_wait_for_their_bucket_and_say_so(
+    engine: Engine, far: Operations, bucket: Bucket
+) -> None:
+    both = [begin(engine, jsonl(alpaca(rows)), name=f"of {rows}") for rows in (50, 60)]
+    submitted(far, *both)
+    bucket.always = ""
+    done = [ended(engine, each) for each in both]
+    assert [(each.state, each.error) for each in done] == [("succeeded", None)] * 2
+    assert len(bucket.objects) == 2
     assert list(settings().folder("uploads").iterdir()) == []
+
+
+def test_what_waits_for_its_bucket_is_not_read_again(engine: Engine, far: Operations, bucket: Bucket) -> None:
+    operation_id = begin(engine, jsonl(alpaca(50)))
+    submitted(far, operation_id)
+    (draft,) = settings().folder("uploads").glob("*.parquet")
+    os.utime(draft, (0, 0))
+    for uploaded in settings().folder("uploads").glob("*.body"):
+        uploaded.unlink()
+    asked = len(bucket.requests)
+    wait_until(lambda: len(bucket.requests) > asked, seconds=60, what="another try")
+    assert draft.stat().st_mtime > 0, "what nobody touches is taken for a leftover"
+    bucket.always = ""
+    assert ended(engine, operation_id).state == "succeeded"
+
+
+def test_what_waits_for_its_bucket_can_be_called_off(engine: Engine, far: Operations) -> None:
+    operation_id = begin(engine, jsonl(alpaca(50)))
+    submitted(far, operation_id)
+    with Session(engine) as session, session.begin():
+        session.execute(update(Operation).where(Operation.id == operation_id).values(state="cancelled"))
+    assert ended(engine, operation_id).state == "cancelled"
+    wait_until(lambda: not list(settings().folder("uploads").iterdir()), what="its files to go")
+
+
+def test_a_process_that_ends_leaves_to_the_next_what_waits_for_its_bucket(
+    engine: Engine, far: Operations, bucket: Bucket
+) -> None:
+    operation_id = begin(engine, jsonl(alpaca(50)))
+    submitted(far, operation_id)
+    far.close()
+    assert stored(engine, operation_id).state == "running"
+    assert [path.suffix for path in settings().folder("uploads").iterdir()] == [".body"]
+    bucket.always = ""
+    following = Operations(engine, far.settings)
+    following.resume()
+    assert ended(engine, operation_id).state == "succeeded"
+    following.close()
+
+
+def test_a_storage_that_is_away_is_asked_again_after_growing_pauses(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(operations, "RETRY_SECONDS", 0.001)
+    monkeypatch.setattr(operations, "LONGEST_SECONDS", 0.005)
+    watch = operations._Watch(engine, begin(engine, jsonl(alpaca(2))), stopping=lambda: False)
+    pauses = []
+    for _ in range(5):
+        pauses.append(watch.pause_seconds)
+        watch.wait(Unavailable("It is away."))
+    assert pauses == [0.001, 0.002, 0.004, 0.005, 0.005]
+
+
+def test_what_it_waited_for_stands_until_it_has_succeeded(engine: Engine) -> None:
+    operation_id = begin(engine, jsonl(alpaca(100_000)))
+    with Session(engine) as session, session.begin():
+        session.execute(update(Operation).values(error={"code": "storage", "message": "It is away."}))
+    seen = []
+
+    def look() -> bool:
+        seen.append(stored(engine, operation_id))
+        return False
+
+    run_operation(engine, settings(), operation_id, stopping=look)
+    assert any(each.done for each in seen)
+    assert all(each.error for each in seen)
+    assert stored(engine, operation_id).error is None
+
+
+def test_a_file_for_which_its_folder_has_no_place_fails_in_words(engine: Engine) -> None:
+    content = jsonl(alpaca(20))
+    known = store.prepare(store.upload("known", "a.jsonl", received(content)), settings()).key
+    target = settings().root / known
+    target.unlink()
+    target.mkdir()
+    operation_id = begin(engine, content)
+    work = Operations(engine, settings())
+    work.submit(operation_id)
+    failed = ended(engine, operation_id)
+    work.close()
+    assert failed.state == "failed"
+    assert failed.error is not None
+    assert "could not be stored" in failed.error["message"]
 
 
 def test_an_upload_that_is_gone_fails_in_words(engine: Engine) -> None:

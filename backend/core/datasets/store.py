@@ -22,7 +22,7 @@ from backend.core import uploads
 from backend.core.datasets.ingest import Order, ingest
 from backend.core.datasets.problems import printable
 from backend.core.datasets.schema import COLUMNS, Row, from_record
-from backend.core.errors import Conflict, Invalid, NotFound
+from backend.core.errors import Conflict, Invalid, NotFound, Unavailable
 from backend.core.ids import as_uuid, uuid7
 from backend.core.models import ENDED, Dataset, DatasetVersion, Json, Run, User
 from backend.core.recipe import NAME
@@ -85,14 +85,22 @@ class Prepared:
     facts: Json
 
 
+def _given_up(error: Unavailable) -> None:
+    raise error
+
+
 def prepare(
     upload: Upload,
     settings: Settings,
     *,
     on_progress: Callable[[dict[str, Any]], None] | None = None,
     cancelled: Callable[[], bool] | None = None,
+    wait: Callable[[Unavailable], None] = _given_up,
 ) -> Prepared:
-    """Read, check, normalise and publish. Blocks. Raises `Invalid` with every problem; leaves the uploaded file alone."""
+    """Read, check, normalise and publish. Blocks. Raises `Invalid` with every problem; leaves the uploaded file alone.
+
+    Where the storage takes no file now, `wait` is told why, and it is asked again when that returns.
+    """
     if not upload.path.exists():
         raise Invalid("The uploaded file is gone.", hint="Upload it again.", code="upload.gone")
     draft = settings.folder("uploads") / f"{uuid7()}.parquet"
@@ -109,10 +117,20 @@ def prepare(
     facts = ingest(order, timeout_seconds=seconds, on_progress=on_progress, cancelled=cancelled)
     key = f"{PREFIX}/{facts['sha256'][:2]}/{facts['sha256']}.parquet"
     try:
-        storage(settings).publish(draft, key)
+        _publish(storage(settings), draft, key, wait)
     finally:
         draft.unlink(missing_ok=True)
     return Prepared(key, facts)
+
+
+def _publish(files: Storage, draft: Path, key: str, wait: Callable[[Unavailable], None]) -> None:
+    while True:
+        try:
+            files.publish(draft, key)
+            break
+        except Unavailable as error:
+            wait(error)
+        draft.touch()  # what is old is taken for a leftover
 
 
 def commit_version(session: Session, upload: Upload, prepared: Prepared) -> DatasetVersion:
