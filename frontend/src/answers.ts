@@ -14,7 +14,7 @@ type Swap = { ctx: Asked; tasks: { fragment?: DocumentFragment }[] };
 
 /** What a form said when it was sent. */
 const sent = new WeakMap<Asked, string>();
-let refused: Element | undefined;
+let refused: Element | undefined; // whose refusal the banner tells; what it asks for the next time may take its place
 
 export function watchAnswers(): void {
   on("htmx:before:request", ({ ctx }) => {
@@ -37,7 +37,7 @@ export function watchAnswers(): void {
     if (said && isTold(ctx)) tell(ctx, said.message, said.hint ?? "");
   });
   on("htmx:error", ({ ctx }) => ctx && askAgain(ctx.sourceElement));
-  on("htmx:after:swap", ({ ctx }) => ctx.sourceElement === refused && hide());
+  on("htmx:after:swap", ({ ctx }) => (ctx.sourceElement === refused || refused?.isConnected === false) && hide());
   find("#refused [data-hides]")?.addEventListener("click", hide);
 }
 
@@ -70,8 +70,8 @@ function askAgain(source: Element): void {
 const isTold = (ctx: Asked): boolean => statusOf(ctx) >= 400 && !QUIET.includes(statusOf(ctx));
 
 function tell(ctx: Asked, message: string, hint = ""): void {
-  refused = ctx.sourceElement;
   tellRefusal(message, hint);
+  refused = ctx.sourceElement;
 }
 
 /** In a banner across the page. */
@@ -81,6 +81,7 @@ export function tellRefusal(message: string, hint = ""): void {
   setText("[data-refused]", message, banner);
   setText("[data-refused-hint]", hint, banner);
   banner.hidden = false;
+  refused = undefined;
 }
 
 function hide(): void {

@@ -165,6 +165,17 @@ def test_a_recipe_of_somebody_else_is_not_saved_and_the_form_says_so(page: Page,
     expect(page.locator("#preflight")).to_contain_text("That belongs to somebody else.")
 
 
+def test_a_refusal_is_told_until_what_was_refused_succeeds(page: Page) -> None:
+    page.goto("/runs/new?dataset=a")
+    told = {"error": {"message": "You have asked for very much at once."}}
+    page.route("**/runs/new?view=advanced", lambda route: route.fulfill(status=429, json=told), times=1)
+    page.get_by_role("button", name="Advanced").click()
+    expect(page.locator("#refused")).to_contain_text("very much at once")
+    page.get_by_role("button", name="Advanced").click()
+    page.wait_for_url("**/runs/new?view=advanced")
+    expect(page.locator("#refused")).to_be_hidden()
+
+
 def test_a_wrong_line_is_marked_reached_and_mended_from_the_list(page: Page) -> None:
     page.goto("/runs/new?dataset=a&view=yaml")
     page.locator("#yaml").fill("model: tiny\ndata: {sets: [a]}\nmethod:\n  kind: lora\n  lora_alhpa: 8\n")
