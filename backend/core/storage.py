@@ -44,8 +44,8 @@ class Storage(Protocol):
     def size(self, key: str) -> int:
         """In bytes. Raises `NotFound`."""
 
-    def delete(self, key: str) -> None:
-        """Remove it; one that is not there is no error."""
+    def delete_old(self, key: str, hours: float) -> None:
+        """Remove it where it was published longer ago than that, and not anew meanwhile; one that is not there is no error."""
 
     def old_keys(self, prefix: str, hours: float) -> list[str]:
         """The keys under the folder `prefix` that were published longer ago than that."""
@@ -88,13 +88,19 @@ class FolderStorage:
     def size(self, key: str) -> int:
         return self.fetch(key).stat().st_size
 
-    def delete(self, key: str) -> None:
-        (self.root / checked(key)).unlink(missing_ok=True)
+    def delete_old(self, key: str, hours: float) -> None:
+        path = self.root / checked(key)
+        with contextlib.suppress(FileNotFoundError):
+            if _is_old(path, hours):
+                path.unlink()
 
     def old_keys(self, prefix: str, hours: float) -> list[str]:
-        limit = time.time() - hours * 3600
         files = (path for path in (self.root / checked(prefix)).rglob("*") if path.is_file())
-        return sorted(path.relative_to(self.root).as_posix() for path in files if path.stat().st_mtime < limit)
+        return sorted(path.relative_to(self.root).as_posix() for path in files if _is_old(path, hours))
+
+
+def _is_old(path: Path, hours: float) -> bool:
+    return path.stat().st_mtime < time.time() - hours * 3600
 
 
 RETRY_SECONDS = 30
@@ -159,11 +165,14 @@ class BucketStorage:
         with _told(key):
             return obstore.head(self.store, checked(key))["size"]
 
-    def delete(self, key: str) -> None:
+    def delete_old(self, key: str, hours: float) -> None:
         import obstore
 
+        limit = datetime.now(UTC) - timedelta(hours=hours)
         with contextlib.suppress(NotFound), _told(key):
-            obstore.delete(self.store, checked(key))
+            if obstore.head(self.store, checked(key))["last_modified"] >= limit:
+                return
+            obstore.delete(self.store, key)
         (self.cache / key).unlink(missing_ok=True)
 
     def old_keys(self, prefix: str, hours: float) -> list[str]:

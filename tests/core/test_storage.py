@@ -43,8 +43,8 @@ def test_only_old_files_are_listed_as_old(store: Storage, tmp_path: Path) -> Non
 
 def test_a_deleted_file_is_gone_and_deleting_again_is_no_error(store: Storage, tmp_path: Path) -> None:
     store.publish(file(tmp_path), "a/b")
-    store.delete("a/b")
-    store.delete("a/b")
+    store.delete_old("a/b", hours=-1)
+    store.delete_old("a/b", hours=-1)
     for ask in (store.fetch, store.size):
         with pytest.raises(NotFound):
             ask("a/b")
@@ -57,6 +57,12 @@ def test_another_machine_fetches_what_this_one_published(tmp_path: Path) -> None
     there = BucketStorage(bucket.as_uri(), tmp_path / "there")
     assert there.fetch("a/b").read_bytes() == b"x" * 20_000_000
     assert [path.name for path in (tmp_path / "there" / "a").iterdir()] == ["b"]
+
+
+def test_what_was_published_anew_is_not_deleted_as_old(store: Storage, tmp_path: Path) -> None:
+    store.publish(file(tmp_path), "a/b")
+    store.delete_old("a/b", hours=1)
+    assert store.size("a/b") == 10
 
 
 @pytest.mark.parametrize("key", ["", "/etc/passwd", "../a", "a/../b", "a//b", "a\\b", "."])

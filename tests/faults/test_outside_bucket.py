@@ -108,7 +108,7 @@ def test_what_is_not_in_a_bucket_is_told_apart_from_one_that_is_away(there: Buck
     for ask in (there.fetch, there.size):
         with pytest.raises(NotFound):
             ask("datasets/none.parquet")
-    there.delete("datasets/none.parquet")
+    there.delete_old("datasets/none.parquet", hours=1)
     assert there.old_keys("datasets", hours=1) == []
 
 

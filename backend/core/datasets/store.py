@@ -373,4 +373,4 @@ def clean_up(session: Session, settings: Settings) -> None:
         return  # what broke off is published anew under the same key, and belongs to no version yet
     known = set(session.scalars(select(DatasetVersion.key).where(DatasetVersion.key.in_(old))))
     for key in set(old) - known:
-        files.delete(key)
+        files.delete_old(key, LEFTOVER_HOURS)  # the same rows may have been published anew meanwhile

@@ -4,10 +4,11 @@ import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
-from sqlalchemy import Engine, func, select
+from sqlalchemy import Engine, event, func, select
 from sqlalchemy.orm import Session
 
 from backend.core import operations, uploads
@@ -15,7 +16,7 @@ from backend.core.datasets import store
 from backend.core.db import engine as make_engine
 from backend.core.errors import Conflict, Invalid, NotFound
 from backend.core.models import Dataset, DatasetVersion, Run
-from backend.core.settings import settings
+from backend.core.settings import Settings, settings
 from backend.core.storage import storage
 from tests.core.datasets.files import alpaca, jsonl
 
@@ -164,6 +165,32 @@ def test_what_broke_off_and_is_being_read_anew_is_not_removed(session: Session) 
     operations.begin(session, upload)
     store.clean_up(session, settings())
     assert files.fetch(published).exists()
+
+
+@pytest.mark.parametrize("is_far", [False, True], ids=["folder", "bucket"])
+def test_a_leftover_that_is_published_anew_while_leftovers_are_removed_stays(
+    engine: Engine, session: Session, studio_home: Path, is_far: bool
+) -> None:
+    bucket = studio_home / "bucket"
+    bucket.mkdir()
+    here = Settings(home=studio_home, storage_url=bucket.as_uri() if is_far else "")
+    upload = store.upload("again", "a.jsonl", received(jsonl(alpaca(4))))
+    leftover = (bucket if is_far else studio_home) / store.prepare(upload, here).key
+    os.utime(leftover, (time.time() - 2 * 86400,) * 2)
+    published: list[store.Prepared] = []
+
+    def publish_anew(*said: Any) -> None:
+        """Right after it was asked which of the old files belong to a version."""
+        if "dataset_versions" in said[2]:
+            published.append(store.prepare(upload, here))
+
+    event.listen(engine, "after_cursor_execute", publish_anew)
+    store.clean_up(session, here)
+    event.remove(engine, "after_cursor_execute", publish_anew)
+    (prepared,) = published
+    version = store.commit_version(session, upload, prepared)
+    assert leftover.exists()
+    assert len(store.rows(storage(here), version)) == 4
 
 
 @pytest.mark.usefixtures("studio_home")
