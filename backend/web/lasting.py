@@ -14,12 +14,22 @@ log = logging.getLogger(__name__)
 
 TOLD_SECONDS = 3600.0
 """An error that stays is told this often, and each kind by itself: once a second it would fill the log."""
+WELL_SECONDS = 120.0
+"""Work that has gone on for so long has made up for what was told, and what comes then is told anew. A bucket or a Postgres that
+is away has let it fail by then."""
 
 
 async def until_done(name: str, work: Callable[[], Awaitable[None]], again_seconds: float) -> None:
-    """Do the work, again and again until it comes to its end. `name` is what the log calls it."""
+    """Do the work, again and again until it comes to its end, which some never does. `name` is what the log calls it."""
     told: dict[type[Exception], float] = {}
+
+    def goes_well() -> None:
+        if told:
+            log.warning("%s: made up for", name)
+            told.clear()
+
     while True:
+        well = asyncio.get_running_loop().call_later(WELL_SECONDS, goes_well)
         try:
             await work()
             break
@@ -28,6 +38,7 @@ async def until_done(name: str, work: Callable[[], Awaitable[None]], again_secon
                 told[type(error)] = time.monotonic()
                 is_foreseen = isinstance(error, StudioError)
                 log.warning("%s: tried again until it succeeds: %s", name, error, exc_info=not is_foreseen)
+        finally:
+            well.cancel()
         await asyncio.sleep(again_seconds)
-    if told:
-        log.warning("%s: made up for", name)
+    goes_well()
