@@ -106,8 +106,8 @@ class RunPage {
   }
 
   private hear(state: string): void {
-    if (state === "finishing") this.refreshArtifacts();
     if (state === "training") this.refreshMemory();
+    else this.refreshArtifacts(); // what is being made, and that nothing is any more
   }
 
   private showProgress(step: number, when: number): void {

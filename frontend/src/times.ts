@@ -1,6 +1,7 @@
 /** Relative times that go on: the server draws “3 minutes ago”, the script keeps it true, by the server's clock. */
 
 const TICK_MS = 20_000;
+const ON_THE_WAY_SECONDS = 5; // what was made just now is no time to come, though the answer travelled for a while
 const UNITS: [Intl.RelativeTimeFormatUnit, number][] = [
   ["year", 365 * 24 * 3600],
   ["month", 30 * 24 * 3600],
@@ -12,7 +13,9 @@ const UNITS: [Intl.RelativeTimeFormatUnit, number][] = [
 
 export function keepTimes(): void {
   const language = document.documentElement.lang;
-  const ahead = Date.now() - Date.parse(document.body.dataset.now!); // how far the reader's clock is
+  const [loaded] = performance.getEntriesByType("navigation") as PerformanceNavigationTiming[];
+  const arrived = Date.now() - performance.now() + (loaded?.responseStart ?? 0); // the rest of a page may take long
+  const ahead = arrived - Date.parse(document.body.dataset.now!); // how far the reader's clock is
   const relative = new Intl.RelativeTimeFormat(language);
   const tick = () => {
     for (const time of document.querySelectorAll<HTMLTimeElement>("time[data-ago]")) {
@@ -29,5 +32,6 @@ export function keepTimes(): void {
 
 function ago(relative: Intl.RelativeTimeFormat, seconds: number): string {
   const [unit, size] = UNITS.find(([, size]) => Math.abs(seconds) >= size) ?? ["second", 1];
-  return relative.format(Math.round(seconds / size) || -1, unit); // nothing is 0 seconds ago
+  const isNow = Math.abs(seconds) < ON_THE_WAY_SECONDS;
+  return relative.format(isNow ? Math.min(Math.round(seconds), -1) : Math.round(seconds / size), unit);
 }

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import re
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import BrowserContext, Page, expect
+from playwright.sync_api import BrowserContext, Page, Route, expect
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from backend.core import people
-from backend.core.assignment import LineKind
+from backend.core.assignment import LineKind, Outcome
+from backend.core.errors import Problem
 from backend.core.models import Point, Run
 from backend.core.settings import Settings
 from tests.support.showcase import Shipper
@@ -182,6 +184,24 @@ def test_times_are_told_by_the_clock_of_the_server(page: Page, session: Session)
     expect(age).to_have_text(re.compile(r"^\d+ seconds? ago$"))
     page.evaluate("() => document.dispatchEvent(new Event('visibilitychange'))")
     expect(age).to_have_text(re.compile(r"^\d+ seconds? ago$"))
+
+
+def test_what_happened_just_now_is_no_time_to_come_on_a_page_that_took_long_to_load(
+    page: Page, session: Session
+) -> None:
+    queued_run(session)
+    shipper = Shipper(session)
+    shipper.train(range(1, 5))
+
+    def late(route: Route) -> None:
+        time.sleep(8)
+        route.continue_()
+
+    page.route("**/*.js", late, times=1)
+    page.goto("/runs/first")
+    shipper.end(Outcome.FAILED, Problem("crashed", "It died."))
+    expect(page.locator("#run-status")).to_have_attribute("data-state", "failed", timeout=10_000)
+    expect(page.locator("#run-status time[data-ago]").first).to_have_text(re.compile(r"^\d seconds? ago$"))
 
 
 def test_a_change_in_mid_run_is_asked_for_in_a_dialog_and_marked_where_it_holds(page: Page, session: Session) -> None:

@@ -387,6 +387,9 @@ def test_acts_say_what_follows_and_the_menu_stays_open_while_the_run_moves(page:
     expect(page.locator("[data-making-share]")).to_have_text("25 %", timeout=10_000)
     shipper.ship(LineKind.PROGRESS, [130], lambda _: {"what": "Merged model", "done": 60, "total": 100})
     expect(page.locator("[data-making-share]")).to_have_text("60 %", timeout=10_000)
+    shipper.end(Outcome.DONE)
+    expect(page.locator("#run-status")).to_have_attribute("data-state", "stopped", timeout=10_000)
+    expect(page.locator("[data-making-share]")).to_have_count(0)
 
 
 def test_a_discarded_run_comes_back(page: Page, session: Session) -> None:
