@@ -1,6 +1,7 @@
 /** What was filled in for a new run. It survives a reload, going away and back, and a launch that came to nothing. */
 
 const SENT = "new-run-sent"; // which draft was sent, until it is known what came of it
+const ASIDE = "new-run-aside"; // a draft in whose place something else was filled in
 const LAUNCH = "/runs"; // where the form stands again with what stops the run
 
 const OF_THE_DRAWING = ["csrf_token", "once", "restored"]; // fields that are new in each drawn form
@@ -23,6 +24,12 @@ export const savedDraft = (): string | null => sessionStorage.getItem(key());
 export const keepDraft = (text: string): void => sessionStorage.setItem(key(), text);
 
 export const dropDraft = (): void => sessionStorage.removeItem(key());
+
+export const draftAside = (): string | null => sessionStorage.getItem(ASIDE);
+
+export const putAside = (text: string): void => sessionStorage.setItem(ASIDE, text);
+
+export const dropAside = (): void => sessionStorage.removeItem(ASIDE);
 
 /** The form is on its way. */
 export const draftSent = (): void => sessionStorage.setItem(SENT, key());

@@ -1,26 +1,40 @@
 /** The form of a new run: ink for what was set by hand, remedies as buttons, lists of prompts, and a draft that survives. */
+import type { Asked } from "htmx.org/dist/htmx.esm.js";
 import { composes, find } from "./dom";
-import { draftOpened, draftSent, dropDraft, keepDraft, savedDraft, written } from "./draft";
+import {
+  draftAside,
+  draftOpened,
+  draftSent,
+  dropAside,
+  dropDraft,
+  keepDraft,
+  putAside,
+  savedDraft,
+  written,
+} from "./draft";
 import { openRecipeText, paint } from "./recipe-text";
 
 const SETTLED_MS = 600;
 const READING_MS = 400;
+const SIGNED_OUT = 401;
 
 const form = () => find<HTMLFormElement>("#new-run");
 const all = <T extends HTMLElement>(selector: string) => [...document.querySelectorAll<T>(selector)];
 let leaving = false;
 let touched = false;
 let slot: HTMLInputElement | undefined; // by which a draft comes back; the form that is drawn with it has another
+let coming = ""; // that draft
 
 export function showNewRun(): void {
   document.addEventListener("input", onInput);
   document.addEventListener("change", onInput);
+  document.addEventListener("click", onPress, true); // htmx sends the form as soon as its button hears of it
   document.addEventListener("click", onClick);
   document.addEventListener("submit", onSubmit);
   document.addEventListener("keydown", onKey);
   document.addEventListener("htmx:after:settle", drawn);
   for (const failed of ["htmx:response:error", "htmx:error"]) document.addEventListener(failed, notRestored);
-  document.addEventListener("back", () => isUnrestored() && restore());
+  document.addEventListener("back", () => isUnrestored() && bring(coming));
   addEventListener("pageshow", ({ persisted }) => persisted && location.reload()); // each drawn form starts one run
   openRecipeText();
   draftOpened();
@@ -29,6 +43,7 @@ export function showNewRun(): void {
 }
 
 function drawn(): void {
+  if (slot?.isConnected === false) cameBack();
   paint();
   if (touched) keep();
   for (const bar of all<HTMLButtonElement>(".start-bar [data-start]"))
@@ -57,7 +72,7 @@ function changed(target: HTMLElement): void {
   if (target.closest("[data-names]")) followNames(target);
   ink(target.closest<HTMLElement>("[data-setting]"));
   clearTimeout(timer);
-  touched = true;
+  touch();
   keep();
 }
 
@@ -74,6 +89,7 @@ function ink(row: HTMLElement | null): void {
 
 /** A remedy changes settings as a person would. What this view does not show is kept beside it. */
 function apply(settings: Record<string, string>): void {
+  touch();
   let last: HTMLElement | null = null;
   for (const [name, value] of Object.entries(settings)) {
     const controls = all<HTMLInputElement>(`#fields [name="${CSS.escape(name)}"]`);
@@ -93,10 +109,14 @@ function hidden(name: string): HTMLInputElement {
   return made;
 }
 
+function onPress({ target }: Event): void {
+  if (target instanceof Element && target.closest("#new-run [formaction]")) touch();
+}
+
 function onClick({ target }: Event): void {
   const button = target instanceof Element ? target.closest<HTMLElement>("button, a") : null;
+  if (button?.closest("#draft-aside")) decide(button);
   if (!button?.closest("#new-run")) return;
-  touched ||= button.hasAttribute("formaction");
   const { remedies } = button.dataset;
   if (remedies) button.closest<HTMLElement>("#preflight")?.focus({ preventScroll: true }); // the button goes with its problem
   if (remedies) apply(JSON.parse(remedies) as Record<string, string>);
@@ -204,7 +224,7 @@ function onKey(event: KeyboardEvent): void {
 
 // ---- a draft comes back ----
 
-/** A draft that is still to come back is better than what stands in its place. */
+/** Until somebody fills in something, a draft that is still to come back is better than what stands in its place. */
 function keep(): void {
   if (!leaving && !isUnrestored()) keepDraft(written(form()));
 }
@@ -213,14 +233,59 @@ const isUnrestored = () => slot?.isConnected === true;
 
 function restore(): void {
   const saved = savedDraft();
+  if (saved && saved !== written(form())) bring(saved);
+  offer();
+}
+
+function bring(draft: string): void {
   const place = find<HTMLInputElement>("[name=restored]");
-  if (!saved || !place || saved === written(form())) return;
+  if (!place) return;
   slot = place;
-  slot.value = saved;
+  slot.value = coming = draft;
   slot.dispatchEvent(new CustomEvent("restore"));
 }
 
-/** Until it is tried again the form is sent as it stands. */
-function notRestored({ target }: Event): void {
-  if (slot && target === slot) slot.value = "";
+function cameBack(): void {
+  slot = undefined;
+  if (coming === draftAside()) dropAside();
+  offer();
+}
+
+/** Until it is tried again the form is sent as it stands. A draft that is refused would be refused at each visit. */
+function notRestored(event: Event): void {
+  if (!slot || event.target !== slot) return;
+  slot.value = "";
+  const status = (event as CustomEvent<{ ctx?: Asked }>).detail.ctx?.response?.status ?? 0;
+  if (status < 400 || status >= 500 || status === SIGNED_OUT) return;
+  if (coming === savedDraft()) dropDraft();
+  letGo(slot);
+}
+
+/** What is filled in now is kept, and no draft is drawn over it that did not come back in time. */
+function touch(): void {
+  touched = true;
+  if (slot) letGo(slot);
+}
+
+/** The draft comes back only if somebody asks for it. */
+function letGo(place: HTMLInputElement): void {
+  place.dispatchEvent(new Event("htmx:abort"));
+  place.value = "";
+  slot = undefined;
+  putAside(coming);
+  offer();
+}
+
+function offer(): void {
+  find("#draft-aside")!.hidden = draftAside() === null;
+}
+
+function decide(button: HTMLElement): void {
+  const draft = draftAside();
+  if ("discards" in button.dataset) dropAside();
+  else if (draft) {
+    touch(); // what comes back is kept, as if filled in now
+    bring(draft);
+  }
+  offer();
 }

@@ -143,15 +143,52 @@ def test_what_was_filled_in_is_kept_until_its_run_is_there(page: Page) -> None:
     with page.expect_response("**/runs/new?view=simple") as failed:
         page.go_back()
     assert failed.value.status == 503
-    field(page, "training.num_train_epochs").fill("7")  # on a form that shows nothing of the draft
     expect(field(page, "name")).to_have_value("my run", timeout=15_000)  # brought back when the studio answers again
-    expect(field(page, "training.num_train_epochs")).to_have_value("2")
     page.unroute(re.compile(r"/runs$"))
     says(page, "Ready to start")
     page.locator("#preflight [data-start]").click()
     page.wait_for_url("**/runs/my%20run", timeout=30_000)
     page.go_back()
     expect(field(page, "name")).to_have_value("")
+
+
+@pytest.mark.parametrize("status", [503, 413])
+def test_a_draft_that_comes_late_is_offered_and_what_was_filled_in_since_is_kept(page: Page, status: int) -> None:
+    page.goto("/runs/new?dataset=a")
+    field(page, "name").fill("my run")
+    page.route("**/runs/new?view=simple", lambda route: route.fulfill(status=status, body="Not now"), times=1)
+    with page.expect_response("**/runs/new?view=simple"):
+        page.reload()
+    epochs, offered = field(page, "training.num_train_epochs"), page.locator("#draft-aside")
+    epochs.fill("7")
+    expect(offered).to_be_visible()
+    with page.expect_request("**/runs/preflight?part=deep"):
+        page.wait_for_timeout(3000)  # the studio answers again, which says so a second later
+    expect(epochs).to_have_value("7")
+    page.reload()
+    expect(epochs).to_have_value("7", timeout=15_000)
+    expect(field(page, "name")).to_have_value("")
+    offered.get_by_role("button", name="Bring it back").click()
+    expect(field(page, "name")).to_have_value("my run", timeout=15_000)
+    expect(offered).to_be_hidden()
+    page.reload()
+    expect(field(page, "name")).to_have_value("my run", timeout=15_000)
+
+
+def test_a_draft_that_is_refused_is_not_sent_at_each_visit(page: Page) -> None:
+    page.goto("/runs/new?dataset=a")
+    field(page, "name").fill("my run")
+    page.route("**/runs/new?view=simple", lambda route: route.fulfill(status=422, body="Never"), times=1)
+    page.reload()
+    expect(page.locator("#draft-aside")).to_be_visible()
+    page.reload()
+    expect(page.locator("#draft-aside")).to_be_visible()
+    says(page, "Ready to start|stops this run")
+    expect(field(page, "name")).to_have_value("")
+    page.get_by_role("button", name="Discard").click()
+    page.reload()
+    says(page, "Ready to start|stops this run")
+    expect(page.locator("#draft-aside")).to_be_hidden()
 
 
 def test_a_recipe_of_somebody_else_is_not_saved_and_the_form_says_so(page: Page, session: Session) -> None:
@@ -189,6 +226,7 @@ def test_a_wrong_line_is_marked_reached_and_mended_from_the_list(page: Page) -> 
     page.keyboard.press("Tab")  # the text does not hold the keyboard
     expect(page.locator("#yaml")).not_to_be_focused()
     page.get_by_role("button", name="Simple").click()
+    expect(page.locator("#yaml")).to_have_count(0)
     recipe = {"name": "r.yaml", "mimeType": "application/yaml", "buffer": b"model: tiny\nmethod: full\n"}
     page.set_input_files("[data-imports] input", recipe)  # type: ignore[arg-type]
     expect(page.locator("#yaml")).to_have_value("model: tiny\nmethod: full\n")
@@ -213,7 +251,7 @@ def test_prompts_recipes_and_clones_by_keyboard_and_click(page: Page, session: S
     )
     page.locator("#save_as").fill("greetings")
     page.keyboard.press("Enter")
-    expect(page.locator(".banner")).to_contain_text("Saved as “greetings”, version 1.")
+    expect(page.locator("#new-run .banner")).to_contain_text("Saved as “greetings”, version 1.")
     page.wait_for_url("**recipe=greetings")
     says(page, "Ready to start")
     page.locator("#f-name").fill("by keyboard")
