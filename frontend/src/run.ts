@@ -59,7 +59,7 @@ class RunPage {
     document.addEventListener("click", onClick);
     document.addEventListener("keydown", onKey);
     document.addEventListener("back", () => this.catchUp());
-    openNote();
+    openNote(() => void this.bringNote());
     setInterval(() => this.hasEnded || document.hidden || isAway() || this.refreshStatus(), LOOK_MS);
     follow(
       { [run]: seq },
@@ -77,7 +77,7 @@ class RunPage {
     else if (kind === "sample") this.answers.now(() => this.samples.put(step, data as unknown as Sample));
     else if (kind === "rewound") this.rewind(Number(data.step));
     else if (kind === "progress") showDoing(data);
-    else if (kind === "note") this.bringNote();
+    else if (kind === "note") void this.bringNote();
     else this.refreshStatus();
     if (kind === "phase") endDoing();
     if (kind === "artifact") this.refreshArtifacts();
@@ -147,16 +147,19 @@ class RunPage {
     this.refreshArtifacts();
     this.refreshHistory();
     this.refreshMemory();
-    this.bringNote();
+    void this.bringNote();
     this.refreshLog();
     this.plots.reload();
     void this.answers.again();
   }
 
-  /** The note as it is now; one that was written here and is not saved goes there first. */
-  private bringNote(): void {
-    if (isNoteLost()) find(".note-form")?.dispatchEvent(new Event("change"));
-    else this.refreshNote();
+  /** The note as it is now; one that was written here and is not saved goes there first, but not over somebody else's newer one. */
+  private async bringNote(): Promise<void> {
+    const field = find<HTMLTextAreaElement>("#note");
+    if (!field || !isNoteLost()) return this.refreshNote();
+    const found = await getJson<{ note: string }>(`/api/v1/runs/${this.run}`).catch(() => undefined); // lost again
+    if (found?.note === field.value.trim()) this.refreshNote();
+    else if (found?.note === field.dataset.saved) field.form?.dispatchEvent(new Event("change"));
   }
 
   /** What has a part of the page drawn again. */
@@ -236,13 +239,16 @@ function onKey(event: KeyboardEvent): void {
 }
 
 /** A note is sent when its field is left; Enter with Ctrl or Command leaves it, Escape takes back what was written. */
-function openNote(): void {
+function openNote(bring: () => void): void {
   for (const failed of ["htmx:response:error", "htmx:error"]) document.addEventListener(failed, tellLostNote);
   document.addEventListener("keydown", (event) => {
     const field = event.target;
     if (!(field instanceof HTMLTextAreaElement) || field.id !== "note" || composes(event)) return;
     if (event.key === "Escape") field.value = field.dataset.saved ?? "";
     if (event.key === "Escape" || (event.key === "Enter" && (event.ctrlKey || event.metaKey))) field.blur();
+    if (event.key !== "Escape" || !isNoteLost()) return;
+    find("[data-lost]")!.hidden = true;
+    bring();
   });
 }
 

@@ -6,9 +6,10 @@ import re
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import BrowserContext, Page, expect
+from playwright.sync_api import BrowserContext, Page, Route, expect
 from sqlalchemy.orm import Session
 
+from backend.core import runs
 from backend.core.assignment import LineKind, Outcome
 from backend.core.errors import Problem
 from tests.support.showcase import DEVICE, PLACE, WORKER, Course, Shipper, rich_run
@@ -324,6 +325,50 @@ def test_a_note_is_seen_at_once_in_another_tab(context: BrowserContext, session:
     expect(second.locator("#note")).to_have_value("Too many passes.")
     second.reload()
     expect(second.locator("#note")).to_have_value("Too many passes.")
+
+
+def lose_a_note(page: Page) -> None:
+    page.goto("/runs/first")
+    expect(page.locator("[data-connection]")).to_be_hidden()
+    page.route("**/runs/first/note", answer_unless_posted)
+    page.fill("#note", "Too many passes.")
+    page.locator("#note").blur()
+    expect(page.locator("[data-lost]")).to_be_visible()
+
+
+def answer_unless_posted(route: Route) -> None:
+    if route.request.method == "POST":
+        route.fulfill(status=503, body="Service Unavailable")
+    else:
+        route.continue_()
+
+
+def test_a_lost_note_does_not_go_over_one_that_somebody_else_wrote_meanwhile(page: Page, session: Session) -> None:
+    run = queued_run(session)
+    lose_a_note(page)
+    runs.write_note(session, run.id, "Stop at step 9.")
+    session.commit()
+    page.unroute("**/runs/first/note")
+    page.wait_for_timeout(5000)  # the event came, and the studio is said to answer again
+    session.refresh(run)
+    assert run.note == "Stop at step 9."
+    expect(page.locator("#note")).to_have_value("Too many passes.")
+    expect(page.locator("[data-lost]")).to_be_visible()
+    page.locator("#note").press("Escape")
+    expect(page.locator("#note")).to_have_value("Stop at step 9.")
+
+
+def test_a_lost_note_that_is_taken_back_is_not_sent_again(page: Page, session: Session) -> None:
+    run = queued_run(session)
+    lose_a_note(page)
+    page.locator("#note").press("Escape")
+    expect(page.locator("[data-lost]")).to_be_hidden()
+    page.unroute("**/runs/first/note")
+    runs.write_note(session, run.id, "Stop at step 9.")
+    session.commit()
+    expect(page.locator("#note")).to_have_value("Stop at step 9.", timeout=15_000)
+    session.refresh(run)
+    assert run.note == "Stop at step 9."
 
 
 def test_what_a_lost_answer_held_is_asked_for_again_and_a_lost_note_is_told_and_sent_again(
