@@ -50,15 +50,16 @@ export function showComparison(): void {
     if (button) void copyText(new URL(button.dataset.copyAddress!, location.href).href, button);
   });
   const runs = [...document.querySelectorAll<HTMLElement>("[data-compared]")].map((item) => item.dataset.compared!);
-  void new Comparison(runs).open();
+  new Comparison(runs).open();
 }
 
 class Comparison {
   private tracks: Map<string, Track>;
   private charts: Chart[] = [];
+  private isShown = false;
   private curves = new Anew(
     () => this.ask(),
-    (answers) => this.replace(this.read(answers)),
+    (answers) => this.draw(answers),
   );
   private refresh = settle(() => this.redrawWords(), 400, 3000);
 
@@ -66,14 +67,14 @@ class Comparison {
     this.tracks = new Map(runs.map((run) => [run, new Track()]));
   }
 
-  async open(): Promise<void> {
-    const answers = await this.ask().catch(() => undefined);
-    if (answers) this.show(answers);
-    else document.addEventListener("back", () => void this.open(), { once: true });
+  open(): void {
+    document.addEventListener("back", () => this.catchUp());
+    void this.curves.again();
   }
 
-  private show(answers: Answer[]): void {
-    const series = this.read(answers);
+  /** What goes on behind the first answers is followed from there on. */
+  private show(answers: Answer[], series: Series): void {
+    this.isShown = true;
     const figures = [...document.querySelectorAll<HTMLElement>("[data-chart]")];
     const finer = (spans: Span[], points: number, signal: AbortSignal) => this.finer(spans, points, signal);
     const hasPasses = () => [...this.tracks.values()].every(({ stepsAPass }) => stepsAPass > 0);
@@ -84,7 +85,6 @@ class Comparison {
       gap: () => this.catchUp(),
       state: () => {}, // the banner of the page says when the studio is away
     });
-    document.addEventListener("back", () => this.catchUp());
   }
 
   private linesOf(figure: HTMLElement): Line[] {
@@ -135,8 +135,10 @@ class Comparison {
     return series;
   }
 
-  private replace(series: Series): void {
-    for (const chart of this.charts) chart.replace(series);
+  private draw(answers: Answer[]): void {
+    const series = this.read(answers);
+    if (!this.isShown) this.show(answers, series);
+    else for (const chart of this.charts) chart.replace(series);
   }
 
   private async finer(spans: Span[], points: number, signal: AbortSignal): Promise<Series> {

@@ -156,6 +156,13 @@ def test_curves_that_grew_too_long_are_fetched_anew_once(
 
 
 @pytest.mark.usefixtures("pair")
+def test_curves_that_were_refused_are_asked_for_again(page: Page) -> None:
+    page.route("**/metrics?names=eval_loss*", lambda route: route.fulfill(status=429, json={}), times=1)
+    page.goto(ADDRESS)
+    expect(chart(page, "loss")).to_have_attribute("data-points", "5", timeout=15_000)
+
+
+@pytest.mark.usefixtures("pair")
 def test_runs_are_laid_along_passes_time_and_tokens(page: Page) -> None:
     page.goto(ADDRESS)
     expect(chart(page, "loss")).to_have_attribute("data-points", "5")
