@@ -1,5 +1,6 @@
-"""`python -m tests.faults`: the fault campaign. It goes on where the last call stopped, prints its figures last, and keeps
-them in `benchmarks/results/faults.md`, beside those of single faults in their long form, which it measures first."""
+"""`python -m tests.faults`: the fault campaign. It goes on where the last call stopped, on another machine too, prints its
+figures last, and keeps them in `benchmarks/results/faults.md`, beside those of single faults in their long form, which it
+measures first."""
 
 from __future__ import annotations
 
@@ -17,7 +18,9 @@ from tests.support.figures import CHANGED, ROOT, head, of_today
 from tests.support.models import save_base
 from tests.support.studios import OUTSIDE
 
-STATE = Path("build/faults/state.jsonl")
+STATE = RESULT.with_suffix(".jsonl")
+"""The count: what each studio went through, committed as the page is."""
+BUILD = ROOT / "build" / "faults"
 LONG = ("test_outside_host.py", "test_worker_phases.py", "test_outside_services.py")
 """Files of tests that are longer than a test run has time for."""
 OF_PAGES = ("test_outside_services.py",)
@@ -30,32 +33,32 @@ def main() -> int:
         return check_again(given.history)
     for name in [name for name in os.environ if name.startswith(OUTSIDE)]:
         del os.environ[name]  # it would tie the studio to somebody else's
-    base = given.state.parent / "base" / "tiny"
+    base = BUILD / "base" / "tiny"
     if not base.is_dir():
         save_base(base)
-    return whole(given, base) if given.state == STATE else repeat(given, base)
+    return whole(given, base) if given.state.resolve() == STATE else repeat(given, base)
 
 
 def repeat(given: argparse.Namespace, base: Path) -> int:
     """Some faults once more, beside the campaign: they are to break no promise."""
-    done = strike(given, base)
+    done = strike(given, base, given.state.parent)
     print("\n".join(printed(done, head())))
     return 0 if is_clean(done, head(), given.faults) else 1
 
 
 def whole(given: argparse.Namespace, base: Path) -> int:
     """The campaign, which keeps its page, and ends well where nothing on that is missed."""
-    failed = [file for file in LONG if not long_form(file, STATE.parent / "long")]
-    done, measured = strike(given, base), of_today()
+    failed = [file for file in LONG if not long_form(file, BUILD / "long")]
+    done, measured = strike(given, base, BUILD), of_today()
     RESULT.write_text(page(done, measured, head()))
     lines = [*map(str, singles(measured)), *printed(done, head())]
     print("\n".join([*lines, *(f"FAILED in its long form: {file}" for file in failed)]))
     return 0 if is_whole(done, measured, head()) and not failed else 1
 
 
-def strike(given: argparse.Namespace, base: Path) -> list[Segment]:
+def strike(given: argparse.Namespace, base: Path, histories: Path) -> list[Segment]:
     plan = Plan(given.faults, given.seed, given.first, given.minutes, given.per_segment, patience=given.patience)
-    return run_campaign(base, plan, given.state)
+    return run_campaign(base, plan, given.state, histories)
 
 
 def long_form(file: str, passed: Path) -> bool:

@@ -240,10 +240,12 @@ def cpu_seconds() -> float:
 # ---- all of it -------------------------------------------------------------------------------------------------------
 
 
-def run_campaign(base: Path, plan: Plan, state: Path, say: Callable[[str], None] = print) -> list[Segment]:
-    """Go on behind the last fault that `state` tells, until today's code was struck so often or the minutes are over. Returns
-    all segments, those of other commits too."""
-    done, campaign = kept_in(state, Segment), Campaign(base, plan, state.parent)
+def run_campaign(
+    base: Path, plan: Plan, state: Path, histories: Path, say: Callable[[str], None] = print
+) -> list[Segment]:
+    """Go on behind the last fault that `state` tells, until today's code was struck so often or the minutes are over. What went
+    wrong is kept under `histories`. Returns all segments, those of other commits too."""
+    done, campaign = kept_in(state, Segment), Campaign(base, plan, histories)
     deadline = time.monotonic() + 60 * plan.minutes
     while (missing := plan.faults - struck_on(head(), done)) > 0 and time.monotonic() < deadline:
         segment = campaign.begin(max([plan.first, *(each.end for each in done)]))

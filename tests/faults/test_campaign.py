@@ -29,7 +29,9 @@ LEAST_TAKEOVERS, LEAST_RESUMES, LEAST_KILLS, LEAST_DETECTIONS = 8, 3, 8, 2
 @pytest.fixture(scope="module")
 def done(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Segment]:
     state = tmp_path_factory.mktemp("faults") / "state.jsonl"
-    segments = run_campaign(tiny_base, Plan(FAULTS, per_segment=FAULTS, at_once=AT_ONCE, patience=4.0), state)
+    segments = run_campaign(
+        tiny_base, Plan(FAULTS, per_segment=FAULTS, at_once=AT_ONCE, patience=4.0), state, state.parent
+    )
     print("\n".join(printed(segments, head())))
     return segments
 
@@ -72,7 +74,7 @@ def test_a_campaign_goes_on_where_the_last_call_stopped(tmp_path: Path) -> None:
     segment = Segment(1, 7, head(), kinds=Counter({"web.kill": 3}), phases=Counter({"training": 3}), detections=[0.5])
     keep(state, segment)
     assert kept_in(state, Segment) == [segment]
-    assert run_campaign(tmp_path, Plan(3), state) == [segment], "nothing is left to do"
+    assert run_campaign(tmp_path, Plan(3), state, tmp_path) == [segment], "nothing is left to do"
 
 
 def test_what_earlier_calls_have_kept_is_read_to_the_last_figure(tmp_path: Path) -> None:
@@ -93,8 +95,10 @@ def test_faults_that_were_run_twice_are_not_run_a_third_time_and_none_behind_the
     twice = [Segment(1, 7, head(), kinds=Counter({"web.kill": 3}))] * 2
     for each in twice:
         keep(state, each)
-    assert run_campaign(tmp_path, Plan(6), state) == twice
-    assert run_campaign(tmp_path, Plan(9, minutes=0), state) == twice, "three are left, for which there is no time"
+    assert run_campaign(tmp_path, Plan(6), state, tmp_path) == twice
+    assert run_campaign(tmp_path, Plan(9, minutes=0), state, tmp_path) == twice, (
+        "three are left, for which there is no time"
+    )
 
 
 def test_faults_that_struck_another_commit_leave_as_many_to_do() -> None:
@@ -108,7 +112,7 @@ def test_faults_that_struck_another_commit_leave_as_many_to_do() -> None:
 def test_a_studio_that_cannot_be_struck_is_told_of_its_segment_before_it_ends_the_campaign(tmp_path: Path) -> None:
     state, absent = tmp_path / "state.jsonl", tmp_path / "no base"
     with pytest.raises(FileNotFoundError):
-        run_campaign(absent, Plan(3), state)
+        run_campaign(absent, Plan(3), state, tmp_path)
     (segment,) = kept_in(state, Segment)
     (violation,) = segment.violations
     assert (segment.commit, violation.rule) == (head(), "a studio can be struck and looked at to the end")
@@ -119,7 +123,7 @@ def test_a_studio_that_cannot_be_struck_is_told_of_its_segment_before_it_ends_th
 def test_a_studio_that_breaks_off_while_it_is_struck_leaves_its_history(tiny_base: Path, tmp_path: Path) -> None:
     state = tmp_path / "state.jsonl"
     with pytest.raises(AssertionError, match="an undisturbed run did not succeed"):
-        run_campaign(tiny_base, Plan(3, patience=0.0), state)
+        run_campaign(tiny_base, Plan(3, patience=0.0), state, tmp_path)
     assert kept_in(state, Segment)[0].violations
     assert load(tmp_path / "faults-1" / HISTORY).is_watched
     assert (tmp_path / "faults-1" / "a-logs-supervisor.log").stat().st_size
