@@ -196,7 +196,7 @@ class Holding:
             self._give_up()
         elif heard.intent == Intent.KEEP and self._has_nothing:
             self._end_empty()
-        return self.doing is not Doing.OVER
+        return self.doing not in (Doing.FAILING, Doing.OVER)
 
     @property
     def _has_nothing(self) -> bool:

@@ -228,27 +228,6 @@ def test_a_torn_checkpoint_is_told_and_the_one_before_is_used(lab: Lab, undistur
     assert lab.losses(run_id) == undisturbed
 
 
-def test_what_is_to_be_kept_and_is_damaged_is_told_and_takes_nothing_back(lab: Lab) -> None:
-    """It may not end as if all were well, with nothing to download and not a word about it."""
-    run_id = lab.launch(saving={"save_total_limit": 1})
-    with lab.host() as host:
-        lab.wait_for_step(run_id, 13)
-        host.kill()
-        host.wait()
-    tell(lab, run_id, runs.stop, keep=True)
-    for manifest in lab.home.glob(f"runs/{run_id}/*/*/check*/manifest.json"):
-        weights = next(manifest.parent.rglob("*.safetensors"))
-        weights.write_bytes(weights.read_bytes()[:-8])
-    with lab.host("b"):
-        cause = lab.wait_for(run_id, State.FAILED).cause or {}
-        assert cause["code"] == "checkpoint.damaged"
-        assert "is damaged: " in cause["message"]
-        assert "rewound" not in kinds(lab, run_id)
-        tell(lab, run_id, runs.resume)
-        lab.wait_for(run_id, State.SUCCEEDED)
-    assert sorted(lab.losses(run_id)) == STEPS
-
-
 def test_a_run_that_has_nothing_to_keep_stops_without_a_trainer(lab: Lab) -> None:
     run_id = lab.launch()
     with lab.sessions.begin() as session:
@@ -455,6 +434,27 @@ def test_what_is_to_be_kept_may_take_its_time_to_load(lab: Lab) -> None:
         second.turn()
         assert second.trainer is not None
         assert second.trainer.exit_code is None
+
+
+@pytest.mark.parametrize("renew_seconds", [5, 1e-6], ids=["between renewals", "while a lease is renewed"])
+def test_what_is_to_be_kept_and_is_damaged_is_told_and_takes_nothing_back(lab: Lab, renew_seconds: float) -> None:
+    """It may not end as if all were well, with nothing to download and not a word about it."""
+    run_id = lab.launch()
+    with held(lab) as first:
+        turn_until(first, Doing.WATCHING)
+        (publish(lab, first, 10) / "weights").write_bytes(b"cut off")
+        die(lab, first)
+    tell(lab, run_id, runs.stop, keep=True)
+    with held(lab, renew_seconds=renew_seconds) as second:
+        turn_until(second, Doing.OVER)
+        assert second.trainer is None
+    run = lab.run(run_id)
+    assert (run.state, (run.cause or {})["code"]) == (State.FAILED, "checkpoint.damaged")
+    assert "The checkpoint of step 10 is damaged: " in (run.cause or {})["message"]
+    assert "rewound" not in kinds(lab, run_id)
+    tell(lab, run_id, runs.resume)
+    with held(lab) as third:
+        turn_until(third, Doing.WATCHING)
 
 
 def test_what_postgres_refuses_is_not_called_an_outage(lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
