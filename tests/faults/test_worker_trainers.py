@@ -12,6 +12,7 @@ import psutil
 import pytest
 
 from backend.core import runs
+from backend.core.assignment import JOURNAL
 from backend.core.models import State
 from tests.support.hosts import Lab, write_rows
 from tests.support.labs import MakeLab
@@ -27,10 +28,11 @@ def lab(make_lab: MakeLab) -> Iterator[Lab]:
         yield lab
 
 
-def trainer_of(lab: Lab, run_id: UUID) -> psutil.Process:
-    """As soon as there is one."""
-    folder = lab.home / "runs" / str(run_id) / "attempt-1"
-    lab.wait(lambda: (folder / "events.jsonl").exists(), "the trainer", PATIENCE_SECONDS)
+def encoding_trainer_of(lab: Lab, run_id: UUID) -> psutil.Process:
+    """As soon as it has loaded the model, which would else be what memory lacks for."""
+    told = lab.home / "runs" / str(run_id) / "attempt-1" / JOURNAL
+    encodes = lambda: told.exists() and '"phase": "preparing"' in told.read_text()  # noqa: E731
+    lab.wait(encodes, "the trainer", PATIENCE_SECONDS)
     return psutil.Process(lab.trainer_of(run_id))
 
 
@@ -46,7 +48,7 @@ def test_a_batch_that_does_not_fit_ends_the_run_with_advice_and_is_not_tried_aga
     batch = {"per_device_train_batch_size": 2048, "gradient_accumulation_steps": 1, "max_steps": 10}
     with lab.host():
         run_id = lab.launch(rows="many", training=batch, evaluation=QUIET)
-        allow_more_memory(trainer_of(lab, run_id), 300)
+        allow_more_memory(encoding_trainer_of(lab, run_id), 300)
         run = lab.wait_for(run_id, State.FAILED, seconds=PATIENCE_SECONDS)
     assert run.cause is not None
     assert run.cause["code"] == "out_of_memory"
