@@ -41,19 +41,19 @@ def main() -> int:
 
 def repeat(given: argparse.Namespace, base: Path) -> int:
     """Some faults once more, beside the campaign: they are to break no promise."""
-    done = strike(given, base, given.state.parent)
-    print("\n".join(printed(done, head())))
-    return 0 if is_clean(done, head(), given.faults) else 1
+    done, commit = strike(given, base, given.state.parent), head()
+    print("\n".join(printed(done, commit)))
+    return 0 if is_clean(done, commit, given.faults) else 1
 
 
 def whole(given: argparse.Namespace, base: Path) -> int:
     """The campaign, which keeps its page, and ends well where nothing on that is missed."""
     failed = [file for file in LONG if not long_form(file, BUILD / "long")]
-    done, measured = strike(given, base, BUILD), of_today()
-    RESULT.write_text(page(done, measured, head()))
-    lines = [*map(str, singles(measured)), *printed(done, head())]
+    done, measured, commit = strike(given, base, BUILD), of_today(), head()
+    RESULT.write_text(page(done, measured, commit))
+    lines = [*map(str, singles(measured)), *printed(done, commit)]
     print("\n".join([*lines, *(f"FAILED in its long form: {file}" for file in failed)]))
-    return 0 if is_whole(done, measured, head()) and not failed else 1
+    return 0 if is_whole(done, measured, commit) and not failed else 1
 
 
 def strike(given: argparse.Namespace, base: Path, histories: Path) -> list[Segment]:

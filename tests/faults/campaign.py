@@ -101,6 +101,7 @@ class Campaign:
             segment.violations.append(Violation("a studio can be struck and looked at to the end", words))
             raise
         finally:
+            segment.violations += changed_meanwhile(segment)
             segment.wall_seconds, segment.cpu_seconds = time.monotonic() - began, cpu_seconds() - cpu
 
     def _strike(self, studio: Studio, segment: Segment, count: int) -> None:
@@ -221,6 +222,12 @@ def unmet(segment: Segment) -> Iterator[Violation]:
     unmet = segment.phases[Phase.ANY]
     if unmet > max(1, MOST_UNMET * segment.faults):
         yield Violation("faults meet runs", f"{unmet} of {segment.faults} met none")
+
+
+def changed_meanwhile(segment: Segment) -> Iterator[Violation]:
+    """Parts start from the files as they are then: what was edited before the end is not what the segment names."""
+    if (now := head()) != segment.commit:
+        yield Violation("what was struck is the commit that is named", f"{segment.commit} at first, {now} at the end")
 
 
 def _keep_logs(studio: Studio, folder: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.campaign import HISTORY, ended_early, run_campaign, struck_on, unmet
+from tests.faults.campaign import HISTORY, Campaign, ended_early, run_campaign, struck_on, unmet
 from tests.faults.checker import SHOWN_SECONDS, Violation
 from tests.faults.history import load
 from tests.faults.phases import AIMS
@@ -118,6 +118,14 @@ def test_a_studio_that_cannot_be_struck_is_told_of_its_segment_before_it_ends_th
     assert (segment.commit, violation.rule) == (head(), "a studio can be struck and looked at to the end")
     assert "FileNotFoundError" in violation.what
     assert not is_clean([segment], head(), 0)
+
+
+def test_a_commit_that_was_another_one_when_its_segment_ended_is_told(tmp_path: Path) -> None:
+    segment = Segment(1, 7, "before")
+    with pytest.raises(FileNotFoundError):
+        Campaign(tmp_path / "no base", Plan(3), tmp_path).carry_out(segment, 3)
+    told = [each.what for each in segment.violations if each.rule == "what was struck is the commit that is named"]
+    assert told == [f"before at first, {head()} at the end"]
 
 
 def test_a_studio_that_breaks_off_while_it_is_struck_leaves_its_history(tiny_base: Path, tmp_path: Path) -> None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import ast
+import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from tests.support.figures import MEASURED, ROOT, SHORT_FORMS, Figure, head, keep, of_today, short_forms
+from tests.support import figures
+from tests.support.figures import CHANGED, MEASURED, ROOT, SHORT_FORMS, Figure, head, keep, of_today, short_forms
 
 
 def imported_by(path: Path) -> Iterator[Path]:
@@ -41,6 +43,30 @@ def test_figures_of_short_forms_and_of_other_commits_are_not_todays(tmp_path: Pa
     for each in (now, replace(now, is_long=False), replace(now, commit="before"), page, replace(page, commit="before")):
         keep(tmp_path / "figures.jsonl", each)
     assert of_today(tmp_path / "figures.jsonl") == [now, page]
+
+
+def test_an_edit_and_a_commit_are_seen_by_whoever_asks_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(figures, "ROOT", tmp_path)
+    measured = tmp_path / "worker" / "part.py"
+    measured.parent.mkdir()
+
+    def git(*asked: str) -> None:
+        who = ("-c", "user.name=Ada", "-c", "user.email=ada@example.org", "-c", "commit.gpgsign=false")
+        subprocess.run(["git", *who, *asked], cwd=tmp_path, check=True, capture_output=True)
+
+    def commit() -> None:
+        git("add", "worker")
+        git("commit", "-m", "It is otherwise")
+
+    git("init")
+    measured.write_text("1")
+    commit()
+    first = head()
+    measured.write_text("2")
+    assert head() == f"{first}{CHANGED}"
+    commit()
+    assert head() not in (first, f"{first}{CHANGED}")
+    assert not head().endswith(CHANGED)
 
 
 def report(file: str, seconds: float) -> pytest.TestReport:

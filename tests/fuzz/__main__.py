@@ -67,7 +67,8 @@ class Campaign:
 
     def today(self, fuzzer: str, what: str = "") -> list[Record]:
         """On today's commit: that alone counts."""
-        return [each for each in self.done(fuzzer) if each.commit == head() and what in ("", each.what)]
+        commit = head()
+        return [each for each in self.done(fuzzer) if each.commit == commit and what in ("", each.what)]
 
     def share(self, goal: int) -> int:
         return max(1, goal * self.cases // CASES)

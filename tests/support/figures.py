@@ -7,7 +7,6 @@ import os
 import subprocess
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -69,7 +68,8 @@ def of_newest_commit(kept: Sequence[C]) -> list[C]:
 
 def of_today(path: Path = KEPT) -> list[Figure]:
     """Those of long forms that were measured on what is here now."""
-    return [each for each in kept_in(path, Figure) if each.is_long and each.commit == head(of_pages=each.of_pages)]
+    now = {of_pages: head(of_pages=of_pages) for of_pages in (False, True)}
+    return [each for each in kept_in(path, Figure) if each.is_long and each.commit == now[each.of_pages]]
 
 
 @dataclass(frozen=True)
@@ -122,10 +122,9 @@ class Figure:
 Note = Callable[[str, float, str, float | None], None]
 
 
-@cache
 def head(*, of_pages: bool = False) -> str:
     """The last commit that changed what is measured or how it is judged, marked where more was changed since; outside of git
-    the version of the package."""
+    the version of the package. It is asked anew each time: what is measured may be changed meanwhile."""
     paths = (*MEASURED, *PAGES) if of_pages else MEASURED
     commit = _git("log", "-1", "--format=%h", "--abbrev=12", "--", *paths)
     changed = CHANGED if _git("status", "--porcelain", "--", *paths) else ""
