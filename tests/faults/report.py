@@ -11,7 +11,7 @@ from datetime import date
 from tests.faults.phases import AIMS, Phase
 from tests.faults.strikes import CATALOGUE
 from tests.faults.striking import Segment
-from tests.support.figures import RESULTS, Figure, Row, all_hold, table
+from tests.support.figures import CHANGED, RESULTS, Figure, Row, all_hold, table
 
 RESULT = RESULTS / "faults.md"
 GOAL_FAULTS, GOAL_TRAINERS, GOAL_SUPERVISORS, GOAL_SHOWN_SECONDS = 3000, 300, 200, 5.0
@@ -77,9 +77,10 @@ def figures(done: Sequence[Segment], commit: str) -> list[Row]:
     killed, count = _sum(each.kills_in_training for each in done), ours.total()
     broken, before = sum(len(each.violations) for each in here), sum(len(each.violations) for each in done)
     missing = [_missing(strike.kind, here) for strike in CATALOGUE if strike.kind not in ours]
-    phases = _sum(each.phases for each in done)
+    phases = _sum(each.phases for each in here)
     told_after = [seconds for each in here for seconds in each.detections]
     return [
+        _unchanged("commit", commit),
         Row(
             "faults",
             f"{kinds.total():,}, of which {count:,} on commit {commit}",
@@ -93,7 +94,12 @@ def figures(done: Sequence[Segment], commit: str) -> list[Row]:
             f"{3 / count:.2%}" if count and not broken else "none",
         ),
         Row("kinds not seen on that commit", ", ".join(missing) or "none", "none", not missing),
-        Row("phases of the run that was hit", ", ".join(f"{phase} {phases[phase]:,}" for phase in (*AIMS, Phase.ANY))),
+        Row(
+            "phases of the run that was hit, on that commit",
+            ", ".join(f"{phase} {phases[phase]:,}" for phase in (*AIMS, Phase.ANY)),
+            f"each but {Phase.ANY}",
+            all(phases[phase] for phase in AIMS),
+        ),
         _kills("one trainer on that commit", ours["trainer.kill"], GOAL_TRAINERS),
         _kills("a supervisor on that commit", ours["supervisor.kill"], GOAL_SUPERVISORS),
         Row("kills in mid-training", f"of trainers {killed['trainer']:,}, of supervisors {killed['supervisor']:,}"),
@@ -134,9 +140,11 @@ def violations(done: Sequence[Segment]) -> list[str]:
 
 def singles(measured: Sequence[Figure]) -> list[Row]:
     """What single tests are to have measured in their long form, and what else they did: the worst of each name."""
+    commits = dict.fromkeys(each.commit for each in measured)
     due = {each.name: each for each in SINGLES}
     others = {each.name: Single(each.name) for each in measured if each.name not in due}
-    return [_single(each, [one for one in measured if one.name == each.name]) for each in (due | others).values()]
+    rows = [_single(each, [one for one in measured if one.name == each.name]) for each in (due | others).values()]
+    return [*(_unchanged("commit of single faults", commit) for commit in commits), *rows]
 
 
 def _single(due: Single, same: Sequence[Figure]) -> Row:
@@ -166,6 +174,11 @@ def page(done: Sequence[Segment], measured: Sequence[Figure], commit: str) -> st
     body += [*table(singles(measured)), ""]
     body += [", ".join(f"{kind} {count:,}" for kind, count in kinds.most_common()) + ".", ""]
     return intro + "\n".join([*body, *(f"- {line}" for line in violations(done))]).rstrip() + "\n"
+
+
+def _unchanged(what: str, commit: str) -> Row:
+    """All edits since a commit have one name: what was measured on some of them says nothing of the others."""
+    return Row(what, commit, "nothing changed since", not commit.endswith(CHANGED))
 
 
 def _missing(kind: str, here: Sequence[Segment]) -> str:

@@ -10,6 +10,7 @@ import pytest
 
 from tests.faults.__main__ import LONG
 from tests.faults.checker import Violation
+from tests.faults.phases import AIMS
 from tests.faults.report import (
     HINDRANCES,
     SINGLES,
@@ -27,7 +28,7 @@ from tests.faults.report import (
 from tests.faults.strikes import CATALOGUE
 from tests.faults.striking import Segment, aim
 from tests.faults.test_worker_phases import ACTIONS, PHASES
-from tests.support.figures import ROOT, Figure, Row
+from tests.support.figures import CHANGED, ROOT, Figure, Row
 
 BROKEN = Violation("no accepted run is lost", "run 1 is gone")
 OLD = Segment(1, 7, "old", kinds=Counter({"web.kill": 3}), violations=[BROKEN])
@@ -37,6 +38,7 @@ ALL = Segment(
     7,
     "new",
     kinds=Counter(each.kind for each in CATALOGUE) + Counter({"trainer.kill": 3000, "supervisor.kill": 300}),
+    phases=Counter(AIMS),
 )
 GOAL = 400.0
 
@@ -136,10 +138,28 @@ def test_a_campaign_is_whole_only_where_every_row_of_its_page_holds() -> None:
         replace(quick, detections=[9.0]),
         replace(quick, kinds=quick.kinds - Counter({"web.kill": 1})),
         replace(quick, kinds=quick.kinds - Counter({"supervisor.kill": 200})),
+        replace(quick, phases=quick.phases - Counter({AIMS[0]: 1})),
         replace(quick, violations=[BROKEN]),
     ):
         assert len(missed(figures([worse], "new"))) == 1
         assert not is_whole([worse], measured(), "new")
+
+
+def test_phases_that_another_commit_was_struck_in_are_not_met_on_this_one() -> None:
+    quick = replace(ALL, detections=[0.5])
+    other = replace(quick, commit="other")
+    (row,) = [row for row in figures([other, replace(quick, phases=Counter(AIMS[1:]))], "new") if "phases" in row.what]
+    assert row.found == "queued 0, claimed 1, preparing 1, training 1, saving 1, exporting 1, any 0"
+    assert row.holds is False
+
+
+def test_what_was_changed_since_its_commit_is_no_whole_campaign() -> None:
+    quick, dirty = replace(ALL, detections=[0.5]), f"new{CHANGED}"
+    assert missed(figures([replace(quick, commit=dirty)], dirty)) == ["commit"]
+    assert not is_whole([replace(quick, commit=dirty)], measured(), dirty)
+    edited = [*measured()[1:], replace(measured()[0], commit=dirty)]
+    assert missed(singles(edited)) == ["commit of single faults"]
+    assert not is_whole([quick], edited, "new")
 
 
 def test_a_kind_that_no_machine_let_strike_is_told_with_that_and_is_missing_all_the_same() -> None:
