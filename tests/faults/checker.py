@@ -43,8 +43,12 @@ BORNE = {
     "facts": (),
 }
 """Kinds of events that are lines of a journal, with what tells one from another. Warnings are the hosts' own, too."""
-DESERVED = {"disk_full": "disk.fill", "checkpoint.damaged": "checkpoint.tear"}
-"""Why else a run may fail, each with the kind of fault that must have been there."""
+FILLED, TORN = "disk.fill", "checkpoint.tear"
+KILLING = ("trainer.kill", "trainers.kill", TORN)
+"""Kinds of faults that end a trainer. Others that strike it make it pause."""
+DISOBEYED = "It was told to end, had not done so"
+"""How an end is told that whoever stands still may meet: its time to end is counted meanwhile. That in which nothing may move
+is much longer than any pause."""
 PREEMPTED = "supervisor.preempt"
 PASSED_OVER = re.compile(r"The checkpoint of step (\d+) is (?:damaged|not the one)")
 MAY_FOLLOW = {
@@ -310,13 +314,25 @@ def no_launch_is_carried_out_twice(history: History, told: Sequence[Story]) -> I
 def no_run_fails_for_nothing(history: History, told: Sequence[Story]) -> Iterator[str]:
     """A run fails by deaths of its trainers, whose number the protocol counts, or by what was really done to its host; of
     itself it pauses only where it gets nowhere. Each time is looked at: somebody may have resumed it at once."""
-    deserved = {code for code, kind in DESERVED.items() if kind in {strike.kind for strike in history.struck}}
-    may = {"failed": {CRASHED, *deserved}, "paused": {NO_PROGRESS}}
+    last_look = {(trainer.run, trainer.attempt): trainer.ended for trainer in _trainers(history, told)}
     for story in told:
+        came = {row["number"]: seconds(row["started_at"]) for row in story.attempts}
         for event in (event for event in story.events if event["kind"] == "state"):
+            since = last_look.get((story.row["id"], event["attempt"]), came.get(event["attempt"], math.inf))
+            may = {"failed": {CRASHED, *_deserved(history, event, since)}, "paused": {NO_PROGRESS}}
             code = (event["data"].get("cause") or {}).get("code")
             if code and code not in may.get(_state(event), ()):
                 yield f"{story.name} {_state(event)} at event {event['seq']}: {event['data']['cause']}"
+
+
+def _deserved(history: History, event: Row, since: float) -> Iterator[str]:
+    """Why a run may fail at this event, by what was done to it: a disk was full while its trainer was seen last, or since; or
+    a checkpoint of its own was torn before."""
+    for strike in (strike for strike in history.struck if strike.at <= seconds(event["at"])):
+        if strike.kind == FILLED and strike.until >= since - WOUND_SECONDS:
+            yield "disk_full"
+        if strike.kind == TORN and strike.target.startswith(f"runs/{event['run_id']}/"):
+            yield "checkpoint.damaged"
 
 
 def one_trainer_works_on_an_accelerator(history: History, told: Sequence[Story]) -> Iterator[str]:
@@ -539,11 +555,13 @@ def _cut_off_seconds(history: History, trainer: Trainer, since: float, lasting: 
 
 
 def _killers(history: History, attempt: Row) -> Iterator[Struck]:
-    """What was done to an attempt's trainer while it was the run's."""
+    """What was done to an attempt's trainer while it was the run's, and may have ended it so."""
+    disobeyed = str(attempt["cause"]).startswith(DISOBEYED)
     whose = (f" of {attempt['run_id']}/{attempt['number']}", f"trainers of {attempt['worker']}")
     for strike in history.struck:
         is_its = strike.target.endswith(whose) or strike.target.startswith(f"runs/{attempt['run_id']}/")
-        if is_its and seconds(attempt["started_at"]) <= strike.at <= seconds(attempt["ended_at"]):
+        may_end_it = is_its and (strike.kind in KILLING or disobeyed)
+        if may_end_it and seconds(attempt["started_at"]) <= strike.at <= seconds(attempt["ended_at"]):
             yield strike
 
 

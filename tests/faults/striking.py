@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from random import Random
 
-from tests.faults.checker import Violation
+from tests.faults.checker import KILLING, Violation
 from tests.faults.history import Ended, Struck
 from tests.faults.parts import HOSTS, Studio
 from tests.faults.phases import Looks, Phase, Stand
@@ -16,12 +16,7 @@ from tests.faults.strikes import CATALOGUE, Strike, Wound
 
 TICK_SECONDS = 0.02
 IN_TRAINING = (Phase.TRAINING, Phase.SAVING)
-KILLS = {
-    "trainer.kill": "trainer",
-    "trainers.kill": "trainer",
-    "checkpoint.tear": "trainer",
-    "supervisor.kill": "supervisor",
-}
+KILLS = dict.fromkeys(KILLING, "trainer") | {"supervisor.kill": "supervisor"}
 """Which kinds of fault kill what a run needs, and whom."""
 RESTART_SECONDS = 0.5
 """The pause before a part that ended by itself is started again, as `studio up` does."""

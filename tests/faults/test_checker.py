@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.faults.checker import RULES_OF_A_RUN, RULES_OF_A_STUDIO, check, detections
+from tests.faults.checker import DISOBEYED, OF_ITSELF, RULES_OF_A_RUN, RULES_OF_A_STUDIO, check, detections
 from tests.faults.history import Ended, History, Leftover, Row, Struck
 from tests.faults.small import (
     CHECKPOINT,
@@ -27,6 +27,7 @@ from tests.faults.small import (
 )
 from tests.faults.story import seconds, stories
 from tests.faults.trace import validate
+from tests.support.figures import ROOT
 
 Change = Callable[[History], History]
 LEASE_SECONDS = 1.0
@@ -343,9 +344,32 @@ def test_what_was_said_of_an_attempt_before_its_trainer_died_is_no_detection() -
 @pytest.mark.parametrize("code", ["out_of_memory", "disk_full", "worker", "no_progress"])
 def test_a_run_that_fails_is_excused_by_what_was_done_to_its_host_alone(code: str) -> None:
     history = failed_for(code)(small_history())
-    filled = replace(history, struck=[*history.struck, Struck(103.0, 2, 7, "disk.fill", "training", "runs")])
+    filled = replace(history, struck=[*history.struck, Struck(103.0, 2, 7, "disk.fill", "training", "runs", 103.5)])
     assert {violation.rule for violation in check(history)} == {"no run fails for nothing"}
     assert (check(filled) == []) == (code == "disk_full")
+
+
+@pytest.mark.parametrize(
+    ("at", "healed", "is_excused"),
+    [(90.0, 93.0, False), (90.0, 95.0, True), (104.4, 110.0, True), (104.6, 110.0, False)],
+)
+def test_a_disk_that_was_full_long_before_or_only_afterwards_excuses_no_run_that_fails(
+    at: float, healed: float, is_excused: bool
+) -> None:
+    """Its trainer was seen last at 104, and its failure is told half a second later."""
+    history = failed_for("disk_full")(small_history())
+    filled = Struck(at, 2, 7, "disk.fill", "training", "runs", healed)
+    found = {violation.rule for violation in check(replace(history, struck=[*history.struck, filled]))}
+    assert found == (set() if is_excused else {"no run fails for nothing"})
+
+
+def test_a_run_whose_trainer_nobody_met_may_fail_by_a_disk_that_was_full_since_it_was_taken() -> None:
+    history = replace(failed_for("disk_full")(small_history()), is_watched=False)
+    unseen = [look for look in history.samples if look.pid != FIRST]
+    for at, is_excused in ((104.0, True), (88.0, False)):
+        filled = Struck(at, 2, 7, "disk.fill", "training", "runs", at + 1)
+        found = check(replace(history, samples=unseen, struck=[*history.struck, filled]))
+        assert (found == []) == is_excused
 
 
 def test_a_run_pauses_of_itself_only_where_it_gets_nowhere_after_ten_attempts() -> None:
@@ -398,6 +422,11 @@ def test_what_cannot_be_kept_since_it_is_damaged_must_have_been_torn() -> None:
     }
     torn = replace(another, target=CHECKPOINT)
     assert check(replace(history, struck=[*history.struck, torn])) == []
+    later = replace(torn, at=KILLED_AT + 1)
+    of_another_run = replace(torn, target=CHECKPOINT.replace(RUN, "run-2"))
+    for strike in (later, of_another_run):
+        found = {each.rule for each in check(replace(history, struck=[*history.struck, strike]))}
+        assert "no run fails for nothing" in found
 
 
 def test_a_run_that_goes_on_from_an_older_checkpoint_is_excused_by_a_torn_one_and_by_a_persons_word() -> None:
@@ -491,21 +520,48 @@ def test_no_step_follows_a_later_one_though_its_trainer_says_so() -> None:
 
 
 @pytest.mark.parametrize(
-    ("target", "is_excused"),
+    ("kind", "target", "is_excused"),
     [
-        (f"trainer 99 of {RUN}/1", True),
-        ("trainers of a", True),
-        (CHECKPOINT, True),
-        (f"trainer 99 of {RUN}/2", False),
-        ("trainers of b", False),
-        ("supervisor-a", False),
+        ("trainer.kill", f"trainer 99 of {RUN}/1", True),
+        ("trainers.kill", "trainers of a", True),
+        ("checkpoint.tear", CHECKPOINT, True),
+        ("trainer.kill", f"trainer 99 of {RUN}/2", False),
+        ("trainers.kill", "trainers of b", False),
+        ("supervisor.kill", "supervisor-a", False),
+        ("trainer.freeze", f"trainer 99 of {RUN}/1", False),
+        ("trainer.starve", f"trainer 99 of {RUN}/1", False),
     ],
 )
-def test_a_trainer_that_died_must_have_been_struck_while_it_was_the_runs(target: str, is_excused: bool) -> None:
-    struck = Struck(KILLED_AT, 1, 7, "a strike", "training", target)
+def test_a_trainer_that_died_must_have_been_killed_while_it_was_the_runs(
+    kind: str, target: str, is_excused: bool
+) -> None:
+    struck = Struck(KILLED_AT, 1, 7, kind, "training", target)
     history = replace(small_history(), struck=[struck])
     assert (check(history) == []) == is_excused
     assert check(replace(history, struck=[replace(struck, at=KILLED_AT + 1)])) != []
+
+
+@pytest.mark.parametrize(
+    ("words", "is_excused"),
+    [
+        ("It was told to end, had not done so 20 seconds later, and was killed.", True),
+        ("It was killed, since nothing had moved in it for 600 seconds.", False),
+    ],
+)
+def test_a_trainer_that_stood_still_may_end_too_late_for_its_supervisor_and_is_killed_for_nothing_else(
+    words: str, is_excused: bool
+) -> None:
+    history = small_history()
+    attempts = [history.attempts[0] | {"cause": words}, *history.attempts[1:]]
+    for kind in ("trainer.freeze", "trainer.starve"):
+        frozen = [Struck(KILLED_AT - 2, 1, 7, kind, "training", f"trainer {FIRST} of {RUN}/1", KILLED_AT - 1)]
+        found = {violation.rule for violation in check(replace(history, attempts=attempts, struck=frozen))}
+        assert found == (set() if is_excused else {"no trainer dies for nothing"})
+
+
+def test_how_ends_are_told_is_what_the_checker_reads() -> None:
+    told = (ROOT / "worker" / "holding.py").read_text()
+    assert [words for words in (OF_ITSELF, DISOBEYED) if words not in told] == []
 
 
 def test_a_trainer_that_ended_of_itself_and_without_a_word_is_excused_by_nothing() -> None:

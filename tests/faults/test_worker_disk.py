@@ -64,13 +64,14 @@ def says_its_disk_is_full(lab: Lab) -> bool:
         return bool(session.get_one(Worker, "a").facts["disk_full"])
 
 
-def what_is_broken(lab: Lab, run_id: UUID) -> list[Violation]:
+def what_is_broken(lab: Lab, run_id: UUID, filled_at: float) -> list[Violation]:
     """Bring the run to rest, where it goes on, and look at all that it left behind."""
     if lab.run(run_id).state != State.FAILED:
         with lab.sessions.begin() as session:
             runs.stop(session, run_id, keep=False)
         lab.wait_for(run_id, State.STOPPED, seconds=PATIENCE_SECONDS)
-    return broken_promises(lab, run_id, struck=[Struck(time.time(), 1, 0, "disk.fill", "training", "runs")])
+    filled = Struck(filled_at, 1, 0, "disk.fill", "training", "runs", time.time())
+    return broken_promises(lab, run_id, struck=[filled])
 
 
 def test_a_run_on_a_disk_that_fills_up_is_warned_ends_in_words_and_goes_on_once_there_is_room(
@@ -82,6 +83,7 @@ def test_a_run_on_a_disk_that_fills_up_is_warned_ends_in_words_and_goes_on_once_
         fill(disk, 8 * MIB)
         lab.wait(lambda: any("nearly full" in text for text in lab.logged(run_id)), "the warning", PATIENCE_SECONDS)
 
+        filled_at = time.time()
         fill(disk, MIB // 4)
         failed = lab.wait_for(run_id, State.FAILED, seconds=PATIENCE_SECONDS)
         assert failed.cause is not None
@@ -101,19 +103,20 @@ def test_a_run_on_a_disk_that_fills_up_is_warned_ends_in_words_and_goes_on_once_
         lab.wait(lambda: lab.run(run_id).begun == 2, "the history to be taken over", PATIENCE_SECONDS)
         lab.wait_for_step(run_id, kept[0] + 1, PATIENCE_SECONDS)
         assert sorted(lab.losses(run_id)) == list(range(1, max(lab.losses(run_id)) + 1)), "each step is there"
-        assert what_is_broken(lab, run_id) == []
+        assert what_is_broken(lab, run_id, filled_at) == []
 
 
 def test_a_trainer_that_can_write_nothing_at_all_still_says_why_it_ended(make_lab: MakeLab) -> None:
     with make_lab() as lab, small_disk(lab.home / "runs", 48) as disk, lab.host():
         run_id = lab.launch(**(RECIPE | {"saving": {"save_steps": 90_000}}))
         lab.wait_for_step(run_id, 3, PATIENCE_SECONDS)
+        filled_at = time.time()
         fill(disk, 0)
         failed = lab.wait_for(run_id, State.FAILED, seconds=PATIENCE_SECONDS)
         assert failed.cause is not None
         assert failed.cause["code"] == "disk_full"
         assert (failed.attempt, failed.crashes) == (1, 0)
-        assert what_is_broken(lab, run_id) == []
+        assert what_is_broken(lab, run_id, filled_at) == []
 
 
 @pytest.mark.usefixtures("postgres_server")
@@ -139,6 +142,7 @@ def _outlast_a_full_disk(lab: Lab, disk: Path) -> None:
     with lab.host():
         run_id = lab.launch(**RECIPE)
         lab.wait_for_step(run_id, 3, PATIENCE_SECONDS)
+        filled_at = time.time()
         fill(disk, 0)
         lab.wait(lambda: "No space left on device" in lab.logs(), "Postgres to refuse points", PATIENCE_SECONDS)
         stored = lab.run(run_id).step
@@ -150,4 +154,4 @@ def _outlast_a_full_disk(lab: Lab, disk: Path) -> None:
         assert (run.attempt, run.state) == (1, State.TRAINING)
         losses = lab.losses(run_id)
         assert sorted(losses) == list(range(1, max(losses) + 1))
-        assert what_is_broken(lab, run_id) == []
+        assert what_is_broken(lab, run_id, filled_at) == []
