@@ -56,6 +56,8 @@ class Identity:
     csrf_token: str = ""
     expires_at: datetime | None = None
     seen_at: datetime | None = None
+    token_id: UUID | None = None
+    """Of the token that asks, where one does."""
 
     @property
     def is_stale(self) -> bool:
@@ -446,6 +448,7 @@ def _identity(user: User, role: Role, via: Literal["session", "token"], row: Sig
         csrf_token,
         row.expires_at,
         seen_at,
+        row.id if isinstance(row, ApiToken) else None,
     )
 
 

@@ -33,9 +33,10 @@ OPEN = frozenset({HEALTH, "/signin", "/setup", "/invitation"})
 """The only routes that answer to anybody, beside the scripts and styles under `OPEN_FOLDER`."""
 OPEN_FOLDER = "/static/"
 
-OWN = re.compile(
-    r"/signout|/settings/(password|language|tokens|sessions)(/.+)?|/api/v1/me(/password|/sessions(/[^/]+)?)?|/api/v1/tokens(/[^/]+)?"
-)
+WAYS_IN = re.compile(r"/(settings|api/v1/me)/(password|sessions)(/.*)?|/(settings|api/v1)/tokens(/.*)?", re.DOTALL)
+"""Sign-ins, password and tokens. Whoever has found a token could lock its owner out there, so tokens write none of it."""
+
+OWN = re.compile(rf"/signout|/settings/language|/api/v1/me|{WAYS_IN.pattern}", re.DOTALL)
 """What viewers may write too: their own sign-ins, password, language and tokens."""
 
 STREAMED = re.compile(r"/api/v1/(datasets|uploads)/[^/]+")
@@ -208,6 +209,12 @@ def check_identity(identity: Identity | None, method: str, path: str) -> None:
         raise Unauthenticated("Sign in first.", hint="Programs send an API token as “Authorization: Bearer …”.")
     if method not in SAFE and not OWN.fullmatch(path) and not identity.may(Role.MEMBER):
         raise Forbidden("Viewers can look at everything and change nothing.", hint="Ask an administrator for a role.")
+    gives_itself_up = method == "DELETE" and path == f"/api/v1/tokens/{identity.token_id}"
+    if method not in SAFE and identity.via == "token" and WAYS_IN.fullmatch(path) and not gives_itself_up:
+        raise Forbidden(
+            "A token changes no password, ends no sign-in, and makes or revokes no other token.",
+            hint="Sign in, or use `studio token` on the host.",
+        )
 
 
 def check_csrf(identity: Identity, headers: Headers, body: bytes) -> None:

@@ -7,7 +7,7 @@ from enum import Enum
 from backend.core.settings import Settings
 from backend.web.app import create_app
 from tests.security.asking import status_of
-from tests.security.world import ACTORS, Things, Who, World
+from tests.security.world import ACTORS, TOKENS, Things, Who, World
 from tests.support.routes import declared_routes
 
 
@@ -93,13 +93,15 @@ REFUSED: dict[Rule, dict[Who, str]] = {
     Rule.OPEN: {},
     Rule.LOOK: {},
     Rule.SELF: {},
-    Rule.MAKE: {"viewer": FORBIDDEN},
-    Rule.CHANGE: {"viewer": FORBIDDEN, "member": FORBIDDEN},
-    Rule.PRIVATE: {"viewer": ABSENT, "member": ABSENT, "admin": ABSENT},
+    Rule.MAKE: {"viewer": FORBIDDEN, "admin's viewer token": FORBIDDEN},
+    Rule.CHANGE: {"viewer": FORBIDDEN, "member": FORBIDDEN, "admin's viewer token": FORBIDDEN},
+    Rule.PRIVATE: {"viewer": ABSENT, "member": ABSENT, "admin": ABSENT, "admin's viewer token": ABSENT},
     Rule.TOKEN: {"viewer": ABSENT, "member": ABSENT},
-    Rule.ADMIN: {"viewer": FORBIDDEN, "member": FORBIDDEN, "owner": FORBIDDEN},
+    Rule.ADMIN: {who: FORBIDDEN for who in ACTORS if who != "admin"},
 }
 LOOKS = ("GET", "HEAD", "OPTIONS")
+TOKENS_WRITE = ("POST /signout", "POST /settings/language", "PATCH /api/v1/me")
+"""Of what is their owner's own; of what is private, uploads."""
 VIEWERS_WRITE_NO_UPLOADS = ("PATCH /api/v1/uploads/{upload}", "DELETE /api/v1/uploads/{upload}")
 
 
@@ -108,7 +110,10 @@ def expected(rule: Rule, route: str, who: Who) -> str:
         return DONE if rule is Rule.OPEN else SIGN_IN
     if route == "POST /signout":
         return SIGN_IN  # that is where signing out leads
-    if who == "viewer" and route in VIEWERS_WRITE_NO_UPLOADS:
+    if who in ("viewer", "admin's viewer token") and route in VIEWERS_WRITE_NO_UPLOADS:
+        return FORBIDDEN
+    is_way_in = rule in (Rule.SELF, Rule.PRIVATE, Rule.TOKEN) and route not in TOKENS_WRITE and "upload" not in route
+    if who in TOKENS and is_way_in and not route.startswith(LOOKS):
         return FORBIDDEN
     return REFUSED[rule].get(who, DONE)
 

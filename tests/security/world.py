@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import count
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 from uuid import UUID
 
 import httpx
@@ -50,9 +50,10 @@ ADAPTER: dict[str, Any] = {
 }
 PASSWORD = "four words of one's own"
 
-Who = Literal["anonymous", "viewer", "member", "owner", "admin"]
-ACTORS: tuple[Who, ...] = ("anonymous", "viewer", "member", "owner", "admin")
-"""`owner` is a member whose things are asked for; `member` is another one."""
+Who = Literal["anonymous", "viewer", "member", "owner", "admin", "admin's viewer token", "owner's token"]
+ACTORS: tuple[Who, ...] = get_args(Who)
+"""`owner` is a member whose things are asked for; `member` is another one. The last two are programs."""
+TOKENS = {"admin's viewer token": ("admin", Role.VIEWER), "owner's token": ("owner", Role.MEMBER)}
 ROLES = {"viewer": Role.VIEWER, "member": Role.MEMBER, "owner": Role.MEMBER, "admin": Role.ADMIN}
 
 
@@ -89,9 +90,11 @@ class World:
 
     @contextmanager
     def client(self, who: Who) -> Iterator[httpx.Client]:
-        """A browser of that person's, signed in anew; of nobody's, for a stranger."""
+        """A browser of that person's, signed in anew; of nobody's, for a stranger; a program, for a token."""
         headers = {"origin": self.web.address}
-        if who != "anonymous":
+        if who in TOKENS:
+            headers = {"authorization": f"Bearer {self.token(who)}"}
+        elif who != "anonymous":
             identity, cookie = self.sign_in(who)
             headers |= {"cookie": f"studio={cookie}", "x-csrf-token": identity.csrf_token}
         address = self.web.address
@@ -105,6 +108,15 @@ class World:
             session.commit()
         assert identity
         return identity, cookie
+
+    def token(self, who: Who) -> str:
+        """The secret of a fresh one."""
+        owner, role = TOKENS[who]
+        with self.web.session() as session:
+            user = session.get_one(User, self.people[owner].id)
+            made = people.create_token(session, user, "a program", role=role, days=9, by=None)
+            session.commit()
+        return made.secret
 
     def cpu_seconds(self) -> tuple[float, float]:
         """What the web has taken of the processors so far, of its own and of the system."""

@@ -49,6 +49,35 @@ async def test_a_token_writes_without_cookie_or_csrf(app: FastAPI, admin: httpx.
         assert (await program.post("/api/v1/tokens", json={"name": "more", "role": "viewer"})).status_code == 403
 
 
+async def test_a_token_neither_locks_its_owner_out_nor_revokes_any_but_itself(
+    app: FastAPI, admin: httpx.AsyncClient
+) -> None:
+    def named(name: str) -> dict[str, str]:
+        return {"name": name, "role": "admin"}
+
+    found, other = [(await admin.post("/api/v1/tokens", json=named(name))).json() for name in ("found", "other")]
+    here = (await admin.get("/api/v1/me/sessions")).json()[0]["id"]
+    passwords = {"old": "no password", "new": "four quiet words"}
+    async with client_of(app, {"authorization": f"Bearer {found['token']}"}) as program:
+        for method, path, body in (
+            ("DELETE", "/api/v1/me/sessions", None),
+            ("DELETE", f"/api/v1/me/sessions/{here}", None),
+            ("PUT", "/api/v1/me/password", passwords),
+            ("DELETE", f"/api/v1/tokens/{other['id']}", None),
+            ("POST", "/api/v1/tokens", named("more")),
+            ("POST", "/settings/sessions/end", None),
+            ("POST", f"/settings/sessions/{here}/end", None),
+            ("POST", "/settings/password", None),
+            ("POST", f"/settings/tokens/{other['id']}/revoke", None),
+            ("POST", "/settings/tokens", None),
+        ):
+            answer = await program.request(method, path, json=body, headers={"accept-language": "zh"})
+            assert (answer.status_code, "令牌不能" in answer.text) == (403, True), (method, path)
+        assert (await admin.get("/api/v1/me")).status_code == 200
+        assert (await program.delete(f"/api/v1/tokens/{found['id']}")).status_code == 204
+        assert (await program.get("/api/v1/me")).status_code == 401
+
+
 async def test_a_wrong_token_is_not_made_good_by_a_cookie(admin: httpx.AsyncClient) -> None:
     assert (await admin.get("/api/v1/me", headers={"authorization": "Bearer fts_wrong"})).status_code == 401
 

@@ -10,7 +10,6 @@ from pydantic import Field
 from sqlalchemy.orm import Session
 
 from backend.core import people
-from backend.core.errors import Forbidden
 from backend.core.models import Role
 from backend.core.strict import Strict
 from backend.web import reading
@@ -49,8 +48,6 @@ async def create(body: NewToken, edge: AnEdge) -> NewTokenOut:
 
 
 def make(session: Session, edge: Edge, body: NewToken) -> NewTokenOut:
-    if edge.who.via == "token":
-        raise Forbidden("A token cannot make tokens.", hint="Sign in, or use `studio token create` on the host.")
     owner = people.find(session, str(edge.who.id))
     new = people.create_token(session, owner, body.name, role=Role(body.role), days=body.days, by=edge.who.id)
     session.refresh(new.row)
