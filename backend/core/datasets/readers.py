@@ -15,8 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import chain
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import IO, TYPE_CHECKING, Any, TextIO
 
 from backend.core.datasets import strict_json
 from backend.core.datasets.problems import BadRow, printable
@@ -249,9 +248,9 @@ def read_txt(source: Source) -> Iterator[Item]:
 def read_parquet(source: Source) -> Iterator[Item]:
     import pyarrow as pa
 
-    with _seekable(source) as path:
+    with _seekable(source) as stored:
         try:
-            yield from _parquet_rows(source, path)
+            yield from _parquet_rows(source, stored)
         except MemoryError:  # Arrow's own is an ArrowException as well, so it is told apart first
             raise TooLarge(
                 "The decoded size is over the limit: a few rows alone need more memory than reading them may take.",
@@ -267,22 +266,22 @@ def read_parquet(source: Source) -> Iterator[Item]:
 
 
 @contextmanager
-def _seekable(source: Source) -> Iterator[Path]:
-    """A path of the content: the file itself, or an unpacked copy that goes with the block."""
+def _seekable(source: Source) -> Iterator[IO[bytes]]:
+    """The content: the file itself, or an unpacked copy. The copy has no name, so that it goes with a process that is killed."""
     if not source.gzipped:
-        yield source.path
+        with open(source.path, "rb") as stored:
+            yield stored
         return
-    with tempfile.NamedTemporaryFile(dir=source.path.parent) as copy, source.open() as content:
+    with tempfile.TemporaryFile(dir=source.path.parent) as copy, source.open() as content:
         shutil.copyfileobj(content, copy, MIB)
-        copy.flush()
-        yield Path(copy.name)
+        yield copy
 
 
-def _parquet_rows(source: Source, path: Path) -> Iterator[Item]:
+def _parquet_rows(source: Source, stored: IO[bytes]) -> Iterator[Item]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    with open(path, "rb") as stored, pq.ParquetFile(stored, pre_buffer=False, buffer_size=MIB) as file:
+    with pq.ParquetFile(stored, pre_buffer=False, buffer_size=MIB) as file:
         total = file.metadata.num_rows
         _refuse_large(_claimed_bytes(file), source)
         decoded = number = 0

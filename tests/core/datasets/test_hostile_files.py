@@ -7,6 +7,7 @@ import json
 import random
 import struct
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.core.datasets.files import Folder, alpaca, jsonl, packed
+from backend.core.datasets.ingest import Order, ingest
+from backend.core.errors import Conflict
+from tests.core.datasets.files import LIMIT, Folder, alpaca, jsonl, packed
 
 GOOD = '{"instruction": "Q?", "output": "A."}\n'
 
@@ -329,3 +332,12 @@ def test_reading_leaves_nothing_but_the_result(folder: Folder, tmp_path: Path) -
     folder.read("a.jsonl.gz", packed(GOOD), limited=True)
     assert sorted(path.name for path in folder.path.iterdir()) == ["normalised.parquet", "upload"]
     assert tmp_path.exists()
+
+
+def test_a_packed_parquet_that_is_cancelled_while_it_is_read_leaves_no_unpacked_copy(folder: Folder) -> None:
+    upload, begun = folder.path / "upload", Event()
+    upload.write_bytes(packed(parquet(pa.Table.from_pylist(alpaca(200_000)))))
+    order = Order(str(upload), str(folder.path / "normalised.parquet"), "a.parquet.gz", LIMIT)
+    with pytest.raises(Conflict):
+        ingest(order, timeout_seconds=60, on_progress=lambda _: begun.set(), cancelled=begun.is_set)
+    assert list(folder.path.iterdir()) == [upload]
