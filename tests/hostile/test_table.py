@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from tests.hostile.studio import MEMORY_MIB, NOISE, SECONDS, Cost, hold
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = (test_bearing, test_files, test_models, test_pages, test_requests)
+ROW = re.compile(r"^\| (?P<row>\d+) \| (?P<comes>[^|]+) \| (?P<says>[^|]+) \|$", re.MULTILINE)
 
 
 def test_every_row_is_proved_or_says_why_not() -> None:
@@ -22,6 +24,13 @@ def test_every_row_is_proved_or_says_why_not() -> None:
     assert proved | set(WITHOUT) == set(ROWS)
     assert not proved & set(WITHOUT)
     assert set(OTHERWISE) <= proved
+
+
+@pytest.mark.shared
+def test_the_table_is_the_one_that_was_agreed_on(shared: Path) -> None:
+    text = (shared / "reliability.md").read_text(encoding="utf-8")
+    table = text.partition("\n## (b)")[2].partition("\n## ")[0]
+    assert {int(row): (comes, says) for row, comes, says in ROW.findall(table)} == ROWS
 
 
 @pytest.mark.parametrize(

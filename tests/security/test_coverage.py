@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -148,3 +150,29 @@ COVERED = {
 def test_each_kind_of_hole_has_tests_that_exist(kind: str) -> None:
     assert COVERED[kind].tests
     assert missing(COVERED[kind].tests) == []
+
+
+PUBLISHED = re.compile(r"(?P<whole>CVE-\d{4}-\d{4,}|GHSA(?:-\w{4}){3})|(?:/-?| -)(?P<short>\d{4,})")
+"""An id; or, behind one, what another of the same year ends with: CVE-2024-32025/32026, -2780, /-53002."""
+
+
+def ids_in(text: str) -> set[str]:
+    found: list[str] = []
+    for match in PUBLISHED.finditer(text):
+        found.append(match["whole"] or f"{found[-1][: len('CVE-2024-')]}{match['short']}")
+    return set(found)
+
+
+def test_an_id_that_is_cut_short_is_of_the_year_before_it() -> None:
+    text = "CVE-2024-32025/32026, CVE-2025-46567/-53002; -2780 (`#1234`); GHSA-f475-x83m-rx5m"
+    whole = "CVE-2024-32025 CVE-2024-32026 CVE-2025-46567 CVE-2025-53002 CVE-2025-2780 GHSA-f475-x83m-rx5m"
+    assert ids_in(text) == set(whole.split())
+
+
+@pytest.mark.shared
+def test_every_hole_that_was_published_is_covered(shared: Path) -> None:
+    """Of the table of regression tests and of its payloads: what follows is about tools that are not in use here."""
+    text = (shared / "security.md").read_text(encoding="utf-8")
+    agreed = ids_in(text.partition("\n## peers' holes")[2].partition("\nFound none published")[0])
+    assert len(agreed) > 60
+    assert {each for holes in COVERED.values() for each in ids_in(holes.published)} == agreed
