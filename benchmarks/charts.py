@@ -24,8 +24,6 @@ from tests.support.browsers import running_chromium
 from tests.support.scripts import ROOT, bundled
 
 SIZES, ROUNDS, WIDTH, HEIGHT = (1_000, 10_000, 100_000), 5, 900, 300
-MOST_GROWTH = 2.5
-"""As many columns are painted of any number of points: what grows with them is that all are looked through for extremes."""
 MORE = 5
 """Points that are added one by one."""
 PACKAGES = ("react", "react-dom", "recharts")
@@ -128,8 +126,7 @@ def measure(_asked: Asked) -> Sequence[Row]:
         row("3a", "first paint of 100,000 points", "ms", *first, least_ratio=40, equal=equal,
             beside=f"{same}; uPlot alone {alone:.0f} ms"),
         row("3a-redraw", "one more point on 100,000", "ms", *again, most=33, equal=equal, beside=same),
-        growth("3a-growth", "a redraw from 1,000 points to 100,000", grown, at=SIZES, of="points", unit="ms",
-               most=MOST_GROWTH),
+        growth("3a-growth", "a redraw from 1,000 points to 100,000", grown, at=SIZES, of="points", unit="ms"),
     ]  # fmt: skip
 
 

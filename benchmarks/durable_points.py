@@ -80,7 +80,7 @@ def grown(engine: Engine, folder: Path) -> Row:
     costs = [statistics.median(each) for each in zip(*rounds, strict=True)]
     points = [steps * len(NAMES) for steps in GROWTH]
     what, unit = "a point's time in a run of 100 times the points", "µs a point"
-    return growth("2b-growth", what, costs, at=points, of="points", unit=unit, digits=1, most=1.25)
+    return growth("2b-growth", what, costs, at=points, of="points", unit=unit, digits=1)
 
 
 def keep(engine: Engine, folder: Path, steps: int) -> float:

@@ -86,7 +86,7 @@ def row_of(what: str, rounds: Rounds, beside: str) -> Row:
 
 def grown(what: str, rounds: Mapping[int, Rounds]) -> Row:
     wholes = [median(each, "whole") for each in rounds.values()]
-    return growth("click-growth", what, wholes, at=COUNTS, of="rows", unit="s", most=10)
+    return growth("click-growth", what, wholes, at=COUNTS, of="rows", unit="s")
 
 
 def median(rounds: Rounds, name: str) -> float:

@@ -108,7 +108,7 @@ def growth_row(rounds: Sequence[Mapping[int, Seen]]) -> Row:
     costs = [(more - less) / (many - few) for (few, less), (many, more) in between]
     sizes = [f"from {few} to {many}" for (few, _less), (many, _more) in between]
     what, unit = "the web's work at a step for each further reader", "µs of processor"
-    return growth("2c-growth", what, costs, at=sizes, of="readers", unit=unit, digits=0, most=1.25, times="× as much")
+    return growth("2c-growth", what, costs, at=sizes, of="readers", unit=unit, digits=0, times="× as much")
 
 
 def watch(web: Web, trainer: Trainer, browser: Browser, count: int) -> Seen:

@@ -96,7 +96,7 @@ def measure(_asked: Asked) -> Sequence[Row]:
             each = [partial(curves.read, session, run, ["loss"]) for run, _spikes in stored.values()]
             times = [1e3 * seconds for seconds, _curve in in_turns(*each)]
     what = "reading a curve of 100 times the steps"
-    grown = growth("3b-growth", what, times, at=lengths, of="steps", unit="ms", most=10)
+    grown = growth("3b-growth", what, times, at=lengths, of="steps", unit="ms")
     return [whole_curve(whole), slowest_zoom(closer), grown]
 
 

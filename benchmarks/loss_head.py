@@ -38,7 +38,7 @@ def measure(_asked: Asked) -> Sequence[Row]:
         row("1c", "time of the loss head, beside all logits", "CPU-s", ours["seconds"], every["seconds"], least_ratio=1,
             equal=equal, beside=same),
         growth("1c-growth", "loss head: a token's time at 100 times the tokens", costs, at=sizes, of="tokens",
-               unit="µs of processor a token", digits=0, most=1.25),
+               unit="µs of processor a token", digits=0),
     ]  # fmt: skip
 
 

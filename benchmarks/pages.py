@@ -99,7 +99,7 @@ def measure(_asked: Asked) -> Sequence[Row]:
     ]
     what = f"home and list of runs at {COUNTS[-1] // COUNTS[0]} times the runs"
     unit = "ms of processor"
-    return [*rows, growth("pages-growth", what, grown, at=COUNTS, of="runs", unit=unit, most=4, times="× as much")]
+    return [*rows, growth("pages-growth", what, grown, at=COUNTS, of="runs", unit=unit, times="× as much")]
 
 
 def grow(web: Web, ours: Side, first: int, count: int) -> float:

@@ -94,7 +94,7 @@ def grown(case: Case, environment: Mapping[str, str]) -> Row:
         assert min(each["timed_steps"] for each in rounds) >= LEAST_TIMED_STEPS
         costs.append(1e6 / speed(rounds))
     what, unit = f"{case.what}: a token's time in 100 times the data", "µs of processor a token"
-    return growth(case.growth_id, what, costs, at=counts, of="documents", unit=unit, digits=0, most=1.25)
+    return growth(case.growth_id, what, costs, at=counts, of="documents", unit=unit, digits=0)
 
 
 def write(folder: Path, case: Case, documents: int, longest: int, rows_a_step: int) -> None:

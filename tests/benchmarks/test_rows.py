@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.__main__ import BENCHMARKS, Benchmark, chosen, main
-from benchmarks.rows import LATEST, Asked, Row, growth, keep, missed, row, table
+from benchmarks.rows import LATEST, MOST_GROWTH, Asked, Row, growth, keep, missed, row, table
 from tests.conftest import ROOT
 
 REQUIRED = {"id", "what", "ours", "peer", "unit", "ratio", "goal", "holds"}
@@ -37,10 +37,10 @@ def test_a_row_holds_where_every_goal_is_met_and_both_sides_did_the_same() -> No
 
 
 def test_what_grows_from_any_size_to_a_larger_one_is_told_though_the_first_was_dear() -> None:
-    grown = growth("2c", "work", [100, 10, 14], at=(1, 10, 100), of="readers", unit="µs", digits=0, most=1.25)
+    grown = growth("2c-growth", "work", [100, 10, 14], at=(1, 10, 100), of="readers", unit="µs", digits=0)
     assert (grown.ours, grown.holds) == (1.4, False)
     assert grown.beside == "1, 10, 100 readers: 100 → 10 → 14 µs"
-    assert growth("2c", "work", [10, 10, 11], at=(1, 10, 100), of="readers", unit="µs", most=1.25).holds
+    assert growth("2c-growth", "work", [10, 10, 11], at=(1, 10, 100), of="readers", unit="µs").holds
 
 
 def test_new_rows_replace_those_of_their_id_and_leave_the_others(tmp_path: Path) -> None:
@@ -100,6 +100,25 @@ def test_what_a_file_of_results_holds_is_what_benchmarks_tell() -> None:
     told = {row_id for each in BENCHMARKS for row_id in each.ids}
     assert {each["id"] for each in kept} - NOT_EVERYWHERE == told - NOT_EVERYWHERE
     assert all(REQUIRED <= each.keys() <= SHAPE for each in kept)
+
+
+def test_a_growth_that_was_kept_is_held_to_todays_goal() -> None:
+    """The goals of the other rows stand where each is measured."""
+    kept = [each for each in json.loads(LATEST.read_text()) if each["unit"].startswith("×")]
+    assert {each["id"] for each in kept} - NOT_EVERYWHERE == set(MOST_GROWTH) - NOT_EVERYWHERE
+    for each in kept:
+        most, unit = MOST_GROWTH[each["id"]], each["unit"]
+        assert unit in ("× the time", "× as much"), each["id"]
+        assert (each["goal"], each["holds"]) == (f"≤ {most:g} {unit}", each["ours"] <= most), each["id"]
+
+
+def test_a_growth_that_was_kept_is_the_worst_between_the_costs_that_stand_beside_it() -> None:
+    for each in json.loads(LATEST.read_text()):
+        if each["unit"].startswith("×"):
+            told = each["beside"].partition(";")[0].partition(": ")[2].split(" → ")
+            costs = [float(cost.split()[0].replace(",", "")) for cost in told]
+            worst = growth(each["id"], "", costs, at=(), of="", unit="").ours
+            assert each["ours"] == pytest.approx(worst, rel=0.01), each["id"]  # the costs are told with few digits
 
 
 def test_the_script_for_accelerators_runs_without_one() -> None:
