@@ -39,10 +39,11 @@ from tests.faults.history import Watcher, collect
 from tests.faults.people import Follower
 from tests.faults.story import RESTS
 from tests.faults.trace import validate
-from tests.journeys.curves import assert_stored, painted, points_reach, stored_steps
+from tests.journeys.curves import assert_stored, painted, painted_points, points_reach, stored_steps
 from tests.journeys.materials import Material
 from tests.support.figures import IS_LONG, Note
 from tests.support.processes import is_alive, wait_until
+from tests.support.proxy import Proxy, proxy_to
 from tests.support.studios import FAST, Studio, first_admin, running_studio
 from tests.support.trouble import signed_in
 
@@ -113,13 +114,32 @@ def run(client: Client, material: Material, followers: list[Follower]) -> Iterat
         client.tell("long", "stop", keep=False)
 
 
-@pytest.fixture
-def page(browser: Browser, studio: Studio, person: httpx.Client, run: str) -> Iterator[Page]:
+@contextmanager
+def opened(browser: Browser, address: str, person: httpx.Client, run: str) -> Iterator[Page]:
     """The run's page, with some of its curve."""
-    with signed_in(browser, studio.address, str(person.cookies["studio"])) as context:
+    with signed_in(browser, address, str(person.cookies["studio"])) as context:
         page = context.new_page()
         page.goto(f"/runs/{run}")
         points_reach(page, 2, seconds=60)
+        yield page
+
+
+@pytest.fixture
+def page(browser: Browser, studio: Studio, person: httpx.Client, run: str) -> Iterator[Page]:
+    with opened(browser, studio.address, person, run) as page:
+        yield page
+
+
+@pytest.fixture
+def proxy(studio: Studio) -> Iterator[Proxy]:
+    with proxy_to(studio.address) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def far_page(browser: Browser, proxy: Proxy, person: httpx.Client, run: str) -> Iterator[Page]:
+    """The same on the far side of a network."""
+    with opened(browser, proxy.address, person, run) as page:
         yield page
 
 
@@ -324,17 +344,22 @@ def test_a_trainer_that_stands_still_for_a_while_is_found_to_be_hindered(studio:
 
 
 def test_a_browser_that_was_offline_shows_everything_three_seconds_after(
-    studio: Studio, run: str, page: Page, figure: Note
+    studio: Studio, run: str, far_page: Page, proxy: Proxy, figure: Note
 ) -> None:
-    page.context.set_offline(True)
-    page.evaluate("() => dispatchEvent(new Event('offline'))")
-    expect(page.locator("#away")).to_contain_text("offline", timeout=BROWSER_MS)
-    time.sleep(OFFLINE_SECONDS)
-    page.context.set_offline(False)
+    """Being told so does not end a stream that is open: its network is gone as well."""
+    proxy.cut()
+    far_page.context.set_offline(True)
+    before, gone = painted_points(far_page), time.monotonic()
+    expect(far_page.locator("#away")).to_contain_text("offline", timeout=BROWSER_MS)
+    time.sleep(max(0.0, OFFLINE_SECONDS - (time.monotonic() - gone)))
+    assert painted_points(far_page) == before, "nothing arrives"
+    assert stored_steps(studio, run) > before, "the run goes on meanwhile"
+    proxy.restore()
+    far_page.context.set_offline(False)
     began, count = time.monotonic(), stored_steps(studio, run)
-    points_reach(page, count, seconds=COMPLETE_SECONDS * 4)
+    points_reach(far_page, count, seconds=COMPLETE_SECONDS * BUSY)
     figure("a browser that was offline for 30 s is complete", time.monotonic() - began, "s", COMPLETE_SECONDS)
-    assert_stored(painted(page), studio, run, is_whole=False)
+    assert_stored(painted(far_page), studio, run, is_whole=False)
 
 
 def test_while_valkey_is_away_news_come_late_no_run_is_lost_and_hints_are_heard_again_after(

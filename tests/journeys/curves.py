@@ -32,6 +32,11 @@ def points_reach(page: Page, count: int, *, seconds: float = 60) -> None:
     )
 
 
+def painted_points(page: Page) -> int:
+    """How many points the main chart holds now."""
+    return int(page.locator(f'[data-chart="{CHARTS[0]}"]').get_attribute("data-points") or 0)
+
+
 def painted(page: Page) -> Curves:
     """Every point of every curve, from the tables that stand for the charts."""
     curves: Curves = {}

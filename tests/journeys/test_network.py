@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
-from tests.journeys.curves import CHARTS, assert_stored, painted, points_reach, stored_steps
+from tests.journeys.curves import assert_stored, painted, painted_points, points_reach, stored_steps
 from tests.journeys.materials import Material, write_alpaca
 from tests.support.proxy import Proxy, proxy_to
 from tests.support.studios import Studio, first_admin
@@ -66,10 +66,6 @@ def complete_within(page: Page, studio: Studio, run: str, seconds: float) -> flo
     began, count = time.monotonic(), stored_steps(studio, run)
     points_reach(page, count, seconds=seconds)
     return time.monotonic() - began
-
-
-def painted_points(page: Page) -> int:
-    return int(page.locator(f'[data-chart="{CHARTS[0]}"]').get_attribute("data-points") or 0)
 
 
 def test_two_tabs_share_one_stream_and_both_are_complete(
