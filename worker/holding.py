@@ -233,7 +233,7 @@ class Holding:
             with self.host.transaction() as session:
                 run = runs.hold(session, self.token)
                 batch = self._owner_batch(session, run, chosen.checkpoint)
-                is_empty = batch is None and run.intent == Intent.KEEP and chosen.checkpoint is None
+                is_empty = batch is None and run.intent == Intent.KEEP and self._has_nothing
                 if batch is not None:
                     journal.ship(session, self.token, batch, self._origin(run.begun), self.host.settings.lease_seconds)
                 elif not is_empty:  # else to begin would take back what is shown, for nothing

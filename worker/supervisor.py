@@ -256,9 +256,8 @@ class Supervisor:
         unless it is shared with them."""
         strangers = () if self._is_shared(device) else self.strangers.get(device, ())
         trainer = self.over[device].trainer if device in self.over else None
-        return (
-            strangers if trainer is None else (*strangers, devices.Occupant(trainer.process.pid, "worker.trainer", 0))
-        )
+        own = () if trainer is None else (devices.Occupant(trainer.process.pid, "worker.trainer", 0),)
+        return (*strangers, *own)
 
     def _warn(self) -> None:
         space = disks.low_on_space(self.settings.folder("runs"))
