@@ -17,7 +17,7 @@ from tests.fuzz import api, parsers, report
 from tests.fuzz.api import ANYBODY, Phase
 from tests.fuzz.findings import Figures, Finding
 from tests.fuzz.records import Record, Records
-from tests.support.figures import head
+from tests.support.figures import CHANGED, head
 
 
 def figures(cases: int, steps: int = 0, *findings: Finding) -> Figures:
@@ -101,6 +101,13 @@ def test_what_an_earlier_commit_went_through_counts_for_none_of_todays_goals() -
     assert missed(whole()) == []
     assert set(missed(whole("before"))) == set(missed([])) > {"lives of a run", "phases, each as everybody"}
     assert not report.is_whole(whole("before"), "now")
+
+
+def test_what_was_tried_on_uncommitted_changes_is_neither_whole_nor_clean() -> None:
+    dirty = f"now{CHANGED}"
+    assert missed(whole(dirty), dirty) == ["commit"]
+    assert not report.is_whole(whole(dirty), dirty)
+    assert f"| commit | {dirty} | nothing changed since: MISSED |" in report.page(whole(dirty), dirty)
 
 
 def test_a_finding_is_held_against_its_fuzzer_until_that_has_tried_a_newer_commit() -> None:
