@@ -38,7 +38,11 @@ THREADS = 2
 
 
 def begin(session: Session, upload: Upload) -> Operation:
-    """The operation that will read this upload. After the commit, give its id to `Operations.submit`."""
+    """The operation that will read this upload, or the one that is reading this very file already. After the commit, give its
+    id to `Operations.submit`."""
+    going_on = (Operation.kind == INGEST, Operation.state == "running")
+    if same := session.scalar(select(Operation).where(*going_on, Operation.input["path"].astext == str(upload.path))):
+        return same
     operation = Operation(
         kind=INGEST, state="running", input=upload.as_json(), total=upload.bytes, owner_id=upload.owner_id
     )

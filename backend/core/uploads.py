@@ -1,6 +1,7 @@
 """Receiving files: in one stream, hashed as it comes, or in sessions that survive a broken connection (tus 1.0).
 
-What is on disk is the truth: the offset of a session is the size of its part file, so a kill needs no recovery.
+What is on disk is the truth: the offset of a session is the size of its part file, so a kill needs no recovery. A session
+lasts until what became of its file is stored, and names that for a day, for whoever never heard the answer.
 """
 
 from __future__ import annotations
@@ -194,6 +195,8 @@ class Session:
     metadata: dict[str, str]
     begun: float = 0.0
     """When, in seconds since 1970."""
+    became: str = ""
+    """The address of what its file became, once that is stored."""
 
     @property
     def is_complete(self) -> bool:
@@ -218,7 +221,8 @@ def session(folder: Path, id: UUID) -> Session:
     """How far a session has come. Raises `NotFound`."""
     try:
         words = json.loads(_words(folder, id).read_text())
-        return Session(id, offset=_part(folder, id).stat().st_size, **words)
+        came = words["length"] if words.get("became") else _part(folder, id).stat().st_size
+        return Session(id, offset=came, **words)
     except FileNotFoundError:
         raise unknown() from None
 
@@ -228,12 +232,12 @@ def unknown() -> NotFound:
 
 
 def sessions(folder: Path, owner: str) -> list[Session]:
-    """Somebody's unfinished uploads, the newest first."""
+    """Somebody's uploads of which nothing became as yet, the newest first."""
     found = []
     for path in sorted(folder.glob("*.json"), reverse=True):  # ids are made in order of time
         with suppress(NotFound, ValueError):
             found.append(session(folder, UUID(path.stem)))
-    return [each for each in found if each.owner == owner]
+    return [each for each in found if each.owner == owner and not each.became]
 
 
 async def append(folder: Path, id: UUID, offset: int, body: Body, tallies: Tallies | None = None) -> Session:
@@ -269,28 +273,45 @@ def file_name(session: Session) -> str:
     return session.metadata.get("filename") or session.metadata.get("dataset", "")
 
 
-def finish(folder: Path, id: UUID, tallies: Tallies | None = None) -> Received:
-    """The file of a complete session, hashed. The session is over; the file is the caller's. Blocks where the hash was
-    not kept up while it flowed."""
+@contextmanager
+def whole(folder: Path, id: UUID, tallies: Tallies | None = None) -> Iterator[Received]:
+    """The file of a complete session, hashed, which nobody else takes or ends meanwhile. The session goes on until `become` or
+    `discard`. Blocks where the hash was not kept up while it flowed.
+
+    Raises `Conflict` where bytes are missing, `Busy` where another connection has it.
+    """
     done = session(folder, id)
     if not done.is_complete:
         raise Conflict(f"Only {done.offset} of {done.length} bytes have come.", code="upload.incomplete")
-    path = _part(folder, id).with_suffix(".body")
-    with _only_writer(_part(folder, id)):
-        _part(folder, id).rename(path)
-    _words(folder, id).unlink()
-    tally = tallies.at(id, done.length) if tallies else None
-    if tally:
-        return Received(path, tally.digest.hexdigest(), done.length)
-    with open(path, "rb") as body:
-        return Received(path, hashlib.file_digest(body, "sha256").hexdigest(), done.length)
+    path = _part(folder, id)
+    with _only_writer(path):
+        tally = tallies.at(id, done.length) if tallies else None
+        if tally:
+            yield Received(path, tally.digest.hexdigest(), done.length)
+        else:
+            with open(path, "rb") as body:
+                digest = hashlib.file_digest(body, "sha256")
+            yield Received(path, digest.hexdigest(), done.length)
+
+
+def become(folder: Path, id: UUID, address: str, *, keeps_file: bool) -> None:
+    """What the file became is stored and has this address; `keeps_file` where that still reads the file, and will remove it."""
+    words = _words(folder, id)
+    with suppress(FileNotFoundError):  # its sender has called it off meanwhile, and asks no more
+        told = json.loads(words.read_text()) | {"became": address}
+        draft = words.with_suffix(".draft")
+        draft.write_text(json.dumps(told))
+        draft.replace(words)
+    if not keeps_file:
+        _part(folder, id).unlink(missing_ok=True)
 
 
 def discard(folder: Path, id: UUID) -> None:
-    """End a session and drop what came. Raises `NotFound`."""
-    session(folder, id)
+    """End a session and drop what came; what it became stays as it is. Raises `NotFound`."""
+    standing = session(folder, id)
     _words(folder, id).unlink(missing_ok=True)  # somebody may have done it at this moment
-    _part(folder, id).unlink(missing_ok=True)
+    if not standing.became:
+        _part(folder, id).unlink(missing_ok=True)
 
 
 def sweep(folder: Path, older_than_hours: float, keep: Collection[Path] = ()) -> int:

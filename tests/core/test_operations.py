@@ -65,6 +65,14 @@ def test_an_operation_makes_the_version_and_says_which(engine: Engine) -> None:
     assert list(settings().folder("uploads").iterdir()) == []
 
 
+def test_a_file_is_read_by_one_operation_however_often_it_is_handed_in(engine: Engine) -> None:
+    upload = store.upload("large", "a.jsonl", received(jsonl(alpaca(5))))
+    with Session(engine) as session, session.begin():
+        first, again = operations.begin(session, upload).id, operations.begin(session, upload).id
+        other = operations.begin(session, store.upload("large", "a.jsonl", received(jsonl(alpaca(5))))).id
+    assert first == again != other
+
+
 def test_a_failed_operation_carries_the_problems(engine: Engine) -> None:
     operation_id = begin(engine, jsonl([*alpaca(2), {"instruction": "Q", "output": ""}]))
     run_operation(engine, settings(), operation_id)

@@ -75,11 +75,51 @@ async def test_a_session_goes_on_where_it_broke_off(tmp_path: Path) -> None:
     with pytest.raises(Conflict, match="1234567"):
         await uploads.append(tmp_path, begun.id, 0, sent(BODY))
     assert (await uploads.append(tmp_path, begun.id, known.offset, sent(BODY[known.offset :]))).is_complete
-    received = uploads.finish(tmp_path, begun.id)
+    with uploads.whole(tmp_path, begun.id) as received:
+        assert received.path.read_bytes() == BODY
+        assert received.sha256 == hashlib.sha256(BODY).hexdigest()
+
+
+async def complete(folder: Path) -> uploads.Session:
+    begun = new(folder)
+    return await uploads.append(folder, begun.id, 0, sent(BODY))
+
+
+async def test_a_session_names_what_its_file_became_for_whoever_never_heard_it(tmp_path: Path) -> None:
+    done = await complete(tmp_path)
+    with uploads.whole(tmp_path, done.id):
+        pass  # whoever took it was killed
+    with uploads.whole(tmp_path, done.id) as received:
+        assert received.path.read_bytes() == BODY
+        uploads.become(tmp_path, done.id, "/it", keeps_file=False)
+    told = uploads.session(tmp_path, done.id)
+    assert (told.offset, told.length, told.became) == (len(BODY), len(BODY), "/it")
+    assert uploads.sessions(tmp_path, "ann") == [], "it is not unfinished"
+    assert [path.name for path in tmp_path.iterdir()] == [f"{done.id}.json"]
+    uploads.discard(tmp_path, done.id)
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_a_file_that_is_still_read_outlives_its_session(tmp_path: Path) -> None:
+    done = await complete(tmp_path)
+    with uploads.whole(tmp_path, done.id) as received:
+        uploads.become(tmp_path, done.id, "/operation", keeps_file=True)
+    uploads.discard(tmp_path, done.id)
     assert received.path.read_bytes() == BODY
-    assert received.sha256 == hashlib.sha256(BODY).hexdigest()
-    with pytest.raises(NotFound):
-        uploads.session(tmp_path, begun.id)
+
+
+async def test_nobody_takes_a_file_that_somebody_takes_already(tmp_path: Path) -> None:
+    done = await complete(tmp_path)
+    with uploads.whole(tmp_path, done.id), pytest.raises(uploads.Busy), uploads.whole(tmp_path, done.id):
+        pass
+
+
+async def test_a_session_that_was_called_off_while_its_file_was_taken_leaves_nothing(tmp_path: Path) -> None:
+    done = await complete(tmp_path)
+    with uploads.whole(tmp_path, done.id):
+        uploads.discard(tmp_path, done.id)
+        uploads.become(tmp_path, done.id, "/it", keeps_file=False)
+    assert list(tmp_path.iterdir()) == []
 
 
 async def test_a_second_writer_is_kept_out(tmp_path: Path) -> None:
@@ -110,8 +150,8 @@ async def test_a_session_takes_no_more_than_was_announced(tmp_path: Path) -> Non
 async def test_an_unfinished_session_gives_no_file(tmp_path: Path) -> None:
     begun = new(tmp_path)
     await uploads.append(tmp_path, begun.id, 0, sent(BODY[:100]))
-    with pytest.raises(Conflict, match="Only 100 of"):
-        uploads.finish(tmp_path, begun.id)
+    with pytest.raises(Conflict, match="Only 100 of"), uploads.whole(tmp_path, begun.id):
+        pass
 
 
 def test_a_discarded_session_leaves_nothing(tmp_path: Path) -> None:
@@ -155,7 +195,8 @@ async def test_an_old_upload_is_kept_whole_once_somebody_comes_back_to_it(tmp_pa
 
     back = await uploads.append(tmp_path, begun.id, 9, uploads.Chunks(looked_at_before_the_first_byte()))
     assert back.is_complete
-    assert uploads.finish(tmp_path, begun.id).path.read_bytes() == BODY
+    with uploads.whole(tmp_path, begun.id) as received:
+        assert received.path.read_bytes() == BODY
 
 
 def test_metadata_is_read_and_nonsense_refused() -> None:

@@ -29,6 +29,7 @@ from backend.core import db, people
 from backend.core.datasets.store import LEFTOVER_HOURS
 from backend.core.models import Role
 from backend.embedded.postgres import start_postgres
+from backend.embedded.service import Service
 from backend.embedded.studio import listen
 from backend.embedded.valkey import start_valkey
 from tests.support.homes import short_home
@@ -50,6 +51,7 @@ class Mortal:
 
     home: Path
     environment: dict[str, str]
+    postgres: Service
     listener: socket.socket = field(default_factory=lambda: listen("127.0.0.1", 0))
     process: subprocess.Popen[bytes] | None = None
 
@@ -82,13 +84,13 @@ def web(tiny_base: Path) -> Iterator[Mortal]:
         db.migrate(postgres.url)
         kept = {name: value for name, value in os.environ.items() if not name.startswith("STUDIO_")}
         urls = {"DATABASE_URL": postgres.url, "REDIS_URL": valkey.url}
-        web = Mortal(home, kept | urls | {"STUDIO_HOME": str(home), "OMP_NUM_THREADS": "1"})
+        web = Mortal(home, kept | urls | {"STUDIO_HOME": str(home), "OMP_NUM_THREADS": "1"}, postgres)
         web.start()
         yield web
         web.kill()
         web.listener.close()
         valkey.stop()
-        postgres.stop()
+        web.postgres.stop()
 
 
 @pytest.fixture(scope="module")
@@ -175,7 +177,9 @@ def finish(client: httpx.Client, place: str) -> None:
 
 
 def leftovers(web: Mortal) -> list[str]:
-    return [path.name for path in (web.home / "uploads").iterdir()]
+    """Files that lie there, but for words that name what became of one, which go with the sweep too."""
+    files = sorted((web.home / "uploads").iterdir())
+    return [path.name for path in files if not (path.suffix == ".json" and json.loads(path.read_text()).get("became"))]
 
 
 def test_an_upload_that_is_cut_at_every_tenth_is_invisible_goes_on_and_is_right_at_the_end(
@@ -238,6 +242,7 @@ def test_a_web_that_is_killed_at_every_tenth_loses_nothing_that_it_had_written_a
         assert is_hidden(client, "whole")
     finish(client, place)
     assert is_right(client, "killed")
+    assert [Path(name).suffix for name in leftovers(web)] == [".body"] * len(TENTHS)
     swept(web)
 
 
@@ -248,13 +253,72 @@ def has_bodies(web: Mortal, count: int) -> bool:
 
 def swept(web: Mortal) -> None:
     """What a killed web left behind goes at a start, once nobody has touched it for a day."""
-    left = list((web.home / "uploads").iterdir())
-    assert [path.suffix for path in left] == [".body"] * len(TENTHS)
     old = time.time() - (LEFTOVER_HOURS + 1) * 3600
-    for path in left:
+    for path in (web.home / "uploads").iterdir():
         os.utime(path, (old, old))
     web.restart()
-    wait_until(lambda: leftovers(web) == [], seconds=SECONDS, what="the chore of a start")
+    wait_until(lambda: not list((web.home / "uploads").iterdir()), seconds=SECONDS, what="the chore of a start")
+
+
+def but_the_last_byte(
+    web: Mortal, client: httpx.Client, cookie: dict[str, str], name: str
+) -> tuple[str, socket.socket]:
+    """An upload all of which the web has but its last byte."""
+    place = begun(client, name)
+    connection = piece(web, cookie, place, 0, len(FILE) - 1)
+    words = {"Content-Type": "application/offset+octet-stream", "Upload-Offset": str(len(FILE))}
+    wait_until(partial(drained, web, len(FILE) - 1, "*.part"), seconds=SECONDS, what="nearly all of it")
+    assert client.patch(place, content=b"", headers=words).status_code in (409, 423)
+    return place, connection
+
+
+def test_a_web_that_is_killed_when_it_has_the_whole_file_is_asked_again_for_what_it_became(
+    web: Mortal, client: httpx.Client, cookie: dict[str, str]
+) -> None:
+    place, connection = but_the_last_byte(web, client, cookie, "unheard")
+    connection.sendall(FILE[-1:])
+    wait_until(lambda: any(is_being_read(name) for name in leftovers(web)), seconds=SECONDS, what="a reader")
+    web.restart()
+    connection.close()
+    assert is_hidden(client, "unheard"), "it was killed too late"
+    assert offset(client, place) == len(FILE)
+    finish(client, place)
+    assert is_right(client, "unheard")
+    assert all(map(is_being_read, leftovers(web))), "the killed reader's draft is left to the sweep, and nothing else"
+    swept(web)
+
+
+def is_being_read(name: str) -> bool:
+    """Whether that is what a reader writes rows to."""
+    return name.endswith(".parquet")
+
+
+def test_a_whole_file_waits_for_postgres_and_is_taken_in_then(
+    web: Mortal, client: httpx.Client, cookie: dict[str, str]
+) -> None:
+    place, connection = but_the_last_byte(web, client, cookie, "early")
+    web.postgres.stop()
+    connection.sendall(FILE[-1:])
+    assert b" 503 " in connection.recv(1000).partition(b"\r\n")[0]
+    connection.close()
+    web.postgres = start_postgres(web.home, fast=True)
+    wait_until(lambda: client.get("/api/v1/datasets").is_success, seconds=SECONDS, what="Postgres")
+    assert is_hidden(client, "early")
+    assert offset(client, place) == len(FILE)
+    finish(client, place)
+    assert is_right(client, "early")
+    assert leftovers(web) == []
+
+
+def test_who_never_heard_what_a_file_became_learns_it_from_every_later_answer(client: httpx.Client) -> None:
+    place = begun(client, "twice")
+    words = {"Content-Type": "application/offset+octet-stream"}
+    made = client.patch(place, content=FILE, headers=words | {"Upload-Offset": "0"}).headers["location"]
+    again = client.patch(place, content=b"", headers=words | {"Upload-Offset": str(len(FILE))})
+    assert (again.status_code, again.headers["location"]) == (204, made)
+    assert client.head(place).headers["location"] == made
+    assert str(place) not in client.get("/datasets").text
+    assert is_right(client, "twice")
 
 
 # ---- somebody types -------------------------------------------------------------------------------------------------

@@ -40,6 +40,19 @@ class Sent:
     length: int
     content: bytes = b""
     is_old: bool = False
+    became: str = ""
+    """What its sender is told that the file became."""
+    is_read: bool = False
+    """That still reads the file, which so lies there."""
+
+    @property
+    def at(self) -> int:
+        return self.length if self.became else len(self.content)
+
+    @property
+    def kinds(self) -> set[str]:
+        """Of the files that lie there for it."""
+        return {"json"} if self.became and not self.is_read else {"json", "part"}
 
 
 async def pieces(data: bytes, size: int, *, breaks: bool) -> AsyncIterator[bytes]:
@@ -97,24 +110,29 @@ class Uploading(RuleBasedStateMachine):
             sent.is_old = False
             sent.content += piece if len(piece) <= room else b""
 
-    @rule(data=st.data())
-    def finish(self, data: st.DataObject) -> None:
+    @rule(data=st.data(), is_stored=st.booleans(), is_read=st.booleans())
+    def take(self, data: st.DataObject, is_stored: bool, is_read: bool) -> None:
+        """The whole file is taken in, at once or by what goes on to read it; or whoever takes it breaks off."""
         upload = self.chosen(data)
         sent = self.known.get(upload)
-        is_whole = sent is not None and len(sent.content) == sent.length
-        with self.expected(None if is_whole else Conflict if sent else NotFound):
-            received = uploads.finish(self.folder, upload, self.tallies)
+        is_whole = sent is not None and sent.at == sent.length
+        is_there = sent is not None and "part" in sent.kinds
+        error = Conflict if sent and not is_whole else None if is_there else NotFound
+        with self.expected(error), uploads.whole(self.folder, upload, self.tallies) as received:
             assert sent
             assert received.path.read_bytes() == sent.content
             assert (received.sha256, received.bytes) == (hashlib.sha256(sent.content).hexdigest(), sent.length)
-            received.path.unlink()
-            self.end(upload)
+            if is_stored:
+                uploads.become(self.folder, upload, f"/{upload}", keeps_file=is_read)
+                sent.became, sent.is_read, sent.is_old = f"/{upload}", is_read, False
 
     @rule(data=st.data())
     def discard(self, data: st.DataObject) -> None:
         upload = self.chosen(data)
         with self.expected(None if upload in self.known else NotFound):
             uploads.discard(self.folder, upload)
+            if self.known[upload].is_read:  # whoever reads the file removes it
+                (self.folder / f"{upload}.part").unlink()
             self.end(upload)
 
     @rule(data=st.data())
@@ -128,7 +146,8 @@ class Uploading(RuleBasedStateMachine):
     @rule()
     def sweep(self) -> None:
         old = [upload for upload, sent in self.known.items() if sent.is_old]
-        assert uploads.sweep(self.folder, older_than_hours=1) == 2 * len(old)
+        files = sum(len(self.known[upload].kinds) for upload in old)
+        assert uploads.sweep(self.folder, older_than_hours=1) == files
         for upload in old:
             self.end(upload)
 
@@ -139,13 +158,14 @@ class Uploading(RuleBasedStateMachine):
     @invariant()
     def the_folder_holds_what_was_sent_and_nothing_else(self) -> None:
         names = {path.name for path in self.folder.iterdir()}
-        assert names == {f"{upload}.{kind}" for upload in self.known for kind in ("json", "part")}
+        assert names == {f"{upload}.{kind}" for upload, sent in self.known.items() for kind in sent.kinds}
         for upload, sent in self.known.items():
             found = uploads.session(self.folder, upload)
-            assert (found.length, found.offset, found.owner) == (sent.length, len(sent.content), sent.owner)
-            assert (self.folder / f"{upload}.part").read_bytes() == sent.content
+            assert (found.length, found.offset, found.owner) == (sent.length, sent.at, sent.owner)
+            assert found.became == sent.became
+            assert "part" not in sent.kinds or (self.folder / f"{upload}.part").read_bytes() == sent.content
             tally = self.tallies.at(upload, found.offset)
             assert tally is None or tally.digest.digest() == hashlib.sha256(sent.content).digest()
         for owner in "ab":
-            own = {upload for upload, sent in self.known.items() if sent.owner == owner}
+            own = {upload for upload, sent in self.known.items() if sent.owner == owner and not sent.became}
             assert {each.id for each in uploads.sessions(self.folder, owner)} == own

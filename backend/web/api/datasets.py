@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse, Response
 
 from backend.core import operations, people, uploads
 from backend.core.datasets import probe, store
-from backend.core.errors import Invalid, StudioError
+from backend.core.errors import Invalid
 from backend.core.models import Dataset
 from backend.core.storage import storage
 from backend.web import previews, reading
@@ -79,7 +79,14 @@ async def put(
     limit = int(edge.settings.upload_limit_gib * GIB)
     async with body_of(request) as body:
         received = await uploads.receive(body, edge.settings.folder("uploads"), limit)
-    return await take_in(edge, store.upload(name, filename or name, received, **chosen, owner_id=edge.who.id))
+    try:
+        taken = await take_in(edge, store.upload(name, filename or name, received, **chosen, owner_id=edge.who.id))
+    except Exception:
+        received.path.unlink(missing_ok=True)  # whoever sends in one piece has to send it again
+        raise
+    if isinstance(taken, DatasetDetailOut):
+        received.path.unlink(missing_ok=True)
+    return taken
 
 
 def columns_of(text: str) -> dict[str, str] | None:
@@ -120,14 +127,12 @@ async def look(
 
 
 async def take_in(edge: Edge, upload: store.Upload) -> DatasetDetailOut | Response:
-    """A small file is read at once; a large one as an operation, answered with 202. A refused one is not kept."""
+    """A small file is read at once, and then no longer needed; a large one by an operation, answered with 202, which removes
+    it."""
     if upload.bytes > edge.settings.inline_mib * MIB:
         return await in_background(edge, upload)
-    try:
-        await edge.read(lambda session: check_owner(session, edge, upload.name))
-        prepared = await edge.apart(store.prepare, upload, edge.settings)
-    finally:
-        upload.path.unlink(missing_ok=True)
+    await edge.read(lambda session: check_owner(session, edge, upload.name))
+    prepared = await edge.apart(store.prepare, upload, edge.settings)
 
     def work(session: Session) -> DatasetDetailOut:
         version = store.commit_version(session, upload, prepared)
@@ -152,12 +157,8 @@ async def in_background(edge: Edge, upload: store.Upload) -> Response:
         session.refresh(row)
         return reading.operation_out(row)
 
-    try:
-        await asyncio.to_thread(uploads.settle, upload.path)
-        operation = await edge.write(work)
-    except StudioError:
-        upload.path.unlink(missing_ok=True)
-        raise
+    await asyncio.to_thread(uploads.settle, upload.path)
+    operation = await edge.write(work)
     edge.studio.operations.submit(operation.id)
     headers = {"Location": f"/api/v1/operations/{operation.id}"}
     return JSONResponse(operation.model_dump(mode="json"), 202, headers)

@@ -2,12 +2,14 @@
 
 The file becomes a version of the data set that `Upload-Metadata` names (`dataset`, `filename`, optionally `format`,
 `columns`, `skip_bad_rows`) with the last piece: that PATCH answers 204 with `Location` naming the data set, or the operation
-that reads it. Each answer to a piece tells in `Upload-Rows` how many rows have come so far, where they can be counted.
+that reads it. Whoever never hears that answer asks again, by HEAD or with an empty piece, for as long as a day. Each answer
+to a piece tells in `Upload-Rows` how many rows have come so far, where they can be counted.
 """
 
 from __future__ import annotations
 
 import asyncio
+from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 from typing import Annotated, Any
 from uuid import UUID
@@ -18,7 +20,7 @@ from starlette.responses import Response
 
 from backend.core import people, uploads
 from backend.core.datasets import store
-from backend.core.errors import BadRequest, Conflict, NotFound
+from backend.core.errors import BadRequest, Conflict, NotFound, StudioError, TooMany, Unavailable
 from backend.core.tallies import Tallies
 from backend.web.api.datasets import GIB, check_owner, columns_of, take_in
 from backend.web.bodies import body_of
@@ -31,6 +33,8 @@ router = api_router("/uploads", "uploads")
 PIECE = "application/offset+octet-stream"
 UNFINISHED = 50
 """Of one person at a time: all of them are read for each list of data sets."""
+PASSING = (Conflict, TooMany, Unavailable)
+"""What keeps a whole file from being taken in now. A disk that finds out at the end that it is full has lost some of it."""
 TALLIES = Tallies()
 """Of all uploads of this process, by their ids."""
 PIECE_BODY: dict[str, Any] = {
@@ -105,9 +109,8 @@ async def list_uploads(edge: AnEdge) -> list[UploadOut]:
 
 
 def unfinished(edge: Edge) -> list[UploadOut]:
-    """Those that wait for more bytes."""
-    found = uploads.sessions(folder(edge), str(edge.who.id))
-    return [upload_out(session) for session in found if not session.is_complete]
+    """Those that wait for more bytes, or came whole while the studio could not take them in."""
+    return [upload_out(session) for session in uploads.sessions(folder(edge), str(edge.who.id))]
 
 
 def upload_out(session: uploads.Session) -> UploadOut:
@@ -129,7 +132,8 @@ def upload_out(session: uploads.Session) -> UploadOut:
 async def offset(upload: UUID, edge: AnEdge) -> Response:
     """How far it has come."""
     session = own(edge, upload)
-    return answer(200, Upload_Offset=session.offset, Upload_Length=session.length, **rows_so_far(session))
+    place = {"Location": session.became} if session.became else {}
+    return answer(200, Upload_Offset=session.offset, Upload_Length=session.length, **rows_so_far(session), **place)
 
 
 def rows_so_far(session: uploads.Session) -> dict[str, int]:
@@ -148,7 +152,9 @@ async def append(upload: UUID, request: Request, edge: AnEdge, upload_offset: An
     """Send the piece that begins at `Upload-Offset`."""
     if request.headers.get("content-type") != PIECE:
         raise BadRequest(f"A piece comes as {PIECE}.", where="Content-Type")
-    own(edge, upload)
+    standing = own(edge, upload)
+    if standing.became:
+        return answer(204, Upload_Offset=standing.offset, Location=standing.became)
     try:
         async with body_of(request) as body:
             session = await uploads.append(folder(edge), upload, upload_offset, body, TALLIES)
@@ -160,12 +166,30 @@ async def append(upload: UUID, request: Request, edge: AnEdge, upload_offset: An
 
 
 async def finished(edge: Edge, session: uploads.Session) -> str:
-    """Take the whole file in; the address of what became of it."""
+    """Take the whole file in; the address of what became of it. The session ends when that is stored, or once the file was
+    refused; where it can be taken in later, its sender asks again."""
+    with ExitStack() as held:
+        received = await asyncio.to_thread(held.enter_context, uploads.whole(folder(edge), session.id, TALLIES))
+        try:
+            taken = await take_in(edge, upload_of(edge, session, received))
+        except StudioError as error:
+            if not isinstance(error, PASSING):
+                with suppress(NotFound):  # its sender has called it off
+                    uploads.discard(folder(edge), session.id)
+                TALLIES.forget(session.id)
+            raise
+        is_read_later = isinstance(taken, Response)
+        place = taken.headers["Location"] if isinstance(taken, Response) else f"/api/v1/datasets/{taken.id}"
+        uploads.become(folder(edge), session.id, place, keeps_file=is_read_later)
+    TALLIES.forget(session.id)
+    return place
+
+
+def upload_of(edge: Edge, session: uploads.Session, received: uploads.Received) -> store.Upload:
+    """What is to become of it, as its sender said."""
     words = session.metadata
     name = words["dataset"]
-    received = await asyncio.to_thread(uploads.finish, folder(edge), session.id, TALLIES)
-    TALLIES.forget(session.id)
-    upload = store.upload(
+    return store.upload(
         name,
         words.get("filename") or name,
         received,
@@ -174,8 +198,6 @@ async def finished(edge: Edge, session: uploads.Session) -> str:
         skip_bad_rows=words.get("skip_bad_rows") == "true",
         owner_id=edge.who.id,
     )
-    taken = await take_in(edge, upload)
-    return taken.headers["Location"] if isinstance(taken, Response) else f"/api/v1/datasets/{taken.id}"
 
 
 @router.delete("/{upload}", status_code=204, response_class=Response, responses=told(204, "It is gone."))
