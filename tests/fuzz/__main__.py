@@ -4,8 +4,9 @@ them in `benchmarks/results/fuzz.md` once the whole campaign was tried on one co
     python -m tests.fuzz [api|life|uploading|parsers …] [--cases 16000] [--minutes 60] [--seed 1]
 
 `--cases` is how many requests the API of today's commit is to get over all calls; parsers and machines take their share of it.
-What is found is kept under `build/fuzz/`, each with what repeats it. The exit status is 0 once today's commit went through all
-of it and nothing was found.
+Time may cut a round over the API short: what it asked counts, and the next call tries that round again, which takes some five
+minutes at most. What is found is kept under `build/fuzz/`, each with what repeats it. The exit status is 0 once today's commit,
+with nothing changed since, went through all of it and nothing was found.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hypothesis.stateful import RuleBasedStateMachine
@@ -27,6 +28,7 @@ from backend.core.models import Role
 from tests.fuzz import api, life, machines, parsers, report, uploading
 from tests.fuzz.api import Phase
 from tests.fuzz.findings import Figures, Finding
+from tests.fuzz.reach import End
 from tests.fuzz.records import KEPT, Record, Records, cases
 from tests.fuzz.report import GOAL_INPUTS, GOAL_LIVES
 from tests.support.databases import own_postgres
@@ -41,6 +43,8 @@ MOST_CASES = {Phase.FUZZING: 2000, Phase.STATEFUL: 1500, Phase.COVERAGE: 4000}
 """A bound for each: fuzzing and coverage end by themselves before, once every operation was tried."""
 EXAMPLES = {Phase.FUZZING: 10, Phase.STATEFUL: 500, Phase.COVERAGE: 1}
 """Of each operation; of sequences in all."""
+LEAST_SECONDS = 30
+"""Of a round over the API, however little time is left."""
 TRIES = 3
 """How often a studio is started that does not come up."""
 CASES = 16_000
@@ -73,34 +77,36 @@ class Campaign:
     def share(self, goal: int) -> int:
         return max(1, goal * self.cases // CASES)
 
-    def keep(self, fuzzer: str, what: str, figures: Figures, who: str = "") -> None:
+    def keep(self, record: Record, figures: Figures) -> None:
         """Write a round down at once, and every finding with what repeats it."""
-        self.records.add(Record.of(fuzzer, self.seed, what, figures, who))
-        print(f"{' '.join(filter(None, (fuzzer, what, who)))}: {figures}", flush=True)
+        self.records.add(record)
+        print(f"{' '.join(filter(None, (record.fuzzer, record.what, record.who)))}: {figures}", flush=True)
         for finding in figures.findings.values():
-            print(f"found by {fuzzer}: {finding} (see {finding.keep(KEPT / fuzzer)})", flush=True)
+            print(f"found by {record.fuzzer}: {finding} (see {finding.keep(KEPT / record.fuzzer)})", flush=True)
 
 
 def over_api(campaign: Campaign) -> None:
     """Rounds over the API, each as somebody and in one phase, in a studio of its own. They end behind one as the last person in
     the last phase, so that none was left out."""
-    while _is_due(today := campaign.today("api"), campaign.cases) and campaign.has_time():
+    while (due := _due(campaign.today("api"), campaign.cases)) and campaign.has_time():
         done = len(campaign.done("api"))
-        role, phase = ROUNDS[len(today) % len(ROUNDS)]
+        role, phase = due
         with studio() as web:
-            seconds = max(30, int(campaign.until - time.monotonic()))
+            seconds = max(LEAST_SECONDS, campaign.until - time.monotonic())
             seed = campaign.seed * 1000 + done
             plan = api.Plan(role, MOST_CASES[phase], seed, EXAMPLES[phase], (phase,), seconds)
             seen = api.fuzz(web, plan)
-        if not seen.figures.cases:
+        if not seen.figures.cases and seen.end is not End.CLOCK:
             seen.figures.found(Finding(f"the phase {phase}", f"nothing was tried as {plan.person}", ""))
-        campaign.keep("api", phase, seen.figures, plan.person)
-        print(f"only refused: {', '.join(sorted(seen.described - set(seen.reached))) or 'no operation'}", flush=True)
+        record = Record.of("api", campaign.seed, phase, seen.figures, plan.person)
+        campaign.keep(replace(record, end=seen.end, reach=seen.reach), seen.figures)
+        print(f"{seen.end}: {seen.reach}", flush=True)
 
 
-def _is_due(today: Sequence[Record], wanted: int) -> bool:
-    """Whether another round over the API is to come."""
-    return cases(today) < wanted or len(today) % len(ROUNDS) > 0
+def _due(today: Sequence[Record], wanted: int) -> tuple[Role | None, Phase] | None:
+    """The round over the API that is to come, none once there were enough. One that was cut short comes again."""
+    turns, behind = divmod(sum(not each.was_cut for each in today), len(ROUNDS))
+    return ROUNDS[behind] if cases(today) < wanted or behind or not turns else None
 
 
 @contextmanager
@@ -131,7 +137,7 @@ def over_uploading(campaign: Campaign) -> None:
 def _lives(campaign: Campaign, name: str, machine: type[RuleBasedStateMachine]) -> None:
     while cases(campaign.today(name)) < campaign.share(GOAL_LIVES) and campaign.has_time():
         lived = machines.campaign(machine, LIVES, campaign.seed * 1000 + len(campaign.done(name)))
-        campaign.keep(name, machine.__name__, lived)
+        campaign.keep(Record.of(name, campaign.seed, machine.__name__, lived), lived)
 
 
 def over_parsers(campaign: Campaign) -> None:
@@ -144,7 +150,7 @@ def over_parsers(campaign: Campaign) -> None:
                 if campaign.has_time():
                     first = cases([each for each in campaign.done("parsers") if each.what == name])
                     figures = parsers.fuzz(name, PARSED, campaign.seed, Path(folder), base, first=first)
-                    campaign.keep("parsers", name, figures)
+                    campaign.keep(Record.of("parsers", campaign.seed, name, figures), figures)
     logging.disable(logging.NOTSET)
 
 

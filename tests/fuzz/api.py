@@ -29,6 +29,7 @@ from schemathesis.transport import SerializationContext
 from backend.core import people
 from backend.core.models import Role
 from tests.fuzz.findings import Figures, Finding
+from tests.fuzz.reach import End, Reach
 from tests.support import gallery
 from tests.support.hub import Shelf, hub_of
 from tests.support.webs import Web, running_web
@@ -91,7 +92,7 @@ class Plan:
     seed: int
     examples: int = 5
     phases: tuple[Phase, ...] = tuple(Phase)
-    seconds: int = 600
+    seconds: float = 600
 
     @property
     def takes_nul(self) -> bool:
@@ -209,12 +210,17 @@ class Round:
     """What one round has seen."""
 
     figures: Figures = field(default_factory=Figures)
-    reached: Counter[str] = field(default_factory=Counter)
-    """Operations that have succeeded, and how often."""
-    described: set[str] = field(default_factory=set)
-    """All that there are."""
+    described: frozenset[str] = frozenset()
+    """All operations that there are."""
+    asked: set[str] = field(default_factory=set)
+    succeeded: set[str] = field(default_factory=set)
+    end: End = End.ITSELF
     phases: Counter[str] = field(default_factory=Counter)
     """Requests in each phase."""
+
+    @property
+    def reach(self) -> Reach:
+        return Reach(self.described, self.described & self.asked, self.described & self.succeeded)
 
     def take(self, phase: str, label: str, recorder: ScenarioRecorder) -> None:
         self.phases[phase] += len(recorder.interactions)
@@ -224,8 +230,10 @@ class Round:
             self.figures.cases += 1
             self.figures.kinds[status] += 1
             case = recorder.cases.get(case_id)
-            if case and status.startswith("2"):
-                self.reached[case.value.operation.label] += 1
+            if case:
+                asked = f"{case.value.method.upper()} {case.value.operation.path}"  # coverage tries methods that are not there
+                self.asked.add(asked)
+                self.succeeded.update([asked] if status.startswith("2") else [])
         for case_id, nodes in recorder.checks.items():
             for node in nodes:
                 if node.failure_info:
@@ -253,7 +261,8 @@ def fuzz(web: Web, plan: Plan) -> Round:
     if plan.role:
         badge = Badge(web, plan.role, people.hash_password(PASSWORD))
         schema.auth(refresh_interval=None)(_bearer(badge))
-    seen = Round(described={f"{method.upper()} {path}" for path, each in document["paths"].items() for method in each})
+    described = {f"{method.upper()} {path}" for path, each in document["paths"].items() for method in each}
+    seen = Round(described=frozenset(described))
     stream = from_schema(schema).execute()
     for event in stream:
         match event:
@@ -265,10 +274,19 @@ def fuzz(web: Web, plan: Plan) -> Round:
             case events.FatalError():
                 raise event.exception
         seen.figures.seconds = time.monotonic() - begun
-        if seen.figures.cases >= plan.cases or seen.figures.seconds > plan.seconds:
+        if seen.end is End.ITSELF and not event.is_terminal:
+            seen.end = _end(plan, seen.figures)
+        if seen.end is not End.ITSELF:
             stream.stop()
     look_behind(web, seen.figures)
     return seen
+
+
+def _end(plan: Plan, figures: Figures) -> End:
+    """What ends a round here, unless it is to go on until it ends by itself."""
+    if figures.cases >= plan.cases:
+        return End.BOUND
+    return End.CLOCK if figures.seconds > plan.seconds else End.ITSELF
 
 
 def _bearer(badge: Badge) -> type:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.fuzz.findings import Figures
+from tests.fuzz.reach import End, Reach
 from tests.support.figures import ROOT, head, keep, kept_in
 
 KEPT = ROOT / "build" / "fuzz"
@@ -31,6 +32,14 @@ class Record:
     kinds: Counter[str] = field(default_factory=Counter)
     findings: tuple[str, ...] = ()
     commit: str = ""
+    end: End = End.ITSELF
+    reach: Reach = field(default_factory=Reach)
+    """Over the API."""
+
+    @property
+    def was_cut(self) -> bool:
+        """Whether time ended it: what it asked was asked, but what it was about was not tried to the end."""
+        return self.end is End.CLOCK
 
     @classmethod
     def of(cls, fuzzer: str, seed: int, what: str, figures: Figures, who: str = "") -> Record:

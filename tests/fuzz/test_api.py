@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
 from backend.core.models import Role
+from tests.fuzz import __main__ as campaign
 from tests.fuzz import api
 from tests.fuzz.api import Phase
+from tests.fuzz.reach import End
+from tests.fuzz.records import Records
 from tests.support.webs import Web
 
 SECONDS = 75
@@ -30,3 +36,36 @@ def test_every_answer_is_one_that_is_described(web: Web, role: Role | None, case
         assert seen.phases[phase] >= cases // 4, f"only {seen.figures} were tried"
         is_led = phase is Phase.STATEFUL and role is not None  # whoever is refused everywhere is told nothing
         assert seen.figures.steps or not is_led, "no answer led to another request"
+
+
+@pytest.mark.parametrize(
+    ("cases", "seconds", "end"), [(10_000, SECONDS, End.ITSELF), (20, SECONDS, End.BOUND), (10_000, 0, End.CLOCK)]
+)
+def test_a_round_tells_what_ended_it_and_how_far_it_got(web: Web, cases: int, seconds: int, end: End) -> None:
+    seen = api.fuzz(web, api.Plan(None, cases, seed=1, examples=1, phases=(Phase.FUZZING,), seconds=seconds))
+    assert seen.end == end
+    assert seen.reach.described > seen.reach.succeeded
+    assert (seen.reach.asked == seen.reach.described) == (end is End.ITSELF)
+
+
+def test_methods_that_no_operation_has_ask_none(web: Web) -> None:
+    seen = api.fuzz(web, api.Plan(None, 10_000, seed=1, examples=1, phases=(Phase.COVERAGE,), seconds=SECONDS))
+    assert seen.asked > seen.described == seen.reach.asked
+
+
+def test_a_round_that_the_clock_cut_is_kept_as_such_and_tried_again_by_the_next_call(
+    web: Web, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @contextmanager
+    def the_same() -> Iterator[Web]:
+        yield web
+
+    monkeypatch.setattr(api, "worked_in", the_same)
+    monkeypatch.setattr(campaign, "LEAST_SECONDS", 0)
+    records = Records(tmp_path / "rounds.jsonl")
+    for call in (1, 2):
+        campaign.over_api(campaign.Campaign(60, time.monotonic() + 2, 1, records))
+        kept = records.load()
+        assert [(each.who, each.what, each.end) for each in kept] == [("admin", Phase.FUZZING, End.CLOCK)] * call
+        assert kept[-1].reach.described > kept[-1].reach.asked >= kept[-1].reach.succeeded
+        assert not kept[-1].findings

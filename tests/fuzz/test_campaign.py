@@ -16,8 +16,12 @@ from tests.fuzz import __main__ as campaign
 from tests.fuzz import api, parsers, report
 from tests.fuzz.api import ANYBODY, Phase
 from tests.fuzz.findings import Figures, Finding
+from tests.fuzz.reach import End, Reach
 from tests.fuzz.records import Record, Records
 from tests.support.figures import CHANGED, head
+
+OPERATIONS = frozenset({"GET /runs", "POST /runs", "PUT /me/password"})
+ALL = Reach(OPERATIONS, asked=OPERATIONS, succeeded=OPERATIONS - {"PUT /me/password"})
 
 
 def figures(cases: int, steps: int = 0, *findings: Finding) -> Figures:
@@ -29,15 +33,17 @@ def figures(cases: int, steps: int = 0, *findings: Finding) -> Figures:
 
 def whole(commit: str = "now") -> list[Record]:
     """All that is wanted of a commit, and nothing found."""
-    asked = [Record("api", 1, phase, who, 12_000, 9, 2.0, Counter({"200": 12_000})) for who, phase in report.ASKED]
+    answers = Counter({"200": 12_000})
+    asked = [Record("api", 1, phase, who, 12_000, 9, 2.0, answers, reach=ALL) for who, phase in report.ASKED]
     lived = [Record(name, 1, name, cases=800, steps=120) for name in report.MACHINES]
     read = [Record("parsers", 1, name, cases=4_000) for name in parsers.TARGETS]
     return [replace(each, commit=commit) for each in (*asked, *lived, *read)]
 
 
 def missed(records: list[Record], commit: str = "now") -> list[str]:
-    assert report.is_clean(records, commit) == all(row.holds for row in report.goals(records, commit))
-    return [row.what for row in report.goals(records, commit) if not row.holds]
+    rows = [row.what for row in report.goals(records, commit) if row.holds is False]
+    assert report.is_clean(records, commit) == (not rows)
+    return rows
 
 
 def test_rounds_are_read_back_as_they_were_written(tmp_path: Path) -> None:
@@ -46,10 +52,21 @@ def test_rounds_are_read_back_as_they_were_written(tmp_path: Path) -> None:
         Record.of("api", 1, Phase.FUZZING, figures(9, 2, Finding("GET /", "500", "how")), "admin"),
         Record.of("parsers", 2, "row", figures(5)),
     ]
+    made[0] = replace(made[0], end=End.BOUND, reach=ALL)
     for each in made:
         records.add(each)
     assert records.load() == made
     assert records.of("parsers", 2) == made[1:]
+
+
+def test_rounds_that_were_kept_before_their_end_was_are_read_and_reached_nothing(tmp_path: Path) -> None:
+    old = tmp_path / "rounds.jsonl"
+    old.write_text(
+        '{"fuzzer":"api","seed":1,"what":"fuzzing","who":"admin","cases":9,"kinds":{"200":9},"commit":"before"}\n'
+    )
+    (read,) = Records(old).load()
+    assert (read.cases, read.was_cut, read.reach) == (9, False, Reach())
+    assert "operations asked by whoever got to the fewest, in fuzzing or in coverage" in missed([read], "before")
 
 
 def test_every_role_has_a_round_of_every_phase() -> None:
@@ -60,7 +77,7 @@ def test_a_page_tells_each_phase_apart_with_its_figures_on_one_commit() -> None:
     page = report.page([*whole("before"), *whole()], "now")
     assert "commit now." in page
     assert "| requests to the API of people who are signed in | 108,000 | ≥ 10,000: met |" in page
-    assert "| admin | stateful | 12,000 | 9 | 2 | 200 12,000 |" in page
+    assert "| admin | stateful | by itself 1 | 3 of 3 | 2 | 12,000 | 9 | 2 | 200 12,000 |" in page
     assert "| life | 800 | 120 | 0 |" in page
     assert "| row | 4,000 | 0 |" in page
 
@@ -72,6 +89,38 @@ def test_a_campaign_that_left_somebody_out_in_one_phase_is_not_whole(who: str, p
     without = [each for each in whole() if (each.who, each.what) != (who, phase)]
     assert not report.is_whole(without, "now")
     assert missed(without) == ["phases, each as everybody"]
+
+
+def test_a_phase_that_the_clock_cut_short_is_not_tried_and_its_requests_count() -> None:
+    first, *others = whole()
+    cut = replace(first, end=End.CLOCK)
+    assert missed([cut, *others]) == ["phases, each as everybody"]
+    assert "| phases, each as everybody | 11 of 12 | all: MISSED |" in (page := report.page([cut, *others], "now"))
+    assert "| requests to the API of people who are signed in | 108,000 |" in page
+    assert f"| {first.who} | {first.what} | cut by the clock 1 | 3 of 3 |" in page
+    assert missed([cut, *others, first]) == []
+
+
+def test_a_phase_that_ended_before_it_asked_every_operation_is_told_of() -> None:
+    first, *others = whole()
+    some = replace(first, end=End.BOUND, reach=replace(ALL, asked=frozenset({"GET /runs"})))
+    assert missed([some, *others]) == ["operations asked by whoever got to the fewest, in fuzzing or in coverage"]
+    page = report.page([some, *others], "now")
+    assert "in fuzzing or in coverage | 1 of 3 | all: MISSED |" in page
+    assert f"| {first.who} | {first.what} | at its bound of requests 1 | 1 of 3 |" in page
+    more = replace(some, reach=replace(ALL, asked=OPERATIONS - {"GET /runs"}))
+    assert missed([some, *others, more]) == [], "what one left out the other has asked"
+
+
+def test_operations_that_succeeded_for_nobody_who_is_signed_in_are_named() -> None:
+    door = Record("api", 1, Phase.FUZZING, ANYBODY, 1, reach=replace(ALL, succeeded=OPERATIONS), commit="now")
+    other = Record("api", 1, Phase.FUZZING, "admin", 1, reach=replace(ALL, succeeded=OPERATIONS), commit="before")
+    page = report.page([*whole(), door, other], "now")
+    assert "for people who are signed in | 2 of 3, the others named below |" in page
+    assert "so that only their refusals were tried: `PUT /me/password`." in page
+    assert "never succeeded for anybody who is signed in: PUT /me/password" in report.printed([*whole(), door], "now")
+    now = report.page([*whole(), replace(other, commit="now")], "now")
+    assert "only their refusals were tried: none." in now
 
 
 def test_a_campaign_that_tried_little_or_followed_no_answer_is_not_whole() -> None:
@@ -111,7 +160,7 @@ def test_what_was_tried_on_uncommitted_changes_is_neither_whole_nor_clean() -> N
 
 
 def test_a_finding_is_held_against_its_fuzzer_until_that_has_tried_a_newer_commit() -> None:
-    found = Record("api", 1, Phase.FUZZING, findings=("GET /: 500",), commit="before")
+    found = Record("api", 1, Phase.FUZZING, "admin", findings=("GET /: 500",), commit="before")
     other = Record("parsers", 1, "row", commit="now")
     assert report.findings([found, other]) == ["GET /: 500 (api, before)"]
     assert report.findings([found, other, Record("api", 1, Phase.FUZZING, commit="now")]) == []
@@ -141,11 +190,25 @@ def test_what_was_kept_of_another_commit_leaves_all_of_todays_to_do_and_is_not_t
 
 def test_rounds_over_the_api_end_behind_a_whole_turn_of_todays(tmp_path: Path) -> None:
     before, now = (Record("api", 1, Phase.FUZZING, cases=60, commit=commit) for commit in ("before", head()))
-    assert campaign._is_due(campaign_of(tmp_path, before).today("api"), 60)
+    first, second, *_, last = campaign.ROUNDS
+    assert campaign._due(campaign_of(tmp_path, before).today("api"), 60) == first
+    assert campaign._due([now], 60) == second
     some = [now] * (len(campaign.ROUNDS) - 1)
-    assert campaign._is_due(some, 60), "the last round of the turn is left out"
-    assert not campaign._is_due([*some, now], 60)
-    assert campaign._is_due([*some, now], 60_000)
+    assert campaign._due(some, 60) == last, "the last round of the turn is left out"
+    assert campaign._due([*some, now], 60) is None
+    assert campaign._due([*some, now], 60_000) == first
+
+
+def test_a_round_that_the_clock_cut_is_the_next_again() -> None:
+    done = Record("api", 1, Phase.FUZZING, cases=60)
+    cut = replace(done, end=End.CLOCK)
+    first, second, *_, last = campaign.ROUNDS
+    assert campaign._due([cut, cut], 60) == first, "they asked enough, and nothing was tried to the end"
+    assert campaign._due([cut, done, cut], 60) == second
+    turn = [done] * len(campaign.ROUNDS)
+    assert campaign._due([*turn[1:], cut], 60) == last
+    assert campaign._due([*turn, cut], 60) is None
+    assert campaign._due([replace(done, end=End.BOUND)], 60) == second, "a bound is an end"
 
 
 def test_readers_that_got_less_than_their_share_today_have_their_turn(tmp_path: Path) -> None:
