@@ -29,11 +29,18 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
+class Unstorable(StudioError):
+    """The folder takes no file: its disk is full, or it is closed to us."""
+
+    status = 507
+    code = "storage.refused"
+
+
 class Storage(Protocol):
     def publish(self, file: Path, key: str) -> None:
         """Make `file`, which lies under the home, visible under `key`. The file is gone from its place afterwards.
 
-        Raises `Unavailable` where that may be tried again later."""
+        Raises `Unavailable` where that may be tried again later, and `Unstorable`."""
 
     def fetch(self, key: str) -> Path:
         """A local path of the content, for reading only. Raises `NotFound`."""
@@ -200,15 +207,15 @@ def _told(key: str) -> Iterator[None]:
 
 
 def publish_file(file: Path, target: Path) -> None:
-    """Move a file so that after a power cut either all of it stands at `target` or nothing does. Raises `StudioError`."""
-    with open(file, "rb+") as opened:
-        os.fsync(opened.fileno())
+    """Move a file so that after a power cut either all of it stands at `target` or nothing does. Raises `Unstorable`."""
     try:
+        with open(file, "rb+") as opened:
+            os.fsync(opened.fileno())
         target.parent.mkdir(parents=True, exist_ok=True)
         file.replace(target)
     except OSError as error:
         if error.errno != errno.EXDEV:
-            raise StudioError(f"The file could not be stored: {error.strerror}.", hint="Is the disk full?") from error
+            raise Unstorable(f"The file could not be stored: {error.strerror}.", hint="Is the disk full?") from error
         draft = target.with_name(f".{target.name}.{uuid4().hex}")
         shutil.copyfile(file, draft)
         publish_file(draft, target)

@@ -56,7 +56,7 @@ ERRORS = {
     "429": "Too many at once; `Retry-After` says when to try again.",
     "500": "Our own fault; `incident` finds it in the log.",
     "503": "A service that this needs cannot be reached now.",
-    "507": "The disk is full.",
+    "507": "The disk is full, or takes no file.",
 }
 WORD: dict[str, Any] = {"type": "string"}
 WAIT: dict[str, Any] = {"required": True, "schema": {"type": "integer"}, "description": "Seconds to wait."}

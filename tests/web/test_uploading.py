@@ -216,6 +216,22 @@ async def test_a_disk_that_is_full_when_a_file_is_to_be_kept_says_so_and_keeps_n
     assert list(here.folder("uploads").iterdir()) == []
 
 
+async def test_a_folder_that_takes_no_file_is_told_and_what_came_in_pieces_waits_for_it(
+    member: httpx.AsyncClient, here: Settings
+) -> None:
+    (here.root / "datasets").write_text("in the way of a folder")
+    put = await put_whole(member, ROW)
+    assert (put.status_code, put.json()["error"]["code"]) == (507, "storage.refused")
+    assert list(here.folder("uploads").iterdir()) == []
+    place = await begun(member, len(ROW), dataset="owls", filename="owls.jsonl")
+    assert (await send(member, place, 0, ROW)).status_code == 507
+    (waiting,) = (await member.get("/api/v1/uploads")).json()
+    assert waiting["offset"] == waiting["length"]
+    (here.root / "datasets").unlink()
+    made = await send(member, place, len(ROW), b"")
+    assert made.headers["location"].startswith("/api/v1/datasets/"), made.text
+
+
 async def test_no_count_is_told_where_none_can_be(member: httpx.AsyncClient) -> None:
     place = await begun(member, 10**6, dataset="owls", filename="a.json")
     assert "upload-rows" not in (await send(member, place, 0, b"[" + b'{"text": "a"},' * 900)).headers

@@ -21,6 +21,7 @@ from starlette.responses import Response
 from backend.core import people, uploads
 from backend.core.datasets import store
 from backend.core.errors import BadRequest, Conflict, NotFound, StudioError, TooMany, Unavailable
+from backend.core.storage import Unstorable
 from backend.core.tallies import Tallies
 from backend.web.api.datasets import GIB, check_owner, columns_of, take_in
 from backend.web.bodies import body_of
@@ -33,7 +34,7 @@ router = api_router("/uploads", "uploads")
 PIECE = "application/offset+octet-stream"
 UNFINISHED = 50
 """Of one person at a time: all of them are read for each list of data sets."""
-PASSING = (Conflict, TooMany, Unavailable)
+PASSING = (Conflict, TooMany, Unavailable, Unstorable)
 """What keeps a whole file from being taken in now. A disk that finds out at the end that it is full has lost some of it."""
 TALLIES = Tallies()
 """Of all uploads of this process, by their ids."""
