@@ -19,7 +19,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from hypothesis.stateful import RuleBasedStateMachine
@@ -32,7 +32,7 @@ from tests.fuzz.reach import End
 from tests.fuzz.records import KEPT, Record, Records, cases
 from tests.fuzz.report import GOAL_INPUTS, GOAL_LIVES
 from tests.support.databases import own_postgres
-from tests.support.figures import head
+from tests.support.figures import CHANGED, head
 from tests.support.models import save_base
 from tests.support.webs import Web
 
@@ -53,6 +53,10 @@ LIVES = 100
 PARSED = 1000
 
 
+class ChangedUnderway(Exception):
+    """This process tries code that is no longer there."""
+
+
 @dataclass(frozen=True)
 class Campaign:
     """How much is wanted, until when, and what was done before."""
@@ -61,6 +65,8 @@ class Campaign:
     until: float
     seed: int
     records: Records
+    commit: str = field(default_factory=head)
+    """Whose code this process has read, and tries."""
 
     def has_time(self) -> bool:
         return time.monotonic() < self.until
@@ -71,18 +77,23 @@ class Campaign:
 
     def today(self, fuzzer: str, what: str = "") -> list[Record]:
         """On today's commit: that alone counts."""
-        commit = head()
-        return [each for each in self.done(fuzzer) if each.commit == commit and what in ("", each.what)]
+        return [each for each in self.done(fuzzer) if each.commit == self.commit and what in ("", each.what)]
 
     def share(self, goal: int) -> int:
         return max(1, goal * self.cases // CASES)
 
     def keep(self, record: Record, figures: Figures) -> None:
         """Write a round down at once, and every finding with what repeats it."""
-        self.records.add(record)
+        changed = (now := head()) != self.commit
+        commit = f"{self.commit.removesuffix(CHANGED)}{CHANGED}" if changed else self.commit
+        self.records.add(replace(record, commit=commit))
         print(f"{' '.join(filter(None, (record.fuzzer, record.what, record.who)))}: {figures}", flush=True)
         for finding in figures.findings.values():
             print(f"found by {record.fuzzer}: {finding} (see {finding.keep(KEPT / record.fuzzer)})", flush=True)
+        if changed:
+            raise ChangedUnderway(
+                f"{self.commit} was to be tried and is {now} now: start again, once nothing changes any more"
+            )
 
 
 def over_api(campaign: Campaign) -> None:
@@ -178,20 +189,20 @@ def main(arguments: list[str]) -> int:
     unknown = set(wanted.fuzzers) - set(FUZZERS)
     if unknown:
         reader.error(f"there is no fuzzer {', '.join(sorted(unknown))}")
-    records = Records()
-    broke = [name for name in wanted.fuzzers or FUZZERS if not _run(name, wanted, records)]
+    records, commit = Records(), head()
+    broke = [name for name in wanted.fuzzers or FUZZERS if not _run(name, wanted, records, commit)]
     tried = [each for each in records.load() if each.seed == wanted.seed]
-    if report.is_whole(tried, head()):
-        report.RESULT.write_text(report.page(tried, head()))
-    print("\n".join([*report.printed(tried, head()), *(f"FAILED: {name}" for name in broke)]))
-    return 0 if report.is_clean(tried, head()) and not broke else 1
+    if report.is_whole(tried, commit):
+        report.RESULT.write_text(report.page(tried, commit))
+    print("\n".join([*report.printed(tried, commit), *(f"FAILED: {name}" for name in broke)]))
+    return 0 if report.is_clean(tried, commit) and not broke else 1
 
 
-def _run(name: str, wanted: argparse.Namespace, records: Records) -> bool:
+def _run(name: str, wanted: argparse.Namespace, records: Records, commit: str) -> bool:
     """Whether the fuzzer came to its end. What it found until it broke is kept, and the others have their turn."""
     until = time.monotonic() + wanted.minutes * 60
     try:
-        FUZZERS[name](Campaign(wanted.cases, until, wanted.seed, records))
+        FUZZERS[name](Campaign(wanted.cases, until, wanted.seed, records, commit))
     except Exception:
         traceback.print_exc()
         return False

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tests.fuzz.findings import Figures
 from tests.fuzz.reach import End, Reach
-from tests.support.figures import ROOT, head, keep, kept_in
+from tests.support.figures import ROOT, keep, kept_in
 
 KEPT = ROOT / "build" / "fuzz"
 """Findings, and the rounds of a campaign that goes on over several calls."""
@@ -43,9 +43,9 @@ class Record:
 
     @classmethod
     def of(cls, fuzzer: str, seed: int, what: str, figures: Figures, who: str = "") -> Record:
-        """What was seen just now, on this commit."""
+        """What was seen just now."""
         found = tuple(figures.findings)
-        return cls(fuzzer, seed, what, who, figures.cases, figures.steps, figures.seconds, figures.kinds, found, head())
+        return cls(fuzzer, seed, what, who, figures.cases, figures.steps, figures.seconds, figures.kinds, found)
 
 
 @dataclass(frozen=True)

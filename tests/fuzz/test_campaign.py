@@ -176,6 +176,18 @@ def campaign_of(tmp_path: Path, *records: Record, cases: int = 60) -> campaign.C
     return campaign.Campaign(cases, time.monotonic() + 60, 1, kept)
 
 
+def test_a_round_under_which_the_code_changed_counts_for_no_commit_and_ends_the_campaign(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(campaign, "LIVES", 2)
+    begun = replace(campaign_of(tmp_path), commit="before", until=time.monotonic() + 5)
+    with pytest.raises(campaign.ChangedUnderway, match="before"):
+        campaign.over_uploading(begun)
+    (kept,) = begun.records.load()
+    assert kept.cases
+    assert kept.commit == f"before{CHANGED}"
+
+
 def test_what_was_kept_of_another_commit_leaves_all_of_todays_to_do_and_is_not_tried_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -244,7 +256,7 @@ def test_a_fuzzer_that_breaks_is_told_of_and_the_others_have_their_turn(
 
     monkeypatch.setitem(campaign.FUZZERS, "api", breaks)
     wanted = argparse.Namespace(cases=1, minutes=1.0, seed=1)
-    assert not campaign._run("api", wanted, Records(tmp_path / "rounds.jsonl"))
+    assert not campaign._run("api", wanted, Records(tmp_path / "rounds.jsonl"), head())
     assert "as a careless fuzzer would" in capsys.readouterr().err
 
 
