@@ -19,6 +19,7 @@ import psycopg
 
 from tests.faults import checker, leftovers, trace
 from tests.faults.checker import Violation
+from tests.faults.couriers import Courier
 from tests.faults.history import History, Watcher, collect
 from tests.faults.parts import Studio, running_studio
 from tests.faults.people import DONE, People
@@ -49,19 +50,46 @@ class Scene:
     striking: Striking
     watcher: Watcher
     people: People
+    courier: Courier
 
     @classmethod
     @contextmanager
     def of(cls, studio: Studio, plan: Plan, segment: Segment) -> Iterator[Scene]:
         watcher, striking = Watcher(studio.home), Striking(studio, plan, segment)
         people = People(studio.client, Random(segment.first), steps=plan.steps, alive=plan.runs_alive)
+        courier = Courier(studio.client(5.0), Random(segment.first))
         watcher.start()
         people.start()
+        courier.start()
         try:
-            yield cls(studio, striking, watcher, people)
+            yield cls(studio, striking, watcher, people, courier)
         finally:
+            courier.close()
             people.close()
             watcher.stop()
+
+    def come_to_rest(self, patience_seconds: float) -> bool:
+        """Everything is healed; people resume what waits for them. Whether each run ends in time, and each client knows."""
+        self.studio.heal()
+        self.people.rest()
+        self.courier.rest()
+        deadline = time.monotonic() + patience_seconds
+        while not self._is_at_rest():
+            if time.monotonic() > deadline:
+                return False
+            self.striking.tend()
+            time.sleep(0.2)
+        return True
+
+    def _is_at_rest(self) -> bool:
+        try:
+            with self.studio.connect() as connection:
+                rows = connection.execute("SELECT id::text, state, seq FROM runs").fetchall()
+        except psycopg.OperationalError:
+            return False
+        last = {run: follower.last for run, follower in self.people.followers.items()}
+        is_over = all(state in DONE and last.get(str(run)) == seq for run, state, seq in rows)
+        return is_over and self.people.is_idle and self.courier.is_idle
 
     def history(self) -> History:
         """All that is there now, and was seen until now."""
@@ -115,6 +143,7 @@ class Campaign:
                     scene.history().save(folder / HISTORY)
                 raise
         measure(segment, history)
+        segment.sent, segment.fetched = len(scene.courier.accepted), scene.courier.fetched
         segment.violations += [*violations_in(history), *wrong, *unmet(segment)]
         if segment.violations:
             _keep_logs(studio, folder)
@@ -125,10 +154,11 @@ class Campaign:
         self._wait_for_reference(studio)
         people.is_calm = False
         striking.strike(count)
-        came_to_rest = _come_to_rest(studio, people, striking, self.plan.rest_seconds)
+        came_to_rest = scene.come_to_rest(self.plan.rest_seconds)
         found = leftovers.at_rest(studio, TIDY_SECONDS * self.plan.patience)
         unheard = leftovers.unheard_hints(studio, HINT_SECONDS * self.plan.patience)
         wrong = list(ended_early(scene.watcher, people, *people.followers.values()))
+        wrong += scene.courier.look()
         history = scene.history()
         people.close()
         samples = scene.watcher.stop()
@@ -185,29 +215,6 @@ def _shown_after(history: History) -> Iterator[float]:
 def violations_in(history: History) -> list[Violation]:
     """What the checker and the replay of the protocol find."""
     return [*checker.check(history), *trace.validate(history, LEASE_SECONDS)]
-
-
-def _come_to_rest(studio: Studio, people: People, striking: Striking, patience_seconds: float) -> bool:
-    """Everything is healed; people resume what waits for them. Whether each run ends in time, and each client knows."""
-    studio.heal()
-    people.rest()
-    deadline = time.monotonic() + patience_seconds
-    while not _is_at_rest(studio, people):
-        if time.monotonic() > deadline:
-            return False
-        striking.tend()
-        time.sleep(0.2)
-    return True
-
-
-def _is_at_rest(studio: Studio, people: People) -> bool:
-    try:
-        with studio.connect() as connection:
-            rows = connection.execute("SELECT id::text, state, seq FROM runs").fetchall()
-    except psycopg.OperationalError:
-        return False
-    last = {run: follower.last for run, follower in people.followers.items()}
-    return people.is_idle and all(state in DONE and last.get(str(run)) == seq for run, state, seq in rows)
 
 
 def ended_early(*watching: threading.Thread) -> Iterator[Violation]:

@@ -161,6 +161,8 @@ class People(threading.Thread):
                 self._resume(run)
         elif run.state in GOING and not self.is_calm and self.dice.random() < 0.02:
             self._change_mind(run)
+        elif run.discarded_at and not self.is_calm and self.dice.random() < 0.1:
+            self.client.tell(run.name, "restore")
 
     def _resume(self, run: RunOut) -> None:
         count = self._resumes[run.name] = self._resumes.get(run.name, 0) + 1

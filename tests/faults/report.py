@@ -104,6 +104,12 @@ def figures(done: Sequence[Segment], commit: str) -> list[Row]:
         _kills("a supervisor on that commit", ours["supervisor.kill"], GOAL_SUPERVISORS),
         Row("kills in mid-training", f"of trainers {killed['trainer']:,}, of supervisors {killed['supervisor']:,}"),
         Row("runs, attempts", f"{sum(each.runs for each in done):,}, {sum(each.attempts for each in done):,}"),
+        Row(
+            "files brought meanwhile, and files of artifacts fetched, on that commit",
+            f"{sum(each.sent for each in here):,}, {sum(each.fetched for each in here):,}",
+            "some",
+            any(each.sent for each in here) and any(each.fetched for each in here),
+        ),
         Row("takeovers", f"{sum(each.takeovers for each in done):,}"),
         Row("of these from a checkpoint in mid-training", f"{sum(each.resumes for each in done):,}"),
         Row(
@@ -166,8 +172,8 @@ def page(done: Sequence[Segment], measured: Sequence[Figure], commit: str) -> st
     kinds = _sum(each.kinds for each in done)
     intro = (
         f"# A studio under faults\n\n`make faults`, {date.today():%d %B %Y}, {os.cpu_count()} cores. Random faults strike "
-        "studios of one web and two worker hosts while people launch, pause, amend, stop and resume runs; the history of each "
-        "is checked.\n\n"
+        "studios of one web and two worker hosts while people launch, pause, amend, stop, restore and resume runs, bring files "
+        "and fetch artifacts; the history of each is checked.\n\n"
     )
     commits = ", ".join(dict.fromkeys(each.commit for each in measured)) or commit
     body = [*table(figures(done, commit)), "", f"Single faults, each in its long form, on commit {commits}:", ""]

@@ -74,6 +74,9 @@ class Segment:
     takeovers: int = 0
     """How often a later attempt took a run over, and how often it went on from a checkpoint of its middle."""
     resumes: int = 0
+    sent: int = 0
+    """Files that were brought meanwhile, and files of artifacts that were fetched."""
+    fetched: int = 0
     kills_in_training: Counter[str] = field(default_factory=Counter)
     """Kills of a trainer or of its supervisor that met a run while it trained or saved, by whom they killed."""
     ended_by_themselves: Counter[str] = field(default_factory=Counter)

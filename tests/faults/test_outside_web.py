@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from random import Random
 from urllib.parse import urlsplit
 
 import httpx
@@ -25,6 +26,8 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 from sqlalchemy.orm import Session
 
+from backend.commands.access import Access, make_token
+from backend.commands.client import Client
 from backend.core import db, people
 from backend.core.datasets.store import LEFTOVER_HOURS
 from backend.core.models import Role
@@ -32,6 +35,7 @@ from backend.embedded.postgres import start_postgres
 from backend.embedded.service import Service
 from backend.embedded.studio import listen
 from backend.embedded.valkey import start_valkey
+from tests.faults.couriers import Courier
 from tests.support.homes import short_home
 from tests.support.processes import wait_until
 from tests.support.studios import ROOT
@@ -319,6 +323,34 @@ def test_who_never_heard_what_a_file_became_learns_it_from_every_later_answer(cl
     assert client.head(place).headers["location"] == made
     assert str(place) not in client.get("/datasets").text
     assert is_right(client, "twice")
+
+
+@pytest.fixture(scope="module")
+def courier(web: Mortal) -> Iterator[Courier]:
+    """Who has brought files to a web that was killed every other second."""
+    token = make_token(web.environment["DATABASE_URL"])
+    courier = Courier(Client(Access(web.address, token)), Random(7))
+    courier.start()
+    for _ in range(5):
+        time.sleep(2)
+        web.restart()
+    courier.rest()
+    wait_until(lambda: courier.is_idle, seconds=SECONDS, what="the end of what was on its way")
+    yield courier
+    courier.close()
+
+
+def test_files_are_brought_through_one_kill_after_the_other(courier: Courier) -> None:
+    assert len(courier.accepted) >= 2
+    assert list(courier.look()) == []
+
+
+def test_a_file_that_was_accepted_and_is_gone_or_another_one_is_told(courier: Courier, client: httpx.Client) -> None:
+    lost, changed = courier.accepted[:2]
+    client.delete(f"/api/v1/datasets/{lost.name}").raise_for_status()
+    client.put(f"/api/v1/datasets/{changed.name}?filename=a.jsonl", content=f"{ROW}\n".encode()).raise_for_status()
+    told = [violation.what for violation in courier.look()]
+    assert [words.partition(":")[0] for words in dict.fromkeys(told)] == [lost.name, changed.name, changed.name]
 
 
 # ---- somebody types -------------------------------------------------------------------------------------------------

@@ -39,6 +39,8 @@ ALL = Segment(
     "new",
     kinds=Counter(each.kind for each in CATALOGUE) + Counter({"trainer.kill": 3000, "supervisor.kill": 300}),
     phases=Counter(AIMS),
+    sent=9,
+    fetched=9,
 )
 GOAL = 400.0
 
@@ -139,6 +141,8 @@ def test_a_campaign_is_whole_only_where_every_row_of_its_page_holds() -> None:
         replace(quick, kinds=quick.kinds - Counter({"web.kill": 1})),
         replace(quick, kinds=quick.kinds - Counter({"supervisor.kill": 200})),
         replace(quick, phases=quick.phases - Counter({AIMS[0]: 1})),
+        replace(quick, sent=0),
+        replace(quick, fetched=0),
         replace(quick, violations=[BROKEN]),
     ):
         assert len(missed(figures([worse], "new"))) == 1

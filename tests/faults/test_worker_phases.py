@@ -94,8 +94,32 @@ def at_work_on(what: str) -> Callable[[Lab, UUID], bool]:
     return lambda lab, run_id: lab.run(run_id).progress.get("what") == what
 
 
-def is_held(lab: Lab, run_id: UUID) -> bool:
-    return lab.run(run_id).attempt == 1
+class MuteHub:
+    """Takes connections and never answers."""
+
+    def __init__(self) -> None:
+        self.callers: list[socket.socket] = []
+        self.server = socket.socket()
+
+    @contextmanager
+    def open(self) -> Iterator[str]:
+        """Gives its address."""
+        with contextlib.ExitStack() as closing, socket.create_server(("127.0.0.1", 0)) as self.server:
+            self.server.setblocking(False)
+            yield f"http://127.0.0.1:{self.server.getsockname()[1]}"
+            for caller in self.callers:
+                closing.enter_context(caller)
+
+    def is_called(self, lab: Lab, run_id: UUID) -> bool:
+        """Somebody who was not there before waits for its answer, and the run is held."""
+        with contextlib.suppress(BlockingIOError):
+            self.callers.append(self.server.accept()[0])
+            assert lab.run(run_id).attempt == 1
+            return True
+        return False
+
+
+HUB = MuteHub()
 
 
 def has_trained(lab: Lab, run_id: UUID) -> bool:
@@ -169,7 +193,7 @@ def mend_the_disk(lab: Lab) -> None:
 EVERY_STEP = {"eval_share": 0.5, "eval_steps": 1}
 PHASES = {
     "queued": Phase(launching(), lambda _lab, _run_id: True),
-    "fetching": Phase(launching(base="somebody/far-away"), is_held),
+    "fetching": Phase(launching(base="somebody/far-away"), HUB.is_called),
     "loading": Phase(launching(base=STUCK), is_stuck, hindrance=hanging_tokenizer),
     "preparing": Phase(launching(rows="many"), in_phase("preparing")),
     "training": Phase(launching(), has_trained),
@@ -191,8 +215,8 @@ CELLS = [
 @pytest.fixture(scope="module")
 def lab(make_lab: MakeLab) -> Iterator[Lab]:
     """One host for all; the hub that it asks takes connections and never answers."""
-    with make_lab() as lab, socket.create_server(("127.0.0.1", 0)) as mute:
-        lab.environment["HF_ENDPOINT"] = f"http://127.0.0.1:{mute.getsockname()[1]}"
+    with make_lab() as lab, HUB.open() as address:
+        lab.environment["HF_ENDPOINT"] = address
         lab.environment["HF_HUB_OFFLINE"] = "0"
         shutil.copytree(lab.home / "models" / "tiny", lab.home / "models" / STUCK)
         write_rows(lab.home / "datasets" / "many.parquet", 40_000)
