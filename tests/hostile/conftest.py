@@ -9,12 +9,21 @@ import pytest
 
 from backend.core.models import Role
 from tests.hostile.rows import OTHERWISE, PROVED
-from tests.hostile.studio import PREFLIGHT, PREVIEW, Cost, Studio, put, recipe, signed_in
+from tests.hostile.studio import (
+    INNOCENT,
+    PREFLIGHT,
+    PREVIEW,
+    STUDIOS,
+    Cost,
+    Studio,
+    costs_of_all,
+    put,
+    recipe,
+    signed_in,
+)
 from tests.support.hub import Shelf, hub_of
 from tests.support.webs import running_web
 
-STUDIOS: list[Studio] = []
-"""Those that were attacked, for the figures at the end."""
 SHOWN = 12
 ANIMALS = b'{"instruction": "What eats mice?", "output": "The owl."}\n' * 2
 
@@ -31,6 +40,7 @@ def studio(tiny_base: Path, shelf: Shelf, tmp_path_factory: pytest.TempPathFacto
     cache = tmp_path_factory.mktemp("hub")
     with hub_of(shelf) as hub, running_web(tiny_base, HF_ENDPOINT=hub, HF_HOME=str(cache)) as web:
         found = Studio(web, signed_in(web, "mallory", Role.ADMIN))
+        found.clocked(found.client)
         assert found.client.put("/api/v1/datasets/animals?filename=a.jsonl", content=ANIMALS).status_code == 201
         STUDIOS.append(found)
         yield found
@@ -68,11 +78,10 @@ def taught(studio: Studio) -> Cost:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """The figures of the whole table, where one process ran it."""
-    costs = {what: cost for studio in STUDIOS for what, cost in studio.costs.items()}
-    if not costs:
+    if not (costs := costs_of_all()):
         return
     terminalreporter.write_line(f"hostile: {len(costs)} attacks measured; the dearest of them:")
-    innocent = [each for each in costs.items() if each[0].startswith("innocent")]
+    innocent = [each for each in costs.items() if each[0].startswith(INNOCENT)]
     dearest = sorted((each for each in costs.items() if each not in innocent), key=lambda each: -each[1].cpu_seconds)
     for what, cost in [*innocent, *dearest[:SHOWN]]:
         figures = f"{cost.cpu_seconds:5.2f} s of CPU {cost.seconds:6.2f} s {cost.memory_mib:5.0f} MiB"

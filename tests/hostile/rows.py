@@ -108,15 +108,6 @@ WITHOUT: dict[int, str] = {
 }
 """Rows that ask for something that is not there yet, and why."""
 
-ELSEWHERE: dict[int, tuple[str, str]] = {
-    56: (
-        "tests/worker/trainer/test_failures.py",
-        "test_a_base_with_nan_in_its_weights_is_refused_by_the_tensors_name",
-    ),
-}
-"""Rows that only a trainer meets, and the tests that prove them there: looking at a model loads no weights. What they cost is
-not held to the bounds, which are those of a web."""
-
 NO_ZIPS = "no archive of several files is taken, so none is ever unpacked"
 NO_ADAPTERS = "no adapter is taken for a base, whatever it was made for and whatever it says"
 OTHERWISE: dict[int, str] = {

@@ -17,28 +17,34 @@ from tests.hostile.studio import PREFLIGHT, PREVIEW, Cost, Studio, words_of
 
 TEMPLATES = {
     "reaches for internals": (
+        61,
         "{{ ''.__class__.__mro__[1].__subclasses__() }}",
         "The model's chat template cannot be used: it reaches for __class__",
     ),
     "calls a method that is no business of its": (
+        61,
         "{{ messages.append(1) }}{{ cycler.next }}",
         "cannot be used",
     ),
     "has no end": (
+        62,
         "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
         "it timed out",
     ),
     "computes without end": (
+        62,
         "{{ 9 ** (9 ** 9) }}",
         "it timed out",
     ),
-    "compares without end": (ENDLESS_COMPARISON, "it timed out"),
+    "compares without end": (62, ENDLESS_COMPARISON, "it timed out"),
     "takes all memory": (
+        62,
         "{% set x = namespace(v='ab' * 999999) %}{% for a in range(99) %}{% set x.v = x.v + x.v %}{% endfor %}",
         "it needs more memory",
     ),
-    "writes without end": ("{{ 'x' * 20000000 }}", "it writes 20,000,000 characters"),
+    "writes without end": (62, "{{ 'x' * 20000000 }}", "it writes 20,000,000 characters"),
     "doubles what it writes": (
+        62,
         "{% set x = namespace(v='ab') %}{% for a in range(19) %}{% set x.v = x.v + x.v %}{% endfor %}{{ x.v }}",
         "it writes 1,048,576 characters",
     ),
@@ -106,13 +112,13 @@ def test_a_model_outside_of_the_model_folders_is_refused(studio: Studio, path: s
 
 
 @pytest.fixture
-def template(request: pytest.FixtureRequest, studio: Studio, tiny_base: Path) -> Iterator[tuple[str, str]]:
-    """A model with this template, and what is said of it."""
-    source, words = TEMPLATES[request.param]
+def template(request: pytest.FixtureRequest, studio: Studio, tiny_base: Path) -> Iterator[tuple[int, str, str]]:
+    """The row of the table, a model with this template, and what is said of it."""
+    row, source, words = TEMPLATES[request.param]
     name = f"template that {request.param}".replace(" ", "-")
     folder = spoiled(studio, tiny_base, name)
     (folder / "chat_template.jinja").write_text(source)
-    yield name, words
+    yield row, name, words
     shutil.rmtree(folder)
 
 
@@ -125,16 +131,16 @@ def shown(studio: Studio) -> Cost:
 @proves(61, 62)
 @pytest.mark.parametrize("template", TEMPLATES, indirect=True)
 def test_a_hostile_template_is_refused_wherever_it_is_rendered(
-    studio: Studio, template: tuple[str, str], previewed: Cost, shown: Cost, examined: Cost
+    studio: Studio, template: tuple[int, str, str], previewed: Cost, shown: Cost, examined: Cost
 ) -> None:
-    name, words = template
-    with studio.metered(f"{name}, previewed", innocent=previewed):
+    row, name, words = template
+    with studio.metered(f"{row} {name}, previewed", innocent=previewed):
         answer = studio.client.get(PREVIEW, params={"model": name})
     assert answer.status_code == 422, answer.text
     assert words in words_of(answer)
-    with studio.metered(f"{name}, on the page", innocent=shown):
+    with studio.metered(f"{row} {name}, on the page", innocent=shown):
         part = studio.client.get(PAGE, params=TOKENS | {"model": name})
     assert (part.status_code, words in unescape(part.text)) == (200, True), part.text
-    with studio.metered(f"{name}, before a run", innocent=examined):
+    with studio.metered(f"{row} {name}, before a run", innocent=examined):
         planned = studio.client.post(PREFLIGHT, json=recipe(name)).json()
     assert any(words in each["message"] for each in planned["problems"]), planned

@@ -13,7 +13,7 @@ from playwright.sync_api import Browser, Dialog, Page, expect
 from backend.core.models import Role
 from tests.hostile.making import MIB
 from tests.hostile.rows import MODELS, NAMES, SETTINGS, UPLOADS, YAMLS, Upload, proves
-from tests.hostile.studio import SPECIAL, Studio, recipe, taken, with_a_small_accelerator
+from tests.hostile.studio import IN_A_BROWSER, SPECIAL, Cost, Studio, recipe, taken, with_a_small_accelerator
 from tests.support.trouble import signed_in
 
 SCRIPT = "<script>alert(1)</script><img src=x onerror=alert(2)>"
@@ -50,13 +50,15 @@ def refusal_of(page: Page, upload: Upload) -> str:
     return line.inner_text()
 
 
-def test_each_file_is_refused_on_the_page_in_the_same_words(page: Page) -> None:
+def test_each_file_is_refused_on_the_page_in_the_same_words(page: Page, studio: Studio) -> None:
     """Of the large ones, which only the whole file betrays, none but the bombs; the others were sent through the API."""
     told = {}
     page.goto("/datasets")
     for upload in UPLOADS:
         if len(upload.content()) < 2 * MIB:
-            told[str(upload)] = (refusal_of(page, upload), upload.says)
+            with studio.measured(f"{upload}{IN_A_BROWSER}"):
+                refusal = refusal_of(page, upload)
+            told[str(upload)] = (refusal, upload.says)
             page.locator("[data-arrival]").last.locator("[data-cancel]").click()
             expect(page.locator("[data-arrival]")).to_have_count(0)
     wrong = {row: words for row, (words, says) in told.items() if not all(_is_in(each, words) for each in says)}
@@ -75,23 +77,26 @@ def test_each_model_folder_says_on_the_page_why_it_cannot_be_used(page: Page, st
             model.spoil(Path(shutil.copytree(tiny_base, studio.models / model.name)))
     page.goto("/models")
     for model in MODELS:
-        page.locator("#here").get_by_role("link", name=model.name, exact=True).click()
-        expect(page.locator("#one-h")).to_have_text(model.name)
-        expect(page.locator("#here tr[aria-selected]")).to_contain_text("cannot be used")
-        for words in model.says:
-            expect(page.locator("#one")).to_contain_text(words)
+        with studio.measured(f"{model}{IN_A_BROWSER}"):
+            page.locator("#here").get_by_role("link", name=model.name, exact=True).click()
+            expect(page.locator("#one-h")).to_have_text(model.name)
+            expect(page.locator("#here tr[aria-selected]")).to_contain_text("cannot be used")
+            for words in model.says:
+                expect(page.locator("#one")).to_contain_text(words)
 
 
-def test_settings_are_refused_where_they_stand_in_the_yaml(page: Page) -> None:
+def test_settings_are_refused_where_they_stand_in_the_yaml(page: Page, studio: Studio) -> None:
     page.goto("/runs/new?view=yaml")
     bad = page.locator("#preflight")
     for setting in SETTINGS:
-        page.locator("#yaml").fill(json.dumps(setting.recipe()))
-        for words in setting.says:
+        with studio.measured(f"{setting}{IN_A_BROWSER}"):
+            page.locator("#yaml").fill(json.dumps(setting.recipe()))
+            for words in setting.says:
+                expect(bad).to_contain_text(words)
+    for row, text, words in YAMLS:
+        with studio.measured(f"{row} YAML{IN_A_BROWSER}"):
+            page.locator("#yaml").fill(text)
             expect(bad).to_contain_text(words)
-    for _, text, words in YAMLS:
-        page.locator("#yaml").fill(text)
-        expect(bad).to_contain_text(words)
 
 
 def test_what_rows_and_memory_forbid_stands_beside_the_recipe(page: Page, studio: Studio) -> None:
@@ -100,38 +105,42 @@ def test_what_rows_and_memory_forbid_stands_beside_the_recipe(page: Page, studio
     taken(studio, "control", json.dumps({"instruction": f"Q? {SPECIAL}", "output": "A."}) + "\n")
     page.goto("/runs/new?view=yaml")
     with_a_small_accelerator(studio)
-    for written, words in (
-        (recipe("animals") | {"method": "full"}, "too much for NVIDIA Tiny"),
-        (recipe("long", max_length=16), "1 of 1 rows are longer than 16 tokens"),
-        (recipe("long", max_length=16, truncation="drop"), "none of the 1 rows holds a token to learn"),
-        (recipe("control"), "special tokens spelled out"),
+    for row, written, words in (
+        (70, recipe("animals") | {"method": "full"}, "too much for NVIDIA Tiny"),
+        (37, recipe("long", max_length=16), "1 of 1 rows are longer than 16 tokens"),
+        (37, recipe("long", max_length=16, truncation="drop"), "none of the 1 rows holds a token to learn"),
+        (38, recipe("control"), "special tokens spelled out"),
         (
+            72,
             recipe("animals") | {"evaluation": {"prompts": ["owl " * 1900]}},
             "tokens long, and the model's context is 256",
         ),
     ):
-        page.locator("#yaml").fill(json.dumps(written))
-        expect(page.locator("#preflight")).to_contain_text(words)
+        with studio.measured(f"{row} {words}{IN_A_BROWSER}"):
+            page.locator("#yaml").fill(json.dumps(written))
+            expect(page.locator("#preflight")).to_contain_text(words)
 
 
-def test_a_hostile_name_is_refused_beside_its_field(page: Page) -> None:
+def test_a_hostile_name_is_refused_beside_its_field(page: Page, studio: Studio) -> None:
     page.goto("/settings/tokens")
-    for what, (_, name) in NAMES.items():
+    for what, (row, name) in NAMES.items():
         if "\0" in name or "\n" in name or len(name) > 80:
             continue  # no field holds these
         page.fill("#token-name", name)
-        page.locator("form:has(#token-name) button.primary").click()
-        expect(page.locator("main [role=alert]"), what).to_contain_text("letters, digits, spaces")
+        with studio.measured(f"{row} {what}{IN_A_BROWSER}"):
+            page.locator("form:has(#token-name) button.primary").click()
+            expect(page.locator("main [role=alert]"), what).to_contain_text("letters, digits, spaces")
 
 
 @proves(40)
-def test_a_script_in_a_cell_is_shown_as_text(page: Page, studio: Studio) -> None:
+def test_a_script_in_a_cell_is_shown_as_text(page: Page, studio: Studio, taught: Cost) -> None:
     row = {"instruction": SCRIPT, "output": SCRIPT, "input": "javascript:alert(3)"}
     content = json.dumps(row) + "\n"
-    assert studio.client.put("/api/v1/datasets/scripts?filename=a.jsonl", content=content).status_code == 201
+    with studio.metered("40 a script in a cell arrives", innocent=taught):
+        taken(studio, "scripts", content)
     for view in ("", "?view=raw", "?model=tiny-qwen3&view=tokens&wait=1"):
         innocent = studio.innocent(f"rows{view}", lambda view=view: studio.client.get(f"/datasets/animals{view}"))  # type: ignore[misc]
-        with studio.metered(f"40 a script in a cell{view}", innocent=innocent):
+        with studio.metered(f"40 a script in a cell{view}{IN_A_BROWSER}", innocent=innocent):
             page.goto(f"/datasets/scripts{view}")
         expect(page.locator("main")).to_contain_text("alert(1)")
     page.goto("/datasets")

@@ -182,7 +182,12 @@ def test_a_last_event_that_is_none_starts_from_the_first(studio: Studio, last: s
 def test_words_that_would_hang_a_regular_expression_are_words(studio: Studio) -> None:
     rows = '{"instruction": "' + "a" * 100_000 + '!", "output": "A."}\n{"instruction": "(a+)+$", "output": "B."}\n'
     assert studio.client.put("/api/v1/datasets/patterns?filename=a.jsonl", content=rows).status_code == 201
-    usual = studio.innocent("a search", lambda: studio.client.get("/datasets/animals", params={"q": "owl", "wait": 1}))
+    good = '{"instruction": "Which owl has never been seen?", "output": "This one."}\n'  # what is known costs nothing
+    assert studio.client.put("/api/v1/datasets/unseen?filename=a.jsonl", content=good).status_code == 201
+    usual = studio.innocent(
+        "a search in rows that nobody has seen",
+        lambda: studio.client.get("/datasets/unseen", params={"q": "owl", "wait": 1}),
+    )
     with studio.metered("73 a pattern, searched for", innocent=usual):
         page = studio.client.get("/datasets/patterns", params={"q": "(a+)+$", "wait": 1})
     assert page.status_code == 200
@@ -199,7 +204,8 @@ def test_words_that_would_hang_a_regular_expression_are_words(studio: Studio) ->
 def test_too_many_fields_or_too_long_ones_are_too_large(studio: Studio) -> None:
     many = {f"f{number}": "x" for number in range(10_000)}
     for path in ("/runs/preflight", "/settings/tokens"):
-        assert studio.client.post(path, data=many).status_code == 413
+        with studio.metered(f"76 10,000 fields to {path}"):
+            assert studio.client.post(path, data=many).status_code == 413
     with studio.metered("76 a field of 100 MB") as cost:
         answer = studio.client.post("/settings/tokens", data={"name": "x" * 100_000_000})
     assert answer.status_code == 413
