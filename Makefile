@@ -12,7 +12,7 @@ COMPILE := $(BIN)/uv pip compile pyproject.toml --quiet --universal --python-ver
 # Images like to set it; without bytecode each of the many processes would compile all of our modules again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo run test check bench faults soak fuzz screenshots setup front tools browser lock
+.PHONY: demo run test check bench faults soak fuzz hostile screenshots setup front tools browser lock
 
 demo: setup front            ## fine-tune a small model in two minutes, and keep serving
 	$(BIN)/studio demo
@@ -41,6 +41,9 @@ soak: setup front            ## a studio under steady load for twenty minutes; S
 
 fuzz: setup front            ## random input against the API, the life of a run, uploads and every parser; FUZZ="--minutes 5"
 	$(BIN)/python -m tests.fuzz $(FUZZ)
+
+hostile: setup front browser ## each row of the table of hostile inputs by the clock, on a machine with nothing else to do
+	$(BIN)/python -m tests.hostile $(HOSTILE)
 
 screenshots: setup front browser  ## every page, at three widths, light and dark, English and Chinese
 	$(BIN)/python -m tests.screenshots
