@@ -50,10 +50,15 @@ def test_a_row_that_was_left_out_is_missed() -> None:
 
 
 def test_an_answer_is_timed_from_the_last_byte_that_was_sent(monkeypatch: pytest.MonkeyPatch) -> None:
-    seconds, answered = iter([10.0, 10.5]), list[float]()
-    monkeypatch.setattr("time.monotonic", lambda: next(seconds))
+    told = {
+        "send_request_body.started": 9.0,
+        "send_request_body.complete": 10.0,
+        "receive_response_headers.complete": 11.0,
+        "response_closed.complete": 13.0,
+    }
+    answered = list[float]()
     clock = Clock(answered)
-    for event in ("send_request_body.started", "send_request_body.complete", "receive_response_headers.complete",
-                  "response_closed.complete"):  # fmt: skip
+    for event, seconds in told.items():
+        monkeypatch.setattr("time.monotonic", lambda seconds=seconds: seconds)
         clock(f"http11.{event}", {})
-    assert answered == [0.5]
+    assert answered == [3.0]
