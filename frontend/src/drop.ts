@@ -4,7 +4,7 @@ import { find, guarded, setText } from "./dom";
 import type { Named } from "./mapping";
 import { callOff, follow } from "./reading";
 import { redraw } from "./redraw";
-import { markOf, Refused } from "./upload";
+import { markOf, Refused, request } from "./upload";
 import { word } from "./words";
 
 const AT_ONCE = 2;
@@ -151,14 +151,16 @@ class DropZone implements Home {
 
   private listenTo(line: HTMLElement): void {
     const id = line.dataset.unfinished!;
-    const input = find<HTMLInputElement>("[data-resumes]", line)!;
-    input.addEventListener("change", async () => {
+    const button = find<HTMLButtonElement>("[data-read-now]", line);
+    button?.addEventListener("click", () => void readNow(line, button));
+    const input = find<HTMLInputElement>("[data-resumes]", line);
+    input?.addEventListener("change", async () => {
       const [file] = input.files ?? [];
       input.value = "";
       if (!file) return;
       const known = await this.broken(file);
       if (known?.id === id) this.goOn(this.add(file, known.dataset), known);
-      else wrongFile(line);
+      else complain(line, word("other_file"));
     });
     find("[data-discard]", line)!.addEventListener("click", async () => {
       const answer = await fetch(`${UPLOADS}/${id}`, { method: "DELETE", headers: guarded() });
@@ -214,10 +216,26 @@ const isOf = (upload: Unfinished, file: File, dataset: string) =>
   (upload.modified === null || upload.modified === String(file.lastModified)) &&
   (dataset === "" || upload.dataset === dataset);
 
-function wrongFile(line: HTMLElement): void {
+function complain(line: HTMLElement, words: string): void {
   const said = find(".flow p", line)!;
   said.className = "error-line";
-  said.textContent = word("other_file");
+  said.textContent = words;
+}
+
+/** What came whole while it could not be read needs no file: an empty piece asks for it. */
+async function readNow(line: HTMLElement, button: HTMLButtonElement): Promise<void> {
+  const said = find(".flow p", line)!;
+  button.disabled = true;
+  said.className = "";
+  said.textContent = word("reading");
+  const headers = { "Upload-Offset": button.dataset.readNow!, "Content-Type": "application/offset+octet-stream" };
+  try {
+    await request(`${UPLOADS}/${line.dataset.unfinished}`, "PATCH", headers, null, new ArrayBuffer(0));
+    location.reload();
+  } catch (error) {
+    complain(line, error instanceof Refused ? `${error.message} ${error.hint}` : word("try_again"));
+    button.disabled = false;
+  }
 }
 
 /** Take an unfinished upload off the page. */

@@ -14,9 +14,9 @@ from playwright.sync_api import Browser, BrowserContext, Locator, Page, Route, e
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from backend.core import people
+from backend.core import people, uploads
 from backend.core.datasets import store
-from backend.core.models import DatasetVersion, Operation, Role
+from backend.core.models import DatasetVersion, Operation, Role, User
 from backend.core.settings import Settings
 from backend.core.uploads import Received
 from tests.support.trouble import signed_in
@@ -278,6 +278,26 @@ def test_an_unfinished_upload_is_discarded(page: Page, tmp_path: Path) -> None:
     expect(page.locator("[data-unfinished]")).to_have_count(0)
     page.reload()
     expect(page.locator("[data-unfinished]")).to_have_count(0)
+
+
+def test_what_came_whole_and_could_not_be_read_is_read_without_its_file(
+    page: Page, session: Session, here: Settings
+) -> None:
+    body, folder = json.dumps(ROW).encode() + b"\n", here.folder("uploads")
+    owner = session.scalars(select(User.id).where(User.name == f"the {Role.MEMBER}")).one()
+    left = uploads.create(folder, len(body), {"dataset": "owls", "filename": "owls.jsonl"}, str(owner), 1 << 30)
+    (folder / f"{left.id}.part").write_bytes(body)
+    (here.root / "datasets").write_text("in the way of a folder")
+    page.reload()
+    line = page.locator("[data-unfinished]")
+    expect(line).to_contain_text("It is all here")
+    line.get_by_role("button", name="Read it now").click()
+    expect(line.locator(".error-line")).to_contain_text("could not be stored")
+    (here.root / "datasets").unlink()
+    line.get_by_role("button", name="Read it now").click()
+    expect(page.locator("#sets")).to_contain_text("owls")
+    expect(line).to_have_count(0)
+    assert stored(session) == [("owls", 1)]
 
 
 def test_an_upload_is_paused_cancelled_and_taken_back(page: Page, session: Session, tmp_path: Path) -> None:
