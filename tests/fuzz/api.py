@@ -6,7 +6,6 @@ The web runs in a process of its own, behind a real server; a 500's trace is in 
 from __future__ import annotations
 
 import re
-import secrets
 import tempfile
 import time
 import traceback
@@ -17,6 +16,7 @@ from copy import deepcopy
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import httpx
@@ -25,17 +25,18 @@ from schemathesis.config import SchemathesisConfig
 from schemathesis.engine import events, from_schema
 from schemathesis.engine.recorder import ScenarioRecorder
 from schemathesis.transport import SerializationContext
+from schemathesis.transport.serialization import Binary
 
 from backend.core import people
 from backend.core.models import Role
 from tests.fuzz.findings import Figures, Finding
 from tests.fuzz.reach import End, Reach
+from tests.fuzz.standing import HUB_MODEL, PASSWORD, Badge, Standing, recipe_of
 from tests.support import gallery
 from tests.support.hub import Shelf, hub_of
 from tests.support.webs import Web, running_web
 
-OWNER, PASSWORD = "ada", "four quiet words here"
-HUB_MODEL = "Qwen/Qwen3-0.6B"
+OWNER = "ada"
 ANYBODY = "anonymous"
 """Whoever is not signed in: refused at the door."""
 STREAM_EVENTS, TIMEOUT_SECONDS = 3, 60
@@ -103,26 +104,6 @@ class Plan:
         return self.role or ANYBODY
 
 
-@dataclass
-class Badge:
-    """The token of somebody with a role. Fuzzing takes the one or the other away now and then: another person follows."""
-
-    web: Web
-    role: Role
-    hash: str
-    held: str = ""
-
-    def secret(self) -> str:
-        with self.web.session() as session:
-            known = people.find_bearer(session, self.held) if self.held else None
-            if known and known.role == self.role:
-                return self.held
-            who = people.create(session, f"{self.role} {secrets.token_hex(4)}", self.hash, self.role, by=None)
-            self.held = people.create_token(session, who, "fuzz", role=self.role, days=9, by=who.id).secret
-            session.commit()
-        return self.held
-
-
 @contextmanager
 def worked_in() -> Iterator[Web]:
     """A studio with data, runs in every state, recipes, workers and people, and a hub of its own."""
@@ -144,7 +125,7 @@ REFUSALS = [400, 401, 403, 404, 405, 406, 409, 413, 415, 422, 428, 429]
 def grounded(document: Mapping[str, Any]) -> dict[str, Any]:
     """The document with recipes that this studio can launch, so that more than refusals is reached."""
     made = deepcopy(dict(document))
-    recipe = gallery.recipe(gallery.STORIES[0]) | {"name": "fuzzed"}
+    recipe = recipe_of("fuzzed")
     for path in made["paths"].values():
         for operation in path.values():
             content = operation.get("requestBody", {}).get("content", {})
@@ -199,6 +180,12 @@ def configuration(plan: Plan, address: str) -> SchemathesisConfig:
 @schemathesis.serializer("application/offset+octet-stream")
 def piece(_context: SerializationContext, value: Any) -> bytes:
     """A piece of an upload, which is bytes as they are."""
+    return as_bytes(value)
+
+
+def as_bytes(value: Any) -> bytes:
+    if isinstance(value, Binary):
+        return value.data  # as a text it is empty
     return value if isinstance(value, bytes) else str(value).encode("utf-8", "replace")
 
 
@@ -258,11 +245,11 @@ def fuzz(web: Web, plan: Plan) -> Round:
     cookie = {"Cookie": f"studio={web.sign_in(OWNER).cookie}"}
     document = httpx.get(f"{web.address}/api/v1/openapi.json", headers=cookie, trust_env=False, timeout=60).json()
     schema = schemathesis.openapi.from_dict(grounded(document), config=configuration(plan, web.address))
-    if plan.role:
-        badge = Badge(web, plan.role, people.hash_password(PASSWORD))
-        schema.auth(refresh_interval=None)(_bearer(badge))
     described = {f"{method.upper()} {path}" for path, each in document["paths"].items() for method in each}
     seen = Round(described=frozenset(described))
+    if plan.role:
+        badge = Badge(web, plan.role, people.hash_password(PASSWORD))
+        schema.auth(refresh_interval=None)(_bearer(badge, Standing(badge, Random(plan.seed), seen.figures)))
     stream = from_schema(schema).execute()
     for event in stream:
         match event:
@@ -289,13 +276,14 @@ def _end(plan: Plan, figures: Figures) -> End:
     return End.CLOCK if figures.seconds > plan.seconds else End.ITSELF
 
 
-def _bearer(badge: Badge) -> type:
+def _bearer(badge: Badge, standing: Standing) -> type:
     class Bearer:
         def get(self, _case: Any, _context: Any) -> str:
             return badge.secret()
 
         def set(self, case: Any, secret: str, _context: Any) -> None:
             case.headers["Authorization"] = f"Bearer {secret}"
+            standing.provide(case)
 
     return Bearer
 

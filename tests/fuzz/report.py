@@ -80,7 +80,7 @@ def _reach(rounds: Iterable[Record]) -> Reach:
 
 def _refused(here: Sequence[Record]) -> list[str]:
     """Operations that succeeded for nobody who is signed in. No goal is set for them: what a valid request needs, as the right
-    password or an upload's own offset, random input seldom has; which they are is to be seen."""
+    password or an upload's own offset, it is given by chance; which they are is to be seen."""
     return _reach(each for each in here if each.who != ANYBODY).refused
 
 
