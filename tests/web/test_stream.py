@@ -19,6 +19,7 @@ from backend.core.events import EventKind
 from backend.core.models import Role, Run
 from backend.core.settings import Settings
 from backend.web import stream
+from backend.web.api.events import MOST_RUNS
 from tests.web.conftest import Account, account, queued_run
 
 
@@ -156,6 +157,9 @@ def test_whoever_may_not_look_is_refused_before_the_stream_begins(served: str, s
     who = account(session, Role.VIEWER)
     answer = httpx.get(f"{served}/api/v1/runs/none/events", headers={"cookie": f"studio={who.cookie}"})
     assert answer.status_code == 404
+    for query in ("", f"run={'a' * 101}", "&".join(["run=a"] * (MOST_RUNS + 1))):
+        answer = httpx.get(f"{served}/api/v1/events?{query}", headers={"cookie": f"studio={who.cookie}"})
+        assert answer.status_code == 422, query[:20]
 
 
 def test_a_sign_out_ends_the_stream(served: str, session: Session, monkeypatch: pytest.MonkeyPatch) -> None:

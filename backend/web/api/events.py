@@ -64,7 +64,9 @@ Beyond = Annotated[UUID | None, Query(description="Runs made after this one are 
 
 async def several_runs(
     edge: AnEdge,
-    run: Annotated[list[str], Query(max_length=MOST_RUNS, description="Names or ids.")] = [],  # noqa: B006 -- FastAPI copies it
+    run: Annotated[
+        list[Annotated[str, Query(max_length=100)]], Query(max_length=MOST_RUNS, description="Names or ids.")
+    ] = [],  # noqa: B006 -- FastAPI copies it
     beyond: Beyond = None,
 ) -> list[UUID]:
     if not run and not beyond:
