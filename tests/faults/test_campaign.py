@@ -20,7 +20,7 @@ from tests.support.disks import mounted
 from tests.support.figures import Note, head, keep, kept_in
 
 FAULTS = 150
-AT_ONCE = 10
+AT_ONCE = 7
 """More than in the long form, which so sees more faults alone."""
 LEAST_TAKEOVERS, LEAST_RESUMES, LEAST_KILLS, LEAST_DETECTIONS = 8, 3, 8, 2
 """Without so many the faults would have missed what they are for."""
