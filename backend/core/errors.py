@@ -134,6 +134,13 @@ class Unavailable(StudioError):
     retry_after_seconds = 5
 
 
+class Unstorable(Unavailable):
+    """A folder takes no file now: its disk is full, or it is closed to us."""
+
+    status = 507
+    code = "storage.refused"
+
+
 class Fenced(StudioError):
     """A write under an attempt that is no longer the run's current one: it changed nothing."""
 

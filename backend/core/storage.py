@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Protocol
 from uuid import uuid4
 
 from backend.core.durable import sync
-from backend.core.errors import NotFound, StudioError, Unavailable
+from backend.core.errors import NotFound, Unavailable, Unstorable
 from backend.core.settings import Settings
 
 if TYPE_CHECKING:
@@ -29,18 +29,11 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-class Unstorable(StudioError):
-    """The folder takes no file: its disk is full, or it is closed to us."""
-
-    status = 507
-    code = "storage.refused"
-
-
 class Storage(Protocol):
     def publish(self, file: Path, key: str) -> None:
         """Make `file`, which lies under the home, visible under `key`. The file is gone from its place afterwards.
 
-        Raises `Unavailable` where that may be tried again later, and `Unstorable`."""
+        Raises `Unavailable` where that may be tried again later."""
 
     def fetch(self, key: str) -> Path:
         """A local path of the content, for reading only. Raises `NotFound`."""
@@ -208,19 +201,36 @@ def _told(key: str) -> Iterator[None]:
 
 def publish_file(file: Path, target: Path) -> None:
     """Move a file so that after a power cut either all of it stands at `target` or nothing does. Raises `Unstorable`."""
-    try:
-        with open(file, "rb+") as opened:
-            os.fsync(opened.fileno())
+    with open(file, "rb+") as opened, _refused():
+        os.fsync(opened.fileno())
+    with _refused():
         target.parent.mkdir(parents=True, exist_ok=True)
+        _move(file, target)
+        sync(target.parent)
+
+
+def _move(file: Path, target: Path) -> None:
+    try:
         file.replace(target)
     except OSError as error:
         if error.errno != errno.EXDEV:
-            raise Unstorable(f"The file could not be stored: {error.strerror}.", hint="Is the disk full?") from error
+            raise
         draft = target.with_name(f".{target.name}.{uuid4().hex}")
-        shutil.copyfile(file, draft)
-        publish_file(draft, target)
+        try:
+            shutil.copyfile(file, draft)
+            sync(draft)
+            draft.replace(target)
+        finally:
+            draft.unlink(missing_ok=True)
         file.unlink()
-    sync(target.parent)
+
+
+@contextlib.contextmanager
+def _refused() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise Unstorable(f"The file could not be stored: {error.strerror}.", hint="Is the disk full?") from error
 
 
 def _missing(key: str) -> NotFound:
