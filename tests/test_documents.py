@@ -204,7 +204,7 @@ def test_the_chinese_table_has_the_same_settings_and_defaults() -> None:
 def test_both_languages_have_the_same_sections_and_examples() -> None:
     english, chinese = READMES
     assert len(headings(english)) == len(headings(chinese))
-    for language in ("sh", "yaml"):
+    for language in ("", "sh", "yaml"):
         assert uncommented(blocks(english, language)) == uncommented(blocks(chinese, language))
     assert links_in_any_language(english) == links_in_any_language(chinese)
 
