@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import importlib
 import json
 import logging
@@ -28,7 +29,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from backend.core import errors
-from backend.core.errors import Conflict, Invalid, Problem, StudioError, is_failure
+from backend.core.errors import Conflict, Invalid, Problem, StudioError, Unstorable, is_failure, sayable
 from backend.core.spare import Spare
 
 log = logging.getLogger(__name__)
@@ -82,8 +83,9 @@ def run_limited(
     host: by default it knows no token, no proxy and no home. It may call `report({...})`, which arrives at
     `on_progress`. Blocks: asynchronous callers use `asyncio.to_thread`.
 
-    Raises what the function raised where that is a `StudioError`, with all its problems; `Invalid` in words where it
-    needed too much memory, time or output or died; `Conflict` (code `cancelled`) once `cancelled()` is true.
+    Raises what the function raised where that is a `StudioError`, with all its problems; `Unstorable` where the disk
+    was full; `Invalid` in words where it needed too much memory, time or output, died or raised anything else, whose trace
+    is in the log; `Conflict` (code `cancelled`) once `cancelled()` is true.
     """
     if not function.startswith(PACKAGES):
         raise ValueError(f"{function} lies outside {PACKAGES}")
@@ -160,6 +162,8 @@ class _Conversation:
         self._listen()
         if self.final is None:
             raise self._death()
+        if "trace" in self.final:
+            log.error("a limited process met what nobody foresaw:\n%s", self.final["trace"])
         if "error" in self.final:
             raise _error_from(self.final["error"])
         return self.final["result"]
@@ -320,9 +324,31 @@ def _outcome(function: str, payload: dict[str, Any]) -> dict[str, Any]:
     except BaseException as error:
         if not is_failure(error):
             raise
-        traceback.print_exc()
-        words = f"The file could not be read ({type(error).__name__}: {str(error)[:300]})."
-        return {"error": _told(Invalid(words, code="limited.failed"))}
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return {"error": _told(_disk_full())}
+        return {"error": _told(_fault(error)), "trace": _trace()}
+
+
+def _disk_full() -> Unstorable:
+    return Unstorable("The disk is full.", hint="Make room on the server, then try again.", code="disk_full")
+
+
+def _fault(error: BaseException) -> Invalid:
+    """What people are told of an error that none of our readers foresaw. It may quote anything, so its own words are for the
+    log alone."""
+    return Invalid(
+        f"The studio has a fault that kept it from reading this ({type(error).__name__}).",
+        hint="Whoever runs the studio finds more in its log, and can report it. Other files and models can still be read.",
+        code="limited.failed",
+    )
+
+
+def _trace() -> str:
+    """Of the error at hand. Of one that says very much, the places where it came by and its last words."""
+    whole = sayable(traceback.format_exc())
+    if len(whole) <= COMPLAINT_BYTES:
+        return whole
+    return f"{whole[: COMPLAINT_BYTES // 2]} … {whole[-COMPLAINT_BYTES // 2 :]}"
 
 
 def _function(path: str) -> Callable[..., Any]:

@@ -79,6 +79,14 @@ def fails(_payload: dict[str, Any]) -> Any:
     return os.environ["ABSENT"]
 
 
+def fails_at_length(payload: dict[str, Any]) -> Any:
+    raise ValueError("x" * payload["characters"])
+
+
+def fills_the_disk(_payload: dict[str, Any]) -> Any:
+    return Path("/dev/full").write_bytes(b"x")
+
+
 def gives_up(_payload: dict[str, Any]) -> Any:
     """Counts more ways of reading a word than a library in Rust is willing to."""
     from tokenizers import Regex, pre_tokenizers

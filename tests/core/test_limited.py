@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from backend.core import limited
-from backend.core.errors import Conflict, Invalid, NotFound
+from backend.core.errors import Conflict, Invalid, NotFound, Unstorable
 from backend.core.limited import run_limited
 
 HERE = "tests.core.limited_functions"
@@ -103,7 +103,7 @@ def test_it_can_be_cancelled() -> None:
 
 
 def test_a_library_in_another_language_that_gives_up_is_told_in_words() -> None:
-    with pytest.raises(Invalid, match="retry-limit") as caught:
+    with pytest.raises(Invalid, match="fault that kept it from reading this") as caught:
         run_limited(f"{HERE}:gives_up", {})
     assert caught.value.code == "limited.failed"
 
@@ -121,9 +121,42 @@ def test_a_process_that_is_ended_as_it_foretold_has_said_why() -> None:
         run_limited(f"{HERE}:foretells", {"signal": signal.SIGTERM})
 
 
-def test_an_unforeseen_error_is_told_and_is_no_failure_of_the_service() -> None:
-    with pytest.raises(Invalid, match="KeyError: 'ABSENT'"):
+def test_an_unforeseen_error_is_told_as_a_fault_of_ours_whose_trace_is_in_the_log_alone(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with pytest.raises(Invalid, match=r"^The studio has a fault .* \(KeyError\)\.") as caught:
         run_limited(f"{HERE}:fails", {})
+    assert caught.value.code == "limited.failed"
+    assert "its log" in caught.value.hint
+    assert "ABSENT" not in str(caught.value)
+    (told,) = caplog.records
+    assert told.levelname == "ERROR"
+    trace = told.getMessage().splitlines()
+    assert trace[1].startswith("Traceback"), "whoever looks for traces at the beginning of lines finds it"
+    assert trace[-1] == "KeyError: 'ABSENT'"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a disk that is always full")
+def test_a_full_disk_is_told_as_that_and_may_be_tried_again(caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(Unstorable, match=r"^The disk is full\. Make room") as caught:
+        run_limited(f"{HERE}:fills_the_disk", {})
+    assert (caught.value.status, caught.value.code) == (507, "disk_full")
+    assert not caplog.records
+
+
+def test_errors_in_words_leave_nothing_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(NotFound):
+        run_limited(f"{HERE}:refuses", {})
+    assert not caplog.records
+
+
+def test_of_an_unforeseen_error_that_says_a_whole_file_the_log_keeps_the_place(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with pytest.raises(Invalid, match="ValueError"):
+        run_limited(f"{HERE}:fails_at_length", {"characters": 1 << 20})
+    assert "in fails_at_length" in caplog.text
+    assert len(caplog.text) < 2 * limited.COMPLAINT_BYTES
 
 
 @pytest.mark.parametrize("size", [1, 7, 4096])

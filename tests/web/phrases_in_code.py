@@ -9,7 +9,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 MAKERS = re.compile(
-    r"Problem|Failed|BadRow|BadYaml|Invalid|BadRequest|Unauthenticated|Forbidden|NotFound|NotAllowed|Conflict|TooLarge|TooMany|Unavailable|TemplateRefused"
+    r"Problem|Failed|BadRow|BadYaml|Invalid|BadRequest|Unauthenticated|Forbidden|NotFound|NotAllowed|Conflict|TooLarge|TooMany|Unavailable|Unstorable|TemplateRefused"
 )
 SPOKEN = ("message", "hint", "words")
 """What such sentences are called where they are made."""
