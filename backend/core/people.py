@@ -196,8 +196,10 @@ def create(session: Session, name: str, password_hash: str, role: Role, *, by: I
     name = name.strip()
     if not NAME.fullmatch(name):
         raise Invalid("A person's name holds letters, digits, spaces and _ . + -, at most 80.", where="name")
-    if by_name(session, name):
+    is_machines = name.lower() == THIS_MACHINE and (by is not None or password_hash != NO_PASSWORD)
+    if by_name(session, name) or is_machines:
         raise Conflict(f"Somebody is called “{name}” already.", where="name")
+    _check_token_lets_in(role, by)
     user = User(name=name, password_hash=password_hash, role=role)
     session.add(user)
     session.flush()
@@ -205,7 +207,27 @@ def create(session: Session, name: str, password_hash: str, role: Role, *, by: I
     return user
 
 
+def check_token_spares(user: User, by: Identity) -> None:
+    """Raises `Forbidden` for a token that would change the account of its own owner: whoever found it could lock them out."""
+    if by.via == "token" and by.id == user.id:
+        raise Forbidden(
+            "A token does not change its owner's account.", hint="Sign in, or use `studio token` on the host."
+        )
+
+
+def _check_token_lets_in(role: str, by: Identity | None) -> None:
+    """Raises `Forbidden` where a person's token would let somebody in as an administrator, who could then lock its owner out.
+    One of this machine was made by whoever has a shell there, to help an administrator who has lost a password."""
+    if by and by.via == "token" and by.name != THIS_MACHINE and role == Role.ADMIN:
+        raise Forbidden(
+            "A token makes no administrators, and sets no password of theirs.",
+            hint="Sign in, or use `studio token` on the host.",
+        )
+
+
 def set_role(session: Session, user: User, role: Role, *, by: Identity) -> None:
+    check_token_spares(user, by)
+    _check_token_lets_in(role, by)
     if user.role == Role.ADMIN and role != Role.ADMIN:
         _another_admin(session, user)
     user.role = role
@@ -218,6 +240,8 @@ def set_password(
     """Every other sign-in of that person ends, and a link that would set the password again no longer holds; their tokens
     end too, where that is asked for."""
     _check_is_person(user)
+    check_token_spares(user, by)
+    _check_token_lets_in(user.role, by)
     user.password_hash = password_hash
     _withdraw_invitations(session, user)
     end_sessions(session, user, but=by.credential)
@@ -239,6 +263,7 @@ def set_language(session: Session, user: User, language: str) -> None:
 
 def disable(session: Session, user: User, *, by: Identity) -> None:
     """That person cannot sign in and their tokens are refused, until enabled again."""
+    check_token_spares(user, by)
     _another_admin(session, user)
     user.disabled_at = datetime.now(UTC)
     _withdraw_invitations(session, user)
@@ -263,6 +288,7 @@ def _admins() -> Select[UUID]:
 
 def remove(session: Session, user: User, *, by: Identity) -> None:
     """Their sign-ins and tokens go too; their runs and data stay."""
+    check_token_spares(user, by)
     _another_admin(session, user)
     audit(session, by.id, "person.remove", user.name)
     session.delete(user)
@@ -274,6 +300,8 @@ def remove(session: Session, user: User, *, by: Identity) -> None:
 def invite(session: Session, user: User, *, by: Identity) -> str:
     """The secret of a link by which `user` sets their password, once; a link before it no longer holds."""
     _check_is_person(user)
+    check_token_spares(user, by)
+    _check_token_lets_in(user.role, by)
     secret = secrets.token_urlsafe(32)
     _withdraw_invitations(session, user)
     expires_at = datetime.now(UTC) + timedelta(days=INVITATION_DAYS)

@@ -34,7 +34,8 @@ OPEN = frozenset({HEALTH, "/signin", "/setup", "/invitation"})
 OPEN_FOLDER = "/static/"
 
 WAYS_IN = re.compile(r"/(settings|api/v1/me)/(password|sessions)(/.*)?|/(settings|api/v1)/tokens(/.*)?", re.DOTALL)
-"""Sign-ins, password and tokens. Whoever has found a token could lock its owner out there, so tokens write none of it."""
+"""One's own sign-ins, password and tokens. Whoever has found a token could lock its owner out there, so tokens write none of
+it; nor what administrators do to people, where these are its owner (`people.check_token_spares`)."""
 
 OWN = re.compile(rf"/signout|/settings/language|/api/v1/me|{WAYS_IN.pattern}", re.DOTALL)
 """What viewers may write too: their own sign-ins, password, language and tokens."""

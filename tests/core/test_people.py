@@ -90,6 +90,15 @@ def test_a_name_is_taken_whatever_its_case(session: Session) -> None:
     assert people.find(session, "ADA").name == "Ada"
 
 
+def test_nobody_takes_the_machines_own_name(session: Session) -> None:
+    """Its tokens may do more than those of people."""
+    ada = signed_in(session, person(session, "ada", Role.ADMIN))
+    for password_hash, by in (("hash", ada), (people.NO_PASSWORD, ada), ("hash", None)):
+        with pytest.raises(Conflict):
+            people.create(session, " This Machine", password_hash, Role.ADMIN, by=by)
+    assert people.this_machine(session).role == Role.ADMIN
+
+
 @pytest.mark.parametrize("name", ["", "../x", "a/b", "a\nb", "x" * 81, "<b>"])
 def test_a_name_that_cannot_be_one_is_refused(session: Session, name: str) -> None:
     with pytest.raises(Invalid):

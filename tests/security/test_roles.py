@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import Enum
 
+import httpx
+import pytest
+
+from backend.core import people
+from backend.core.models import Role
 from backend.core.settings import Settings
 from backend.web.app import create_app
 from tests.security.asking import status_of
-from tests.security.world import ACTORS, TOKENS, Things, Who, World
+from tests.security.world import ACTORS, PASSWORD, TOKENS, Things, Who, World
 from tests.support.routes import declared_routes
+from tests.support.webs import PLAIN
 
 
 class Rule(Enum):
@@ -89,15 +96,15 @@ RULES: dict[Rule, tuple[str, ...]] = {
 """A new route is written down here, or the first test fails."""
 
 SIGN_IN, FORBIDDEN, ABSENT, DONE = "told to sign in", "forbidden", "not there", "done"
-REFUSED: dict[Rule, dict[Who, str]] = {
+REFUSED: dict[Rule, Mapping[Who, str]] = {
     Rule.OPEN: {},
     Rule.LOOK: {},
     Rule.SELF: {},
     Rule.MAKE: {"viewer": FORBIDDEN, "admin's viewer token": FORBIDDEN},
     Rule.CHANGE: {"viewer": FORBIDDEN, "member": FORBIDDEN, "admin's viewer token": FORBIDDEN},
-    Rule.PRIVATE: {"viewer": ABSENT, "member": ABSENT, "admin": ABSENT, "admin's viewer token": ABSENT},
+    Rule.PRIVATE: dict.fromkeys(("viewer", "member", "admin", "admin's token", "admin's viewer token"), ABSENT),
     Rule.TOKEN: {"viewer": ABSENT, "member": ABSENT},
-    Rule.ADMIN: {who: FORBIDDEN for who in ACTORS if who != "admin"},
+    Rule.ADMIN: {who: FORBIDDEN for who in ACTORS if who not in ("admin", "admin's token")},
 }
 LOOKS = ("GET", "HEAD", "OPTIONS")
 TOKENS_WRITE = ("POST /signout", "POST /settings/language", "PATCH /api/v1/me")
@@ -150,3 +157,72 @@ def test_each_kind_of_person_gets_what_the_rules_say_at_every_route(world: World
 def outcome(world: World, route: str, who: Who, things: Things) -> str:
     with world.client(who) as client:
         return seen(*status_of(client, route, things))
+
+
+LOCKS_OUT: dict[str, tuple[str, str, Mapping[str, object]]] = {
+    "a password": ("PATCH", "/api/v1/people/{name}", {"json": {"password": PASSWORD}}),
+    "a lower role": ("PATCH", "/api/v1/people/{name}", {"json": {"role": "viewer"}}),
+    "a suspension": ("PATCH", "/api/v1/people/{name}", {"json": {"disabled": True}}),
+    "a link": ("POST", "/api/v1/people/{name}/invitation", {}),
+    "a sign-out": ("DELETE", "/api/v1/people/{name}/sessions", {}),
+    "a removal": ("DELETE", "/api/v1/people/{name}", {}),
+    "a password on the page": ("POST", "/settings/people/{name}", {"data": {"password": PASSWORD}}),
+    "a lower role on the page": ("POST", "/settings/people/{name}", {"data": {"role": "viewer"}}),
+    **{
+        f"{act} on the page": ("POST", "/settings/people/{name}", {"data": {"act": act}})
+        for act in ("disable", "invite", "end_sessions", "remove")
+    },
+}
+"""What an administrator may do to anybody."""
+LETS_IN = {
+    "a new administrator": ("POST", "/api/v1/people", {"json": {"name": "puppet", "role": "admin"}}),
+    "a new administrator on the page": ("POST", "/settings/people", {"data": {"name": "puppet", "role": "admin"}}),
+    "a raised role": ("PATCH", "/api/v1/people/the owner", {"json": {"role": "admin"}}),
+    "a raised role on the page": ("POST", "/settings/people/the owner", {"data": {"role": "admin"}}),
+    **{kind: LOCKS_OUT[kind] for kind in ("a password", "a link", "a password on the page", "invite on the page")},
+}
+"""By which whoever holds a token would become an administrator who signs in, and lock its owner out as one."""
+
+
+@pytest.mark.parametrize("kind", LOCKS_OUT)
+def test_an_administrators_token_does_nothing_to_its_owner(world: World, kind: str) -> None:
+    method, path, words = LOCKS_OUT[kind]
+    with world.client("admin") as admin, world.client("admin's token") as program:
+        refused = program.request(method, path.format(name="the admin"), **words)  # type: ignore[arg-type]
+        assert (refused.status_code, "does not change its owner" in refused.text) == (403, True), refused.text
+        assert admin.get("/api/v1/me").json()["role"] == "admin"
+    with world.client("anonymous") as owner:
+        assert owner.post("/signin", data={"name": "the admin", "password": PASSWORD}).status_code == 303
+
+
+@pytest.mark.parametrize("kind", LETS_IN)
+def test_an_administrators_token_lets_in_no_other_administrator(world: World, kind: str) -> None:
+    method, path, words = LETS_IN[kind]
+    password_hash = world.password_hash
+    with world.web.session() as session:
+        other = people.by_name(session, "the other") or people.create(
+            session, "the other", password_hash, Role.ADMIN, by=None
+        )
+        session.commit()
+    with world.client("admin's token") as program:
+        refused = program.request(method, path.format(name=other.name), **words)  # type: ignore[arg-type]
+    assert (refused.status_code, "makes no administrators" in refused.text) == (403, True), refused.text
+    with world.web.session() as session:
+        found = people.by_name(session, "the owner")
+        assert found
+        assert found.role == Role.MEMBER
+        assert people.by_name(session, "puppet") is None
+
+
+def test_a_token_of_the_machine_gives_an_administrator_a_password(world: World) -> None:
+    """It was made by whoever has a shell there, for an administrator who has lost theirs."""
+    with world.web.session() as session:
+        made = people.create_token(session, people.this_machine(session), "rescue", role=Role.ADMIN, days=1, by=None)
+        people.create(session, "the lost", people.NO_PASSWORD, Role.ADMIN, by=None)
+        session.commit()
+    headers = {"authorization": f"Bearer {made.secret}"}
+    with httpx.Client(base_url=world.web.address, headers=headers, timeout=60, trust_env=False, verify=PLAIN) as rescue:
+        assert rescue.patch("/api/v1/people/the lost", json={"password": PASSWORD}).status_code == 200
+        assert rescue.post("/api/v1/people/the lost/invitation").status_code == 201
+    with world.client("anonymous") as owner:
+        assert owner.post("/signin", data={"name": "the lost", "password": PASSWORD}).status_code == 303

@@ -50,10 +50,16 @@ ADAPTER: dict[str, Any] = {
 }
 PASSWORD = "four words of one's own"
 
-Who = Literal["anonymous", "viewer", "member", "owner", "admin", "admin's viewer token", "owner's token"]
+Who = Literal[
+    "anonymous", "viewer", "member", "owner", "admin", "admin's token", "admin's viewer token", "owner's token"
+]
 ACTORS: tuple[Who, ...] = get_args(Who)
-"""`owner` is a member whose things are asked for; `member` is another one. The last two are programs."""
-TOKENS = {"admin's viewer token": ("admin", Role.VIEWER), "owner's token": ("owner", Role.MEMBER)}
+"""`owner` is a member whose things are asked for; `member` is another one. The last three are programs."""
+TOKENS = {
+    "admin's token": ("admin", Role.ADMIN),
+    "admin's viewer token": ("admin", Role.VIEWER),
+    "owner's token": ("owner", Role.MEMBER),
+}
 ROLES = {"viewer": Role.VIEWER, "member": Role.MEMBER, "owner": Role.MEMBER, "admin": Role.ADMIN}
 
 

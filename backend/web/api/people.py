@@ -50,7 +50,7 @@ async def list_people(
 @router.post("", status_code=201)
 async def create(body: NewPerson, edge: AnEdge, admin: Admin) -> NewMemberOut:
     """A new person, with a first password or with a link by which they set one. The link is in this answer and nowhere
-    else, so an `Idempotency-Key` keeps none."""
+    else, so an `Idempotency-Key` keeps none. A token makes no administrators."""
     password_hash = people.NO_PASSWORD if body.password is None else await edge.studio.hash_password(body.password)
     write = edge.studio.write if body.password is None else edge.write
     return await write(lambda session: make(session, body, password_hash, admin))
@@ -71,7 +71,8 @@ def invite_out(session: Session, user: User, admin: Identity) -> InvitationOut:
 
 @router.patch("/{person}")
 async def change(person: PersonName, body: ChangePerson, edge: AnEdge, admin: Admin) -> PersonOut:
-    """The last administrator stays one."""
+    """The last administrator stays one. A token changes neither its owner nor the password of an administrator, and makes
+    none."""
     password_hash = await edge.studio.hash_password(body.password) if body.password is not None else None
 
     def work(session: Session) -> PersonOut:
@@ -105,6 +106,7 @@ async def end_sessions(person: PersonName, edge: AnEdge, admin: Admin) -> None:
 
 
 def end_all(session: Session, user: User, admin: Identity) -> None:
+    people.check_token_spares(user, admin)
     ended = people.end_sessions(session, user, but=admin.credential)
     people.audit(session, admin.id, "session.end_all", user.name, count=ended)
 
