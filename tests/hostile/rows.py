@@ -116,7 +116,8 @@ OTHERWISE: dict[int, str] = {
     39: "the same row is held back wherever it stands, so there is no overlap to count",
     57: NO_ADAPTERS,
     58: NO_ADAPTERS,
-    78: "runs are there for all to see; what is one person's alone is not to be found by others",
+    78: "runs are there for all to see (docs/decisions/runs-are-everybodys.md); what is one person's alone is not to be found "
+    "by others",
 }
 """Rows whose error cannot come up as the table words it, and why: what the studio says in its place is what is proved."""
 

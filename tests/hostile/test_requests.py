@@ -102,6 +102,10 @@ def test_what_belongs_to_another_alone_is_not_to_be_found(studio: Studio) -> Non
                              ("DELETE", f"/api/v1/tokens/{token}")):  # fmt: skip
             with studio.metered(f"78 {method} {path.split('/')[3]}"):
                 assert stranger.request(method, path).status_code == 404
+        run = other.post("/api/v1/runs", json=GOOD | {"name": "of another"}).json()["id"]
+        with studio.metered("78 GET runs"):
+            assert stranger.get(f"/api/v1/runs/{run}").status_code == 200
+        assert stranger.patch(f"/api/v1/runs/{run}", json={"note": "mine now"}).status_code == 403
         none = "00000000-0000-7000-8000-000000000000"
         assert stranger.get(f"/api/v1/runs/{none}").status_code == 404
         assert stranger.delete(f"/api/v1/tokens/{none}").status_code == 404
