@@ -190,7 +190,7 @@ def main(arguments: list[str]) -> int:
     if unknown:
         reader.error(f"there is no fuzzer {', '.join(sorted(unknown))}")
     records, commit = Records(), head()
-    broke = [name for name in wanted.fuzzers or FUZZERS if not _run(name, wanted, records, commit)]
+    broke = list(_broke(wanted, records, commit))
     tried = [each for each in records.load() if each.seed == wanted.seed]
     if report.is_whole(tried, commit):
         report.RESULT.write_text(report.page(tried, commit))
@@ -198,15 +198,19 @@ def main(arguments: list[str]) -> int:
     return 0 if report.is_clean(tried, commit) and not broke else 1
 
 
-def _run(name: str, wanted: argparse.Namespace, records: Records, commit: str) -> bool:
-    """Whether the fuzzer came to its end. What it found until it broke is kept, and the others have their turn."""
-    until = time.monotonic() + wanted.minutes * 60
-    try:
-        FUZZERS[name](Campaign(wanted.cases, until, wanted.seed, records, commit))
-    except Exception:
-        traceback.print_exc()
-        return False
-    return True
+def _broke(wanted: argparse.Namespace, records: Records, commit: str) -> Iterator[str]:
+    """The fuzzers that did not come to their end. What each found until it broke is kept, and the others have their turn, unless
+    the code changed underway: then nothing that this process tries counts any more."""
+    for name in wanted.fuzzers or FUZZERS:
+        until = time.monotonic() + wanted.minutes * 60
+        try:
+            FUZZERS[name](Campaign(wanted.cases, until, wanted.seed, records, commit))
+        except ChangedUnderway as changed:
+            yield f"{name}: {changed}"
+            return
+        except Exception:
+            traceback.print_exc()
+            yield name
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ import httpx
 import schemathesis
 from schemathesis.config import SchemathesisConfig
 from schemathesis.engine import events, from_schema
-from schemathesis.engine.recorder import ScenarioRecorder
+from schemathesis.engine.recorder import Interaction, ScenarioRecorder
 from schemathesis.transport import SerializationContext
 from schemathesis.transport.serialization import Binary
 
@@ -115,6 +115,9 @@ def worked_in() -> Iterator[Web]:
             yield web
 
 
+UNFORESEEN = re.compile(rb'"code": ?"limited\.failed"')
+"""A reader met what it did not expect: told in words with a status of a refusal, it is a fault all the same, in an answer's error
+or in what one tells of an operation or a model. A file that kills its reader (`limited.crash`) is told so by design."""
 REFUSALS = [400, 401, 403, 404, 405, 406, 409, 413, 415, 422, 428, 429]
 """Of what the schema forbids. A text that is too long may make the whole body too long, which 413 tells before it is read."""
 
@@ -204,6 +207,8 @@ class Round:
     end: End = End.ITSELF
     phases: Counter[str] = field(default_factory=Counter)
     """Requests in each phase."""
+    log: Path | None = None
+    """The web's."""
 
     @property
     def reach(self) -> Reach:
@@ -221,10 +226,19 @@ class Round:
                 asked = f"{case.value.method.upper()} {case.value.operation.path}"  # coverage tries methods that are not there
                 self.asked.add(asked)
                 self.succeeded.update([asked] if status.startswith("2") else [])
+            if interaction.response and UNFORESEEN.search(interaction.response.content):
+                self.figures.found(self._unforeseen(case.value.operation.label if case else label, interaction))
         for case_id, nodes in recorder.checks.items():
             for node in nodes:
                 if node.failure_info:
                     self.figures.found(_finding(label, recorder, case_id, node.name, node.failure_info))
+
+    def _unforeseen(self, operation: str, interaction: Interaction) -> Finding:
+        asked, answer = interaction.request, interaction.response
+        assert answer is not None
+        trace = (traces(self.log) or ["no trace in the log"])[-1] if self.log else "there is no log"
+        how = f"{asked.method} {asked.uri}\n{asked.body!r}\n\n{answer.status_code}\n{answer.content!r}\n\n{trace}"
+        return Finding(operation, f"a reader met what it did not expect: {trace.splitlines()[-1][:200]}", how)
 
 
 def _finding(label: str, recorder: ScenarioRecorder, case_id: str, check: str, info: Any) -> Finding:
@@ -246,7 +260,7 @@ def fuzz(web: Web, plan: Plan) -> Round:
     document = httpx.get(f"{web.address}/api/v1/openapi.json", headers=cookie, trust_env=False, timeout=60).json()
     schema = schemathesis.openapi.from_dict(grounded(document), config=configuration(plan, web.address))
     described = {f"{method.upper()} {path}" for path, each in document["paths"].items() for method in each}
-    seen = Round(described=frozenset(described))
+    seen = Round(described=frozenset(described), log=_log_of(web))
     if plan.role:
         badge = Badge(web, plan.role, people.hash_password(PASSWORD))
         schema.auth(refresh_interval=None)(_bearer(badge, Standing(badge, Random(plan.seed), seen.figures)))
@@ -292,6 +306,15 @@ def look_behind(web: Web, figures: Figures) -> None:
     """The web lives, and its log tells of nothing that went wrong out of sight."""
     if web.process.poll() is not None:
         figures.found(Finding("the web", "it ended", f"status {web.process.returncode}"))
-    log = (web.home / "logs" / "web.log").read_text(errors="replace")
-    for trace in re.findall(r"^Traceback .*?^(?=\S)(?!Traceback)[^\n]*", log, re.MULTILINE | re.DOTALL):
+    for trace in traces(_log_of(web)):
         figures.found(Finding("the web's log", trace.splitlines()[-1][:200], trace))
+
+
+def _log_of(web: Web) -> Path:
+    return web.home / "logs" / "web.log"
+
+
+def traces(log: Path) -> list[str]:
+    """Whatever went wrong by then, the newest last."""
+    told = log.read_text(errors="replace")
+    return re.findall(r"^Traceback .*?^(?=\S)(?!Traceback)[^\n]*", told, re.MULTILINE | re.DOTALL)

@@ -130,7 +130,8 @@ def page(records: Sequence[Record], commit: str) -> str:
     intro = (
         f"# Random input\n\n`make fuzz`, {date.today():%d %B %Y}, {os.cpu_count()} cores, commit {commit}. The API "
         "is tried by its own description, as each role; the life of a run and resumable uploads against small models; every "
-        "reader of what strangers write with input that is almost right.\n\n"
+        "reader of what strangers write with input that is almost right: some thousand inputs each, made of good ones by random "
+        "changes and led by no coverage, which is minutes of computing and not the CPU-hours of a coverage-guided fuzzer.\n\n"
     )
     here = _on(commit, records)
     refused = ", ".join(f"`{each}`" for each in _refused(here)) or "none"

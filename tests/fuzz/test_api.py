@@ -6,13 +6,19 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
+import schemathesis
+from fastapi import FastAPI
+from fastapi.responses import JSONResponse
+from schemathesis.engine import events, from_schema
 
 from backend.core.models import Role
 from tests.fuzz import __main__ as campaign
 from tests.fuzz import api
 from tests.fuzz.api import Phase
+from tests.fuzz.findings import Finding
 from tests.fuzz.reach import End
 from tests.fuzz.records import Records
 from tests.support.webs import Web
@@ -46,6 +52,49 @@ def test_a_round_tells_what_ended_it_and_how_far_it_got(web: Web, cases: int, se
     assert seen.end == end
     assert seen.reach.described > seen.reach.succeeded
     assert (seen.reach.asked == seen.reach.described) == (end is End.ITSELF)
+
+
+@pytest.mark.parametrize(
+    ("status", "told"),
+    [
+        (422, {"error": {"code": "limited.failed", "message": "The studio has a fault."}}),
+        (200, {"state": "failed", "error": {"code": "limited.failed", "message": "The studio has a fault."}}),
+    ],
+)
+def test_an_answer_that_tells_of_a_reader_which_met_what_it_did_not_expect_is_found_with_the_newest_trace(
+    tmp_path: Path, status: int, told: dict[str, Any]
+) -> None:
+    log = tmp_path / "web.log"
+    log.write_text(f"{TRACE}KeyError: 'old'\nthe web goes on\n{TRACE}KeyError: 'planted'\n")
+    (found,) = found_in(JSONResponse(told, status), log)
+    assert str(found) == "GET /planted: a reader met what it did not expect: KeyError: 'planted'"
+    assert all(words in found.how for words in ("GET http", "/planted", "limited.failed", TRACE))
+
+
+def test_a_file_that_kills_its_reader_is_no_finding(tmp_path: Path) -> None:
+    told = {"error": {"code": "limited.crash", "message": "The file is damaged or hostile."}}
+    assert not found_in(JSONResponse(told, 422), tmp_path / "web.log")
+
+
+TRACE = 'Traceback (most recent call last):\n  File "reader.py", line 1, in read\n    facts["x"]\n'
+
+
+def found_in(answer: JSONResponse, log: Path) -> list[Finding]:
+    """What a round finds in a web that answers everything so, as an operation that may refuse what its schema allows."""
+    app = FastAPI()
+
+    @app.get("/planted", operation_id="data_sets_preview", responses={422: {"description": "Refused."}})
+    def planted() -> Any:
+        return answer
+
+    seen = api.Round(log=log)
+    plan = api.Plan(None, 1, seed=1, examples=1, phases=(Phase.FUZZING,))
+    schema = schemathesis.openapi.from_asgi("/openapi.json", app, config=api.configuration(plan, "http://testserver"))
+    for event in from_schema(schema).execute():
+        if isinstance(event, events.ScenarioFinished):
+            seen.take(event.phase, event.label or "", event.recorder)
+    assert seen.figures.cases
+    return list(seen.figures.findings.values())
 
 
 def test_methods_that_no_operation_has_ask_none(web: Web) -> None:

@@ -80,6 +80,7 @@ def test_a_page_tells_each_phase_apart_with_its_figures_on_one_commit() -> None:
     assert "| admin | stateful | by itself 1 | 3 of 3 | 2 | 12,000 | 9 | 2 | 200 12,000 |" in page
     assert "| life | 800 | 120 | 0 |" in page
     assert "| row | 4,000 | 0 |" in page
+    assert "led by no coverage" in page.split("|")[0]
 
 
 @pytest.mark.parametrize("phase", Phase)
@@ -254,10 +255,29 @@ def test_a_fuzzer_that_breaks_is_told_of_and_the_others_have_their_turn(
     def breaks(_campaign: campaign.Campaign) -> None:
         raise LookupError("as a careless fuzzer would")
 
+    had_turn: list[campaign.Campaign] = []
     monkeypatch.setitem(campaign.FUZZERS, "api", breaks)
-    wanted = argparse.Namespace(cases=1, minutes=1.0, seed=1)
-    assert not campaign._run("api", wanted, Records(tmp_path / "rounds.jsonl"), head())
+    monkeypatch.setitem(campaign.FUZZERS, "life", had_turn.append)
+    wanted = argparse.Namespace(fuzzers=["api", "life"], cases=1, minutes=1.0, seed=1)
+    assert list(campaign._broke(wanted, Records(tmp_path / "rounds.jsonl"), head())) == ["api"]
     assert "as a careless fuzzer would" in capsys.readouterr().err
+    assert len(had_turn) == 1
+
+
+def test_code_that_changed_underway_ends_the_campaign_in_words_and_no_further_fuzzer_begins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def tries(begun: campaign.Campaign) -> None:
+        begun.keep(Record("api", 1, Phase.FUZZING), figures(7))
+
+    had_turn: list[campaign.Campaign] = []
+    monkeypatch.setitem(campaign.FUZZERS, "api", tries)
+    monkeypatch.setitem(campaign.FUZZERS, "life", had_turn.append)
+    wanted = argparse.Namespace(fuzzers=["api", "life"], cases=1, minutes=1.0, seed=1)
+    (said,) = campaign._broke(wanted, Records(tmp_path / "rounds.jsonl"), "before")
+    assert said.startswith("api: before was to be tried and is ")
+    assert "Traceback" not in capsys.readouterr().err
+    assert not had_turn
 
 
 def test_requests_that_are_all_refused_at_the_door_and_answers_that_never_came_are_told() -> None:
