@@ -8,6 +8,7 @@ which the last of its charts has drawn the step. All clocks are this machine's.
 from __future__ import annotations
 
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -75,10 +76,22 @@ class Told:
 
 def measure(_asked: Asked) -> Sequence[Row]:
     with running_web(fast=False) as web, waiting_trainer(web) as trainer, running_chromium() as browser:
-        psutil.Process(web.process.pid).cpu_affinity([0])
+        hold_to_one_core(web.process.pid)
         rounds = [{count: watch(web, trainer, browser, count) for count in READERS} for _ in range(ROUNDS)]
     complete = all(each.complete for seen in rounds for each in seen.values())
     return [painted_row(rounds, complete), growth_row(rounds)]
+
+
+def hold_to_one_core(pid: int) -> None:
+    """All threads of a process: whatever is asked of the process holds its first thread alone. Those that it starts later
+    follow the one that starts them, and so it is looked again until every one is held."""
+    while loose := [each for each in threads(pid) if os.sched_getaffinity(each) != {0}]:
+        for each in loose:
+            os.sched_setaffinity(each, {0})
+
+
+def threads(pid: int) -> list[int]:
+    return [each.id for each in psutil.Process(pid).threads()]
 
 
 def painted_row(rounds: Sequence[Mapping[int, Seen]], complete: bool) -> Row:
