@@ -16,6 +16,9 @@ PAGE = 500
 asking_address: ContextVar[str | None] = ContextVar("asking_address", default=None)
 """From where the request comes that is being answered; the guard sets it, and `people.audit` writes it down."""
 
+asking_token: ContextVar[str | None] = ContextVar("asking_token", default=None)
+"""The name of the token that asks, where no browser does: what a program did is told from what its owner did."""
+
 
 @dataclass(frozen=True)
 class Wanted:

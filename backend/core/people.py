@@ -20,7 +20,7 @@ from uuid import UUID
 from sqlalchemy import Select, delete, func, select, text, update
 from sqlalchemy.orm import Session
 
-from backend.core.audit import asking_address
+from backend.core.audit import asking_address, asking_token
 from backend.core.errors import Conflict, Forbidden, Invalid, NotFound, Unauthenticated
 from backend.core.ids import as_uuid
 from backend.core.models import ApiToken, Audit, Invitation, Role, SetupToken, SignIn, User
@@ -58,6 +58,7 @@ class Identity:
     seen_at: datetime | None = None
     token_id: UUID | None = None
     """Of the token that asks, where one does."""
+    token_name: str | None = None
 
     @property
     def is_stale(self) -> bool:
@@ -476,7 +477,7 @@ def _identity(user: User, role: Role, via: Literal["session", "token"], row: Sig
         csrf_token,
         row.expires_at,
         seen_at,
-        row.id if isinstance(row, ApiToken) else None,
+        *((row.id, row.name) if isinstance(row, ApiToken) else (None, None)),
     )
 
 
@@ -549,10 +550,12 @@ def revoke_token(session: Session, token_id: str, *, owner_id: UUID | None, by: 
 
 
 def audit(session: Session, user_id: UUID | None, action: str, subject: str, **data: Any) -> None:
-    """Write down what `user_id` did to what. The name and the address are kept beside the id: they outlive the account."""
+    """Write down what `user_id` did to what, and in `via` by which token, where one asked for it. The name and the address are
+    kept beside the id: they outlive the account."""
     name = select(User.name).where(User.id == user_id).scalar_subquery() if user_id else None
-    address = asking_address.get()
-    session.add(Audit(user_id=user_id, person=name, address=address, action=action, subject=subject, data=data))
+    address, token = asking_address.get(), asking_token.get()
+    via = {"via": token} if token else {}
+    session.add(Audit(user_id=user_id, person=name, address=address, action=action, subject=subject, data=data | via))
 
 
 def lock_first_start(session: Session) -> None:

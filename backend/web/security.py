@@ -21,7 +21,7 @@ from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from backend.core.audit import asking_address
+from backend.core.audit import asking_address, asking_token
 from backend.core.errors import BadRequest, Forbidden, TooLarge, Unauthenticated
 from backend.core.models import Role
 from backend.core.people import Identity
@@ -79,6 +79,7 @@ class Guard:
         answer = Answer(scope, send)
         scope.setdefault("state", {}).update(nonce=answer.nonce, identity=None)
         asking_address.set(client_address(scope))
+        asking_token.set(None)
         try:
             receive = await self._admit(scope, receive)
             await self.app(scope, receive, answer.send)
@@ -96,6 +97,7 @@ class Guard:
             check_origin(headers, scope["scheme"])
         identity = None if asks_nobody(path) else await self.keeper.identify(HTTPConnection(scope))
         scope["state"]["identity"] = identity
+        asking_token.set(identity.token_name if identity else None)
         if not is_open(path):
             check_identity(identity, scope["method"], path)
         if scope["method"] in SAFE:

@@ -15,6 +15,7 @@ from backend.core import people
 from backend.core.models import Audit, Role
 from backend.core.settings import Settings
 from backend.web.app import create_app
+from backend.web.security import WAYS_IN
 from tests.security.asking import asked
 from tests.security.test_roles import RULES, Rule
 from tests.security.world import PASSWORD, Who, World
@@ -77,6 +78,11 @@ CHANGES_NOTHING = {
     "POST /runs/new": "draws the form in another view",
 }
 AT_THE_DOOR = ("POST /signin", "POST /setup", "POST /invitation")
+NO_TOKENS = (
+    "POST /signout",
+    *(route for rule in (Rule.SELF, Rule.PRIVATE, Rule.TOKEN) for route in RULES[rule] if WAYS_IN.search(route)),
+)
+"""What needs somebody who has signed in."""
 NAMELESS = ("storage.clean_up",)
 """What concerns the studio as a whole."""
 
@@ -99,10 +105,24 @@ def test_every_write_tells_who_did_what_to_what_and_from_where(world: World) -> 
     assert wrong == []
 
 
-def done(world: World, route: str, action: str) -> str | None:
-    """What is wrong with what was written down of that route."""
-    who: Who = "admin" if route in RULES[Rule.ADMIN] else "owner"
-    with world.client(who) as client:
+def test_every_write_of_a_program_tells_by_which_token(world: World) -> None:
+    wrong = [
+        f"{route}: {row}"
+        for action, routes in WRITTEN.items()
+        for route in routes
+        if route not in AT_THE_DOOR and route not in NO_TOKENS
+        for row in [done(world, route, action, via="a program")]
+        if row is not None
+    ]
+    assert wrong == []
+
+
+def done(world: World, route: str, action: str, via: str | None = None) -> str | None:
+    """What is wrong with what was written down of that route, asked by a browser or by a token of that name."""
+    is_admins = route in RULES[Rule.ADMIN]
+    person: Who = "admin" if is_admins else "owner"
+    program: Who = "admin's token" if is_admins else "owner's token"
+    with world.client(program if via else person) as client:
         method, path, words = asked(route, world.things())
         seen_before = rows(world)
         answer = client.request(method, path, **words)
@@ -112,8 +132,20 @@ def done(world: World, route: str, action: str) -> str | None:
     if len(written) != 1:
         return f"written {len(written)} times"
     [row] = written
-    told = (row.person, row.address, bool(row.subject))
-    return None if told == (f"the {who}", "127.0.0.1", action not in NAMELESS) else f"{told}"
+    told = (row.person, row.address, bool(row.subject), row.data.get("via"))
+    return None if told == (f"the {person}", "127.0.0.1", action not in NAMELESS, via) else f"{told}"
+
+
+def test_the_audit_shows_by_which_token_something_was_done(world: World) -> None:
+    run = world.things().run
+    with world.client("owner's token") as program:
+        assert program.patch(f"/api/v1/runs/{run}", json={"note": "A program was here."}).is_success
+    with world.client("admin") as admin:
+        page = admin.get("/settings/audit", params={"action": "run.note"}).text
+        assert f"<b>{run}</b>" in page
+        assert "by the token a program" in page
+        table = admin.get("/api/v1/audit/download", params={"action": "run.note"}).text
+        assert '""via"": ""a program""' in next(line for line in table.splitlines() if run in line)
 
 
 def rows(world: World) -> list[Audit]:

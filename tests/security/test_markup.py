@@ -150,7 +150,7 @@ def rename(session: Session, world: World) -> None:
     session.add(Device(worker=NAMED, name=EVIL[:60], title=EVIL, memory_bytes=1 << 34))
     guest = people.create(session, "guest", people.NO_PASSWORD, Role.VIEWER, by=None)
     token = people.create_token(session, guest, "laptop", role=Role.VIEWER, days=9, by=None)
-    people.audit(session, guest.id, EVIL, EVIL, field=EVIL, role=EVIL, version=EVIL)
+    people.audit(session, guest.id, EVIL, EVIL, field=EVIL, role=EVIL, version=EVIL, via=EVIL)
     session.flush()
     session.execute(update(ApiToken).where(ApiToken.id == token.row.id).values(name=EVIL))
     session.execute(update(User).where(User.id == guest.id).values(name=NAMED, language=EVIL))

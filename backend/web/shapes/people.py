@@ -68,7 +68,7 @@ class AuditOut(Out):
     address: str | None = Field(None, examples=["192.0.2.7"], description="From where it was asked for.")
     action: str = Field(examples=["token.create"])
     subject: str = Field(examples=["ada: ci"])
-    data: Json
+    data: Json = Field(description="What else belongs to it. `via` is the name of the token that asked, where one did.")
 
 
 class TokenOut(Out):
