@@ -30,9 +30,11 @@ from backend.core import queue
 from backend.core.assignment import JOURNAL, Assignment
 from backend.core.errors import Invalid
 from backend.core.queue import POKE
-from backend.core.recipe import Recipe
+from backend.core.recipe import Recipe, read_recipe
 from backend.core.settings import Settings
 from backend.web.app import create_app
+from backend.web.reference import document
+from tests.security.asking import asked
 from tests.security.world import MODEL, RECIPE, World
 from tests.support.rows import chat_rows, write_rows
 from worker.supervisor import open_socket, poke_path
@@ -80,6 +82,11 @@ def pickled(name: str) -> Plant:
         (folder / name).write_bytes(pickle.dumps(Payload(canary)))
 
     return plant
+
+
+def broken_line(folder: Path, canary: Path) -> None:
+    """Where a name is written into a line of code, what stands behind its newline is a line of its own."""
+    coded("config.json", model_type=f"x\n{CODE.format(canary=str(canary))}")(folder, canary)
 
 
 def linked(folder: Path, _canary: Path) -> None:
@@ -135,7 +142,7 @@ REFUSED: dict[str, Plant] = {
     "custom kernels by another key": coded("config.json", attn_implementation="org/repo"),
     "custom kernels of a part": coded("config.json", attn_implementation={"": "sdpa", "text_config": "org/repo"}),
     "custom experts": coded("config.json", experts_implementation="org/repo"),
-    "a newline in a type": coded("config.json", model_type=f"x\n{CODE.format(canary='x')}"),
+    "a newline in a type": broken_line,
     "an adapter's library": coded(ADAPTER, **LORA, auto_mapping={"parent_library": "canary", "base_model_class": "C"}),
     "an adapter's tokenizer": coded(ADAPTER, **LORA, tokenizer_kwargs={"trust_remote_code": True}),
     "pickled weights": pickled("model.bin"),
@@ -162,6 +169,23 @@ HARMLESS: dict[str, Plant] = {
     "any name": pickled("notes.txt"),
 }
 """What may lie in it: nobody looks."""
+
+
+CARELESS = {
+    "auto_map": "import modeling_canary",
+    "custom kernels": "import runpy; runpy.run_path('org/repo.py')",
+    "pickled weights": "import pickle; pickle.load(open('model.bin', 'rb'))",
+    "a newline in a type": "import json; exec('# ' + json.load(open('config.json'))['model_type'])",
+}
+"""What a studio would do that falls for it."""
+
+
+@pytest.mark.parametrize("kind", CARELESS)
+def test_what_is_planted_is_noticed_where_it_runs(tiny_base: Path, tmp_path: Path, kind: str) -> None:
+    canary, folder = tmp_path / "ran", Path(shutil.copytree(tiny_base, tmp_path / "base"))
+    REFUSED[kind](folder, canary)
+    subprocess.run([sys.executable, "-c", CARELESS[kind]], cwd=folder, check=True)
+    assert canary.exists()
 
 
 @contextmanager
@@ -225,6 +249,58 @@ def test_no_setting_lets_code_in(here: Settings) -> None:
     schema = json.dumps([create_app(here).openapi(), Recipe.model_json_schema()])
     for word in ("trust_remote_code", "auto_map", "code_revision", "chat_template_kwargs", "tokenizer_kwargs"):
         assert word not in schema
+
+
+SMUGGLED: dict[str, Any] = {
+    "chat_template_kwargs": {"chat_template": "{{ ''.__class__.__mro__ }}", "tokenize": True},
+    "chat_template": "{{ ''.__class__.__mro__ }}",
+    "trust_remote_code": True,
+    "_attn_implementation_internal": "org/repo",
+}
+"""What such fields are called elsewhere."""
+WHOLE = read_recipe(RECIPE).recipe.model_dump(mode="json")
+
+
+@pytest.mark.parametrize("name", SMUGGLED)
+def test_no_route_takes_a_field_that_lets_code_in(world: World, name: str) -> None:
+    """At the top of a body and in each part of it, and nowhere but for that: without the field the same body is taken."""
+    wrong, routes = [], taking_json(world)
+    with world.client("admin") as client:
+        for route in routes:
+            method, path, words = asked(route, world.things("admin"))
+            whole = words.pop("json", {})
+            for body in [whole, WHOLE] if whole.items() >= RECIPE.items() else [whole]:
+                for smuggling in with_field(body, name):
+                    refused = client.request(method, path, json=smuggling, **words)
+                    if (refused.status_code, name in refused.text) != (422, True):
+                        wrong.append(f"{route} {smuggling}: {refused.status_code} {refused.text[:200]}")
+                if not client.request(method, path, json=body, **words).is_success:
+                    wrong.append(f"{route} {body} is refused anyway")
+    assert wrong == []
+    assert len(routes) > 12
+
+
+def taking_json(world: World) -> list[str]:
+    """Every route that takes JSON."""
+    paths = document(create_app(world.web.settings))["paths"]
+    return [
+        f"{method.upper()} {path}"
+        for path, methods in paths.items()
+        for method, route in methods.items()
+        if "application/json" in route.get("requestBody", {}).get("content", {})
+    ]
+
+
+def with_field(body: Any, name: str) -> Iterator[Any]:
+    """`body` with the field in one of its objects, for each of them."""
+    match body:
+        case dict():
+            yield body | {name: SMUGGLED[name]}
+            for key, inner in body.items():
+                yield from (body | {key: each} for each in with_field(inner, name))
+        case list():
+            for at, inner in enumerate(body):
+                yield from ([*body[:at], each, *body[at + 1 :]] for each in with_field(inner, name))
 
 
 BANNED = {
