@@ -30,7 +30,7 @@ check: setup front tools browser  ## format, lint, types and tests
 	$(BIN)/python hatch_build.py check
 	$(BIN)/pytest $(PYTEST_FLAGS)
 
-bench: setup front browser   ## the benchmarks, each beside its peer, fetched for it; BENCH="1a merging" takes some
+bench: setup front browser   ## the benchmarks, each beside its peer, fetched for it; fails where a goal is missed; BENCH="1a merging" takes some
 	$(BIN)/python -m benchmarks $(BENCH)
 
 faults: setup front browser  ## 3,000 faults in real studios; goes on where it stopped; FAULTS="--minutes 10"

@@ -30,7 +30,7 @@ from transformers import TrainerCallback
 from backend.core.assignment import JOURNAL
 from benchmarks import sft
 from benchmarks.peers import told
-from benchmarks.rows import Asked, Row, keep, row, table
+from benchmarks.rows import Asked, Row, keep, measured_commit, row, table
 from worker.trainer.journal import Journal
 from worker.trainer.train import use_device
 
@@ -223,10 +223,11 @@ def main() -> None:
         return
     if not given.tiny and not torch.cuda.is_available():
         parser.error("there is no accelerator here; --tiny tests the script without one")
+    commit = measured_commit()
     rows = compare(tiny=given.tiny)
-    if not given.tiny:
-        keep(rows)
     print(table(rows))
+    if not given.tiny and not keep(rows, measured_commit(before=commit)):
+        print("not kept, for no commit holds what was measured")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
-"""From the request of a click to the first training step: a whole studio here, a tiny model, a spare trainer that waits.
+"""From the request of a click to the first training step: a whole studio here, a tiny model, a spare trainer that waits, or none.
 
 The clock runs from the sending of the launch until the run, asked over HTTP, tells its first step: Postgres has it by then. The
 trainer's own journal tells the parts. A studio reads all rows of a recipe before it takes it, once. While somebody fills in the
 form, its preflight has that done as soon as nothing changes any more, so that the click finds it remembered; a program that
-launches without a preflight waits for it. Both are measured, each round with a data set that nobody has used.
+launches without a preflight waits for it. Both are measured, each round with a data set that nobody has used. All of it is sent
+over HTTP, as a page sends it: no browser clicks. A launch directly after a run, when no spare is ready, is a row of its own.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
-from itertools import product
+from dataclasses import dataclass, field, replace
+from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,8 @@ from tests.support.studios import Studio, running_studio
 ROUNDS = 3
 COUNTS = (60, 600, 6000)
 MOST_SECONDS = 2.0
+TOLD_APART_SECONDS = 0.05
+"""What the clock of a few rounds tells apart: less between two sizes counts as much as this."""
 Rounds = Sequence[Mapping[str, float]]
 DATA: dict[str, Any] = {"max_length": 128}
 RECIPE: dict[str, Any] = {
@@ -63,30 +66,40 @@ def measure(_asked: Asked) -> Sequence[Row]:
                 client.ask(PreflightOut, "POST", "/preflight", json=recipe_of(data))
             wait_for_a_spare(studio)
             getattr(launches, kind).append(launch(studio, client, data))
-        unspared = launch(studio, client, data)  # directly after another: the next spare has not begun to load
-    return rows_of(found, unspared["whole"])
+        data = f"known-{COUNTS[0]}-{ROUNDS - 1}"
+        launch(studio, client, data)
+        cold = [
+            launch(studio, client, data) for _ in range(ROUNDS)
+        ]  # directly after another: no spare has begun to load
+    return rows_of(found, cold)
 
 
-def rows_of(found: Mapping[int, Launches], unspared: float) -> Sequence[Row]:
+def rows_of(found: Mapping[int, Launches], cold: Rounds) -> Sequence[Row]:
     known, first = ({count: getattr(each, kind) for count, each in found.items()} for kind in ("known", "first"))
-    spare = f"a spare trainer waits; directly after another run, with none ready, it took {unspared:.1f} s"
+    form, program = "the launch that a filled-in form sends", "a launch without a preflight"
     return [
-        row_of("from the launch that a filled-in form sends to the first step", known[COUNTS[0]], spare),
-        row_of("from a launch without a preflight to the first step", first[COUNTS[0]], "its rows are read meanwhile"),
-        grown("the launch that a filled-in form sends, with 100 times the rows", known),
-        grown("a launch without a preflight, with 100 times the rows", first),
+        row_of("click", f"from {form} to the first step", known[COUNTS[0]], "a spare trainer waits"),
+        row_of("click", f"from {program} to the first step", first[COUNTS[0]], "its rows are read meanwhile"),
+        row_of("click-cold", f"from {form} to the first step, directly after a run", cold, "no spare trainer is ready"),
+        grown(f"what each further row adds to {form}", known),
+        grown(f"what each further row adds to {program}", first),
     ]
 
 
-def row_of(what: str, rounds: Rounds, beside: str) -> Row:
+def row_of(row_id: str, what: str, rounds: Rounds, beside: str) -> Row:
     parts = ", ".join(f"{name} {median(rounds, name):.2f}" for name in rounds[0])
     ranged = span([each["whole"] for each in rounds])
-    return row("click", what, "s", median(rounds, "whole"), most=MOST_SECONDS, beside=f"{ranged}: {parts}; {beside}")
+    return row(row_id, what, "s", median(rounds, "whole"), most=MOST_SECONDS, beside=f"{ranged}: {parts}; {beside}")
 
 
 def grown(what: str, rounds: Mapping[int, Rounds]) -> Row:
-    wholes = [median(each, "whole") for each in rounds.values()]
-    return growth("click-growth", what, wholes, at=COUNTS, of="rows", unit="s")
+    """What a launch costs with no rows at all would hide in a whole what grows with them: what each further row adds is told."""
+    wholes = [(count, median(each, "whole")) for count, each in rounds.items()]
+    between = [*pairwise(wholes)]
+    costs = [max(more - less, TOLD_APART_SECONDS) / (many - few) * 1e3 for (few, less), (many, more) in between]
+    sizes = [f"from {few:,} to {many:,}" for (few, _less), (many, _more) in between]
+    found = growth("click-growth", what, costs, at=sizes, of="rows", unit="ms")
+    return replace(found, beside=f"{found.beside}; {' → '.join(f'{whole:.2f}' for _count, whole in wholes)} s in all")
 
 
 def median(rounds: Rounds, name: str) -> float:

@@ -15,14 +15,21 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 LATEST = ROOT / "benchmarks" / "results" / "latest.json"
+MEASURED = (
+    *("backend", "worker", "migrations", "frontend", "hatch_build.py", "requirements-dev.lock"),
+    *("benchmarks", ":!benchmarks/results", "tests/support"),
+)
+"""Whose change makes figures those of an earlier commit: the product, and what measures it."""
+CHANGED = "+"
+"""Marks a commit that does not hold all that was measured."""
 MOST_GROWTH = {
     **dict.fromkeys(("1a-growth", "1b-growth", "1c-growth", "2a-growth", "2b-growth", "2c-growth"), 1.25),
     "3a-growth": 2.5,  # as many columns are painted of any number of points, but all are looked through for extremes
-    "3b-growth": 10,
+    "3b-growth": 1.5,  # as many buckets are read of a curve of any length
     **dict.fromkeys(("5a-growth", "5a-large"), 1.25),  # what still grows is the largest tensor, which is held whole
     **dict.fromkeys(("7a-growth", "7b-growth", "7c-growth"), 1.25),
-    "click-growth": 10,
-    "pages-growth": 4,
+    "click-growth": 1.5,  # each row is read and prepared once; what the clock tells of a few rounds is rough
+    "pages-growth": 2,  # as many runs are drawn of any number, but all are counted
 }
 """How many times a smaller size's cost a larger one's may be, in a row of that id."""
 
@@ -43,7 +50,7 @@ class Row:
     """One goal. `ratio` is how many times ours is better. `holds` is None where nothing is promised, only told.
 
     `beside` says what makes the comparison fair: that losses, ids or bytes were the same, and the versions of the peer.
-    `date` and `commit` are written when it is kept; a `+` behind the commit stands for changes that it does not hold.
+    `date` and `commit` are written when it is kept.
     """
 
     id: str
@@ -100,34 +107,43 @@ def growth(
     times: str = "× the time",
 ) -> Row:
     """How a cost grows with the work, at most, from any size to any larger one: what a small size costs once would hide in the
-    first of them what grows between the others. `at` are the sizes, counted in `of`."""
+    first of them what grows between the others. `at` are the sizes, counted in `of`. Raises `ValueError` where something cost
+    nothing, to which nothing can be compared."""
     sizes = ", ".join(each if isinstance(each, str) else f"{each:,}" for each in at)
     told = " → ".join(f"{each:,.{digits}f}" for each in costs)
+    if min(costs) <= 0:
+        raise ValueError(f"{row_id}: a cost of nothing has no growth: {told} {unit}")
     worst = max(more / less for less, more in combinations(costs, 2))
     return row(row_id, what, times, worst, most=MOST_GROWTH[row_id], beside=f"{sizes} {of}: {told} {unit}")
 
 
-def keep(rows: Sequence[Row], path: Path = LATEST) -> None:
-    """Write the rows into the file; they replace all that it held under their ids, and the others stay."""
-    new, date, commit = {each.id for each in rows}, time.strftime("%Y-%m-%d"), measured_commit()
+def keep(rows: Sequence[Row], commit: str, path: Path = LATEST) -> bool:
+    """Write the rows of this commit into the file; they replace all that it held under their ids, and the others stay. Nothing is
+    kept, and False told, where no commit holds all that was measured: nobody could measure that again."""
+    if commit.endswith(CHANGED):
+        return False
+    new, date = {each.id for each in rows}, time.strftime("%Y-%m-%d")
     old: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
     kept = [each for each in old if each["id"] not in new] + [
         _rounded(replace(each, date=date, commit=commit)) for each in rows
     ]
     kept.sort(key=lambda each: _order(each["id"]))
     path.write_text(json.dumps(kept, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    return True
 
 
-def measured_commit() -> str:
-    """What is measured, as git calls it; nothing where that cannot be told."""
-    if not (shutil.which("git") and (ROOT / ".git").exists()):
+def measured_commit(*, before: str | None = None, root: Path = ROOT) -> str:
+    """The last commit that changed what is measured, marked where more was changed since, be it since the answer `before`;
+    nothing where git cannot tell."""
+    if not (shutil.which("git") and (root / ".git").exists()):
         return ""
 
     def git(*words: str) -> str:
-        return subprocess.run(["git", "-C", ROOT, *words], capture_output=True, check=True, text=True).stdout.strip()
+        command = ["git", "-C", str(root), *words, "--", *MEASURED]
+        return subprocess.run(command, capture_output=True, check=True, text=True).stdout.strip()
 
-    changed = git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!benchmarks/results")
-    return git("rev-parse", "--short=12", "HEAD") + "+" * bool(changed)
+    commit, changed = git("log", "-1", "--format=%h", "--abbrev=12"), git("status", "--porcelain")
+    return commit + CHANGED * (bool(changed) or before not in (None, commit))
 
 
 def missed(rows: Iterable[Row]) -> str:
