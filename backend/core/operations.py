@@ -11,7 +11,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
 from threading import Event
@@ -23,7 +23,7 @@ from sqlalchemy.orm import Session
 
 from backend.core import hub
 from backend.core.datasets.store import Prepared, Upload, commit_version, prepare
-from backend.core.errors import Conflict, StudioError, Unavailable
+from backend.core.errors import Conflict, StudioError, Unavailable, Unstorable
 from backend.core.models import Json, Operation
 from backend.core.settings import Settings
 
@@ -86,7 +86,8 @@ class Operations:
                 self.submit(operation_id, kind)
 
     def submit(self, operation_id: UUID, kind: str = INGEST) -> None:
-        self.threads[kind].submit(self._run, operation_id)
+        with suppress(RuntimeError):  # this process is ending: the next start takes it up
+            self.threads[kind].submit(self._run, operation_id)
 
     def close(self) -> None:
         """End at once; what is unfinished is taken up at the next start."""
@@ -134,8 +135,17 @@ def run_operation(
 
 def _ingest(wanted: Json, settings: Settings, watch: _Watch) -> None:
     upload = Upload.from_json(wanted)
-    prepared = prepare(upload, settings, on_progress=watch.tell, cancelled=watch.is_over, wait=watch.wait)
+    prepared = _prepared(upload, settings, watch)
     _succeed(watch.engine, watch.operation_id, partial(_publish, upload=upload, prepared=prepared))
+
+
+def _prepared(upload: Upload, settings: Settings, watch: _Watch) -> Prepared:
+    """What was read is kept while it cannot be published. Where there was no room for it, it is read again later."""
+    while True:
+        try:
+            return prepare(upload, settings, on_progress=watch.tell, cancelled=watch.is_over, wait=watch.wait)
+        except Unstorable as error:
+            watch.wait(error)
 
 
 def _publish(session: Session, upload: Upload, prepared: Prepared) -> Json:

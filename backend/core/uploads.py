@@ -1,7 +1,7 @@
 """Receiving files: in one stream, hashed as it comes, or in sessions that survive a broken connection (tus 1.0).
 
 What is on disk is the truth: the offset of a session is the size of its part file, so a kill needs no recovery. A session
-lasts until what became of its file is stored, and names that for a day, for whoever never heard the answer.
+lasts until what became of its file is stored, and names that afterwards, for whoever never heard the answer.
 """
 
 from __future__ import annotations
@@ -12,14 +12,15 @@ import errno
 import fcntl
 import hashlib
 import json
+import logging
 import os
 import shutil
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol
 from uuid import UUID
 
 from sqlalchemy import orm, select
@@ -29,6 +30,8 @@ from backend.core.errors import Conflict, Invalid, NotFound, StudioError, TooLar
 from backend.core.ids import uuid7
 from backend.core.models import Operation
 from backend.core.tallies import Tallies
+
+log = logging.getLogger(__name__)
 
 TUS_VERSION = "1.0.0"
 TUS_EXTENSIONS = "creation,termination"
@@ -48,7 +51,7 @@ class Received:
 
 
 class Busy(StudioError):
-    """Another connection is writing to this session; a dead one lets go within a minute."""
+    """Another connection is writing to this session, a dead one of which lets go within a minute, or its file is being read."""
 
     status = 423
     code = "upload.busy"
@@ -218,13 +221,24 @@ def create(folder: Path, length: int, metadata: dict[str, str], owner: str, limi
 
 
 def session(folder: Path, id: UUID) -> Session:
-    """How far a session has come. Raises `NotFound`."""
+    """How far a session has come, or what its file became. Raises `NotFound`."""
+    for _ in range(2):  # what it became may be written between two looks
+        with suppress(FileNotFoundError):
+            words = _read(_became(folder, id))
+            return Session(id, offset=words["length"], **words)
+        with suppress(FileNotFoundError):
+            words = _read(_words(folder, id))
+            return Session(id, offset=_part(folder, id).stat().st_size, **words)
+    raise unknown()
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Words that a power cut has torn are none. Raises `FileNotFoundError`."""
     try:
-        words = json.loads(_words(folder, id).read_text())
-        came = words["length"] if words.get("became") else _part(folder, id).stat().st_size
-        return Session(id, offset=came, **words)
-    except FileNotFoundError:
-        raise unknown() from None
+        words: dict[str, Any] = json.loads(path.read_text())
+    except ValueError:
+        raise FileNotFoundError(path) from None
+    return words
 
 
 def unknown() -> NotFound:
@@ -235,29 +249,40 @@ def sessions(folder: Path, owner: str) -> list[Session]:
     """Somebody's uploads of which nothing became as yet, the newest first."""
     found = []
     for path in sorted(folder.glob("*.json"), reverse=True):  # ids are made in order of time
-        with suppress(NotFound, ValueError):
+        with suppress(NotFound, ValueError):  # it ended at this moment; another's file
             found.append(session(folder, UUID(path.stem)))
     return [each for each in found if each.owner == owner and not each.became]
 
 
 async def append(folder: Path, id: UUID, offset: int, body: Body, tallies: Tallies | None = None) -> Session:
     """Add what comes at `offset`, and return how far the session has come. A body that breaks off keeps what came.
-    `tallies` are told what came.
+    `tallies` are told what came. Nothing is added to what has become something.
 
-    Raises `Conflict` where `offset` is not the session's, `Busy` where another connection writes, `TooLarge` beyond its length.
+    Raises `Conflict` where `offset` is not the session's, `Busy` where another connection has it, `TooLarge` beyond its length.
     """
-    known = session(folder, id)
-    with _only_writer(_part(folder, id)) as file:
-        at = os.fstat(file.fileno()).st_size
-        if at != offset:
-            raise Conflict(f"The upload stands at byte {at}, not {offset}.", code="upload.offset")
+    with taken(folder, id) as (known, file):
+        if known.offset != offset:
+            raise Conflict(f"The upload stands at byte {known.offset}, not {offset}.", code="upload.offset")
+        if known.became or not file:
+            return known
         _keep(_words(folder, id))
         tally = None
         if tallies is not None:
-            tally = await asyncio.to_thread(tallies.made, id, file_name(known), _part(folder, id), at)
+            tally = await asyncio.to_thread(tallies.made, id, file_name(known), _part(folder, id), offset)
         more = TooLarge(f"More came than the {known.length} bytes announced.", code="upload.length")
-        await _stored(within(body, known.length - at, more), file, tally.add if tally else _nobody)
+        await _stored(within(body, known.length - offset, more), file, tally.add if tally else _nobody)
     return session(folder, id)
+
+
+@contextmanager
+def taken(folder: Path, id: UUID) -> Iterator[tuple[Session, BinaryIO | None]]:
+    """A session as it stands now that nobody else writes to it or takes its file, and the file where one lies there.
+    Raises `NotFound`, and `Busy` where another connection has it."""
+    with ExitStack() as held:
+        file = None
+        with suppress(NotFound):  # there are no bytes any more: what they became is told
+            file = held.enter_context(_only_writer(_part(folder, id)))
+        yield session(folder, id), file
 
 
 def _keep(path: Path) -> None:
@@ -273,44 +298,53 @@ def file_name(session: Session) -> str:
     return session.metadata.get("filename") or session.metadata.get("dataset", "")
 
 
-@contextmanager
-def whole(folder: Path, id: UUID, tallies: Tallies | None = None) -> Iterator[Received]:
-    """The file of a complete session, hashed, which nobody else takes or ends meanwhile. The session goes on until `become` or
-    `discard`. Blocks where the hash was not kept up while it flowed.
-
-    Raises `Conflict` where bytes are missing, `Busy` where another connection has it.
-    """
-    done = session(folder, id)
+def received(folder: Path, done: Session, tallies: Tallies | None = None) -> Received:
+    """The file of a complete session, which is `taken`, hashed. Blocks where the hash was not kept up while it flowed.
+    Raises `Conflict` where bytes are missing."""
     if not done.is_complete:
         raise Conflict(f"Only {done.offset} of {done.length} bytes have come.", code="upload.incomplete")
-    path = _part(folder, id)
-    with _only_writer(path):
-        tally = tallies.at(id, done.length) if tallies else None
-        if tally:
-            yield Received(path, tally.digest.hexdigest(), done.length)
-        else:
-            with open(path, "rb") as body:
-                digest = hashlib.file_digest(body, "sha256")
-            yield Received(path, digest.hexdigest(), done.length)
+    path = _part(folder, done.id)
+    tally = tallies.at(done.id, done.length) if tallies else None
+    if tally:
+        return Received(path, tally.digest.hexdigest(), done.length)
+    with open(path, "rb") as body:
+        return Received(path, hashlib.file_digest(body, "sha256").hexdigest(), done.length)
 
 
 def become(folder: Path, id: UUID, address: str, *, keeps_file: bool) -> None:
-    """What the file became is stored and has this address; `keeps_file` where that still reads the file, and will remove it."""
-    words = _words(folder, id)
-    with suppress(FileNotFoundError):  # its sender has called it off meanwhile, and asks no more
-        told = json.loads(words.read_text()) | {"became": address}
-        draft = words.with_suffix(".draft")
-        draft.write_text(json.dumps(told))
-        draft.replace(words)
+    """What the file of a session that is `taken` became is stored and has this address; `keeps_file` where that still reads
+    the file, and will remove it. It stands, so that nothing is raised where there is no room to say so for later."""
+    draft = folder / f"{id}.draft"
+    try:
+        draft.write_text(json.dumps(_read(_words(folder, id)) | {"became": address}))
+        draft.replace(_became(folder, id))
+    except OSError as error:
+        log.warning("nobody will be told again what upload %s became: %s", id, error)
+        draft.unlink(missing_ok=True)
     if not keeps_file:
         _part(folder, id).unlink(missing_ok=True)
+    _words(folder, id).unlink(missing_ok=True)
 
 
-def discard(folder: Path, id: UUID) -> None:
-    """End a session and drop what came; what it became stays as it is. Raises `NotFound`."""
-    standing = session(folder, id)
-    _words(folder, id).unlink(missing_ok=True)  # somebody may have done it at this moment
-    if not standing.became:
+def discard(folder: Path, id: UUID, needed: Collection[Path] = ()) -> None:
+    """End a session and drop what came, but for what somebody still needs; what it became stays as it is.
+
+    Raises `NotFound`, and `Busy` where its whole file is being taken.
+    """
+    if session(folder, id).is_complete:
+        with taken(folder, id):
+            drop(folder, id, needed)
+    else:
+        drop(folder, id, needed)
+
+
+def drop(folder: Path, id: UUID, needed: Collection[Path] = ()) -> None:
+    """The same, of a session that is `taken`, or of whose bytes some are missing. Nothing is raised where somebody has done it
+    at this moment."""
+    is_needed = _became(folder, id).exists() or _part(folder, id) in needed
+    _became(folder, id).unlink(missing_ok=True)
+    _words(folder, id).unlink(missing_ok=True)
+    if not is_needed:
         _part(folder, id).unlink(missing_ok=True)
 
 
@@ -369,7 +403,7 @@ def _only_writer(path: Path) -> Iterator[BinaryIO]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise Busy("Another connection is sending this file.", hint="Try again in a moment.") from None
+            raise Busy("This file is being sent or read just now.", hint="Try again in a moment.") from None
         yield file
 
 
@@ -379,3 +413,8 @@ def _part(folder: Path, id: UUID) -> Path:
 
 def _words(folder: Path, id: UUID) -> Path:
     return folder / f"{id}.json"
+
+
+def _became(folder: Path, id: UUID) -> Path:
+    """The words of one whose file became something. Lists of what is unfinished never look at these."""
+    return folder / f"{id}.became"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from functools import partial
@@ -51,6 +51,8 @@ AGAIN_SECONDS = 1.0
 """After which a start that found no Postgres looks again."""
 TIDY_AGAIN_SECONDS = 600.0
 """After which what broke off is cleared away where that failed: most likely a bucket is away, and nobody waits for it."""
+SWEEP_SECONDS = 3600.0
+"""Between two looks for uploads that nobody has touched for a day."""
 THREADS = 40
 """More than all that may take a thread for long, so that a password or a piece of an upload never waits for them."""
 
@@ -114,12 +116,21 @@ class Studio:
         """What a start does before anybody is served: the set-up link, and what broke off is taken up."""
         await self.write(self._prepare)
         await asyncio.to_thread(self.operations.resume)
-        tidy = partial(asyncio.to_thread, self._clean_up)
-        self.spawn(until_done("clearing away what broke off", tidy, TIDY_AGAIN_SECONDS))
+        self.spawn(self._tidy())
 
-    def _clean_up(self) -> None:
-        with self.at_once() as session:
-            store.clean_up(session, self.settings)
+    async def _tidy(self) -> None:
+        """All of it once, since a bucket may be large; uploads again and again."""
+        await until_done("clearing away what broke off", self._tidying(store.clean_up), TIDY_AGAIN_SECONDS)
+        while True:
+            await asyncio.sleep(SWEEP_SECONDS)
+            await until_done("sweeping uploads", self._tidying(store.sweep_uploads), TIDY_AGAIN_SECONDS)
+
+    def _tidying(self, work: Callable[[Session, Settings], None]) -> Callable[[], Awaitable[None]]:
+        def tidy() -> None:
+            with self.at_once() as session:
+                work(session, self.settings)
+
+        return partial(asyncio.to_thread, tidy)
 
     def _prepare(self, session: Session) -> None:
         people.lock_first_start(session)

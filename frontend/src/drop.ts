@@ -1,6 +1,6 @@
 /** The drop zone: the whole page takes files, several at once; what broke off is recognised and goes on. */
 import { Arrival, drawRuler, type Home } from "./arrival";
-import { find, guarded, setText } from "./dom";
+import { find, setText } from "./dom";
 import type { Named } from "./mapping";
 import { callOff, follow } from "./reading";
 import { redraw } from "./redraw";
@@ -163,8 +163,13 @@ class DropZone implements Home {
       else complain(line, word("other_file"));
     });
     find("[data-discard]", line)!.addEventListener("click", async () => {
-      const answer = await fetch(`${UPLOADS}/${id}`, { method: "DELETE", headers: guarded() });
-      if (answer.ok || answer.status === 404) forget(id);
+      try {
+        await request(`${UPLOADS}/${id}`, "DELETE", {}, null);
+        forget(id);
+      } catch (error) {
+        if (error instanceof Refused && error.status === 404) forget(id);
+        else complain(line, saidBy(error));
+      }
     });
   }
 
@@ -222,6 +227,8 @@ function complain(line: HTMLElement, words: string): void {
   said.textContent = words;
 }
 
+const saidBy = (error: unknown) => (error instanceof Refused ? `${error.message} ${error.hint}` : word("try_again"));
+
 /** What came whole while it could not be read needs no file: an empty piece asks for it. */
 async function readNow(line: HTMLElement, button: HTMLButtonElement): Promise<void> {
   const said = find(".flow p", line)!;
@@ -233,7 +240,7 @@ async function readNow(line: HTMLElement, button: HTMLButtonElement): Promise<vo
     await request(`${UPLOADS}/${line.dataset.unfinished}`, "PATCH", headers, null, new ArrayBuffer(0));
     location.reload();
   } catch (error) {
-    complain(line, error instanceof Refused ? `${error.message} ${error.hint}` : word("try_again"));
+    complain(line, saidBy(error));
     button.disabled = false;
   }
 }

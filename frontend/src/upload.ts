@@ -7,7 +7,8 @@ const AT_ONCE = MIB; // below this one request is quicker than a session
 const SMALLEST_PIECE = MIB / 4;
 const LARGEST_PIECE = 256 * MIB; // half a second of the quickest line; what came before a break is kept
 const PATIENCE = 8; // failures of the server in a row; a lost line is waited for
-const WORTH_REPEATING = [409, 423, 429]; // moved on, still written by a dead connection, too many
+const BUSY = 423; // still written by a dead connection, or read, however long that takes
+const WORTH_REPEATING = [409, BUSY, 429]; // moved on, busy, too many
 const TUS = { "Tus-Resumable": "1.0.0" };
 
 export type Problem = { where?: string; message: string; hint?: string };
@@ -59,14 +60,14 @@ export class Transfer {
     for (let failures = 0; ; ) {
       try {
         return await this.send(signal, (sent, rows) => {
-          failures = 0;
+          if (sent > this.sent) failures = 0; // what only repeats itself comes to an end
           this.sent = sent;
           watcher.moved(sent, rows);
         });
       } catch (error) {
         if (signal.aborted || error instanceof Unreadable) throw error;
         if (error instanceof Refused && !this.isWorthRepeating(error)) throw error;
-        failures += 1;
+        if (!(error instanceof Refused && error.status === BUSY)) failures += 1;
         if (error instanceof Refused && failures > PATIENCE) throw error;
         if (!(error instanceof Refused)) watcher.lost(this.sent);
         await pause(Math.min(500 * 2 ** failures, 10_000), signal);

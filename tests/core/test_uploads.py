@@ -75,9 +75,9 @@ async def test_a_session_goes_on_where_it_broke_off(tmp_path: Path) -> None:
     with pytest.raises(Conflict, match="1234567"):
         await uploads.append(tmp_path, begun.id, 0, sent(BODY))
     assert (await uploads.append(tmp_path, begun.id, known.offset, sent(BODY[known.offset :]))).is_complete
-    with uploads.whole(tmp_path, begun.id) as received:
-        assert received.path.read_bytes() == BODY
-        assert received.sha256 == hashlib.sha256(BODY).hexdigest()
+    received = uploads.received(tmp_path, uploads.session(tmp_path, begun.id))
+    assert received.path.read_bytes() == BODY
+    assert received.sha256 == hashlib.sha256(BODY).hexdigest()
 
 
 async def complete(folder: Path) -> uploads.Session:
@@ -87,39 +87,86 @@ async def complete(folder: Path) -> uploads.Session:
 
 async def test_a_session_names_what_its_file_became_for_whoever_never_heard_it(tmp_path: Path) -> None:
     done = await complete(tmp_path)
-    with uploads.whole(tmp_path, done.id):
+    with uploads.taken(tmp_path, done.id):
         pass  # whoever took it was killed
-    with uploads.whole(tmp_path, done.id) as received:
-        assert received.path.read_bytes() == BODY
+    with uploads.taken(tmp_path, done.id) as (standing, _file):
+        assert uploads.received(tmp_path, standing).path.read_bytes() == BODY
         uploads.become(tmp_path, done.id, "/it", keeps_file=False)
     told = uploads.session(tmp_path, done.id)
-    assert (told.offset, told.length, told.became) == (len(BODY), len(BODY), "/it")
+    assert (told.offset, told.length, told.became, told.owner) == (len(BODY), len(BODY), "/it", "ann")
     assert uploads.sessions(tmp_path, "ann") == [], "it is not unfinished"
-    assert [path.name for path in tmp_path.iterdir()] == [f"{done.id}.json"]
+    assert [path.name for path in tmp_path.iterdir()] == [f"{done.id}.became"]
+    assert await uploads.append(tmp_path, done.id, len(BODY), sent(b"more")) == told
+    with pytest.raises(Conflict):
+        await uploads.append(tmp_path, done.id, 0, sent(BODY))
     uploads.discard(tmp_path, done.id)
     assert list(tmp_path.iterdir()) == []
 
 
 async def test_a_file_that_is_still_read_outlives_its_session(tmp_path: Path) -> None:
     done = await complete(tmp_path)
-    with uploads.whole(tmp_path, done.id) as received:
+    with uploads.taken(tmp_path, done.id) as (standing, _file):
+        received = uploads.received(tmp_path, standing)
         uploads.become(tmp_path, done.id, "/operation", keeps_file=True)
+    assert (await uploads.append(tmp_path, done.id, len(BODY), sent(b""))).became == "/operation"
     uploads.discard(tmp_path, done.id)
     assert received.path.read_bytes() == BODY
 
 
-async def test_nobody_takes_a_file_that_somebody_takes_already(tmp_path: Path) -> None:
+async def test_a_file_that_somebody_needs_outlives_a_session_that_never_said_so(tmp_path: Path) -> None:
     done = await complete(tmp_path)
-    with uploads.whole(tmp_path, done.id), pytest.raises(uploads.Busy), uploads.whole(tmp_path, done.id):
-        pass
+    path = uploads.received(tmp_path, done).path
+    uploads.discard(tmp_path, done.id, {path})
+    assert list(tmp_path.iterdir()) == [path]
 
 
-async def test_a_session_that_was_called_off_while_its_file_was_taken_leaves_nothing(tmp_path: Path) -> None:
+async def test_nobody_takes_or_ends_what_somebody_takes_already(tmp_path: Path) -> None:
     done = await complete(tmp_path)
-    with uploads.whole(tmp_path, done.id):
-        uploads.discard(tmp_path, done.id)
-        uploads.become(tmp_path, done.id, "/it", keeps_file=False)
+    with uploads.taken(tmp_path, done.id):
+        with pytest.raises(uploads.Busy), uploads.taken(tmp_path, done.id):
+            pass
+        with pytest.raises(uploads.Busy):
+            uploads.discard(tmp_path, done.id)
+        with pytest.raises(uploads.Busy):
+            await uploads.append(tmp_path, done.id, len(BODY), sent(b""))
+    uploads.discard(tmp_path, done.id)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("kept", [["became"], ["became", "json"], ["became", "json", "part"]])
+async def test_whoever_is_killed_while_a_session_ends_has_ended_it(tmp_path: Path, kept: list[str]) -> None:
+    """At each of its steps."""
+    done = await complete(tmp_path)
+    before = {kind: (tmp_path / f"{done.id}.{kind}").read_bytes() for kind in ("json", "part")}
+    with uploads.taken(tmp_path, done.id):
+        uploads.become(tmp_path, done.id, "/it", keeps_file=False)
+    for kind in kept[1:]:
+        (tmp_path / f"{done.id}.{kind}").write_bytes(before[kind])
+    assert uploads.session(tmp_path, done.id).became == "/it"
+    assert uploads.sessions(tmp_path, "ann") == []
+    with uploads.taken(tmp_path, done.id) as (standing, _file):
+        assert standing.became == "/it"
+
+
+async def test_what_it_became_is_told_once_where_there_is_no_room_to_keep_it(tmp_path: Path) -> None:
+    done = await complete(tmp_path)
+    in_the_way = tmp_path / f"{done.id}.became"
+    with uploads.taken(tmp_path, done.id):
+        in_the_way.mkdir()
+        uploads.become(tmp_path, done.id, "/it", keeps_file=False)
+    assert list(tmp_path.iterdir()) == [in_the_way]
+
+
+@pytest.mark.parametrize("kind", ["json", "became"])
+async def test_words_that_a_power_cut_has_torn_are_none(tmp_path: Path, kind: str) -> None:
+    done = await complete(tmp_path)
+    with uploads.taken(tmp_path, done.id):
+        if kind == "became":
+            uploads.become(tmp_path, done.id, "/it", keeps_file=False)
+    (tmp_path / f"{done.id}.{kind}").write_bytes(b"")
+    with pytest.raises(NotFound):
+        uploads.session(tmp_path, done.id)
+    assert uploads.sessions(tmp_path, "ann") == []
 
 
 async def test_a_second_writer_is_kept_out(tmp_path: Path) -> None:
@@ -150,8 +197,8 @@ async def test_a_session_takes_no_more_than_was_announced(tmp_path: Path) -> Non
 async def test_an_unfinished_session_gives_no_file(tmp_path: Path) -> None:
     begun = new(tmp_path)
     await uploads.append(tmp_path, begun.id, 0, sent(BODY[:100]))
-    with pytest.raises(Conflict, match="Only 100 of"), uploads.whole(tmp_path, begun.id):
-        pass
+    with pytest.raises(Conflict, match="Only 100 of"):
+        uploads.received(tmp_path, uploads.session(tmp_path, begun.id))
 
 
 def test_a_discarded_session_leaves_nothing(tmp_path: Path) -> None:
@@ -195,8 +242,7 @@ async def test_an_old_upload_is_kept_whole_once_somebody_comes_back_to_it(tmp_pa
 
     back = await uploads.append(tmp_path, begun.id, 9, uploads.Chunks(looked_at_before_the_first_byte()))
     assert back.is_complete
-    with uploads.whole(tmp_path, begun.id) as received:
-        assert received.path.read_bytes() == BODY
+    assert uploads.received(tmp_path, back).path.read_bytes() == BODY
 
 
 def test_metadata_is_read_and_nonsense_refused() -> None:

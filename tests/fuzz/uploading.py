@@ -52,7 +52,7 @@ class Sent:
     @property
     def kinds(self) -> set[str]:
         """Of the files that lie there for it."""
-        return {"json"} if self.became and not self.is_read else {"json", "part"}
+        return {"became" if self.became else "json"} | ({"part"} if self.is_read or not self.became else set())
 
 
 async def pieces(data: bytes, size: int, *, breaks: bool) -> AsyncIterator[bytes]:
@@ -93,7 +93,7 @@ class Uploading(RuleBasedStateMachine):
         """A piece at the right place or beside it, whole or broken off; what came before a break stays."""
         upload = self.chosen(data)
         sent = self.known.get(upload)
-        at = len(sent.content) + off if sent else 0
+        at = sent.at + off if sent else 0
         room = sent.length - len(sent.content) if sent else 0
         piece = data.draw(st.binary(max_size=room + data.draw(st.sampled_from((0, 0, 1)))))
         error: type[Exception] | None = Broken if breaks else None
@@ -101,30 +101,43 @@ class Uploading(RuleBasedStateMachine):
             error = NotFound
         elif off:
             error = Conflict
+        elif sent.became:
+            error = None  # what still comes is not looked at
         elif len(piece) > room:
             error = TooLarge
         with self.expected(error):
             body = uploads.Chunks(pieces(piece, size, breaks=breaks))
             asyncio.run(uploads.append(self.folder, upload, at, body, self.tallies))
-        if sent and not off:
+        if sent and not off and not sent.became:
             sent.is_old = False
             sent.content += piece if len(piece) <= room else b""
 
     @rule(data=st.data(), is_stored=st.booleans(), is_read=st.booleans())
     def take(self, data: st.DataObject, is_stored: bool, is_read: bool) -> None:
-        """The whole file is taken in, at once or by what goes on to read it; or whoever takes it breaks off."""
+        """The whole file is taken in, at once or by what goes on to read it; or whoever takes it breaks off. What was taken in
+        says so instead."""
         upload = self.chosen(data)
         sent = self.known.get(upload)
-        is_whole = sent is not None and sent.at == sent.length
-        is_there = sent is not None and "part" in sent.kinds
-        error = Conflict if sent and not is_whole else None if is_there else NotFound
-        with self.expected(error), uploads.whole(self.folder, upload, self.tallies) as received:
+        with self.expected(None if sent else NotFound), uploads.taken(self.folder, upload) as (standing, _file):
             assert sent
-            assert received.path.read_bytes() == sent.content
-            assert (received.sha256, received.bytes) == (hashlib.sha256(sent.content).hexdigest(), sent.length)
-            if is_stored:
-                uploads.become(self.folder, upload, f"/{upload}", keeps_file=is_read)
-                sent.became, sent.is_read, sent.is_old = f"/{upload}", is_read, False
+            assert standing.became == sent.became
+            if sent.became:
+                return
+            with self.expected(None if sent.at == sent.length else Conflict):
+                received = uploads.received(self.folder, standing, self.tallies)
+                assert received.path.read_bytes() == sent.content
+                assert (received.sha256, received.bytes) == (hashlib.sha256(sent.content).hexdigest(), sent.length)
+                if is_stored:
+                    sent.became, sent.is_read, sent.is_old = f"/{upload}", is_read, False
+                    uploads.become(self.folder, upload, sent.became, keeps_file=is_read)
+
+    @rule(data=st.data())
+    def is_read_through(self, data: st.DataObject) -> None:
+        """Whoever read a file removes it."""
+        upload = self.chosen(data)
+        if upload in self.known and self.known[upload].is_read:
+            (self.folder / f"{upload}.part").unlink()
+            self.known[upload].is_read = False
 
     @rule(data=st.data())
     def discard(self, data: st.DataObject) -> None:

@@ -201,8 +201,8 @@ async def test_an_upload_whose_client_has_vanished_is_let_go_and_gone_on_with(
         assert (await ends.get()).is_complete  # type: ignore[union-attr]
         writer.close()
         await asyncio.to_thread(link.close)
-    with uploads.whole(tmp_path, upload.id) as received:
-        assert received.sha256 == hashlib.sha256(BODY[:length]).hexdigest()
+    received = uploads.received(tmp_path, uploads.session(tmp_path, upload.id))
+    assert received.sha256 == hashlib.sha256(BODY[:length]).hexdigest()
 
 
 async def test_a_slow_client_is_not_taken_for_one_that_has_vanished(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ import time
 from base64 import b64encode
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
+from uuid import UUID
 
 import httpx
 import pytest
@@ -17,8 +18,11 @@ from fastapi import FastAPI
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from backend.core import operations, uploads
+from backend.core.datasets import store
 from backend.core.models import DatasetVersion, Role
 from backend.core.settings import Settings
+from backend.core.uploads import Received
 from tests.web.conftest import account, client_of, queued_run
 
 ROW = b'{"instruction": "Who eats mice?", "output": "The owl."}\n'
@@ -230,6 +234,59 @@ async def test_a_folder_that_takes_no_file_is_told_and_what_came_in_pieces_waits
     (here.root / "datasets").unlink()
     made = await send(member, place, len(ROW), b"")
     assert made.headers["location"].startswith("/api/v1/datasets/"), made.text
+    assert [path.suffix for path in here.folder("uploads").iterdir()] == [".became"]
+
+
+async def test_what_a_finished_upload_became_is_told_to_its_owner_alone(
+    member: httpx.AsyncClient, app: FastAPI, session: Session, here: Settings
+) -> None:
+    place = await begun(member, len(ROW), dataset="owls", filename="owls.jsonl")
+    made = (await send(member, place, 0, ROW)).headers["location"]
+    assert (await member.head(place)).headers["location"] == made
+    assert (await send(member, place, len(ROW), b"more")).headers["location"] == made
+    assert (await send(member, place, 0, ROW)).status_code == 409
+    async with client_of(app, account(session, Role.ADMIN).headers) as other:
+        assert (await other.head(place)).status_code == 404
+        assert (await send(other, place, len(ROW), b"")).status_code == 404
+        assert (await other.delete(place)).status_code == 404
+    assert (await member.delete(place)).status_code == 204
+    assert list(here.folder("uploads").iterdir()) == []
+    assert [each["name"] for each in (await member.get("/api/v1/datasets")).json()] == ["owls"]
+
+
+async def test_a_file_that_is_being_taken_is_not_taken_twice_nor_called_off(
+    member: httpx.AsyncClient, here: Settings
+) -> None:
+    place = await begun(member, len(ROW), dataset="owls", filename="owls.jsonl")
+    folder, id = here.folder("uploads"), UUID(place.rpartition("/")[2])
+    (folder / f"{id}.part").write_bytes(ROW)
+    with uploads.taken(folder, id):
+        assert (await send(member, place, len(ROW), b"")).status_code == 423
+        assert (await member.delete(place)).status_code == 423
+    assert (await send(member, place, len(ROW), b"")).status_code == 204
+
+
+async def test_calling_off_leaves_a_file_that_an_operation_reads(
+    member: httpx.AsyncClient, session: Session, here: Settings
+) -> None:
+    """Also where the web died before it wrote down what the file became."""
+    place = await begun(member, len(ROW), dataset="owls", filename="owls.jsonl")
+    part = here.folder("uploads") / f"{place.rpartition('/')[2]}.part"
+    part.write_bytes(ROW)
+    operations.begin(session, store.upload("owls", "owls.jsonl", Received(part, "0" * 64, len(ROW))))
+    session.commit()
+    assert (await member.delete(place)).status_code == 204
+    assert part.read_bytes() == ROW
+
+
+async def test_a_list_looks_at_nothing_of_uploads_that_became_something(
+    member: httpx.AsyncClient, here: Settings
+) -> None:
+    for _ in range(3):
+        await send_whole(member, ROW)
+    assert [path.suffix for path in here.folder("uploads").iterdir()] == [".became"] * 3
+    assert list(here.folder("uploads").glob("*.json")) == []
+    assert (await member.get("/api/v1/uploads")).json() == []
 
 
 async def test_no_count_is_told_where_none_can_be(member: httpx.AsyncClient) -> None:
@@ -298,7 +355,9 @@ async def test_a_deleted_data_set_is_listed_and_brought_back(member: httpx.Async
 
 
 @pytest.mark.parametrize("example", ["questions", "chats", "stories"])
-async def test_an_example_becomes_a_data_set_without_a_flaw(member: httpx.AsyncClient, example: str) -> None:
+async def test_an_example_becomes_a_data_set_without_a_flaw(
+    member: httpx.AsyncClient, here: Settings, example: str
+) -> None:
     assert "Try a small example" in (await member.get("/datasets")).text
     form = {"example": example}
     made = await member.post("/datasets/example", data=form)
@@ -308,5 +367,6 @@ async def test_an_example_becomes_a_data_set_without_a_flaw(member: httpx.AsyncC
     facts = listed["version"]["facts"]
     assert (facts["skipped"], facts["duplicates"], facts["rows"] >= 90) == (0, 0, True)
     assert (await member.post("/datasets/example", data=form)).status_code == 303
+    assert list(here.folder("uploads").iterdir()) == []
     assert (await member.get("/api/v1/datasets")).json()[0]["versions"] == 1
     assert (await member.post("/datasets/example", data={"example": "none"})).status_code == 404

@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -290,7 +291,7 @@ def test_what_came_whole_and_could_not_be_read_is_read_without_its_file(
     (here.root / "datasets").write_text("in the way of a folder")
     page.reload()
     line = page.locator("[data-unfinished]")
-    expect(line).to_contain_text("It is all here")
+    expect(line).to_contain_text("It is all here, and not read yet.")
     line.get_by_role("button", name="Read it now").click()
     expect(line.locator(".error-line")).to_contain_text("could not be stored")
     (here.root / "datasets").unlink()
@@ -298,6 +299,34 @@ def test_what_came_whole_and_could_not_be_read_is_read_without_its_file(
     expect(page.locator("#sets")).to_contain_text("owls")
     expect(line).to_have_count(0)
     assert stored(session) == [("owls", 1)]
+
+
+def test_a_refusal_that_does_not_pass_is_shown_after_some_tries_and_not_repeated_for_ever(
+    page: Page, tmp_path: Path
+) -> None:
+    pieces = []
+    page.on("request", lambda each: pieces.append(each.url) if each.method == "PATCH" else None)
+    page.route("**/api/v1/uploads/*", partial(refused_at_the_end, size=large(tmp_path).stat().st_size))
+    page.clock.install()
+    page.set_input_files("[data-files]", large(tmp_path))
+    line = page.locator("[data-arrival]")
+    line.locator("[data-send]").click()
+    for _ in range(60):
+        page.clock.run_for(2000)
+        if line.get_by_text("Is the disk full?").count():
+            break
+    expect(line).to_contain_text("Is the disk full?")
+    assert len(pieces) < 30
+
+
+def refused_at_the_end(route: Route, *, size: int) -> None:
+    """The studio has every byte, and cannot take the file in."""
+    if route.request.method == "PATCH":
+        words = {"code": "storage.refused", "message": "The file could not be stored.", "hint": "Is the disk full?"}
+        return route.fulfill(status=507, json={"error": words})
+    if route.request.method == "HEAD":
+        return route.fulfill(status=200, headers={"Upload-Offset": str(size), "Upload-Length": str(size)})
+    return route.continue_()
 
 
 def test_an_upload_is_paused_cancelled_and_taken_back(page: Page, session: Session, tmp_path: Path) -> None:

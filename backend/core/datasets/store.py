@@ -364,9 +364,14 @@ def restore(session: Session, dataset_id: UUID) -> Dataset:
     return dataset
 
 
+def sweep_uploads(session: Session, settings: Settings) -> None:
+    """Remove what broken-off uploads left behind, and what finished ones told for a day."""
+    uploads.sweep(settings.folder("uploads"), LEFTOVER_HOURS, uploads.being_read(session))
+
+
 def clean_up(session: Session, settings: Settings) -> None:
     """Remove what broken-off uploads and unfinished versions left behind. For the start of a web process."""
-    uploads.sweep(settings.folder("uploads"), LEFTOVER_HOURS, uploads.being_read(session))
+    sweep_uploads(session, settings)
     files = storage(settings)
     old = files.old_keys(PREFIX, LEFTOVER_HOURS)
     if uploads.being_read(session):

@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse, Response
 
 from backend.core import operations, people, uploads
 from backend.core.datasets import probe, store
-from backend.core.errors import Invalid
+from backend.core.errors import Invalid, StudioError, Unavailable
 from backend.core.models import Dataset
 from backend.core.storage import storage
 from backend.web import previews, reading
@@ -79,14 +79,7 @@ async def put(
     limit = int(edge.settings.upload_limit_gib * GIB)
     async with body_of(request) as body:
         received = await uploads.receive(body, edge.settings.folder("uploads"), limit)
-    try:
-        taken = await take_in(edge, store.upload(name, filename or name, received, **chosen, owner_id=edge.who.id))
-    except Exception:
-        received.path.unlink(missing_ok=True)  # whoever sends in one piece has to send it again
-        raise
-    if isinstance(taken, DatasetDetailOut):
-        received.path.unlink(missing_ok=True)
-    return taken
+    return await take_in_once(edge, store.upload(name, filename or name, received, **chosen, owner_id=edge.who.id))
 
 
 def columns_of(text: str) -> dict[str, str] | None:
@@ -126,10 +119,33 @@ async def look(
     return ProbeOut.model_validate(edge.studio.renderer.told(request, found | {"error": error}))
 
 
+async def take_in_once(edge: Edge, upload: store.Upload) -> DatasetDetailOut | Response:
+    """Take in a file that came in one piece: whoever sent it has to send it again where that fails, so nothing of it stays but
+    what an operation reads."""
+    is_needed = False
+    try:
+        taken = await take_in(edge, upload)
+        is_needed = isinstance(taken, Response)
+        return taken
+    except BaseException as error:
+        # Where the answer of Postgres is missing, the operation may stand: the file is then left to it, or to the sweep.
+        is_clear = isinstance(error, StudioError) and not isinstance(error, Unavailable)
+        is_needed = is_large(edge, upload) and not is_clear
+        raise
+    finally:
+        if not is_needed:
+            upload.path.unlink(missing_ok=True)
+
+
+def is_large(edge: Edge, upload: store.Upload) -> bool:
+    """Whether nobody is to wait for its reading."""
+    return upload.bytes > edge.settings.inline_mib * MIB
+
+
 async def take_in(edge: Edge, upload: store.Upload) -> DatasetDetailOut | Response:
     """A small file is read at once, and then no longer needed; a large one by an operation, answered with 202, which removes
     it."""
-    if upload.bytes > edge.settings.inline_mib * MIB:
+    if is_large(edge, upload):
         return await in_background(edge, upload)
     await edge.read(lambda session: check_owner(session, edge, upload.name))
     prepared = await edge.apart(store.prepare, upload, edge.settings)

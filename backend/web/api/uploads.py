@@ -2,14 +2,14 @@
 
 The file becomes a version of the data set that `Upload-Metadata` names (`dataset`, `filename`, optionally `format`,
 `columns`, `skip_bad_rows`) with the last piece: that PATCH answers 204 with `Location` naming the data set, or the operation
-that reads it. Whoever never hears that answer asks again, by HEAD or with an empty piece, for as long as a day. Each answer
-to a piece tells in `Upload-Rows` how many rows have come so far, where they can be counted.
+that reads it. Whoever never heard that answer asks again, by HEAD or with an empty piece: a finished upload tells it until it is
+swept, a day later. Each answer to a piece tells in `Upload-Rows` how many rows have come so far, where they can be counted.
 """
 
 from __future__ import annotations
 
 import asyncio
-from contextlib import ExitStack, suppress
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any
 from uuid import UUID
@@ -21,7 +21,6 @@ from starlette.responses import Response
 from backend.core import people, uploads
 from backend.core.datasets import store
 from backend.core.errors import BadRequest, Conflict, NotFound, StudioError, TooMany, Unavailable
-from backend.core.storage import Unstorable
 from backend.core.tallies import Tallies
 from backend.web.api.datasets import GIB, check_owner, columns_of, take_in
 from backend.web.bodies import body_of
@@ -34,7 +33,7 @@ router = api_router("/uploads", "uploads")
 PIECE = "application/offset+octet-stream"
 UNFINISHED = 50
 """Of one person at a time: all of them are read for each list of data sets."""
-PASSING = (Conflict, TooMany, Unavailable, Unstorable)
+PASSING = (Conflict, TooMany, Unavailable)
 """What keeps a whole file from being taken in now. A disk that finds out at the end that it is full has lost some of it."""
 TALLIES = Tallies()
 """Of all uploads of this process, by their ids."""
@@ -43,10 +42,11 @@ PIECE_BODY: dict[str, Any] = {
 }
 
 
-def told(status: int, words: str, *headers: str) -> dict[int | str, dict[str, Any]]:
-    """An answer without a body, and the headers that always come with it."""
-    required = {name: {"required": True, "schema": {"type": "string"}} for name in ("Tus-Resumable", *headers)}
-    return {status: {"description": words, "headers": required}}
+def told(status: int, words: str, *headers: str, perhaps: Sequence[str] = ()) -> dict[int | str, dict[str, Any]]:
+    """An answer without a body, the headers that always come with it, and those that come where there is something to tell."""
+    names = dict.fromkeys(("Tus-Resumable", *headers), True) | dict.fromkeys(perhaps, False)
+    described = {name: {"required": always, "schema": {"type": "string"}} for name, always in names.items()}
+    return {status: {"description": words, "headers": described}}
 
 
 def answer(status: int, **headers: str | int) -> Response:
@@ -105,12 +105,13 @@ def own(edge: Edge, upload: UUID) -> uploads.Session:
 
 @router.get("")
 async def list_uploads(edge: AnEdge) -> list[UploadOut]:
-    """One's own uploads that broke off or still flow, the newest first. The same file, sent on from `offset`, ends them."""
+    """One's own uploads of which nothing became as yet, the newest first: those that flow, broke off, or came whole and are
+    not read yet. The same file, sent on from `offset`, ends them."""
     return await asyncio.to_thread(unfinished, edge)
 
 
 def unfinished(edge: Edge) -> list[UploadOut]:
-    """Those that wait for more bytes, or came whole while the studio could not take them in."""
+    """Those that wait for more bytes, and those that came whole and are being read, or could not be."""
     return [upload_out(session) for session in uploads.sessions(folder(edge), str(edge.who.id))]
 
 
@@ -128,7 +129,9 @@ def upload_out(session: uploads.Session) -> UploadOut:
 
 
 @router.head(
-    "/{upload}", response_class=Response, responses=told(200, "How far it is.", "Upload-Offset", "Upload-Length")
+    "/{upload}",
+    response_class=Response,
+    responses=told(200, "How far it is.", "Upload-Offset", "Upload-Length", perhaps=["Upload-Rows", "Location"]),
 )
 async def offset(upload: UUID, edge: AnEdge) -> Response:
     """How far it has come."""
@@ -146,16 +149,14 @@ def rows_so_far(session: uploads.Session) -> dict[str, int]:
     "/{upload}",
     status_code=204,
     response_class=Response,
-    responses=told(204, "It was added.", "Upload-Offset"),
+    responses=told(204, "It was added.", "Upload-Offset", perhaps=["Upload-Rows", "Location"]),
     openapi_extra=PIECE_BODY,
 )
 async def append(upload: UUID, request: Request, edge: AnEdge, upload_offset: Annotated[int, Header(ge=0)]) -> Response:
     """Send the piece that begins at `Upload-Offset`."""
     if request.headers.get("content-type") != PIECE:
         raise BadRequest(f"A piece comes as {PIECE}.", where="Content-Type")
-    standing = own(edge, upload)
-    if standing.became:
-        return answer(204, Upload_Offset=standing.offset, Location=standing.became)
+    own(edge, upload)
     try:
         async with body_of(request) as body:
             session = await uploads.append(folder(edge), upload, upload_offset, body, TALLIES)
@@ -169,19 +170,20 @@ async def append(upload: UUID, request: Request, edge: AnEdge, upload_offset: An
 async def finished(edge: Edge, session: uploads.Session) -> str:
     """Take the whole file in; the address of what became of it. The session ends when that is stored, or once the file was
     refused; where it can be taken in later, its sender asks again."""
-    with ExitStack() as held:
-        received = await asyncio.to_thread(held.enter_context, uploads.whole(folder(edge), session.id, TALLIES))
+    with uploads.taken(folder(edge), session.id) as (standing, _file):
+        if standing.became:
+            return standing.became
+        received = await asyncio.to_thread(uploads.received, folder(edge), standing, TALLIES)
         try:
-            taken = await take_in(edge, upload_of(edge, session, received))
+            taken = await take_in(edge, upload_of(edge, standing, received))
         except StudioError as error:
             if not isinstance(error, PASSING):
-                with suppress(NotFound):  # its sender has called it off
-                    uploads.discard(folder(edge), session.id)
-                TALLIES.forget(session.id)
+                uploads.drop(folder(edge), standing.id)
+                TALLIES.forget(standing.id)
             raise
         is_read_later = isinstance(taken, Response)
         place = taken.headers["Location"] if isinstance(taken, Response) else f"/api/v1/datasets/{taken.id}"
-        uploads.become(folder(edge), session.id, place, keeps_file=is_read_later)
+        uploads.become(folder(edge), standing.id, place, keeps_file=is_read_later)
     TALLIES.forget(session.id)
     return place
 
@@ -203,8 +205,12 @@ def upload_of(edge: Edge, session: uploads.Session, received: uploads.Received) 
 
 @router.delete("/{upload}", status_code=204, response_class=Response, responses=told(204, "It is gone."))
 async def cancel(upload: UUID, edge: AnEdge) -> Response:
-    name = own(edge, upload).metadata["dataset"]
-    await edge.studio.write(lambda session: people.audit(session, edge.who.id, "upload.discard", name))
-    uploads.discard(folder(edge), upload)
+    """Call it off. What its file became, or is becoming, stays."""
+    standing = own(edge, upload)
+    needed = await edge.read(uploads.being_read)
+    await asyncio.to_thread(uploads.discard, folder(edge), upload, needed)
     TALLIES.forget(upload)
+    if not standing.became:
+        name = standing.metadata["dataset"]
+        await edge.studio.write(lambda session: people.audit(session, edge.who.id, "upload.discard", name))
     return answer(204)

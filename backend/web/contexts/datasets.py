@@ -41,7 +41,8 @@ class DatasetsPage(Page):
     operations: list[OperationOut]
     """Uploads that are being read, and one's own that failed lately."""
     uploads: list[UploadOut]
-    """One's own uploads that have not come whole."""
+    """One's own uploads of which nothing became as yet."""
+    some_broke_off: bool
     removed: list[Dataset]
     shows_removed: bool
     is_empty: bool

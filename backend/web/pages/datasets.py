@@ -16,7 +16,7 @@ from backend.core import uploads
 from backend.core.datasets import examples, store
 from backend.core.models import Operation
 from backend.web import reading
-from backend.web.api.datasets import GIB, bring_back, check_owner, remove, take_in
+from backend.web.api.datasets import GIB, bring_back, check_owner, remove, take_in_once
 from backend.web.api.uploads import unfinished
 from backend.web.contexts.datasets import DatasetsPage
 from backend.web.deps import AnEdge, Edge
@@ -56,6 +56,7 @@ async def datasets_page(
             next_offset=offset + SHOWN if total > offset + SHOWN and not removed else None,
             operations=operations_shown(session, edge),
             uploads=waiting,
+            some_broke_off=any(each.offset < each.length for each in waiting),
             removed=gone,
             shows_removed=removed,
             is_empty=not formats and not removed,
@@ -88,7 +89,7 @@ async def use_example(form: Form, edge: AnEdge) -> Response:
         yield body
 
     received = await uploads.receive(uploads.Chunks(stream()), edge.settings.folder("uploads"), GIB)
-    await take_in(edge, store.upload(chosen.name, f"{chosen.name}.jsonl", received, owner_id=edge.who.id))
+    await take_in_once(edge, store.upload(chosen.name, f"{chosen.name}.jsonl", received, owner_id=edge.who.id))
     return go(path_to("datasets", chosen.name))
 
 
