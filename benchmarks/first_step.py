@@ -31,7 +31,8 @@ from tests.support.rows import chat_rows
 from tests.support.studios import Studio, running_studio
 
 ROUNDS = 3
-COUNTS = (60, 600, 6000)
+COUNTS = (60, 3000, 6000)
+"""As many rows lie between the last two as between the first: what the clock cannot tell weighs the same in both."""
 MOST_SECONDS = 2.0
 TOLD_APART_SECONDS = 0.05
 """What the clock of a few rounds tells apart: less between two sizes counts as much as this."""
