@@ -9,13 +9,19 @@ from urllib.parse import quote
 from fastapi import Depends, Request
 from starlette.responses import RedirectResponse, Response
 
+from backend.core.errors import StudioError
 from backend.web.contexts.page import Page
+from backend.web.failures import headers_of
 from backend.web.security import form_fields
 from backend.web.studio import studio_of
 
 
-def draw(request: Request, page: Page, *, status: int | None = None) -> Response:
-    return studio_of(request).renderer.page(request, page, status=status)
+def draw(request: Request, page: Page, *, status: int | None = None, error: StudioError | None = None) -> Response:
+    """With the status and the headers of the error, where the page tells one."""
+    renderer = studio_of(request).renderer
+    if error:
+        return renderer.page(request, page, status=error.status, headers=headers_of(error))
+    return renderer.page(request, page, status=status)
 
 
 def go(address: str) -> Response:

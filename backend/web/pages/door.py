@@ -43,7 +43,7 @@ async def sign_in(request: Request, form: Form) -> Response:
         return await door.sign_in(studio, request, user, target)
     except door.EXPECTED as error:
         page = SignInPage(name=name, next=target, error=problem_out(error))
-        return draw(request, page, status=error.status)
+        return draw(request, page, error=error)
 
 
 @router.get("/setup")
@@ -60,7 +60,7 @@ async def setup(request: Request, form: Form) -> Response:
         again = form.get("again", "")
         user = await door.first_visit(studio, request, token, name, form.get("password", ""), again)
     except door.EXPECTED as error:
-        return draw(request, SetupPage(token=token, name=name, error=problem_out(error)), status=error.status)
+        return draw(request, SetupPage(token=token, name=name, error=problem_out(error)), error=error)
     return await door.sign_in(studio, request, user, "/")
 
 
@@ -78,7 +78,7 @@ async def accept_invitation(request: Request, form: Form) -> Response:
         user = await door.accept_invitation(studio, request, token, password, again)
     except Invalid as error:
         named = await studio.read(lambda session: people.invited(session, token))
-        return draw(request, InvitationPage(token, named.name, problem_out(error)), status=error.status)
+        return draw(request, InvitationPage(token, named.name, problem_out(error)), error=error)
     return await door.sign_in(studio, request, user, "/")
 
 

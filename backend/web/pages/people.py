@@ -16,7 +16,7 @@ from backend.web.api.people import ChangePerson, NewPerson, apply, end_all, invi
 from backend.web.contexts.settings import PeoplePage
 from backend.web.deps import Admin, AnEdge, Edge
 from backend.web.pages.common import Form, draw, go
-from backend.web.pages.settings import shared, status_of
+from backend.web.pages.settings import shared
 from backend.web.routers import page_router
 from backend.web.shapes.people import InvitationOut
 
@@ -45,7 +45,7 @@ async def drawn(
 ) -> Response:
     found = await edge.read(administration.members)
     page = PeoplePage(**shared(edge, request, error), people=found, invitation=invitation, invited=invited)
-    return draw(request, page, status=status_of(error))
+    return draw(request, page, error=error)
 
 
 @router.post(HOME)

@@ -62,10 +62,6 @@ def own_version() -> str:
         return ""
 
 
-def status_of(error: StudioError | None) -> int | None:
-    return error.status if error else None
-
-
 # ---- you ------------------------------------------------------------------------------------------------------------
 
 
@@ -78,7 +74,7 @@ async def you_page(request: Request, edge: AnEdge) -> Response:
 async def drawn_you(request: Request, edge: Edge, error: StudioError | None = None) -> Response:
     own = await edge.read(lambda session: people.tokens(session, edge.who.id))
     holding = sum(people.holds(row) for row, _ in own)
-    return draw(request, YouPage(**shared(edge, request, error), tokens=holding), status=status_of(error))
+    return draw(request, YouPage(**shared(edge, request, error), tokens=holding), error=error)
 
 
 @router.post("/settings/password")
@@ -118,7 +114,7 @@ async def drawn_tokens(
     found = await edge.read(lambda session: reading.tokens(session, owner_of(edge)))
     roles = [role.value for role in people.ROLES if edge.who.may(role)]
     page = TokensPage(**shared(edge, request, error), tokens=found, roles=roles, new_token=new)
-    return draw(request, page, status=status_of(error))
+    return draw(request, page, error=error)
 
 
 @router.post("/settings/tokens")
