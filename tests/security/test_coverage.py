@@ -8,7 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.security.world import PASSWORD, World
 from tests.support.listed import missing
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,7 @@ COVERED = {
             "security/test_code.py::test_a_hostile_model_runs_nothing",
             "security/test_code.py::test_a_trainer_that_loads_a_hostile_model_runs_nothing",
             "security/test_code.py::test_no_setting_lets_code_in",
+            "security/test_code.py::test_no_route_takes_a_field_that_lets_code_in",
             "core/test_bases.py::test_remote_code_is_refused",
             "core/test_bases.py::test_a_layer_that_would_be_fetched_is_refused",
             "core/test_hub.py::test_a_model_with_code_of_its_own_is_refused_before_a_download",
@@ -114,6 +118,7 @@ COVERED = {
     "templates": Holes(
         "llama-cpp-python CVE-2024-34359, CVE-2026-5760, vLLM GHSA-69j4-grxj-j64p, CVE-2026-115918 and CVE-2026-44222",
         (
+            "security/test_code.py::test_no_route_takes_a_field_that_lets_code_in",
             "core/rendering/test_tokenizer.py::test_a_broken_or_hostile_template_is_refused_in_words",
             "core/rendering/test_tokenizer.py::test_an_end_that_is_no_special_token_cannot_be_spelled_out_by_data",
             "core/rendering/test_tokenizer.py::test_a_placeholder_of_a_picture_cannot_be_spelled_out_by_data_or_by_a_prompt",
@@ -128,6 +133,8 @@ COVERED = {
             "web/test_security.py::test_ten_thousand_form_fields_are_refused",
             "web/test_safety.py::test_one_person_has_a_few_turns_and_leaves_the_others_theirs",
             "security/test_sessions.py::test_a_huge_password_is_refused_without_being_hashed",
+            "security/test_coverage.py::test_nothing_is_installed_that_reads_multipart",
+            "security/test_coverage.py::test_a_multipart_form_is_refused_unread",
         ),
     ),
     "data formats": Holes(
@@ -150,6 +157,26 @@ COVERED = {
 def test_each_kind_of_hole_has_tests_that_exist(kind: str) -> None:
     assert COVERED[kind].tests
     assert missing(COVERED[kind].tests) == []
+
+
+@pytest.mark.parametrize("lock", ["requirements.lock", "requirements-web.lock", "requirements-dev.lock"])
+def test_nothing_is_installed_that_reads_multipart(lock: str) -> None:
+    """Forms come urlencoded and files as they are, so what python-multipart falls for is not here to fall for it."""
+    locked = set(re.findall(r"^([\w.-]+)==", (ROOT / lock).read_text(encoding="utf-8"), re.MULTILINE))
+    assert "starlette" in locked
+    assert not {name for name in locked if "multipart" in name}
+
+
+def test_a_multipart_form_is_refused_unread(world: World) -> None:
+    """Right words in it sign nobody in; and of many or large parts none is looked at."""
+    right = {"name": (None, "the admin"), "password": (None, PASSWORD)}
+    many = {f"part {number}": (None, "x") for number in range(5000)}
+    with world.client("anonymous") as stranger:
+        answers = [stranger.post("/signin", files=parts) for parts in (right, right | many)]
+        large = stranger.post("/signin", files=right | {"file": ("a.bin", b"x" * (2 << 20))})
+        assert stranger.post("/signin", data={"name": "the admin", "password": PASSWORD}).status_code == 303
+    assert [answer.status_code for answer in (*answers, large)] == [401, 401, 413]
+    assert not any("set-cookie" in answer.headers for answer in answers)
 
 
 PUBLISHED = re.compile(r"(?P<whole>CVE-\d{4}-\d{4,}|GHSA(?:-\w{4}){3})|(?:/-?| -)(?P<short>\d{4,})")

@@ -9,10 +9,13 @@ from uuid import uuid4
 
 import httpx
 import pytest
+from sqlalchemy import func, text, update
 
 from backend.core import people
-from backend.core.models import Role, User
-from tests.security.world import PASSWORD, World
+from backend.core.models import ApiToken, Role, SignIn, User
+from backend.web.standing import FRESH_SECONDS
+from backend.web.stream import CHECK_SECONDS
+from tests.security.world import PASSWORD, RECIPE, World
 from tests.support.webs import PLAIN
 
 SECONDS = 30
@@ -43,6 +46,11 @@ class Guest:
         return {"cookie": f"studio={cookie}", "x-csrf-token": found.csrf_token, "origin": self.world.web.address}
 
     @property
+    def there_by_name(self) -> str:
+        """What the other browser is called in the list of them."""
+        return people.hashed(self.there["cookie"].partition("=")[2])[:16]
+
+    @property
     def program(self) -> dict[str, str]:
         return {"authorization": f"Bearer {self.secret}"}
 
@@ -50,9 +58,9 @@ class Guest:
         address = f"{self.world.web.address}/api/v1/me"
         return httpx.get(address, headers=headers, trust_env=False, verify=PLAIN, timeout=60).status_code
 
-    def ask(self, method: str, path: str, **words: object) -> int:
+    def ask(self, method: str, path: str, *, by: dict[str, str] | None = None, **words: object) -> int:
         address = self.world.web.address + path
-        with httpx.Client(headers=self.here, trust_env=False, verify=PLAIN, timeout=60) as client:
+        with httpx.Client(headers=by or self.here, trust_env=False, verify=PLAIN, timeout=60) as client:
             return client.request(method, address, **words).status_code  # type: ignore[arg-type]
 
 
@@ -68,11 +76,36 @@ def by_admin(method: str, path: str, **words: object) -> Act:
 
 
 def by_oneself(method: str, path: str, **words: object) -> Act:
-    return lambda guest: _done(guest.ask(method, path.format(guest=guest), **words))
+    return lambda guest: _done(guest.ask(method, path.format(guest=guest), **words))  # type: ignore[arg-type]
 
 
 def _done(status: int) -> None:
     assert status < 400
+
+
+def by_link(guest: Guest) -> None:
+    """An administrator makes one for somebody who has lost the password, and who sets it by the link."""
+    with guest.world.client("admin") as admin:
+        made = admin.post(f"/api/v1/people/{guest.name}/invitation")
+        assert made.status_code == 201
+    form = {"token": made.json()["link"].partition("=")[2], "password": PASSWORD, "again": PASSWORD}
+    with guest.world.client("anonymous") as stranger:
+        assert stranger.post("/invitation", data=form).status_code == 303
+
+
+def running_out(kind: type[SignIn | ApiToken]) -> Act:
+    """All of that kind that the guest has end by themselves, a second from now."""
+
+    def act(guest: Guest) -> None:
+        with guest.world.web.session() as session:
+            user = people.find(session, guest.name)
+            soon = func.clock_timestamp() + text("interval '1 second'")
+            session.execute(update(kind).where(kind.user_id == user.id).values(expires_at=soon))
+            session.commit()
+        assert guest.status(guest.here) == guest.status(guest.program) == 200
+        time.sleep(1.1)
+
+    return act
 
 
 PASSWORDS = {"old": PASSWORD, "new": PASSWORD}
@@ -84,6 +117,21 @@ ENDS: dict[str, tuple[Act, tuple[str, ...]]] = {
         by_oneself("PUT", "/api/v1/me/password", json=PASSWORDS | {"revoke_tokens": True}),
         ("there", "program"),
     ),
+    "one browser of several, by its name": (
+        by_oneself("DELETE", "/api/v1/me/sessions/{guest.there_by_name}"),
+        ("there",),
+    ),
+    "one browser of several, on the page": (
+        by_oneself("POST", "/settings/sessions/{guest.there_by_name}/end"),
+        ("there",),
+    ),
+    "a sign-in that runs out": (running_out(SignIn), ("here", "there")),
+    "a token that runs out": (running_out(ApiToken), ("program",)),
+    "an administrator's new password": (
+        by_admin("PATCH", "/api/v1/people/{guest.name}", json={"password": PASSWORD}),
+        ("here", "there"),
+    ),
+    "a link that was used": (by_link, ("here", "there")),
     "a revoked token": (by_oneself("DELETE", "/api/v1/tokens/{guest.token}"), ("program",)),
     "an administrator's sign-out": (by_admin("DELETE", "/api/v1/people/{guest.name}/sessions"), ("here", "there")),
     "a suspension": (
@@ -107,6 +155,27 @@ def test_what_ends_a_sign_in_ends_its_requests_at_once_and_its_streams_within_se
         began = time.monotonic()
         assert not [line for line in lines if line == "event: end"], "the run goes on, the stream does not"
         assert time.monotonic() - began < SECONDS
+
+
+def test_a_lower_role_ends_writes_at_once_and_no_stream(world: World) -> None:
+    """Whoever may still look goes on looking: by a browser, and by a token that was made when its owner could do more."""
+    guest, things = Guest(world), world.things()
+    with world.web.session() as session:
+        user = people.find(session, guest.name)
+        guest.secret = people.create_token(session, user, "writer", role=Role.MEMBER, days=9, by=None).secret
+        session.commit()
+    mine = {"json": {"name": f"of {guest.name}", "recipe": RECIPE}}
+    ways = (guest.here, guest.program)
+    with opened(guest, guest.here, things.run) as here, opened(guest, guest.program, things.run) as there:
+        assert [guest.ask("POST", "/api/v1/recipes", by=way, **mine) for way in ways] == [201, 201]
+        by_admin("PATCH", "/api/v1/people/{guest.name}", json={"role": "viewer"})(guest)
+        assert [guest.ask("POST", "/api/v1/recipes", by=way, **mine) for way in ways] == [403, 403]
+        assert [guest.status(way) for way in ways] == [200, 200]
+        time.sleep(2 * (CHECK_SECONDS + FRESH_SECONDS))  # after which a stream of somebody who may not look has ended
+        with world.client("owner") as owner:
+            assert owner.post(f"/api/v1/runs/{things.run}/stop", json={"keep": True}).is_success
+        for lines in (here, there):
+            assert any(line == "event: end" for line in lines), "the stream ended before its run did"
 
 
 def guest_headers(guest: Guest, way: str) -> dict[str, str]:
