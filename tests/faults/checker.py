@@ -23,6 +23,8 @@ DYING_SECONDS = 8.0
 times that where the processor is fought for."""
 SEEN_SECONDS = 2.0
 """A trainer that writes for so long is met by who looks at processes."""
+LOOK_SECONDS = 0.5
+"""Within so long two processes that are there are both looked at."""
 SHOWN_SECONDS = 5.0
 """Within what time the death of a trainer is shown."""
 ZOMBIE_SECONDS = 60.0
@@ -409,7 +411,8 @@ def what_is_published_can_be_read(history: History, told: Sequence[Story]) -> It
     """Each published checkpoint and artifact holds the bytes that were published, unless a fault tore it; and nobody who
     wanted to go on from a checkpoint ever found another one damaged."""
     torn = {strike.target for strike in history.struck}
-    for folder, problems in history.readable.items():
+    then = {folder: problems for folder, problems in history.read.items() if not history.readable.get(folder)}
+    for folder, problems in (*history.readable.items(), *then.items()):
         if problems and folder not in torn:
             yield f"{folder}: {'; '.join(problems)}"
     for story in told:
@@ -597,6 +600,20 @@ def detections(history: History, told: Sequence[Story]) -> list[tuple[str, float
         if _was_well(history, trainer, shown):
             found.append((str(trainer), shown - trainer.ended))
     return found
+
+
+def outlived(history: History) -> list[float]:
+    """By how many seconds each trainer and spare outlived its supervisor that died, as far as looks at them tell. One that
+    was gone some looks before its supervisor is no matter of it."""
+    processes = [(looks, [look for look in looks if look.status != "zombie"]) for looks in _processes(history.samples)]
+    end = max((look.at for look in history.samples), default=0.0) - LOOK_SECONDS
+    died = {looks[0].pid: living[-1].at for looks, living in processes if living and living[-1].name == "supervisor"}
+    lags = [
+        living[-1].at - died[looks[0].parent]
+        for looks, living in processes
+        if living and living[-1].name in ("trainer", "spare") and died.get(looks[0].parent, end) < end
+    ]
+    return [max(0.0, lag) for lag in lags if lag > -LOOK_SECONDS]
 
 
 def _cause(story: Story, attempt: int) -> str | None:

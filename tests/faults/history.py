@@ -109,7 +109,8 @@ class Leftover:
 @dataclass(frozen=True)
 class History:
     """`accepted` are the runs whose launch was answered with success. `readable` lists, of each folder that is published
-    now, what is wrong with its bytes. `reference` holds, of runs that have one, the losses of an undisturbed run. `clocks`
+    now, what is wrong with its bytes, and `read` the same of checkpoints that were read when they had just been published,
+    and stayed so meanwhile. `reference` holds, of runs that have one, the losses of an undisturbed run. `clocks`
     tells by how many seconds a host's clock was ahead. Where nobody looked at processes, or followed runs, nothing is said of
     them: `is_watched` and `is_followed` tell that from a watcher that saw nothing."""
 
@@ -131,6 +132,7 @@ class History:
     clocks: dict[str, float] = field(default_factory=dict)
     reference: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
     ended: list[Ended] = field(default_factory=list)
+    read: dict[str, list[str]] = field(default_factory=dict)
     is_watched: bool = True
     is_followed: bool = True
 
@@ -249,6 +251,7 @@ def _wrong_in_checkpoint(folder: Path, digest: str) -> Iterator[str]:
     content = manifest.read_bytes()
     if hashlib.sha256(content).hexdigest() != digest:
         yield "manifest.json is not the one that was published"
+        return  # a list that somebody cut says nothing of the files
     yield from _wrong_files(folder, json.loads(content)["files"])
 
 
@@ -262,6 +265,52 @@ def _wrong_files(folder: Path, files: Sequence[Row]) -> Iterator[str]:
             yield f"{file['name']} has {path.stat().st_size} bytes instead of {file['bytes']}"
         elif hashlib.sha256(path.read_bytes()).hexdigest() != file["sha256"]:
             yield f"{file['name']} has other bytes"
+
+
+# ---- reading what is published ---------------------------------------------------------------------------------------
+
+PUBLISHED = "SELECT folder, manifest_sha256 FROM checkpoints WHERE replaced_at IS NULL"
+
+
+class Reader(threading.Thread):
+    """Reads each checkpoint when it has just been published: at the end most of them are replaced and gone.
+
+    What is found wrong counts only where the checkpoint is published still: else somebody may have been deleting it.
+    """
+
+    def __init__(self, home: Path, database_url: str, *, every_seconds: float = 0.5) -> None:
+        super().__init__(name="reader", daemon=True)
+        self.home, self.database_url, self.every_seconds = home, database_url, every_seconds
+        self.read: dict[str, list[str]] = {}
+        """What is wrong with each, by its folder."""
+        self._done = threading.Event()
+
+    def run(self) -> None:
+        while not self._done.wait(self.every_seconds):
+            with contextlib.suppress(psycopg.OperationalError), self._connection() as connection:
+                while not self._done.wait(self.every_seconds):
+                    self.look(connection)
+
+    def stop(self) -> dict[str, list[str]]:
+        """End, and give what was read. A look that a frozen Postgres holds up is given up."""
+        self._done.set()
+        self.join(30)
+        return dict(self.read)
+
+    def _connection(self) -> psycopg.Connection[Any]:
+        return psycopg.connect(self.database_url, autocommit=True, connect_timeout=2)
+
+    def look(self, connection: psycopg.Connection[Any]) -> None:
+        """Read what was published since the last look."""
+        new = {row for row in connection.execute(PUBLISHED) if row[0] not in self.read}
+        found = {}
+        for folder, digest in new:
+            with contextlib.suppress(
+                FileNotFoundError
+            ):  # it is being deleted, or the end will tell that it is not there
+                found[folder] = list(_wrong_in_checkpoint(self.home / folder, digest))
+        still = {folder for folder, _ in connection.execute(PUBLISHED)} if any(found.values()) else found.keys()
+        self.read |= {folder: problems for folder, problems in found.items() if folder in still}
 
 
 # ---- watching processes ----------------------------------------------------------------------------------------------

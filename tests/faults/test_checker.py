@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.faults.checker import DISOBEYED, OF_ITSELF, RULES_OF_A_RUN, RULES_OF_A_STUDIO, check, detections
+from tests.faults.checker import DISOBEYED, OF_ITSELF, RULES_OF_A_RUN, RULES_OF_A_STUDIO, check, detections, outlived
 from tests.faults.history import Ended, History, Leftover, Row, Struck
 from tests.faults.small import (
     CHECKPOINT,
@@ -397,6 +397,27 @@ def test_a_run_starts_over_on_a_persons_word_alone() -> None:
         assert validate(replace(history, audit=[said | other]), LEASE_SECONDS) != []
 
 
+def test_a_run_that_is_brought_back_into_the_queue_is_forgiven_no_death() -> None:
+    """Its third trainer in a row dies after that, and with it the run fails."""
+    history = brought_back()
+    assert validate(history, LEASE_SECONDS) == []
+    (violation,) = validate(replace(history, audit=[]), LEASE_SECONDS)
+    assert "state failed, attempt 3" in violation.what
+
+
+def brought_back() -> History:
+    """Two of its trainers died; it waits for the third, is discarded, brought back, and its trainer dies too."""
+    history = dying(3)
+    place = next(row["seq"] for row in history.events if (row["attempt"], row["data"].get("state")) == (2, "queued"))
+    between = [event(0, "state", 0, 2, 100.2 + place, "stopped"), event(0, "state", 0, 2, 100.4 + place, "queued")]
+    between[0]["data"] |= {"intent": "stop"}
+    events = [*history.events[:place], *between, *history.events[place:]]
+    events = [row | {"seq": seq} for seq, row in enumerate(events, 1)]
+    events[-1]["data"] |= {"state": "failed", "cause": {"code": "crashed"}}
+    said = {"action": "run.restore", "subject": "owls", "at": between[1]["at"]}
+    return replace(history, events=events, audit=[said])
+
+
 def test_that_a_run_crashed_is_said_of_deaths_alone() -> None:
     crashed = failed_for("crashed")(small_history())
     assert check(crashed) == []
@@ -410,6 +431,34 @@ def test_a_checkpoint_that_was_found_damaged_must_have_been_torn(words: str) -> 
     assert {violation.rule for violation in check(history)} == {"what is published can be read"}
     torn = Struck(103.0, 2, 7, "checkpoint.tear", "training", CHECKPOINT)
     assert check(replace(history, struck=[*history.struck, torn])) == []
+
+
+def test_a_checkpoint_that_was_read_damaged_before_it_was_replaced_must_have_been_torn() -> None:
+    folder = CHECKPOINT.replace("checkpoint-2", "checkpoint-1")
+    history = replace(small_history(), read={CHECKPOINT: [], folder: ["optimizer.pt is missing"]})
+    (violation,) = check(history)
+    assert (violation.rule, violation.what) == ("what is published can be read", f"{folder}: optimizer.pt is missing")
+    torn = Struck(103.0, 2, 7, "checkpoint.tear", "training", folder)
+    assert check(replace(history, struck=[*history.struck, torn])) == []
+    both = replace(history, readable=history.readable | {folder: ["optimizer.pt is missing"]})
+    assert len(check(both)) == 1, "what is so to the end is told once"
+
+
+@pytest.mark.parametrize(
+    ("trainer_until", "supervisor_until", "lags"),
+    [(105.0, 104.0, [1.0]), (104.0, 104.2, [0.0]), (104.0, 109.0, []), (104.0, 112.0, [])],
+    ids=["it outlives it", "it dies with it", "it died long before", "its supervisor goes on"],
+)
+def test_by_how_much_a_trainer_outlives_its_supervisor_is_measured_where_that_died(
+    trainer_until: float, supervisor_until: float, lags: list[float]
+) -> None:
+    """Looked at until 112."""
+    samples = [
+        *looks(SUPERVISOR, "supervisor", 99.0, supervisor_until),
+        *looks(FIRST, "trainer", 100.5, trainer_until, 1),
+        *looks(99, "web", 99.0, 112.0),
+    ]
+    assert outlived(replace(small_history(), samples=samples)) == pytest.approx(lags)
 
 
 def test_what_cannot_be_kept_since_it_is_damaged_must_have_been_torn() -> None:

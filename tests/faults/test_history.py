@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, cast
+from uuid import UUID
 
 import psutil
+import psycopg
+import pytest
 
-from tests.faults.history import Watcher, published_folders
+from tests.faults.history import Reader, Row, Watcher, published_folders
 from tests.support.processes import wait_until
 
+Connection = psycopg.Connection[Any]
+RUN = UUID(int=7)
 SLEEP = "import time; time.sleep(60)"
 
 
@@ -48,3 +58,104 @@ def test_what_is_wrong_with_published_files_is_told_by_name(tmp_path: Path) -> N
     row = {"folder": "artifact", "files": files, "withdrawn_at": None}
     found = published_folders(tmp_path, [], [row, row | {"folder": "withdrawn", "withdrawn_at": "yesterday"}])
     assert found == {"artifact": ["cut has 3 bytes instead of 5", "other has other bytes", "gone is missing"]}
+
+
+# ---- reading what is published ---------------------------------------------------------------------------------------
+
+
+def checkpoint(home: Path, step: int = 4) -> Row:
+    """One that lies there whole, as its row tells it."""
+    folder = home / f"runs/{RUN}/attempt-1/checkpoints/checkpoint-{step}"
+    folder.mkdir(parents=True)
+    (folder / "weights").write_bytes(b"bytes")
+    listed = {"name": "weights", "bytes": 5, "sha256": hashlib.sha256(b"bytes").hexdigest()}
+    manifest = json.dumps({"files": [listed]})
+    (folder / "manifest.json").write_text(manifest)
+    digest = hashlib.sha256(manifest.encode()).hexdigest()
+    return {"folder": folder.relative_to(home).as_posix(), "manifest_sha256": digest, "step": step}
+
+
+def test_of_a_list_of_files_that_was_cut_nothing_else_is_said(tmp_path: Path) -> None:
+    row = checkpoint(tmp_path)
+    (tmp_path / row["folder"] / "manifest.json").write_text('{"files": [')
+    found = published_folders(tmp_path, [row | {"replaced_at": None}], [])
+    assert found == {row["folder"]: ["manifest.json is not the one that was published"]}
+
+
+@pytest.fixture
+def database(database_url: str) -> Iterator[Connection]:
+    """One in which checkpoints need no run."""
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute("SET session_replication_role = replica")
+        yield connection
+
+
+def publish(database: Connection, row: Row) -> None:
+    row = row | {"run": RUN}
+    database.execute(
+        "INSERT INTO checkpoints (run_id, attempt, step, folder, manifest_sha256, bytes) "
+        "VALUES (%(run)s, 1, %(step)s, %(folder)s, %(manifest_sha256)s, 5)",
+        row,
+    )
+
+
+def replace_all(database: Connection) -> None:
+    database.execute("UPDATE checkpoints SET replaced_at = now()")
+
+
+class Meanwhile:
+    """A connection that does something behind the first answer."""
+
+    def __init__(self, connection: Connection, work: Callable[[], object]) -> None:
+        self.connection, self.work = connection, work
+
+    def execute(self, query: str) -> list[Any]:
+        answer = self.connection.execute(query).fetchall()
+        work, self.work = self.work, lambda: None
+        work()
+        return answer
+
+
+def test_a_checkpoint_that_was_torn_when_it_was_published_is_told_though_it_was_replaced_later(
+    tmp_path: Path, database_url: str, database: Connection
+) -> None:
+    torn, whole = checkpoint(tmp_path, 4), checkpoint(tmp_path, 8)
+    (tmp_path / torn["folder"] / "weights").write_bytes(b"byt")
+    reader = Reader(tmp_path, database_url)
+    for row in (torn, whole):
+        publish(database, row)
+        reader.look(database)
+    replace_all(database)
+    reader.look(database)
+    assert reader.read == {torn["folder"]: ["weights has 3 bytes instead of 5"], whole["folder"]: []}
+
+
+@pytest.mark.parametrize("is_replaced", [True, False])
+def test_a_checkpoint_that_is_gone_is_told_unless_it_was_replaced_meanwhile(
+    tmp_path: Path, database_url: str, database: Connection, is_replaced: bool
+) -> None:
+    row = checkpoint(tmp_path)
+    publish(database, row)
+    reader = Reader(tmp_path, database_url)
+
+    def delete() -> None:
+        if is_replaced:
+            replace_all(database)
+        shutil.rmtree(tmp_path / row["folder"])
+
+    reader.look(cast("Connection", Meanwhile(database, delete)))
+    assert reader.read == ({} if is_replaced else {row["folder"]: ["manifest.json is missing"]})
+
+
+def test_who_reads_goes_on_behind_a_connection_that_broke(
+    tmp_path: Path, database_url: str, database: Connection
+) -> None:
+    reader = Reader(tmp_path, database_url, every_seconds=0.02)
+    reader.start()
+    rows = [checkpoint(tmp_path, step) for step in (4, 8)]
+    for count, row in enumerate(rows, start=1):
+        publish(database, row)
+        wait_until(lambda count=count: len(reader.read) == count, seconds=30, what="the look")  # type: ignore[misc]
+        others = "datname = current_database() AND pid <> pg_backend_pid()"
+        database.execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {others}")
+    assert reader.stop() == {row["folder"]: [] for row in rows}

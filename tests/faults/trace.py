@@ -19,8 +19,10 @@ from tests.faults.story import Line, Story, seconds, stories
 RULE = "the protocol allows each step"
 WORDS = {"pause": "pause", "run": "resume", "stop": "stop", "keep": "keep"}
 """Which word of a person leads to which intent."""
-BESIDE = {"paused": "run.restore", "queued": "run.start_over"}
-"""Words of people beside the protocol, as the audit log calls them, and which state each leads to."""
+RESTORE, START_OVER = "run.restore", "run.start_over"
+"""Words of people beside the protocol, as the audit log calls them."""
+BROUGHT_BACK = {"paused": "pause", "queued": "run"}
+"""The states that a discarded run may be brought back to, each with the intent that it then has."""
 BY_WHO_HOLDS = ("phase", "progress", "facts", "sample", "artifact", "log", "amended")
 """What only the holder of an attempt tells."""
 RENEWING = ("metrics", "checkpoint", *(kind for kind in BY_WHO_HOLDS if kind != "log"))
@@ -142,8 +144,10 @@ class Replay:
                 yield lambda run: protocol.finish(self._begun(run, attempt), attempt)
             case _:
                 yield lambda run: protocol.end_unheld(run, is_lapsed=True)
-                if self._was_said(event, BESIDE.get(state, "")):
-                    yield partial(self._starts_over, attempt, state)
+                if state in BROUGHT_BACK and self._was_said(event, RESTORE):
+                    yield partial(self._is_brought_back, state)
+                if state == "queued" and self._was_said(event, START_OVER):
+                    yield partial(self._starts_over, attempt)
                 for how in self._endings(attempt, code):
                     yield partial(self._leaves, attempt, how)
 
@@ -184,17 +188,19 @@ class Replay:
             must(run.state == "finishing" or (run.intent == "keep" and has_nothing), f"it is done while {run.state}")
         return self.protocol.leave(run, attempt, how)
 
-    def _starts_over(self, attempt: int, state: str, run: Run) -> Run:
-        """A person's word beside the protocol, which the audit log has: a discarded run is brought back, or a run may leave
-        its host.
+    def _is_brought_back(self, state: str, run: Run) -> Run:
+        """A person's word beside the protocol, which the audit log has: a discarded run rests again, or waits in the queue where
+        it stood there. Nothing of what was counted is forgiven."""
+        must(run.state == "stopped" and run.intent == "stop", f"a {run.state} run is brought back")
+        return run._replace(state=state, intent=BROUGHT_BACK[state])
+
+    def _starts_over(self, attempt: int, run: Run) -> Run:
+        """Another one: a run may leave its host.
 
         That forgives what was counted, so it is no reading of a trainer's death: three of those could not be told then.
         """
-        if state == "paused":
-            must(run.state == "stopped" and run.intent == "stop", f"a {run.state} run is brought back")
-            return run._replace(state="paused", intent="pause")
         is_death = run.state in ACTIVE and "died" in self._endings(attempt)
-        must(state == "queued" and run.state in ("queued", *ACTIVE), f"a {run.state} run starts over")
+        must(run.state in ("queued", *ACTIVE), f"a {run.state} run starts over")
         must(not is_death, "a run whose trainer died starts over")
         return run._replace(state="queued", is_held=False, published=(), tries=0, crashes=0)
 
