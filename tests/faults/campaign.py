@@ -19,8 +19,8 @@ import psycopg
 
 from tests.faults import checker, leftovers, trace
 from tests.faults.checker import Violation
-from tests.faults.couriers import Courier
-from tests.faults.history import History, Watcher, collect
+from tests.faults.couriers import Courier, Deed, meanwhile
+from tests.faults.history import History, Reader, Watcher, collect
 from tests.faults.parts import Studio, running_studio
 from tests.faults.people import DONE, People
 from tests.faults.phases import Phase
@@ -49,6 +49,7 @@ class Scene:
     studio: Studio
     striking: Striking
     watcher: Watcher
+    reader: Reader
     people: People
     courier: Courier
 
@@ -56,40 +57,53 @@ class Scene:
     @contextmanager
     def of(cls, studio: Studio, plan: Plan, segment: Segment) -> Iterator[Scene]:
         watcher, striking = Watcher(studio.home), Striking(studio, plan, segment)
+        reader = Reader(studio.home, studio.postgres.url)
         people = People(studio.client, Random(segment.first), steps=plan.steps, alive=plan.runs_alive)
         courier = Courier(studio.client(5.0), Random(segment.first))
-        watcher.start()
-        people.start()
-        courier.start()
+        for each in (watcher, reader, people, courier):
+            each.start()
         try:
-            yield cls(studio, striking, watcher, people, courier)
+            yield cls(studio, striking, watcher, reader, people, courier)
         finally:
             courier.close()
             people.close()
+            reader.stop()
             watcher.stop()
 
-    def come_to_rest(self, patience_seconds: float) -> bool:
-        """Everything is healed; people resume what waits for them. Whether each run ends in time, and each client knows."""
+    def looking(self) -> list[threading.Thread]:
+        """Who is to go on until the end."""
+        return [self.watcher, self.reader, self.people, self.courier, *self.people.followers.values()]
+
+    def come_to_rest(self, patience_seconds: float) -> list[str]:
+        """Everything is healed; people resume what waits for them. What goes on when it should have ended: nothing where each
+        run ends in time, and each client knows."""
         self.studio.heal()
         self.people.rest()
         self.courier.rest()
         deadline = time.monotonic() + patience_seconds
-        while not self._is_at_rest():
-            if time.monotonic() > deadline:
-                return False
+        while (busy := list(self._busy())) and time.monotonic() < deadline:
             self.striking.tend()
             time.sleep(0.2)
-        return True
+        return busy
 
-    def _is_at_rest(self) -> bool:
+    def _busy(self) -> Iterator[str]:
+        """Who broke off waits for nothing, and is told as that."""
         try:
             with self.studio.connect() as connection:
-                rows = connection.execute("SELECT id::text, state, seq FROM runs").fetchall()
+                rows = connection.execute("SELECT id::text, name, state, seq FROM runs").fetchall()
         except psycopg.OperationalError:
-            return False
-        last = {run: follower.last for run, follower in self.people.followers.items()}
-        is_over = all(state in DONE and last.get(str(run)) == seq for run, state, seq in rows)
-        return is_over and self.people.is_idle and self.courier.is_idle
+            yield "Postgres is away"
+            return
+        followers = self.people.followers
+        for run, name, state, seq in rows:
+            if state not in DONE:
+                yield f"{name} is {state}"
+            elif (follower := followers.get(str(run))) is None or (follower.is_alive() and follower.last != seq):
+                yield f"nobody has heard the end of {name}"
+        if self.people.is_alive() and not self.people.is_idle:
+            yield "a launch waits for its answer"
+        if self.courier.is_alive() and not self.courier.is_idle:
+            yield "a file is on its way"
 
     def history(self) -> History:
         """All that is there now, and was seen until now."""
@@ -97,7 +111,7 @@ class Scene:
         home, url = self.studio.home, self.studio.postgres.url
         found = collect(home, url, seen, samples, self.striking.struck, self.people.accepted)
         clocks = {host: 3600.0 * hours for host, hours in self.studio.clocks.items()}
-        return replace(found, ended=self.striking.ended, clocks=clocks)
+        return replace(found, ended=self.striking.ended, clocks=clocks, read=dict(self.reader.read))
 
 
 @dataclass
@@ -136,28 +150,32 @@ class Campaign:
         folder = self.keep / f"faults-{segment.first}"
         with Scene.of(studio, self.plan, segment) as scene:
             try:
-                history, wrong = self._history(scene, count)
+                history, wrong = self._history(scene, segment, count)
             except Exception:
                 _keep_logs(studio, folder)
                 with suppress(psycopg.Error):
                     scene.history().save(folder / HISTORY)
                 raise
         measure(segment, history)
-        segment.sent, segment.fetched = len(scene.courier.accepted), scene.courier.fetched
+        done = meanwhile(scene.courier.done, min((strike.at for strike in history.struck), default=time.time()))
+        segment.sent, segment.read_later, segment.fetched = done[Deed.BROUGHT], done[Deed.LATER], done[Deed.FETCHED]
+        segment.said = scene.people.said
         segment.violations += [*violations_in(history), *wrong, *unmet(segment)]
         if segment.violations:
             _keep_logs(studio, folder)
             history.save(folder / HISTORY)
 
-    def _history(self, scene: Scene, count: int) -> tuple[History, list[Violation]]:
+    def _history(self, scene: Scene, segment: Segment, count: int) -> tuple[History, list[Violation]]:
         studio, striking, people = scene.studio, scene.striking, scene.people
         self._wait_for_reference(studio)
+        before = leftovers.kinds(studio)
         people.is_calm = False
         striking.strike(count)
-        came_to_rest = scene.come_to_rest(self.plan.rest_seconds)
-        found = leftovers.at_rest(studio, TIDY_SECONDS * self.plan.patience)
+        busy = scene.come_to_rest(self.plan.rest_seconds)
+        found = leftovers.at_rest(studio, TIDY_SECONDS * self.plan.patience, before)
+        segment.unnamed = leftovers.unnamed_at_rest(studio, TIDY_SECONDS * self.plan.patience)
         unheard = leftovers.unheard_hints(studio, HINT_SECONDS * self.plan.patience)
-        wrong = list(ended_early(scene.watcher, people, *people.followers.values()))
+        wrong = list(ended_early(*scene.looking()))
         wrong += scene.courier.look()
         history = scene.history()
         people.close()
@@ -167,12 +185,12 @@ class Campaign:
         amended = {event["run_id"] for event in history.events if event["kind"] == "amendment"}
         reference = {run: self.reference for run in people.accepted if run not in amended}
         wrong += [Violation("the web answers what it may", answer) for answer in people.wrong]
-        wrong += self._unfinished(came_to_rest, unheard)
+        wrong += self._unfinished(busy, unheard)
         return replace(history, samples=samples, leftovers=found, reference=reference), wrong
 
-    def _unfinished(self, came_to_rest: bool, unheard_hints: int) -> Iterator[Violation]:
-        if not came_to_rest:
-            words = f"{self.plan.rest_seconds:g} s after everything was healed, a run goes on or a client waits"
+    def _unfinished(self, busy: Sequence[str], unheard_hints: int) -> Iterator[Violation]:
+        if busy:
+            words = f"{self.plan.rest_seconds:g} s after everything was healed, {', '.join(busy)}"
             yield Violation("a healed studio comes to rest", words)
         if unheard_hints:
             words = f"{unheard_hints} waited for more than {HINT_SECONDS * self.plan.patience:g} s"
@@ -196,6 +214,8 @@ def measure(segment: Segment, history: History) -> None:
     segment.resumes = sum(0 < each["step"] < story.row["total_steps"] for story in told for each in story.rewound)
     segment.detections = [delay for _, delay in checker.detections(history, told)]
     segment.shown = list(_shown_after(history))
+    segment.outlived = checker.outlived(history)
+    segment.checkpoints_read = len(history.read)
 
 
 def _shown_after(history: History) -> Iterator[float]:

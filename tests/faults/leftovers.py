@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Set
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import psutil
 import redis
@@ -16,34 +18,76 @@ from tests.faults.history import Leftover
 from tests.faults.parts import Studio
 from tests.support.processes import processes_of
 
-RUN_FILES = ("runs", "datasets", "uploads", "models")
+T = TypeVar("T")
+PUBLISHED = ("runs", "datasets", "models")
+RUN_FILES = (*PUBLISHED, "uploads")
 QUEUE = "studio"
 MOST_DESCRIPTORS = 100
 """Of any process but Postgres's, which keep the files of their tables open, some hundred apiece, and a deleted one until they
 look again. Valkey's grow with the connections of our own parts, which are counted there."""
 SERVICES = ("postgres", "valkey")
-MOST_SOCKETS = {"web": 60, "supervisor": 20, "celery": 20}
-"""Of each of our own parts, twice and more what was seen after 75 faults: 28, 8 and 6. At rest a pool keeps up to ten
-connections, and whoever followed a run may still be connected."""
-MOST_NAMELESS = 8
-"""Pipes, and what the kernel waits with; three of each were seen."""
+MORE_SOCKETS = {"web": 20, "supervisor": 6, "celery": 6}
+"""Of each of our own parts, beside those that it had before the first fault. At rest a pool keeps up to ten connections, and
+whoever followed a run may still be connected."""
+MORE_NAMELESS = 4
+"""Pipes, and what the kernel waits with."""
 OWN_FOLDERS, MOST_OWN = ("logs", "run", "dev"), 2
 """Where a part's log and its lock lie. It writes both of its outputs into the one."""
-HALF_WRITTEN = (".tmp-*", "*.tmp", "*.part", "*.partial", "*.draft", "*.body")
+HALF_WRITTEN = (".*", "*.tmp", "*.part", "*.partial", "*.draft", "*.body")
+FOLDERS = """
+    SELECT folder FROM checkpoints WHERE replaced_at IS NULL UNION SELECT folder FROM artifacts
+"""
+"""What is published. Of artifacts those that were withdrawn, too: people have them tidied away when they want the room."""
+CACHE_OF_TORCH = "torchinductor_*"
+"""The folder that torch makes when it is loaded, for whatever it may compile, and keeps for the next time."""
+KEYS = "SELECT key FROM dataset_versions"
+
+Kinds = Mapping[str, Counter[str]]
+"""What each part has open, by its kind."""
 
 
-def at_rest(studio: Studio, seconds: float) -> list[Leftover]:
-    """What is still there so long after the last run ended, while every part runs: then a trainer is nobody's, and a
-    run's file nobody's to read."""
+@dataclass(frozen=True)
+class Named:
+    """Folders of runs and files of data sets, by their places under the home, that rows name."""
+
+    folders: Set[str]
+    keys: Set[str]
+
+
+def at_rest(studio: Studio, seconds: float, before: Kinds) -> list[Leftover]:
+    """What is still there so long after the last run ended, while every part runs: then a trainer is nobody's, a run's file
+    nobody's to read, and what no row names nobody's at all. `before`: what parts had open before the first fault."""
+    return _settled(lambda: _found(studio, before), seconds)
+
+
+def unnamed_at_rest(studio: Studio, seconds: float) -> list[str]:
+    """Checkpoints and artifacts that no row names so long after everything ended: replaced ones go a while after their rows."""
+    return _settled(lambda: unnamed_folders(studio.home, named(studio)), seconds)
+
+
+def _settled(look: Callable[[], list[T]], seconds: float) -> list[T]:
+    """What is still found after so long; nothing as soon as nothing is."""
     deadline = time.monotonic() + seconds
-    while (found := _found(studio)) and time.monotonic() < deadline:
+    while (found := look()) and time.monotonic() < deadline:
         time.sleep(0.5)
     return found
 
 
-def _found(studio: Studio) -> list[Leftover]:
-    descriptors = (*_descriptors(studio), *_descriptors_of_parts(studio))
-    return [*_trainers(studio), *_zombies(studio), *descriptors, *_files(studio.home)]
+def _found(studio: Studio, before: Kinds) -> list[Leftover]:
+    web = studio.parts["web"].started
+    return [*of_processes(studio, before), *files(studio.home, named(studio)), *uploads(studio.home, web)]
+
+
+def named(studio: Studio) -> Named:
+    with studio.connect() as connection:
+        folders, keys = (connection.execute(query).fetchall() for query in (FOLDERS, KEYS))
+    return Named({str(folder) for (folder,) in folders}, {str(key) for (key,) in keys})
+
+
+def of_processes(studio: Studio, before: Kinds) -> list[Leftover]:
+    """Processes that nobody needs, and what the others have open and have no use for."""
+    descriptors = (*_descriptors(studio), *_descriptors_of_parts(studio, before))
+    return [*_trainers(studio), *_zombies(studio), *descriptors]
 
 
 def unheard_hints(studio: Studio, seconds: float) -> int:
@@ -58,7 +102,9 @@ def unheard_hints(studio: Studio, seconds: float) -> int:
 
 def after_the_end(studio: Studio) -> list[Leftover]:
     """Called after every part was stopped in order."""
-    return [Leftover("process", _name(process)) for process in processes_of(studio.home)]
+    processes = [Leftover("process", _name(process)) for process in processes_of(studio.home)]
+    scratch = [path for path in studio.scratch.iterdir() if not path.match(CACHE_OF_TORCH)]
+    return [*processes, *(Leftover("file", _place(path, studio.home)) for path in scratch)]
 
 
 def _trainers(studio: Studio) -> Iterator[Leftover]:
@@ -94,14 +140,21 @@ def _descriptors(studio: Studio) -> Iterator[Leftover]:
             yield Leftover("descriptor", f"{len(paths)} in {_name(process)}")
 
 
-def _descriptors_of_parts(studio: Studio) -> Iterator[Leftover]:
+def kinds(studio: Studio) -> dict[str, Counter[str]]:
+    """What each part of ours has open now."""
+    ours = {name: part.process for name, part in studio.parts.items() if name not in SERVICES and part.process}
+    return {part: Counter(map(_kind_of, _open_files(process.pid))) for part, process in ours.items()}
+
+
+def _descriptors_of_parts(studio: Studio, before: Kinds) -> Iterator[Leftover]:
     """What a part of ours has no use for at rest: a file, one that is deleted too, which is neither its log nor its lock, and
     more of anything else than belongs to it."""
-    ours = {name: part.process for name, part in studio.parts.items() if name not in SERVICES and part.process}
-    for part, process in ours.items():
-        for what, count in Counter(map(_kind_of, _open_files(process.pid))).items():
-            if count > _most(what, part):
-                yield Leftover("descriptor", f"{count} of {what} in {part}")
+    for part, now in kinds(studio).items():
+        for what, count in now.items():
+            if count > _most(what, part, before[part]):
+                yield Leftover(
+                    "descriptor", f"{count} of {what} in {part}, {before[part][what]} before the first fault"
+                )
 
 
 def _kind_of(descriptor: str) -> str:
@@ -109,11 +162,9 @@ def _kind_of(descriptor: str) -> str:
     return descriptor if descriptor.startswith("/") else descriptor.partition(":")[0]
 
 
-def _most(what: str, part: str) -> int:
-    if what == "socket":
-        return MOST_SOCKETS[part.partition("-")[0]]
+def _most(what: str, part: str, before: Counter[str]) -> int:
     if not what.startswith("/"):
-        return MOST_NAMELESS
+        return before[what] + (MORE_SOCKETS[part.partition("-")[0]] if what == "socket" else MORE_NAMELESS)
     is_own = Path(what).parent.name in OWN_FOLDERS and not what.endswith(" (deleted)")
     return MOST_OWN if is_own else 0
 
@@ -131,11 +182,34 @@ def _open_files(pid: int) -> Iterator[str]:
                 yield str(file.readlink())
 
 
-def _files(home: Path) -> Iterator[Leftover]:
-    for folder in RUN_FILES:
-        for pattern in HALF_WRITTEN:
-            for path in (home / folder).rglob(pattern):
-                yield Leftover("file", path.relative_to(home).as_posix())
+def unnamed_folders(home: Path, named: Named) -> list[str]:
+    """Checkpoints and artifacts that no row names, whole as they may be."""
+    made = [path for kind in ("checkpoints", "artifacts") for path in home.glob(f"runs/*/attempt-*/{kind}/[!.]*")]
+    return sorted({_place(path, home) for path in made} - named.folders)
+
+
+def files(home: Path, named: Named) -> Iterator[Leftover]:
+    """Half of a file, whatever its name, and a data set that no row names."""
+    half = (path for folder in PUBLISHED for pattern in HALF_WRITTEN for path in (home / folder).rglob(pattern))
+    unnamed = [
+        path for path in (home / "datasets").rglob("*") if path.is_file() and _place(path, home) not in named.keys
+    ]
+    yield from (Leftover("file", place) for place in sorted({_place(path, home) for path in (*half, *unnamed)}))
+
+
+def uploads(home: Path, web_started: float) -> Iterator[Leftover]:
+    """Of what was received. A killed process leaves some of it, which nobody but the sweep of a day later can know to be of no
+    use: beside the words of an upload that became something its file, and what was drafted for it while it was read."""
+    received = [path for path in (home / "uploads").rglob("*") if path.is_file()]
+    became = {path.stem for path in received if path.suffix == ".became"}
+    for path in received:
+        is_of_the_killed = path.suffix == ".parquet" and path.stat().st_mtime < web_started
+        if path.stem not in became and not is_of_the_killed:
+            yield Leftover("file", _place(path, home))
+
+
+def _place(path: Path, home: Path) -> str:
+    return path.relative_to(home).as_posix()
 
 
 def _name(process: psutil.Process) -> str:

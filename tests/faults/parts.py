@@ -43,6 +43,7 @@ SETTINGS = {
     "STUDIO_RENEW_SECONDS": "0.5",
     "STUDIO_STOP_SECONDS": "20",
     "STUDIO_DEVICES": "cpu",
+    "STUDIO_INLINE_MIB": "1",
     "OMP_NUM_THREADS": "1",
     "OMP_WAIT_POLICY": "PASSIVE",
 }
@@ -105,6 +106,11 @@ class Studio:
         self._token = ""
         self._listener: socket.socket | None = None
 
+    @property
+    def scratch(self) -> Path:
+        """Where our own parts put what is to be gone soon."""
+        return self.home / "scratch"
+
     # ---- the start -----------------------------------------------------------------------------------------------
 
     def start(self, base: Path) -> None:
@@ -127,6 +133,7 @@ class Studio:
 
     def _lay_out(self, base: Path) -> None:
         prepare_home(self.home)
+        self.scratch.mkdir()
         shutil.copytree(base, self.home / "models" / "tiny")
         for name in SHARED_FOLDERS:
             (self.home / name).mkdir(exist_ok=True)
@@ -158,6 +165,7 @@ class Studio:
         valkey = self._link(f"{who}-valkey", self.valkey.socket)
         told = SETTINGS | {
             "STUDIO_WORKER_NAME": who,
+            "TMPDIR": str(self.scratch),
             "DATABASE_URL": f"postgresql://{ROLE}:{quote(self.postgres.password)}@127.0.0.1:{postgres.port}/{DATABASE}",
             "REDIS_URL": f"redis://:{quote(self.valkey.password)}@127.0.0.1:{valkey.port}/0",
         }

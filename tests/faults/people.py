@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from random import Random
@@ -23,6 +24,8 @@ GOING = ("queued", "preparing", "training", "finishing")
 DONE = ("succeeded", "stopped")
 RESUMES = 20
 """How often one run is resumed while the studio comes to rest: more is a run that never gets on."""
+WORDS = ("pause", "resume", "amend", "keep", "discard", "restore")
+"""What people say of a run that was launched."""
 EXPECTED = {409, 429, 502, 503, 504}
 """Refusals that a studio under fault may give: not now, or not in this state."""
 
@@ -80,6 +83,8 @@ class People(threading.Thread):
         self.dice, self.steps, self.alive = dice, steps, alive
         self.client, self._stream = client(5.0), client(PATIENCE_SECONDS)
         self.followers: dict[str, Follower] = {}
+        self.said: Counter[str] = Counter()
+        """How often each word was taken."""
         self._wrong: list[str] = []
         self._count, self._resumes = 0, dict[str, int]()
         self.is_calm = True
@@ -162,20 +167,25 @@ class People(threading.Thread):
         elif run.state in GOING and not self.is_calm and self.dice.random() < 0.02:
             self._change_mind(run)
         elif run.discarded_at and not self.is_calm and self.dice.random() < 0.1:
-            self.client.tell(run.name, "restore")
+            self._tell(run, "restore")
 
     def _resume(self, run: RunOut) -> None:
         count = self._resumes[run.name] = self._resumes.get(run.name, 0) + 1
         if count <= RESUMES:
-            self.client.tell(run.name, "resume")
+            self._tell(run, "resume")
 
     def _change_mind(self, run: RunOut) -> None:
         word = self.dice.choices(("pause", "amend", "keep", "discard"), (6, 6, 2, 1))[0]
+        self._tell(run, word)
+
+    def _tell(self, run: RunOut, word: str) -> None:
+        """Counted where the studio says yes: a word whose answer broke off may never have come."""
         match word:
-            case "pause":
-                self.client.tell(run.name, "pause")
             case "amend":
                 body = {"field": "training.learning_rate", "value": self.dice.uniform(1e-3, 1e-2)}
                 self.client.ask(dict, "POST", f"/runs/{run.name}/amendments", json=body)
-            case _:
+            case "keep" | "discard":
                 self.client.tell(run.name, "stop", keep=word == "keep")
+            case _:
+                self.client.tell(run.name, word)
+        self.said[word] += 1

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date
+from typing import TypeVar
 
+from tests.faults.people import WORDS as SAID
 from tests.faults.phases import AIMS, Phase
 from tests.faults.strikes import CATALOGUE
 from tests.faults.striking import Segment
 from tests.support.figures import CHANGED, RESULTS, Figure, Row, all_hold, table
 
 RESULT = RESULTS / "faults.md"
-GOAL_FAULTS, GOAL_TRAINERS, GOAL_SUPERVISORS, GOAL_SHOWN_SECONDS = 3000, 300, 200, 5.0
+T = TypeVar("T")
+GOAL_FAULTS, GOAL_TRAINERS, GOAL_SUPERVISORS = 3000, 300, 200
+GOAL_SHOWN_SECONDS, GOAL_OUTLIVED_SECONDS = 5.0, 2.0
 AWAY_SECONDS = 300
 """How long Postgres and Valkey stay away in the long form."""
 UNKNOWN = "not noted"
@@ -78,6 +82,8 @@ def figures(done: Sequence[Segment], commit: str) -> list[Row]:
     broken, before = sum(len(each.violations) for each in here), sum(len(each.violations) for each in done)
     missing = [_missing(strike.kind, here) for strike in CATALOGUE if strike.kind not in ours]
     phases = _sum(each.phases for each in here)
+    said = _sum(each.said for each in here)
+    outlived = [seconds for each in here for seconds in each.outlived]
     told_after = [seconds for each in here for seconds in each.detections]
     return [
         _unchanged("commit", commit),
@@ -104,11 +110,24 @@ def figures(done: Sequence[Segment], commit: str) -> list[Row]:
         _kills("a supervisor on that commit", ours["supervisor.kill"], GOAL_SUPERVISORS),
         Row("kills in mid-training", f"of trainers {killed['trainer']:,}, of supervisors {killed['supervisor']:,}"),
         Row("runs, attempts", f"{sum(each.runs for each in done):,}, {sum(each.attempts for each in done):,}"),
+        _errands(here),
         Row(
-            "files brought meanwhile, and files of artifacts fetched, on that commit",
-            f"{sum(each.sent for each in here):,}, {sum(each.fetched for each in here):,}",
-            "some",
-            any(each.sent for each in here) and any(each.fetched for each in here),
+            "words of people on that commit",
+            ", ".join(f"{word} {said[word]:,}" for word in SAID),
+            "each at least once",
+            all(said[word] for word in SAID),
+        ),
+        Row(
+            "checkpoints and artifacts that no row names, on that commit",
+            f"{sum(len(each.unnamed) for each in here):,}",
+            "0",
+            not any(each.unnamed for each in here),
+        ),
+        Row(
+            "checkpoints read when they had just been published, on that commit",
+            f"{sum(each.checkpoints_read for each in here):,}",
+            "some in each studio",
+            _in_each(here, lambda each: each.checkpoints_read),
         ),
         Row("takeovers", f"{sum(each.takeovers for each in done):,}"),
         Row("of these from a checkpoint in mid-training", f"{sum(each.resumes for each in done):,}"),
@@ -121,6 +140,12 @@ def figures(done: Sequence[Segment], commit: str) -> list[Row]:
         Row(
             "the same on any commit, whatever else was struck",
             _spread(seconds for each in done for seconds in each.shown),
+        ),
+        Row(
+            "a trainer outlives its supervisor, on that commit",
+            _spread(outlived),
+            f"≤ {GOAL_OUTLIVED_SECONDS:g} s",
+            bool(outlived) and max(outlived) <= GOAL_OUTLIVED_SECONDS,
         ),
         Row("parts that ended by themselves", ", ".join(f"{name} {count}" for name, count in own.items()) or "none"),
         Row("studios", f"{len(done):,}, in {sum(each.clock_hours != 0 for each in done):,} a host's clock an hour off"),
@@ -185,6 +210,19 @@ def page(done: Sequence[Segment], measured: Sequence[Figure], commit: str) -> st
 def _unchanged(what: str, commit: str) -> Row:
     """All edits since a commit have one name: what was measured on some of them says nothing of the others."""
     return Row(what, commit, "nothing changed since", not commit.endswith(CHANGED))
+
+
+def _errands(here: Sequence[Segment]) -> Row:
+    """Those of the courier, each of which every studio is to have let end well while it was struck, or healed thereafter."""
+    counts = [(each.sent, each.read_later, each.fetched) for each in here]
+    brought, later, fetched = map(sum, zip(*counts, strict=True)) if counts else (0, 0, 0)
+    found = f"{brought:,}, {later:,} of them read in the background, {fetched:,}"
+    what = "files brought from the first strike on, and files of artifacts fetched, on that commit"
+    return Row(what, found, "some of each in each studio", _in_each(counts, all))
+
+
+def _in_each(here: Sequence[T], has_some: Callable[[T], object]) -> bool:
+    return bool(here) and all(map(has_some, here))
 
 
 def _missing(kind: str, here: Sequence[Segment]) -> str:

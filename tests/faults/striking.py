@@ -75,8 +75,18 @@ class Segment:
     """How often a later attempt took a run over, and how often it went on from a checkpoint of its middle."""
     resumes: int = 0
     sent: int = 0
-    """Files that were brought meanwhile, and files of artifacts that were fetched."""
+    """Files that were brought from the first strike on, those of them that were read in the background, and files of artifacts
+    that were fetched."""
+    read_later: int = 0
     fetched: int = 0
+    said: Counter[str] = field(default_factory=Counter)
+    """How often people said which word of a run."""
+    checkpoints_read: int = 0
+    """How many were read as soon as they were published."""
+    unnamed: list[str] = field(default_factory=list)
+    """Checkpoints and artifacts that no row named at the end."""
+    outlived: list[float] = field(default_factory=list)
+    """By how many seconds a trainer outlived its supervisor, of each that was seen to."""
     kills_in_training: Counter[str] = field(default_factory=Counter)
     """Kills of a trainer or of its supervisor that met a run while it trained or saved, by whom they killed."""
     ended_by_themselves: Counter[str] = field(default_factory=Counter)

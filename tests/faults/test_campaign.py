@@ -12,6 +12,7 @@ import pytest
 from tests.faults.campaign import HISTORY, Campaign, ended_early, run_campaign, struck_on, unmet
 from tests.faults.checker import SHOWN_SECONDS, Violation
 from tests.faults.history import load
+from tests.faults.people import WORDS
 from tests.faults.phases import AIMS
 from tests.faults.report import is_clean, printed
 from tests.faults.strikes import CATALOGUE, FillDisk
@@ -60,6 +61,24 @@ def test_runs_were_hit_in_their_middle_and_went_on_from_there(done: list[Segment
     assert kills >= LEAST_KILLS
 
 
+def test_files_came_and_went_meanwhile_and_checkpoints_were_read_as_they_appeared(done: list[Segment]) -> None:
+    for segment in done:
+        assert segment.read_later
+        assert segment.sent > segment.read_later
+        assert segment.fetched
+        assert segment.checkpoints_read
+
+
+def test_people_said_what_they_say_of_runs(done: list[Segment], figure: Note) -> None:
+    """Bringing a run back is too rare to be had each time, since few are discarded: the long form is to have all words."""
+    said = sum((segment.said for segment in done), Counter[str]())
+    for word in WORDS:
+        figure(f"campaign: people said {word}", said[word], "times", None)
+    assert said["pause"]
+    assert said["resume"]
+    assert said["amend"]
+
+
 def test_deaths_of_trainers_were_detected_and_told_in_time(done: list[Segment], figure: Note) -> None:
     """The checker says so of each; here enough of them must have been looked at for that to mean anything."""
     detections = [seconds for segment in done for seconds in segment.detections]
@@ -86,6 +105,7 @@ def test_what_earlier_calls_have_kept_is_read_to_the_last_figure(tmp_path: Path)
     )
     (read,) = kept_in(state, Segment)
     assert (read.commit, read.faults, read.end, read.shown) == ("", 3, 4, [])
+    assert (read.read_later, read.said, read.checkpoints_read, read.unnamed, read.outlived) == (0, Counter(), 0, [], [])
     assert read.ended_by_themselves == Counter({"web": 1})
     assert read.violations == [Violation("a rule", "broken")]
 

@@ -10,6 +10,7 @@ import pytest
 
 from tests.faults.__main__ import LONG
 from tests.faults.checker import Violation
+from tests.faults.people import WORDS as SAID
 from tests.faults.phases import AIMS
 from tests.faults.report import (
     HINDRANCES,
@@ -40,7 +41,11 @@ ALL = Segment(
     kinds=Counter(each.kind for each in CATALOGUE) + Counter({"trainer.kill": 3000, "supervisor.kill": 300}),
     phases=Counter(AIMS),
     sent=9,
+    read_later=4,
     fetched=9,
+    said=Counter(SAID),
+    checkpoints_read=30,
+    outlived=[0.1, 1.5],
 )
 GOAL = 400.0
 
@@ -142,11 +147,26 @@ def test_a_campaign_is_whole_only_where_every_row_of_its_page_holds() -> None:
         replace(quick, kinds=quick.kinds - Counter({"supervisor.kill": 200})),
         replace(quick, phases=quick.phases - Counter({AIMS[0]: 1})),
         replace(quick, sent=0),
+        replace(quick, read_later=0),
         replace(quick, fetched=0),
+        replace(quick, said=quick.said - Counter({"restore": 1})),
+        replace(quick, checkpoints_read=0),
+        replace(quick, unnamed=["runs/1/attempt-1/checkpoints/checkpoint-4"]),
+        replace(quick, outlived=[]),
+        replace(quick, outlived=[0.1, 2.5]),
         replace(quick, violations=[BROKEN]),
     ):
         assert len(missed(figures([worse], "new"))) == 1
         assert not is_whole([worse], measured(), "new")
+
+
+@pytest.mark.parametrize("name", ["sent", "read_later", "fetched", "checkpoints_read"])
+def test_what_is_to_be_seen_in_each_studio_is_missed_where_one_of_them_saw_none(name: str) -> None:
+    def is_missed(blind: Segment) -> bool:
+        return any(row.goal.endswith("in each studio") and row.holds is False for row in figures([ALL, blind], "new"))
+
+    assert is_missed(replace(ALL, **{name: 0}))  # type: ignore[arg-type]
+    assert not is_missed(replace(ALL, commit="old", **{name: 0}))  # type: ignore[arg-type]
 
 
 def test_phases_that_another_commit_was_struck_in_are_not_met_on_this_one() -> None:
