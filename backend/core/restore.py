@@ -1,4 +1,8 @@
-"""A studio out of a backup: every byte is checked before anything is touched, then files, tables and loose ends in order.
+"""A studio out of a backup: every byte is checked before anything is touched, and what stands here stays until all is there.
+
+Files are unpacked beside those of the home, and the tables are made anew and filled in one transaction. Then the folders
+change places by renaming, and the transaction is committed: up to that moment the studio that stood is the studio. A restore
+that was killed leaves its draft behind. The next one learns from the database which of the two stands, and tidies up.
 
 A run that was training when the backup was taken is queued again and goes on from its checkpoint. Sign-ins and links end
 unless they are asked for, and so does background work on uploads, which are no part of a backup. What an archive says of
@@ -7,27 +11,45 @@ people is believed: restore one only from somebody who may be an administrator.
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import logging
 import shutil
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 from uuid import uuid4
 
 import psycopg
 from psycopg import sql
-from sqlalchemy import delete, func, inspect, select, update
+from sqlalchemy import Connection, delete, func, inspect, select, text, update
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from backend.core import backup, db, runs
 from backend.core.bundle import HOME, Contents, Damaged, Reader, Table, Tell
-from backend.core.errors import Conflict, Invalid, StudioError
+from backend.core.durable import sync, sync_tree
+from backend.core.errors import Conflict, Invalid, StudioError, Unavailable, Unstorable
 from backend.core.models import Device, Invitation, Operation, Run, SetupToken, SignIn, Worker
 from backend.core.people import audit, this_machine
 from backend.core.settings import Settings
-from backend.core.storage import publish_file, storage
+from backend.core.storage import storage
 from backend.core.uploads import DiskFull
 
+if TYPE_CHECKING:
+    from alembic.script import ScriptDirectory
+
+log = logging.getLogger(__name__)
+
 REPLACED = ("runs", "datasets", "uploads")
+DRAFT, OVER = ".restore-", ".restored-"
+"""How folders of the home begin that a restore works in, and those whose restore is over and which only have to go."""
+COMPANY_SECONDS = 5.0
+"""How long another connection may take to end: that of a killed restore lives until Postgres has noticed."""
+STANDS = f"SELECT obj_description(to_regclass('{backup.VERSIONS}'), 'pg_class')"
+"""The draft that the tables came with."""
 HAS_TABLES = f"SELECT to_regclass('{backup.VERSIONS}') IS NOT NULL"
 SIGNS_OF_LIFE = ("users", "runs", "datasets")
 OTHERS = """
@@ -74,23 +96,116 @@ def restore(
 ) -> Restored:
     """Make this home and this database the studio that the archive holds. No part of a studio may be at work here.
 
-    Raises `Conflict` where a studio stands already, unless it is to be replaced, and `Damaged`: before anything was touched
-    where bytes are wrong, and with no row stored where rows are, which only somebody who made them up can bring about.
+    Raises `Conflict` where a studio stands already, unless it is to be replaced, `Damaged`, `DiskFull` and `Unavailable`. What
+    stood before it then stands still: nothing of it is given up before all of the new one is there.
     """
+    mend(settings, database_url)
+    _refuse_company(database_url)
     with Reader(path) as archive:
         contents = archive.contents
         _refuse_newer(contents)
-        _refuse_company(database_url)
         if not replace:
             _refuse_a_studio(settings, database_url)
+        _refuse_folders_elsewhere(settings)
         _refuse_what_does_not_fit(settings, contents)
         archive.verify(tell)
-        if replace:
-            _clear(settings)
-        _write_files(settings, archive, tell)
-        _load(database_url, archive, tell)
-    db.migrate(database_url)
-    return _tie_up(settings, database_url, contents, path.name, keep_sign_ins=keep_sign_ins)
+        with _draft(settings, database_url) as draft:
+            _unpack(settings, archive, draft, tell)
+            with _one_transaction(database_url) as connection:
+                _load(connection, archive, tell)
+                going_on = _tie_up(connection, settings, contents, path.name, keep_sign_ins=keep_sign_ins)
+                _sign(connection, draft)
+                _publish_what_never_changes(settings, draft)
+                _change_places(settings, draft)
+    return Restored(contents, going_on)
+
+
+# ---- the draft ------------------------------------------------------------------------------------------------------
+
+
+def mend(settings: Settings, database_url: str) -> None:
+    """Tidy up after a restore that was killed: its studio stands if its tables were committed, else the one before it.
+
+    Raises `Conflict` while somebody uses the database, the killed one's connection too, and `Unavailable`.
+    """
+    drafts = sorted(settings.root.glob(f"{DRAFT}*"))
+    stands = _standing(database_url) if drafts else None
+    for draft in drafts:
+        if draft.name != stands:
+            _put_back(settings, draft)
+        whose = "that it brought" if draft.name == stands else "that stood before it"
+        log.warning("A restore broke off in %s: the studio %s stands.", settings.root, whose)
+        _throw_away(draft)
+    for over in settings.root.glob(f"{OVER}*"):
+        shutil.rmtree(over)
+
+
+def _standing(database_url: str) -> str | None:
+    """The draft that the committed tables came with; nobody is about to commit others."""
+    _refuse_company(database_url)
+    with backup.connected(database_url) as connection:
+        (stands,) = connection.execute(STANDS).fetchone() or (None,)
+    return None if stands is None else str(stands)
+
+
+@contextlib.contextmanager
+def _draft(settings: Settings, database_url: str) -> Iterator[Path]:
+    """A folder of the home: in `new` lies what is unpacked, in `before`, once folders change places, what stood there."""
+    draft = settings.root / f"{DRAFT}{uuid4().hex}"
+    draft.mkdir(mode=0o700)
+    try:
+        with _disk_told(settings):
+            yield draft
+    except BaseException:
+        if not (draft / "before").exists():
+            _throw_away(draft)
+        else:  # whether the tables were committed, the database alone knows; where it is away, the next restore asks it
+            with contextlib.suppress(StudioError, OSError):
+                mend(settings, database_url)
+        raise
+    _throw_away(draft)
+
+
+def _change_places(settings: Settings, draft: Path) -> None:
+    """What was unpacked lies in the home, and what lay there lies in the draft, also after a power cut."""
+    new, before = draft / "new", draft / "before"
+    before.mkdir()
+    sync(draft)
+    for name in REPLACED:
+        (settings.root / name).rename(before / name)
+        (new / name).rename(settings.root / name)
+    for folder in (new, before, settings.root):
+        sync(folder)
+
+
+def _put_back(settings: Settings, draft: Path) -> None:
+    """As it was before folders changed places, however far that went."""
+    for name in REPLACED:
+        old, place = draft / "before" / name, settings.root / name
+        if not old.exists():
+            continue
+        if place.exists():
+            place.rename(draft / f"{name}-{uuid4().hex}")
+        old.rename(place)
+    sync(settings.root)
+
+
+def _throw_away(draft: Path) -> None:
+    """Under another name first: nobody shall put back what is half deleted."""
+    over = draft.rename(draft.with_name(draft.name.replace(DRAFT, OVER)))
+    sync(over.parent)
+    shutil.rmtree(over)
+
+
+@contextlib.contextmanager
+def _disk_told(settings: Settings) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskFull(f"{settings.root} has no room for what is restored.", hint="Make room.") from error
+        words = f"{error.filename or settings.root} cannot be written: {error.strerror}."
+        raise Unstorable(words, hint="Mend that first.") from error
 
 
 # ---- refusals -------------------------------------------------------------------------------------------------------
@@ -106,11 +221,13 @@ def _refuse_newer(contents: Contents) -> None:
 
 def _refuse_company(database_url: str) -> None:
     """A studio at work would write into what is being restored."""
+    deadline = time.monotonic() + COMPANY_SECONDS
     with backup.connected(database_url) as connection:
-        (others,) = connection.execute(OTHERS).fetchone() or (0,)
-    if others:
-        hint = "Stop the web and the workers that use it, then restore."
-        raise Conflict(f"{others} other connections use this database.", hint=hint, code="restore.in_use")
+        while others := (connection.execute(OTHERS).fetchone() or (0,))[0]:
+            if time.monotonic() > deadline:
+                hint = "Stop the web and the workers that use it, then restore."
+                raise Conflict(f"{others} other connections use this database.", hint=hint, code="restore.in_use")
+            time.sleep(0.05)
 
 
 def _refuse_a_studio(settings: Settings, database_url: str) -> None:
@@ -134,6 +251,14 @@ def _is_lived_in(connection: psycopg.Connection) -> bool:
     )
 
 
+def _refuse_folders_elsewhere(settings: Settings) -> None:
+    """Folders change places at once only where they are the home's own."""
+    for path in map(settings.folder, REPLACED):
+        if path.is_symlink() or path.is_mount():
+            hint = "Put a plain folder there, or restore into another STUDIO_HOME."
+            raise Conflict(f"{path} leads out of {settings.root}.", hint=hint, code="restore.elsewhere")
+
+
 def _refuse_what_does_not_fit(settings: Settings, contents: Contents) -> None:
     """An archive may say that it unpacks to more than any disk holds."""
     free = shutil.disk_usage(settings.root).free
@@ -145,29 +270,20 @@ def _refuse_what_does_not_fit(settings: Settings, contents: Contents) -> None:
 # ---- files ----------------------------------------------------------------------------------------------------------
 
 
-def _clear(settings: Settings) -> None:
-    for name in REPLACED:
-        shutil.rmtree(settings.folder(name))
-        settings.folder(name)
-
-
-def _write_files(settings: Settings, archive: Reader, tell: Tell) -> None:
-    """Data sets go to the storage, wherever that is; everything else lies in the home. A model that is there stays."""
-    files = storage(settings)
+def _unpack(settings: Settings, archive: Reader, draft: Path, tell: Tell) -> None:
+    """Every file of the archive that is not in the home for good, on the disk. A base model that is there stays."""
+    new = draft / "new"
+    for folder in REPLACED:
+        (new / folder).mkdir(parents=True)
     for member in archive.contents.files:
         name = member.name.removeprefix(HOME)
         is_there = name.startswith("models/") and (settings.root / name).exists()
         if name == member.name or is_there:  # a table, or nothing to do
             continue
-        draft = settings.folder("uploads") / f"{uuid4()}.restored"
-        try:
-            _write(draft, archive.pieces(member, tell))
-            if name.startswith("datasets/"):
-                files.publish(draft, name)
-            else:
-                publish_file(draft, settings.root / name)
-        finally:
-            draft.unlink(missing_ok=True)
+        (new / name).parent.mkdir(parents=True, exist_ok=True)
+        _write(new / name, archive.pieces(member, tell))
+    sync_tree(draft)
+    sync(settings.root)
 
 
 def _write(path: Path, pieces: Iterable[bytes]) -> None:
@@ -176,31 +292,115 @@ def _write(path: Path, pieces: Iterable[bytes]) -> None:
             file.write(piece)
 
 
+def _publish_what_never_changes(settings: Settings, draft: Path) -> None:
+    """Data sets in a bucket, whose keys are made of their content, and base models: the studio that stands loses nothing by
+    them."""
+    new = draft / "new"
+    if settings.storage_url:
+        bucket = storage(settings)
+        for file in [path for path in (new / "datasets").rglob("*") if path.is_file()]:
+            bucket.publish(file, file.relative_to(new).as_posix())
+    if (new / "models").is_dir():
+        _merge(new / "models", settings.folder("models"))
+
+
+def _merge(source: Path, target: Path) -> None:
+    """What is missing is moved, a folder at once where nothing of it is there. The target may lie on another disk."""
+    for path in sorted(source.iterdir()):
+        there = target / path.name
+        if path.is_dir() and there.is_dir():
+            _merge(path, there)
+        elif not there.exists():
+            shutil.move(path, there)
+    sync(target)
+
+
 # ---- tables ---------------------------------------------------------------------------------------------------------
 
 
-def _load(database_url: str, archive: Reader, tell: Tell) -> None:
-    """The tables as they were, of the revision that they had, in one transaction."""
-    with backup.connected(database_url) as connection:
-        has_tables = _has_tables(connection)
-    if has_tables:
-        db.migrate(database_url, "base")
-    db.migrate(database_url, archive.contents.revision)
-    order = _in_order(database_url, archive.contents.tables)
-    with backup.connected(database_url) as connection, connection.transaction():
-        for table in order:
-            _load_table(connection, table, archive, tell)
-            _set_counters(connection, table)
-        if astray := connection.execute(ASTRAY).fetchone():
-            raise Damaged(str(astray[0]), "would lie outside of a studio")
+@contextlib.contextmanager
+def _one_transaction(database_url: str) -> Iterator[Connection]:
+    """Old tables go and new ones come at once, at its commit. What goes wrong in it is told in words."""
+    try:
+        with db.engine_once(database_url) as engine, engine.begin() as connection:
+            connection.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))  # a bucket takes its time
+            yield connection
+    except (psycopg.Error, DBAPIError) as error:
+        raise _in_words(error.orig if isinstance(error, DBAPIError) else error) from error
 
 
-def _in_order(database_url: str, tables: Sequence[Table]) -> list[Table]:
+def _in_words(error: BaseException | None) -> BaseException:
+    match error:
+        case psycopg.errors.DiskFull():
+            return DiskFull("The disk of the studio's database is full.", hint="Make room, then restore again.")
+        case psycopg.OperationalError():
+            hint = "Is Postgres running? Then restore again."
+            return Unavailable(f"The studio's database cannot be reached: {error}.", hint=hint)
+        case psycopg.DataError() | psycopg.IntegrityError():
+            return Damaged("A row", f"does not fit into a studio: {error.diag.message_primary}")
+        case _:
+            return error or RuntimeError("an error of the database without a cause")
+
+
+def _load(connection: Connection, archive: Reader, tell: Tell) -> None:
+    """The tables as they were, of the revision that they had, and then brought to today's."""
+    driver = cast("psycopg.Connection", connection.connection.driver_connection)
+    _take_down(connection)
+    _bring_to(connection, archive.contents.revision)
+    for table in _in_order(connection, archive.contents.tables):
+        _load_table(driver, table, archive, tell)
+        _set_counters(driver, table)
+    if astray := driver.execute(ASTRAY).fetchone():
+        raise Damaged(str(astray[0]), "would lie outside of a studio")
+    _bring_to(connection, db.newest_revision())
+
+
+def _take_down(connection: Connection) -> None:
+    """Drop the tables that are there. Raises `Invalid` where they are those of a newer studio."""
+    from alembic.operations import Operations
+    from alembic.runtime.migration import MigrationContext
+
+    context, script = MigrationContext.configure(connection), _script()
+    current = context.get_current_revision()
+    if current is None:
+        return
+    if not db.is_known(current):
+        hint = "Update the studio, then restore."
+        raise Invalid(f"The database is that of a newer studio ({current}).", hint=hint, code="restore.newer")
+    with Operations.context(context):
+        for step in script.iterate_revisions(current, "base"):
+            step.module.downgrade()
+    context.stamp(script, "base")
+
+
+def _bring_to(connection: Connection, revision: str) -> None:
+    """What `db.migrate` does, in the transaction of this connection."""
+    from alembic.operations import Operations
+    from alembic.runtime.migration import MigrationContext
+
+    context, script = MigrationContext.configure(connection), _script()
+    with Operations.context(context):
+        for step in reversed(list(script.iterate_revisions(revision, context.get_current_revision() or "base"))):
+            step.module.upgrade()
+    context.stamp(script, revision)
+
+
+def _script() -> ScriptDirectory:
+    from alembic.script import ScriptDirectory
+
+    return ScriptDirectory(str(db.migrations_folder()))
+
+
+def _sign(connection: Connection, draft: Path) -> None:
+    """The tables say with which draft they came: where the commit's answer is lost, this tells whether it went through."""
+    connection.exec_driver_sql(f"COMMENT ON TABLE {backup.VERSIONS} IS '{draft.name}'")
+
+
+def _in_order(connection: Connection, tables: Sequence[Table]) -> list[Table]:
     """Tables that others refer to come first. Raises `Invalid` for one that this revision does not have."""
-    with db.engine_once(database_url) as engine:
-        found = inspect(engine)
-        names = [name for name, _ in found.get_sorted_table_and_fkc_names() if name and name != backup.VERSIONS]
-        known = {name: {column["name"] for column in found.get_columns(name)} for name in names}
+    found = inspect(connection)
+    names = [name for name, _ in found.get_sorted_table_and_fkc_names() if name and name != backup.VERSIONS]
+    known = {name: {column["name"] for column in found.get_columns(name)} for name in names}
     for table in tables:
         if not set(table.columns) <= known.get(table.name, set()):
             raise Invalid(f"The archive has a table that a studio has not: {table.name}.", code="archive.foreign")
@@ -226,16 +426,18 @@ def _set_counters(connection: psycopg.Connection, table: Table) -> None:
 # ---- loose ends -----------------------------------------------------------------------------------------------------
 
 
-def _tie_up(settings: Settings, database_url: str, contents: Contents, name: str, *, keep_sign_ins: bool) -> Restored:
-    """Nobody who held anything then holds it now."""
-    with db.engine_once(database_url) as engine, Session(engine) as session, session.begin():
+def _tie_up(
+    connection: Connection, settings: Settings, contents: Contents, name: str, *, keep_sign_ins: bool
+) -> tuple[str, ...]:
+    """Nobody who held anything then holds it now. Returns the names of the runs that go on."""
+    with Session(connection, join_transaction_mode="create_savepoint") as session, session.begin():
         going_on = _free_runs(session, settings)
         session.execute(update(Run).where(Run.place == contents.place).values(place=settings.place()))
         _end_operations(session)
         for gone in (Device, Worker, *(() if keep_sign_ins else (SignIn, Invitation, SetupToken))):
             session.execute(delete(gone))
         audit(session, this_machine(session).id, "studio.restore", name)
-    return Restored(contents, going_on)
+    return going_on
 
 
 def _free_runs(session: Session, settings: Settings) -> tuple[str, ...]:

@@ -6,8 +6,12 @@ import hashlib
 import json
 import re
 import shutil
+import signal
 import struct
+import subprocess
+import sys
 import zipfile
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -22,7 +26,7 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session, sessionmaker
 
 from backend.core import backup, bundle, db, disk, people, points, restore, runs
-from backend.core.errors import Conflict, Invalid, NotFound, StudioError
+from backend.core.errors import Conflict, Invalid, NotFound, StudioError, Unavailable
 from backend.core.models import (
     Artifact,
     Base,
@@ -45,7 +49,9 @@ from backend.core.recipe import read_recipe
 from backend.core.settings import Settings
 from backend.core.uploads import DiskFull
 from backend.embedded.service import Service
+from tests.conftest import ROOT
 from tests.core.conftest import RECIPE
+from tests.support.disks import mounted
 
 ODD = (0.1, float("nan"), float("inf"), -0.0, 5e-324)
 
@@ -446,18 +452,19 @@ def test_a_row_that_names_a_folder_elsewhere_is_refused(here: Place, there: Plac
     backup.back_up(here.settings, here.url, tmp_path / "evil.zip", tell=silent)
     with pytest.raises(bundle.Damaged, match="outside of a studio"):
         restore.restore(there.settings, there.url, tmp_path / "evil.zip", tell=silent)
-    assert look(there, "SELECT count(*) FROM checkpoints") == [(0,)]
+    assert look(there, "SELECT to_regclass('checkpoints')") == [(None,)]
+
+
+def with_a_foreign_column(old: zipfile.ZipFile, new: zipfile.ZipFile) -> None:
+    listed = json.loads(old.read(bundle.LIST))
+    listed["tables"][0]["columns"].append("evil")
+    copied(old, new, but=bundle.LIST)
+    new.writestr(bundle.LIST, json.dumps(listed))
 
 
 def test_a_table_that_no_studio_has_is_refused(there: Place, file: Path) -> None:
-    def change(old: zipfile.ZipFile, new: zipfile.ZipFile) -> None:
-        listed = json.loads(old.read(bundle.LIST))
-        listed["tables"][0]["columns"].append("evil")
-        copied(old, new, but=bundle.LIST)
-        new.writestr(bundle.LIST, json.dumps(listed))
-
     with pytest.raises(Invalid, match="a table that a studio has not: amendments"):
-        restore.restore(there.settings, there.url, rewritten(file, change), tell=silent)
+        restore.restore(there.settings, there.url, rewritten(file, with_a_foreign_column), tell=silent)
 
 
 def test_an_archive_of_a_newer_studio_is_refused(there: Place, file: Path) -> None:
@@ -474,3 +481,220 @@ def test_a_zip_of_something_else_and_no_file_at_all_are_told_apart(there: Place,
         other.writestr("a.txt", "a")
     refused(there, tmp_path / "other.zip", Invalid, "no backup of a studio")
     refused(there, tmp_path / "none.zip", NotFound, "There is no file")
+
+
+# ---- what stands stays ----------------------------------------------------------------------------------------------
+
+DATASET = "home/datasets/ab/abcdef.parquet"
+USERS = "database/users.copy"
+KILLED = """
+import os, signal, sys
+from collections import Counter
+from pathlib import Path
+from backend.core import restore
+from backend.core.settings import Settings
+
+home, url, file, moment = sys.argv[1:]
+reached = Counter()
+
+def reach(what):
+    reached[what] += 1
+    if f"{what} {reached[what]}" == moment:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+def look(event, arguments):
+    if event in ("os.rename", "os.rmdir", "shutil.rmtree") or (event == "open" and str(arguments[0]) == home):
+        reach(event)
+
+sys.addaudithook(look)
+settings = Settings(home=home, DATABASE_URL=url)
+restore.restore(settings, url, Path(file), replace=True, tell=lambda name, _count: reach(name))
+"""
+"""A process that restores, and is killed just before it does something for the so-manieth time."""
+
+
+TABLES = tuple(Base.metadata.tables)
+
+
+@dataclass(frozen=True)
+class Whole:
+    """All rows and all files of a studio."""
+
+    rows: dict[str, set[str]]
+    files: dict[str, bytes]
+
+
+def whole(place: Place) -> Whole:
+    rows = {table: {row for (row,) in look(place, f"SELECT to_jsonb({table})::text FROM {table}")} for table in TABLES}
+    return Whole(rows, {name: path.read_bytes() for name, path in files_of(place)})
+
+
+def files_of(place: Place) -> Iterator[tuple[str, Path]]:
+    """Those of a studio, and what a restore may have left behind."""
+    for path in sorted(place.home.rglob("*")):
+        name = path.relative_to(place.home).as_posix()
+        if path.is_file() and not name.startswith("run/"):
+            yield name, path
+
+
+def stands_new(place: Place, file: Path) -> None:
+    """The studio of the archive, and nothing else."""
+    with zipfile.ZipFile(file) as archive:
+        files = {name: archive.read(name) for name in archive.namelist() if name.startswith(bundle.HOME)}
+    assert whole(place).files == {name.removeprefix(bundle.HOME): content for name, content in files.items()}
+    assert look(place, "SELECT name FROM datasets") == [("owls",)]
+    assert look(place, "SELECT count(*) FROM audit WHERE action = 'studio.restore'") == [(1,)]
+    assert list(place.home.glob(".restore*")) == []
+
+
+@pytest.fixture
+def living(here: Place, file: Path) -> Place:
+    """The studio that was backed up, which has gone on since: a file more, a file less, one that has grown, other rows."""
+    write(here.home / "uploads" / "half", b"half of an upload")
+    (here.home / DATASET.removeprefix(bundle.HOME)).unlink()
+    write(here.home / "datasets/cd/cdef.parquet", b"PAR1 other rows PAR1")
+    (journal,) = here.home.glob("runs/*/attempt-1/events.jsonl")
+    write(journal, journal.read_bytes() + b"more\n")
+    assert look(here, "UPDATE datasets SET name = 'larks' RETURNING name") == [("larks",)]
+    assert file.exists()
+    return here
+
+
+def replaced(name: str, content: bytes) -> Callable[[zipfile.ZipFile, zipfile.ZipFile], None]:
+    """A file with other content, rightly listed: its bytes are those that somebody wrote."""
+
+    def change(old: zipfile.ZipFile, new: zipfile.ZipFile) -> None:
+        listed = json.loads(old.read(bundle.LIST))
+        (file,) = (each for each in listed["files"] if each["name"] == name)
+        file |= {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+        for entry in old.infolist():
+            if entry.filename not in (name, bundle.LIST):
+                new.writestr(entry, old.read(entry))
+        new.writestr(name, content)
+        new.writestr(bundle.LIST, json.dumps(listed))
+
+    return change
+
+
+def with_a_folder_astray(old: zipfile.ZipFile, new: zipfile.ZipFile) -> None:
+    name = "database/checkpoints.copy"
+    replaced(name, old.read(name).replace(b"runs/", b"/etc/"))(old, new)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        pytest.param(replaced(USERS, b"no row\n"), "does not fit into its table", id="rows that do not load"),
+        pytest.param(replaced(USERS, b""), "does not fit into its table", id="rows that refer to nothing"),
+        pytest.param(with_a_folder_astray, "outside of a studio", id="a folder astray"),
+        pytest.param(with_a_foreign_column, "a table that a studio has not", id="a foreign column"),
+    ],
+)
+def test_a_studio_that_is_to_be_replaced_stays_where_rows_of_the_archive_are_refused(
+    living: Place, file: Path, change: Callable[[zipfile.ZipFile, zipfile.ZipFile], None], words: str
+) -> None:
+    before = whole(living)
+    with pytest.raises(StudioError, match=words):
+        restore.restore(living.settings, living.url, rewritten(file, change), replace=True, tell=silent)
+    assert whole(living) == before
+    restore.restore(living.settings, living.url, file, replace=True, tell=silent)
+    stands_new(living, file)
+
+
+@pytest.mark.parametrize(
+    ("moment", "stands"),
+    [
+        pytest.param(f"{DATASET} 2", "old", id="as files are unpacked"),
+        pytest.param("database/runs.copy 2", "old", id="as rows are loaded"),
+        pytest.param("os.rename 1", "old", id="before folders change places"),
+        pytest.param("os.rename 2", "old", id="when the first was taken away"),
+        pytest.param("os.rename 3", "old", id="when the first was replaced"),
+        pytest.param("os.rename 6", "old", id="before the last is in its place"),
+        pytest.param("open 2", "old", id="before the commit"),
+        pytest.param("os.rename 7", "new", id="after the commit"),
+        pytest.param("shutil.rmtree 1", "new", id="before the old one is removed"),
+        pytest.param("os.rmdir 2", "new", id="as the old one is removed"),
+    ],
+)
+def test_a_restore_that_is_killed_leaves_the_old_studio_or_the_new_one_whole(
+    living: Place, file: Path, moment: str, stands: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = whole(living)
+    line = [sys.executable, "-c", KILLED, str(living.home), living.url, str(file), moment]
+    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    with pytest.raises(Conflict, match="not empty"):  # what stands is not to be replaced, and yet it is tidied up
+        restore.restore(living.settings, living.url, file, tell=silent)
+    if stands == "old":
+        assert whole(living) == before
+        assert "the studio that stood before it stands" in caplog.text
+    else:
+        stands_new(living, file)
+    restore.restore(living.settings, living.url, file, replace=True, tell=silent)
+    stands_new(living, file)
+
+
+def test_a_database_that_goes_away_as_rows_are_loaded_costs_nothing(living: Place, file: Path) -> None:
+    before, read = whole(living), Counter[str]()
+
+    def tell(name: str, _count: int) -> None:
+        read[name] += 1
+        if name == "database/runs.copy" and read[name] == 2:
+            others = "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            look(living, f"SELECT pg_terminate_backend(pid) {others}")
+
+    with pytest.raises(Unavailable):
+        restore.restore(living.settings, living.url, file, replace=True, tell=tell)
+    assert whole(living) == before
+
+
+def test_a_disk_that_fills_up_as_files_are_unpacked_costs_nothing(there: Place, file: Path) -> None:
+    def change(old: zipfile.ZipFile, new: zipfile.ZipFile) -> None:
+        """Small files take more of a disk than their list says."""
+        listed = json.loads(old.read(bundle.LIST))
+        copied(old, new, but=bundle.LIST)
+        for number in range(600):
+            name = f"home/runs/many/{number}"
+            new.writestr(name, b"1")
+            listed["files"].append({"name": name, "bytes": 1, "sha256": hashlib.sha256(b"1").hexdigest()})
+        new.writestr(bundle.LIST, json.dumps(listed))
+
+    with mounted(there.home, 1) as refusal:
+        if refusal:
+            pytest.skip(f"no file system of one's own can be mounted here: {refusal}")
+        restore.restore(there.settings, there.url, file, tell=silent)
+        before = whole(there)
+        with pytest.raises(DiskFull, match="no room"):
+            restore.restore(there.settings, there.url, rewritten(file, change), replace=True, tell=silent)
+        assert whole(there) == before
+
+
+def test_tables_of_a_newer_studio_are_not_taken_down(living: Place, file: Path) -> None:
+    look(living, "UPDATE alembic_version SET version_num = '9999' RETURNING version_num")
+    before = whole(living)
+    with pytest.raises(Invalid, match="newer studio"):
+        restore.restore(living.settings, living.url, file, replace=True, tell=silent)
+    assert whole(living) == before
+
+
+def test_a_folder_that_lies_on_another_disk_is_told_before_anything_is_touched(
+    living: Place, file: Path, tmp_path: Path
+) -> None:
+    (living.home / "runs").rename(tmp_path / "runs")
+    (living.home / "runs").symlink_to(tmp_path / "runs")
+    before = whole(living)
+    with pytest.raises(Conflict, match="leads out of"):
+        restore.restore(living.settings, living.url, file, replace=True, tell=silent)
+    assert whole(living) == before
+
+
+def test_data_sets_go_to_the_bucket_once_all_rows_are_known_to_fit(there: Place, file: Path, tmp_path: Path) -> None:
+    bucket = tmp_path / "bucket"
+    bucket.mkdir()
+    settings = Settings(home=there.home, DATABASE_URL=there.url, storage_url=bucket.as_uri())
+    with pytest.raises(bundle.Damaged):
+        restore.restore(settings, there.url, rewritten(file, replaced(USERS, b"")), tell=silent)
+    assert list(bucket.iterdir()) == []
+    restore.restore(settings, there.url, file, tell=silent)
+    assert (bucket / DATASET.removeprefix(bundle.HOME)).read_bytes() == b"PAR1 rows PAR1"
+    assert [path for path in (there.home / "datasets").rglob("*") if path.is_file()] == []
