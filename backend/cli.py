@@ -96,11 +96,13 @@ def worker() -> None:
 
 @app.command()
 def migrate() -> None:
-    """Bring the database that DATABASE_URL names to today's tables."""
+    """Bring the database that DATABASE_URL names to today's tables. A restore that was killed is put in order before."""
+    from backend.core import restore
     from backend.core.db import migrate as to_newest
     from backend.embedded.studio import require_services
 
     require_services(settings())
+    restore.mend(settings(), settings().database_url)
     to_newest(settings().database_url)
 
 

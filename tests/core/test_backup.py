@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import shutil
 import signal
@@ -632,6 +633,23 @@ def test_a_restore_that_is_killed_leaves_the_old_studio_or_the_new_one_whole(
         stands_new(living, file)
     restore.restore(living.settings, living.url, file, replace=True, tell=silent)
     stands_new(living, file)
+
+
+@pytest.mark.parametrize(("moment", "stands"), [("os.rename 3", "old"), ("os.rename 7", "new")])
+def test_the_next_start_puts_a_restore_that_was_killed_in_order(
+    living: Place, file: Path, moment: str, stands: str
+) -> None:
+    """`studio up` and the containers migrate the database before anybody is served."""
+    before = whole(living)
+    line = [sys.executable, "-c", KILLED, str(living.home), living.url, str(file), moment]
+    assert subprocess.run(line, cwd=ROOT, capture_output=True, timeout=120, check=False).returncode == -signal.SIGKILL
+    told = {"STUDIO_HOME": str(living.home), "DATABASE_URL": living.url, "REDIS_URL": "redis://localhost:1/0"}
+    start = [sys.executable, "-m", "backend.cli", "migrate"]
+    subprocess.run(start, cwd=ROOT, env=os.environ | told, timeout=120, check=True)
+    if stands == "old":
+        assert whole(living) == before
+    else:
+        stands_new(living, file)
 
 
 def test_a_database_that_goes_away_as_rows_are_loaded_costs_nothing(living: Place, file: Path) -> None:
