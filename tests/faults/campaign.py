@@ -118,13 +118,15 @@ class Scene:
 class Campaign:
     """The studios of one call, one after the other. `keep` is where histories with a violation are kept for reading.
 
-    `reference` holds the losses of a run that nothing happened to: the first one of the first studio.
+    `reference` holds the losses of a run that nothing happened to: the first one of the first studio. `open_then` is what each
+    part had open when that run had ended: one that was just started has hardly a connection to compare with.
     """
 
     base: Path
     plan: Plan
     keep: Path
     reference: list[tuple[int, float]] = field(default_factory=list)
+    open_then: leftovers.Kinds = field(default_factory=dict)
 
     def begin(self, first: int) -> Segment:
         """What is known of a segment before its first fault."""
@@ -168,11 +170,11 @@ class Campaign:
     def _history(self, scene: Scene, segment: Segment, count: int) -> tuple[History, list[Violation]]:
         studio, striking, people = scene.studio, scene.striking, scene.people
         self._wait_for_reference(studio)
-        before = leftovers.kinds(studio)
+        self.open_then = self.open_then or leftovers.kinds(studio)
         people.is_calm = False
         striking.strike(count)
         busy = scene.come_to_rest(self.plan.rest_seconds)
-        found = leftovers.at_rest(studio, TIDY_SECONDS * self.plan.patience, before)
+        found = leftovers.at_rest(studio, TIDY_SECONDS * self.plan.patience, self.open_then)
         segment.unnamed = leftovers.unnamed_at_rest(studio, TIDY_SECONDS * self.plan.patience)
         unheard = leftovers.unheard_hints(studio, HINT_SECONDS * self.plan.patience)
         wrong = list(ended_early(*scene.looking()))

@@ -63,7 +63,7 @@ def part(tmp_path: Path) -> Iterator[Obedient]:
             "kept.append(open('run/gone')); os.unlink('run/gone')",
             "1 of {}/run/gone (deleted)",
         ),
-        ("kept += [socket.socket() for _ in range(6)]", "kept.append(socket.socket())", "10 of socket"),
+        ("kept += [socket.socket() for _ in range(4)]", "kept.append(socket.socket())", "8 of socket"),
         ("kept += os.pipe() + os.pipe()", "kept += os.pipe()", "8 of pipe"),
     ],
 )
