@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import pytest
-from playwright.sync_api import Browser, Dialog, Page, expect
+from playwright.sync_api import Browser, Dialog, Page, Route, expect
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
@@ -55,6 +55,12 @@ EVIL = (
     "{{1337*1337}}${1337*1337}{% debug %}<form data-evil action=//evil.test><input data-evil autofocus onfocus=alert(1)>"
 )
 PATIENCE_MS = 60_000
+HANDLED = "<img src=x onerror='alert(1)'>"
+INSERTED = """(markup) => {
+  try { document.querySelector("main").insertAdjacentHTML("beforeend", markup); } catch { /* as it has to be */ }
+}"""
+NOTE_VIOLATIONS = "addEventListener('securitypolicyviolation', () => { window.wasTold = true; })"
+UNTIL_TOLD = "() => new Promise((told) => { setInterval(() => window.wasTold && told(), 20); })"
 COMPUTED = f"{1337 * 1337}"
 ADDRESS = "javascript:alert(1)"
 CREATED = """() => [...document.querySelectorAll(
@@ -250,9 +256,49 @@ def looking(world: World, browser: Browser) -> Iterator[Page]:
 
     page.on("dialog", dismiss)
     yield page
+    page.evaluate("0")  # what the page told last has arrived once it answers
     context.close()
     policy = [what for what in trouble.found if what.startswith(("policy", "script"))]
     assert (dialogs, policy) == ([], [])
+
+
+def with_a_handler(page: Page) -> None:
+    """A page of ours, under its own policy, in which a template would have left an image its handler."""
+
+    def spoil(route: Route) -> None:
+        answer = route.fetch()
+        route.fulfill(response=answer, body=answer.text().replace("</main>", f"{HANDLED}</main>"))
+
+    page.add_init_script(NOTE_VIOLATIONS)
+    page.route("**/help", spoil)
+    page.goto("/help")
+    page.evaluate(UNTIL_TOLD)
+
+
+def with_a_handler_of_a_script(page: Page) -> None:
+    """The same by a script of ours that would make elements of words."""
+    page.goto("/help")
+    page.evaluate(INSERTED, HANDLED)
+
+
+def with_a_dialog(page: Page) -> None:
+    page.goto("/help")
+    page.evaluate("() => alert('a dialog is seen')")
+
+
+BREACHES: dict[str, Callable[[Page], None]] = {
+    "script-src": with_a_handler,
+    "require-trusted-types-for": with_a_handler_of_a_script,
+    "a dialog is seen": with_a_dialog,
+}
+"""What markup would do that came through, by what is told of it."""
+
+
+@pytest.mark.parametrize("told", BREACHES)
+def test_markup_that_came_through_would_be_noticed(world: World, browser: Browser, told: str) -> None:
+    """Or the tests below could not fail."""
+    with pytest.raises(AssertionError, match=told), looking(world, browser) as page:
+        BREACHES[told](page)
 
 
 def test_markup_is_text_on_every_page(spoiled: World, browser: Browser) -> None:
