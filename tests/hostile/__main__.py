@@ -3,7 +3,8 @@
     python -m tests.hostile [anything for pytest]
 
 Its figures are printed last, and kept in `benchmarks/results/hostile.md` where all of it was measured and answered as it has to
-be. The exit status is 0 where that is so, and each row took at most two seconds and 512 MB.
+be, each row within two seconds and 512 MB, of a commit as it is, on a machine that had nothing else to do as it began; else it is
+told why they are not. The exit status is 0 where each row holds.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.hostile.report import RESULT, goals, page, printed, taken
+from tests.hostile.report import RESULT, goals, page, printed, reasons_against_keeping, taken
 from tests.hostile.studio import costs_of_all
 from tests.support.figures import ROOT, all_hold
 
@@ -26,11 +27,14 @@ def main(arguments: list[str]) -> int:
     quiet = ["-q", "-p", "no:xdist", "-W", "ignore::pytest.PytestAssertRewriteWarning"]
     failed = pytest.main([*quiet, str(Path(__file__).parent), *arguments])
     costs = costs_of_all()
-    found = goals(taken(costs))
-    if not failed and found[0].holds:
+    found = taken(costs)
+    against = reasons_against_keeping(found, commit, load) + (
+        ["a test of the table failed, see above"] if failed else []
+    )
+    if not against:
         RESULT.write_text(page(costs, commit, load))
-    print("\n".join([*printed(costs), *(["FAILED: a test of the table, see above"] if failed else [])]))
-    return 0 if all_hold(found) and not failed else 1
+    print("\n".join([*printed(costs), *(f"NOT KEPT: {why}" for why in against)]))
+    return 0 if all_hold(goals(found)) and not failed else 1
 
 
 def described() -> str:

@@ -418,6 +418,13 @@ SETTINGS: tuple[Setting, ...] = (
 )
 
 DATA = "data: {sets: [animals]}\nmethod: lora\n"
+
+
+def titled(row: int, text: str) -> str:
+    """What the YAML of a row is called: by how it begins."""
+    return f"{row} YAML {text.partition(chr(10))[0][:40]}"
+
+
 YAMLS: tuple[tuple[int, str, str], ...] = (
     (63, f"model: !!python/object/apply:os.system [true]\n{DATA}", "tags (!) are not accepted"),
     (63, f"model: !!python/name:os.system tiny-qwen3\n{DATA}", "tags (!) are not accepted"),

@@ -119,7 +119,8 @@ class Studio:
 
     @contextmanager
     def measured(self, what: str) -> Iterator[Cost]:
-        """Measure what happens inside, and remember it under this name."""
+        """Measure what happens inside, and remember it under this name, which nothing else has: it would be forgotten."""
+        assert what not in self.costs, f"{what}: measured already"
         cost, before = self.costs.setdefault(what, Cost()), len(self.answered)
         with watched(self.web.process.pid, cost):
             yield cost

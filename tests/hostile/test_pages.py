@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -12,9 +14,10 @@ from playwright.sync_api import Browser, Dialog, Page, expect
 
 from backend.core.models import Role
 from tests.hostile.making import MIB
-from tests.hostile.rows import MODELS, NAMES, SETTINGS, UPLOADS, YAMLS, Upload, proves
+from tests.hostile.rows import MODELS, NAMES, SETTINGS, UPLOADS, YAMLS, Upload, proves, titled
 from tests.hostile.studio import IN_A_BROWSER, SPECIAL, Cost, Studio, recipe, taken, with_a_small_accelerator
-from tests.support.trouble import signed_in
+from tests.security.test_markup import BREACHES
+from tests.support.trouble import settle, signed_in
 
 SCRIPT = "<script>alert(1)</script><img src=x onerror=alert(2)>"
 PATIENCE_MS = 120_000
@@ -23,6 +26,12 @@ PATIENCE_MS = 120_000
 @pytest.fixture
 def page(browser: Browser, studio: Studio) -> Iterator[Page]:
     """Somebody who is signed in. A dialog that a script of theirs opened would fail the test, as any breach of the policy."""
+    with looking(browser, studio) as page:
+        yield page
+
+
+@contextmanager
+def looking(browser: Browser, studio: Studio) -> Iterator[Page]:
     who = studio.web.sign_in("looker", Role.ADMIN)
     opened: list[str] = []
 
@@ -36,6 +45,12 @@ def page(browser: Browser, studio: Studio) -> Iterator[Page]:
         page.on("dialog", dismissed)
         yield page
     assert opened == []
+
+
+@pytest.mark.parametrize("told", BREACHES)
+def test_a_script_that_ran_would_fail_each_of_these_tests(browser: Browser, studio: Studio, told: str) -> None:
+    with pytest.raises(AssertionError), looking(browser, studio) as page:
+        BREACHES[told](page)
 
 
 def refusal_of(page: Page, upload: Upload) -> str:
@@ -89,14 +104,29 @@ def test_settings_are_refused_where_they_stand_in_the_yaml(page: Page, studio: S
     page.goto("/runs/new?view=yaml")
     bad = page.locator("#preflight")
     for setting in SETTINGS:
+        write_innocently(page, setting.says)
         with studio.measured(f"{setting}{IN_A_BROWSER}"):
             page.locator("#yaml").fill(json.dumps(setting.recipe()))
             for words in setting.says:
                 expect(bad).to_contain_text(words)
     for row, text, words in YAMLS:
-        with studio.measured(f"{row} YAML{IN_A_BROWSER}"):
+        write_innocently(page, (words,))
+        with studio.measured(f"{titled(row, text)}{IN_A_BROWSER}"):
             page.locator("#yaml").fill(text)
             expect(bad).to_contain_text(words)
+
+
+INNOCENTS = count(1)
+
+
+def write_innocently(page: Page, words: Iterable[str]) -> None:
+    """Something short of a recipe, each time another, until the page has answered it and none of these words stands there:
+    else those of what was written before would be taken for the answer."""
+    with page.expect_response(lambda answer: "/runs/preflight" in answer.url):
+        page.locator("#yaml").fill(f"model: tiny-qwen3 # {next(INNOCENTS)}")
+    for each in words:
+        expect(page.locator("#preflight")).not_to_contain_text(each)
+    settle(page)
 
 
 def test_what_rows_and_memory_forbid_stands_beside_the_recipe(page: Page, studio: Studio) -> None:
@@ -116,20 +146,23 @@ def test_what_rows_and_memory_forbid_stands_beside_the_recipe(page: Page, studio
             "tokens long, and the model's context is 256",
         ),
     ):
+        write_innocently(page, (words,))
         with studio.measured(f"{row} {words}{IN_A_BROWSER}"):
             page.locator("#yaml").fill(json.dumps(written))
             expect(page.locator("#preflight")).to_contain_text(words)
 
 
 def test_a_hostile_name_is_refused_beside_its_field(page: Page, studio: Studio) -> None:
-    page.goto("/settings/tokens")
+    alert = page.locator("main [role=alert]")
     for what, (row, name) in NAMES.items():
         if "\0" in name or "\n" in name or len(name) > 80:
             continue  # no field holds these
+        page.goto("/settings/tokens")
+        expect(alert, "the words of the name before are gone").to_have_count(0)
         page.fill("#token-name", name)
         with studio.measured(f"{row} {what}{IN_A_BROWSER}"):
             page.locator("form:has(#token-name) button.primary").click()
-            expect(page.locator("main [role=alert]"), what).to_contain_text("letters, digits, spaces")
+            expect(alert, what).to_contain_text("letters, digits, spaces")
 
 
 @proves(40)
@@ -142,7 +175,8 @@ def test_a_script_in_a_cell_is_shown_as_text(page: Page, studio: Studio, taught:
         innocent = studio.innocent(f"rows{view}", lambda view=view: studio.client.get(f"/datasets/animals{view}"))  # type: ignore[misc]
         with studio.metered(f"40 a script in a cell{view}{IN_A_BROWSER}", innocent=innocent):
             page.goto(f"/datasets/scripts{view}")
-        expect(page.locator("main")).to_contain_text("alert(1)")
+            expect(page.locator("main")).to_contain_text("alert(1)")
     page.goto("/datasets")
-    page.set_input_files("[data-files]", {"name": "a.jsonl", "mimeType": "", "buffer": content.encode()})
-    expect(page.locator("[data-arrival]").last).to_contain_text("alert(1)")
+    with studio.measured(f"40 a script in a file{IN_A_BROWSER}"):
+        page.set_input_files("[data-files]", {"name": "a.jsonl", "mimeType": "", "buffer": content.encode()})
+        expect(page.locator("[data-arrival]").last).to_contain_text("alert(1)")

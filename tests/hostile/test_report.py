@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from tests.hostile.report import MOST_MB, goals, page, taken
+from tests.hostile.report import MOST_LOAD, MOST_MB, goals, page, reasons_against_keeping, taken
 from tests.hostile.rows import ROWS, WITHOUT
-from tests.hostile.studio import IN_A_BROWSER, INNOCENT, SECONDS, Clock, Cost
-from tests.support.figures import all_hold
+from tests.hostile.studio import IN_A_BROWSER, INNOCENT, SECONDS, Clock, Cost, Studio
+from tests.support.figures import CHANGED, all_hold
 
 QUICK = Cost(answer_seconds=0.5, all_mib=100)
 WHOLE = {f"{row} an attack": QUICK for row in ROWS if row not in WITHOUT}
@@ -47,6 +47,27 @@ def test_a_row_that_was_left_out_is_missed() -> None:
     some = {what: cost for what, cost in WHOLE.items() if not what.startswith("7 ")}
     [missed] = [row for row in goals(taken(some)) if row.holds is False]
     assert missed.what == "rows measured"
+
+
+def test_a_page_is_kept_of_a_commit_as_it_is_on_a_quiet_machine_where_no_row_is_missed() -> None:
+    slow = WHOLE | {"5 a bomb": Cost(answer_seconds=SECONDS + 0.1)}
+    assert reasons_against_keeping(taken(WHOLE), "abc", MOST_LOAD) == []
+    for costs, commit, load, why in (
+        (WHOLE, f"abc{CHANGED}", 0.1, "changed since abc"),
+        (WHOLE, "abc", MOST_LOAD + 0.1, "a load of 1.1"),
+        (slow, "abc", 0.1, "over 2 s or 512 MB: 5"),
+        (dict(list(WHOLE.items())[1:]), "abc", 0.1, "rows measured: 78 of 80"),
+    ):
+        [told] = reasons_against_keeping(taken(costs), commit, load)
+        assert why in told
+
+
+def test_no_two_attacks_are_measured_by_one_name(studio: Studio) -> None:
+    """The figure of the second would take the place of the first's."""
+    with studio.measured("an attack of no row"):
+        pass
+    with pytest.raises(AssertionError, match="measured already"), studio.measured("an attack of no row"):
+        pass
 
 
 def test_an_answer_is_timed_from_the_last_byte_that_was_sent(monkeypatch: pytest.MonkeyPatch) -> None:

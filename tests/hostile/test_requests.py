@@ -11,7 +11,7 @@ from urllib.parse import quote
 import httpx
 import pytest
 
-from tests.hostile.rows import DATA, NAMES, SETTINGS, YAMLS, Setting, proves
+from tests.hostile.rows import DATA, NAMES, SETTINGS, YAMLS, Setting, proves, titled
 from tests.hostile.studio import PREFLIGHT, SMALL_BYTES, Cost, Studio, as_json, said, with_a_small_accelerator, words_of
 from tests.support.hub import Shelf, hub_of
 
@@ -38,7 +38,7 @@ def test_a_setting_that_makes_no_sense_is_refused_at_its_place(studio: Studio, s
 @proves(*{row for row, *_ in YAMLS})
 @pytest.mark.parametrize(("row", "text", "words"), YAMLS)
 def test_yaml_that_constructs_or_multiplies_is_refused_by_line(studio: Studio, row: int, text: str, words: str) -> None:
-    with studio.metered(f"{row} YAML"):
+    with studio.metered(titled(row, text)):
         answer = studio.client.post("/api/v1/preflight", content=text, headers=YAML)
     assert answer.status_code == 400
     assert words in words_of(answer)
