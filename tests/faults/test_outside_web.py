@@ -326,12 +326,14 @@ def test_who_never_heard_what_a_file_became_learns_it_from_every_later_answer(cl
 
 @pytest.fixture(scope="module")
 def courier(web: Mortal) -> Iterator[Courier]:
-    """Who has brought files to a web that was killed every other second."""
+    """Who has brought files to a web that was killed every other second, or somewhat later where that needs longer to start."""
     token = make_token(web.environment["DATABASE_URL"])
     courier = Courier(Client(Access(web.address, token)), Random(7))
     courier.start()
-    for _ in range(5):
-        time.sleep(2)
+    for kills in range(30):
+        if kills >= 5 and len(courier.accepted) >= 2:
+            break
+        time.sleep(2 + kills / 2)
         web.restart()
     courier.rest()
     wait_until(lambda: courier.is_idle, seconds=SECONDS, what="the end of what was on its way")
