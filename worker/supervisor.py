@@ -18,7 +18,6 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
-from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Generic
@@ -41,7 +40,7 @@ from worker.holding import Doing, Holding
 from worker.host import Host, is_outage
 from worker.machine import machine
 from worker.spares import Spares, make_sure_it_is_dead
-from worker.sweep import Sweep, tidy
+from worker.sweep import Sweep, drop_unnamed, tidy
 
 log = logging.getLogger(__name__)
 
@@ -149,7 +148,11 @@ class Supervisor:
             log.error(UNDYING, folder)
 
     def _tidy(self, folder: Path) -> None:
-        self.host.chores.start(f"tidying {folder}", partial(tidy, folder))
+        def work() -> None:
+            tidy(folder)
+            drop_unnamed(self.host, folder.parent)
+
+        self.host.chores.start(f"tidying {folder}", work)
 
     def _turn(self) -> None:
         poked = self._wait()

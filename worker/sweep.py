@@ -9,9 +9,10 @@ from uuid import UUID
 from sqlalchemy import func, select
 
 from backend.core import runs
+from backend.core.assignment import ARTIFACTS, CHECKPOINTS
 from backend.core.backup import begin_deleting
 from backend.core.disk import remove
-from backend.core.models import Attempt, CheckpointRow, Worker
+from backend.core.models import Artifact, Attempt, CheckpointRow, Run, Worker
 from worker.host import Host
 
 RETRY_SECONDS = 3600.0
@@ -84,6 +85,27 @@ def tidy(attempt: Path) -> None:
         if number_of(folder) <= number_of(attempt):  # a later one may be at work
             for draft in folder.glob("*/.tmp-*"):
                 remove(draft)
+
+
+def drop_unnamed(host: Host, run_folder: Path) -> None:
+    """Delete checkpoints and artifacts that no row names and nobody can take up any more: those of attempts before the one that
+    owns the history. A trainer publishes on disk before its supervisor tells of it; where both die in between, the next
+    attempt goes on from the newest of these alone.
+    """
+    made = [path for kind in (CHECKPOINTS, ARTIFACTS) for path in run_folder.glob(f"attempt-*/{kind}/[!.]*")]
+    with host.transaction() as session:
+        if not made or not begin_deleting(session):
+            return
+        run_id = UUID(run_folder.name)
+        owner = session.scalar(select(Run.begun).where(Run.id == run_id)) or 0
+        named = {
+            host.settings.root / folder
+            for row in (CheckpointRow, Artifact)
+            for folder in session.scalars(select(row.folder).where(row.run_id == run_id))
+        }
+        for path in made:
+            if number_of(path.parent.parent) < owner and path not in named:
+                remove(path)
 
 
 def number_of(attempt: Path) -> int:

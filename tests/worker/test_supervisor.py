@@ -24,7 +24,7 @@ from sqlalchemy import select, update
 from backend.core import curves, journal, runs
 from backend.core.assignment import ASSIGNMENT, CHECKPOINTS, JOURNAL, Assignment, Outcome
 from backend.core.checkpoints import manifest_sha256, write_manifest
-from backend.core.models import Artifact, Attempt, CheckpointRow, Intent, Sample, State, Worker
+from backend.core.models import Artifact, Attempt, CheckpointRow, Intent, Run, Sample, State, Worker
 from backend.core.rendering.chat import ENDED_BY
 from backend.core.settings import Settings
 from tests.support.hosts import Lab
@@ -35,7 +35,7 @@ from worker.holding import Doing, Holding
 from worker.host import Host
 from worker.spares import Spares, Trainer
 from worker.supervisor import Supervisor
-from worker.sweep import Sweep, tidy
+from worker.sweep import Sweep, drop_unnamed, tidy
 from worker.trainer.journal import Journal
 
 STEPS = list(range(1, 25))
@@ -726,6 +726,28 @@ def test_what_killed_trainers_left_half_written_is_deleted_and_nothing_else(tmp_
         "attempt-10/checkpoints/checkpoint-4",
         "attempt-11/checkpoints/.tmp-checkpoint-12",
     }
+
+
+def test_what_a_trainer_published_that_nobody_told_of_goes_once_another_attempt_owns_the_history(lab: Lab) -> None:
+    run_id, run = lab.launch(), lab.home / "runs"
+    folders = (
+        "attempt-1/checkpoints/checkpoint-4",  # the next attempt went on from a newer one
+        "attempt-1/checkpoints/checkpoint-8",
+        "attempt-1/artifacts/adapter",
+        "attempt-2/checkpoints/checkpoint-12",  # may be taken up yet
+        "attempt-3/checkpoints/checkpoint-16",
+    )
+    for name in folders:
+        (run / str(run_id) / name).mkdir(parents=True)
+    with lab.sessions.begin() as session:
+        session.get_one(Run, run_id).begun = 2
+        session.add(Attempt(run_id=run_id, number=1, worker="a", device="cpu"))
+        session.flush()
+        told = {"step": 8, "attempt": 1, "manifest_sha256": "0" * 64, "bytes": 1}
+        session.add(CheckpointRow(run_id=run_id, folder=f"runs/{run_id}/{folders[1]}", **told))
+    drop_unnamed(Supervisor(settings_of(lab, devices="cpu")).host, run / str(run_id))
+    left = {path.relative_to(run / str(run_id)).as_posix() for path in run.glob("*/*/*/*")}
+    assert left == {folders[1], folders[3], folders[4]}
 
 
 def test_what_goes_wrong_while_a_run_is_tidied_up_is_told(lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
