@@ -273,6 +273,8 @@ def disable(session: Session, user: User, *, by: Identity) -> None:
 
 
 def enable(session: Session, user: User, *, by: Identity) -> None:
+    """That person can sign in again, with the password that they had."""
+    _check_token_lets_in(user.role, by)
     user.disabled_at = None
     audit(session, by.id, "person.enable", user.name)
 

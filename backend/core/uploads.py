@@ -331,16 +331,28 @@ def discard(folder: Path, id: UUID, needed: Collection[Path] = ()) -> None:
 
     Raises `NotFound`, and `Busy` where its whole file is being taken.
     """
-    if session(folder, id).is_complete:
-        with taken(folder, id):
-            drop(folder, id, needed)
-    else:
+    with ending(folder, id):
         drop(folder, id, needed)
 
 
+@contextmanager
+def ending(folder: Path, id: UUID) -> Iterator[Session]:
+    """A session whose file nobody takes meanwhile, to be dropped: one that still flows need not be waited for.
+
+    Raises `NotFound`, and `Busy` where its whole file is being taken.
+    """
+    with ExitStack() as held:
+        try:
+            standing, _file = held.enter_context(taken(folder, id))
+        except Busy:
+            standing = session(folder, id)
+            if standing.is_complete:
+                raise
+        yield standing
+
+
 def drop(folder: Path, id: UUID, needed: Collection[Path] = ()) -> None:
-    """The same, of a session that is `taken`, or of whose bytes some are missing. Nothing is raised where somebody has done it
-    at this moment."""
+    """The same of a session that is `taken` or `ending`. Nothing is raised where somebody has done it at this moment."""
     is_needed = _became(folder, id).exists() or _part(folder, id) in needed
     _became(folder, id).unlink(missing_ok=True)
     _words(folder, id).unlink(missing_ok=True)

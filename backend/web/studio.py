@@ -119,11 +119,15 @@ class Studio:
         self.spawn(self._tidy())
 
     async def _tidy(self) -> None:
-        """All of it once, since a bucket may be large; uploads again and again."""
+        """All of it once, since a bucket may be large. Uploads again and again, and operations that stand though Postgres never
+        answered so: who began those has been told to try again."""
         await until_done("clearing away what broke off", self._tidying(store.clean_up), TIDY_AGAIN_SECONDS)
         while True:
             await asyncio.sleep(SWEEP_SECONDS)
             await until_done("sweeping uploads", self._tidying(store.sweep_uploads), TIDY_AGAIN_SECONDS)
+            await until_done(
+                "taking up operations", partial(asyncio.to_thread, self.operations.resume), TIDY_AGAIN_SECONDS
+            )
 
     def _tidying(self, work: Callable[[Session, Settings], None]) -> Callable[[], Awaitable[None]]:
         def tidy() -> None:

@@ -57,20 +57,21 @@ export class Transfer {
 
   /** The address of what the file became: the data set, or the operation that reads it. */
   async run(signal: AbortSignal, watcher: Watcher): Promise<string> {
-    for (let failures = 0; ; ) {
+    for (let failures = 0, waits = 0; ; ) {
       try {
         return await this.send(signal, (sent, rows) => {
-          if (sent > this.sent) failures = 0; // what only repeats itself comes to an end
+          if (sent > this.sent) failures = waits = 0; // what only repeats itself comes to an end
           this.sent = sent;
           watcher.moved(sent, rows);
         });
       } catch (error) {
         if (signal.aborted || error instanceof Unreadable) throw error;
         if (error instanceof Refused && !this.isWorthRepeating(error)) throw error;
-        if (!(error instanceof Refused && error.status === BUSY)) failures += 1;
+        if (error instanceof Refused && error.status === BUSY) waits += 1;
+        else failures += 1;
         if (error instanceof Refused && failures > PATIENCE) throw error;
         if (!(error instanceof Refused)) watcher.lost(this.sent);
-        await pause(Math.min(500 * 2 ** failures, 10_000), signal);
+        await pause(Math.min(500 * 2 ** (failures + waits), 10_000), signal);
       }
     }
   }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from enum import Enum
 
 import httpx
@@ -179,6 +180,8 @@ LETS_IN = {
     "a new administrator on the page": ("POST", "/settings/people", {"data": {"name": "puppet", "role": "admin"}}),
     "a raised role": ("PATCH", "/api/v1/people/the owner", {"json": {"role": "admin"}}),
     "a raised role on the page": ("POST", "/settings/people/the owner", {"data": {"role": "admin"}}),
+    "a suspended one": ("PATCH", "/api/v1/people/{name}", {"json": {"disabled": False}}),
+    "a suspended one on the page": ("POST", "/settings/people/{name}", {"data": {"act": "enable"}}),
     **{kind: LOCKS_OUT[kind] for kind in ("a password", "a link", "a password on the page", "invite on the page")},
 }
 """By which whoever holds a token would become an administrator who signs in, and lock its owner out as one."""
@@ -203,6 +206,7 @@ def test_an_administrators_token_lets_in_no_other_administrator(world: World, ki
         other = people.by_name(session, "the other") or people.create(
             session, "the other", password_hash, Role.ADMIN, by=None
         )
+        other.disabled_at = datetime.now(UTC) if "suspended" in kind else None
         session.commit()
     with world.client("admin's token") as program:
         refused = program.request(method, path.format(name=other.name), **words)  # type: ignore[arg-type]

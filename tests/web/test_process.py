@@ -18,9 +18,11 @@ import pytest
 from sqlalchemy import make_url, text
 from sqlalchemy.orm import Session
 
-from backend.core import storage
+from backend.core import operations, storage
+from backend.core.datasets import store
 from backend.core.models import Role
 from backend.core.settings import Settings
+from backend.core.uploads import Received
 from backend.embedded.postgres import SOCKET_NAME
 from backend.embedded.studio import listen
 from backend.web import studio
@@ -118,6 +120,25 @@ async def test_a_bucket_that_is_away_holds_up_no_start_and_is_tidied_when_it_is_
             await asyncio.wait_for(is_tidied.wait(), 20)
     assert caplog.text.count("clearing away what broke off: tried again until it succeeds: The storage cannot be") == 1
     assert "the start" not in caplog.text
+
+
+async def test_an_operation_that_stands_though_nobody_was_told_so_is_taken_up_within_the_hour(
+    here: Settings, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Postgres had committed it, and its answer never came: whoever sent the file was told to try again."""
+    monkeypatch.setattr(studio, "SWEEP_SECONDS", 0.2)
+    async with studio.Studio(here).running():
+        file = here.folder("uploads") / "file.body"
+        file.write_text('{"text": "The owl eats mice."}\n')
+        upload = store.upload("owls", "owls.jsonl", Received(file, "0" * 64, file.stat().st_size))
+        operation = operations.begin(session, upload)
+        session.commit()
+        for _ in range(200):
+            await asyncio.sleep(0.1)
+            session.refresh(operation)
+            if operation.state != "running":
+                break
+        assert operation.state == "succeeded"
 
 
 def started(here: Settings, listener: socket.socket, log: Path) -> subprocess.Popen[bytes]:

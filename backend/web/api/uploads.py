@@ -178,7 +178,7 @@ async def finished(edge: Edge, session: uploads.Session) -> str:
             taken = await take_in(edge, upload_of(edge, standing, received))
         except StudioError as error:
             if not isinstance(error, PASSING):
-                uploads.drop(folder(edge), standing.id)
+                uploads.drop(folder(edge), standing.id, await edge.read(uploads.being_read))
                 TALLIES.forget(standing.id)
             raise
         is_read_later = isinstance(taken, Response)
@@ -206,11 +206,12 @@ def upload_of(edge: Edge, session: uploads.Session, received: uploads.Received) 
 @router.delete("/{upload}", status_code=204, response_class=Response, responses=told(204, "It is gone."))
 async def cancel(upload: UUID, edge: AnEdge) -> Response:
     """Call it off. What its file became, or is becoming, stays."""
-    standing = own(edge, upload)
-    needed = await edge.read(uploads.being_read)
-    await asyncio.to_thread(uploads.discard, folder(edge), upload, needed)
+    own(edge, upload)
+    with uploads.ending(folder(edge), upload) as standing:
+        needed = await edge.read(uploads.being_read)
+        if not standing.became:
+            name = standing.metadata["dataset"]
+            await edge.studio.write(lambda session: people.audit(session, edge.who.id, "upload.discard", name))
+        uploads.drop(folder(edge), upload, needed)
     TALLIES.forget(upload)
-    if not standing.became:
-        name = standing.metadata["dataset"]
-        await edge.studio.write(lambda session: people.audit(session, edge.who.id, "upload.discard", name))
     return answer(204)
