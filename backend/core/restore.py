@@ -2,7 +2,8 @@
 
 Files are unpacked beside those of the home, and the tables are made anew and filled in one transaction. Then the folders
 change places by renaming, and the transaction is committed: up to that moment the studio that stood is the studio. A restore
-that was killed leaves its draft behind. The next one learns from the database which of the two stands, and tidies up.
+that was killed leaves its draft behind. The next one, or the next start, learns from the database which of the two stands, and
+tidies up. An advisory lock of the database lets only one at a time restore or tidy up.
 
 A run that was training when the backup was taken is queued again and goes on from its checkpoint. Sign-ins and links end
 unless they are asked for, and so does background work on uploads, which are no part of a backup. What an archive says of
@@ -35,7 +36,8 @@ from backend.core.errors import Conflict, Invalid, StudioError, Unavailable, Uns
 from backend.core.models import Device, Invitation, Operation, Run, SetupToken, SignIn, Worker
 from backend.core.people import audit, this_machine
 from backend.core.settings import Settings
-from backend.core.storage import storage
+from backend.core.storage import publish_file, storage
+from backend.core.unfinished import DRAFT
 from backend.core.uploads import DiskFull
 
 if TYPE_CHECKING:
@@ -44,18 +46,25 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 REPLACED = ("runs", "datasets", "uploads")
-DRAFT, OVER = ".restore-", ".restored-"
-"""How folders of the home begin that a restore works in, and those whose restore is over and which only have to go."""
+OVER = ".restored-"
+"""How folders of the home begin whose restore is over, and which only have to go."""
+BELONGS = "database"
+"""The file of a draft that says to which database it belongs."""
+RESTORING = 0x72_65_73_74
+"""The advisory lock of whoever restores, or puts in order what a restore left."""
 COMPANY_SECONDS = 5.0
 """How long another connection may take to end: that of a killed restore lives until Postgres has noticed."""
 STANDS = f"SELECT obj_description(to_regclass('{backup.VERSIONS}'), 'pg_class')"
 """The draft that the tables came with."""
 HAS_TABLES = f"SELECT to_regclass('{backup.VERSIONS}') IS NOT NULL"
+NAMED = "SELECT oid::text || ' ' || datname::text FROM pg_database WHERE datname = current_database()"
 SIGNS_OF_LIFE = ("users", "runs", "datasets")
-OTHERS = """
+OTHERS = f"""
 SELECT count(*) FROM pg_stat_activity
 WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'
+AND pid NOT IN (SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND (classid, objid, objsubid) = (0, {RESTORING}, 1))
 """
+"""Connections but ours. Whoever has the lock of a restore, or waits for it, does nothing else on that one."""
 ASTRAY = """
 SELECT place FROM (SELECT folder FROM checkpoints UNION SELECT folder FROM artifacts UNION SELECT key FROM dataset_versions)
 AS named (place) WHERE place !~ '^(runs|datasets)/' OR place ~ '(^|/)[.]{1,2}(/|$)' OR place ~ '//|\\\\' LIMIT 1
@@ -99,25 +108,40 @@ def restore(
     Raises `Conflict` where a studio stands already, unless it is to be replaced, `Damaged`, `DiskFull` and `Unavailable`. What
     stood before it then stands still: nothing of it is given up before all of the new one is there.
     """
-    mend(settings, database_url)
-    _refuse_company(database_url)
-    with Reader(path) as archive:
-        contents = archive.contents
-        _refuse_newer(contents)
-        if not replace:
-            _refuse_a_studio(settings, database_url)
-        _refuse_folders_elsewhere(settings)
-        _refuse_what_does_not_fit(settings, contents)
-        archive.verify(tell)
-        with _draft(settings, database_url) as draft:
-            _unpack(settings, archive, draft, tell)
-            with _one_transaction(database_url) as connection:
-                _load(connection, archive, tell)
-                going_on = _tie_up(connection, settings, contents, path.name, keep_sign_ins=keep_sign_ins)
-                _sign(connection, draft)
-                _publish_what_never_changes(settings, draft)
-                _change_places(settings, draft)
-    return Restored(contents, going_on)
+    with _alone(database_url) as alone, _disk_told(settings):
+        _put_in_order(settings, alone)
+        _refuse_company(alone)
+        with Reader(path) as archive:
+            contents = archive.contents
+            _refuse_newer(contents)
+            if not replace:
+                _refuse_a_studio(settings, alone)
+            _refuse_folders_elsewhere(settings)
+            _refuse_what_does_not_fit(settings, contents)
+            archive.verify(tell)
+            with _draft(settings, database_url, alone) as draft:
+                _unpack(settings, archive, draft, tell)
+                with _one_transaction(database_url) as connection:
+                    _load(connection, archive, tell)
+                    going_on = _tie_up(connection, settings, contents, path.name, keep_sign_ins=keep_sign_ins)
+                    _sign(connection, draft)
+                    _publish_what_never_changes(settings, draft)
+                    _refuse_late_company(connection, alone)
+                    _change_places(settings, draft)
+        return Restored(contents, going_on)
+
+
+@contextlib.contextmanager
+def _alone(database_url: str) -> Iterator[psycopg.Connection]:
+    """A connection of our own that has the lock of a restore for as long as it lives. Raises `Conflict`, `Unavailable`."""
+    with backup.connected(database_url) as connection:
+        connection.execute(f"SET lock_timeout = '{COMPANY_SECONDS}s'")
+        try:
+            connection.execute("SELECT pg_advisory_lock(%s)", [RESTORING])
+        except psycopg.errors.LockNotAvailable:
+            hint = "Wait for it to end, then try again."
+            raise Conflict("A restore is at work in this database.", hint=hint, code="restore.at_work") from None
+        yield connection
 
 
 # ---- the draft ------------------------------------------------------------------------------------------------------
@@ -126,56 +150,106 @@ def restore(
 def mend(settings: Settings, database_url: str) -> None:
     """Tidy up after a restore that was killed: its studio stands if its tables were committed, else the one before it.
 
-    Raises `Conflict` while somebody uses the database, the killed one's connection too, and `Unavailable`.
+    Raises `Conflict` while a restore is at work, while somebody uses the database, the killed one's connection too, or where
+    the database is another one than the restore's; `Unavailable`; and `Unstorable`.
     """
-    drafts = sorted(settings.root.glob(f"{DRAFT}*"))
-    stands = _standing(database_url) if drafts else None
+    if _drafts(settings) or _over(settings):
+        with _alone(database_url) as alone, _disk_told(settings):
+            _put_in_order(settings, alone)
+
+
+def _put_in_order(settings: Settings, alone: psycopg.Connection) -> None:
+    """Under the lock: a draft that is seen without it may be that of a restore at work."""
+    drafts = _drafts(settings)
+    stands = _standing(alone) if drafts else None
     for draft in drafts:
+        _refuse_another_database(draft, alone)
         if draft.name != stands:
             _put_back(settings, draft)
         whose = "that it brought" if draft.name == stands else "that stood before it"
         log.warning("A restore broke off in %s: the studio %s stands.", settings.root, whose)
         _throw_away(draft)
-    for over in settings.root.glob(f"{OVER}*"):
-        shutil.rmtree(over)
+    for over in _over(settings):
+        _delete(over)
 
 
-def _standing(database_url: str) -> str | None:
+def _drafts(settings: Settings) -> list[Path]:
+    return sorted(settings.root.glob(f"{DRAFT}*"))
+
+
+def _over(settings: Settings) -> list[Path]:
+    return sorted(settings.root.glob(f"{OVER}*"))
+
+
+def _standing(alone: psycopg.Connection) -> str | None:
     """The draft that the committed tables came with; nobody is about to commit others."""
-    _refuse_company(database_url)
-    with backup.connected(database_url) as connection:
-        (stands,) = connection.execute(STANDS).fetchone() or (None,)
+    _refuse_company(alone, mends=True)
+    (stands,) = alone.execute(STANDS).fetchone() or (None,)
     return None if stands is None else str(stands)
 
 
+def _describe(alone: psycopg.Connection) -> set[str]:
+    """Which database this is, and whether there are tables in it."""
+    (named,) = alone.execute(NAMED).fetchone() or ("",)
+    return {str(named), *(["tables"] if _has_tables(alone) else [])}
+
+
+def _refuse_another_database(draft: Path, alone: psycopg.Connection) -> None:
+    """Which of two studios stands, only the database of that restore knows: where there were tables, there are some."""
+    belongs = draft / BELONGS
+    if not (draft / "before").exists():
+        return
+    described = set(belongs.read_text("utf-8").splitlines()) if belongs.exists() else {"tables"}
+    if not described <= _describe(alone):
+        hint = "Let DATABASE_URL name the one that it went into, then start the studio again."
+        words = f"A restore broke off in {draft.parent}, and this database is not the one that it went into."
+        raise Conflict(words, hint=hint, code="restore.other_database")
+
+
 @contextlib.contextmanager
-def _draft(settings: Settings, database_url: str) -> Iterator[Path]:
+def _draft(settings: Settings, database_url: str, alone: psycopg.Connection) -> Iterator[Path]:
     """A folder of the home: in `new` lies what is unpacked, in `before`, once folders change places, what stood there."""
     draft = settings.root / f"{DRAFT}{uuid4().hex}"
     draft.mkdir(mode=0o700)
     try:
-        with _disk_told(settings):
-            yield draft
+        (draft / BELONGS).write_text("\n".join(_describe(alone)), "utf-8")
+        yield draft
     except BaseException:
-        if not (draft / "before").exists():
-            _throw_away(draft)
-        else:  # whether the tables were committed, the database alone knows; where it is away, the next restore asks it
-            with contextlib.suppress(StudioError, OSError):
-                mend(settings, database_url)
+        with contextlib.suppress(StudioError, OSError):  # what is left is for the next restore, or the next start
+            if (draft / "before").exists():  # whether the tables were committed, the database alone knows
+                _ask_again(settings, database_url, alone)
+            else:
+                _throw_away(draft)
         raise
-    _throw_away(draft)
+    try:
+        _throw_away(draft)
+    except OSError as error:
+        log.warning("%s cannot be put away: %s. The next start tries again.", draft, error.strerror)
+
+
+def _ask_again(settings: Settings, database_url: str, alone: psycopg.Connection) -> None:
+    try:
+        _put_in_order(settings, alone)
+    except psycopg.OperationalError:  # the connection is lost, and its lock with it
+        mend(settings, database_url)
 
 
 def _change_places(settings: Settings, draft: Path) -> None:
-    """What was unpacked lies in the home, and what lay there lies in the draft, also after a power cut."""
+    """What was unpacked lies in the home, and what lay there lies in the draft, also after a power cut. Where that fails, all is
+    put back: nothing was committed yet."""
     new, before = draft / "new", draft / "before"
     before.mkdir()
     sync(draft)
-    for name in REPLACED:
-        (settings.root / name).rename(before / name)
-        (new / name).rename(settings.root / name)
-    for folder in (new, before, settings.root):
-        sync(folder)
+    try:
+        for name in REPLACED:
+            (settings.root / name).rename(before / name)
+            (new / name).rename(settings.root / name)
+        for folder in (new, before, settings.root):
+            sync(folder)
+    except BaseException:
+        _put_back(settings, draft)
+        before.rmdir()
+        raise
 
 
 def _put_back(settings: Settings, draft: Path) -> None:
@@ -194,7 +268,15 @@ def _throw_away(draft: Path) -> None:
     """Under another name first: nobody shall put back what is half deleted."""
     over = draft.rename(draft.with_name(draft.name.replace(DRAFT, OVER)))
     sync(over.parent)
-    shutil.rmtree(over)
+    _delete(over)
+
+
+def _delete(over: Path) -> None:
+    """What cannot be deleted keeps no studio from starting."""
+    try:
+        shutil.rmtree(over)
+    except OSError as error:
+        log.warning("%s is needed no more and cannot be deleted: %s.", over, error)
 
 
 @contextlib.contextmanager
@@ -219,25 +301,43 @@ def _refuse_newer(contents: Contents) -> None:
         )
 
 
-def _refuse_company(database_url: str) -> None:
+def _refuse_company(connection: psycopg.Connection, *, mends: bool = False) -> None:
     """A studio at work would write into what is being restored."""
     deadline = time.monotonic() + COMPANY_SECONDS
-    with backup.connected(database_url) as connection:
-        while others := (connection.execute(OTHERS).fetchone() or (0,))[0]:
-            if time.monotonic() > deadline:
-                hint = "Stop the web and the workers that use it, then restore."
-                raise Conflict(f"{others} other connections use this database.", hint=hint, code="restore.in_use")
-            time.sleep(0.05)
+    while others := _others(connection):
+        if time.monotonic() > deadline:
+            hint = (
+                "Stop what uses it, then start the studio again: a restore that broke off has to be put in order first."
+                if mends
+                else "Stop the web and the workers that use it, then restore."
+            )
+            raise Conflict(f"{others} other connections use this database.", hint=hint, code="restore.in_use")
+        time.sleep(0.05)
 
 
-def _refuse_a_studio(settings: Settings, database_url: str) -> None:
+def _others(connection: psycopg.Connection) -> int:
+    connection.execute("SELECT pg_stat_clear_snapshot()")  # in a transaction they stay as they were first seen
+    (others,) = connection.execute(OTHERS).fetchone() or (0,)
+    return int(others)
+
+
+def _refuse_late_company(connection: Connection, alone: psycopg.Connection) -> None:
+    """Loading takes long: who came meanwhile, and whether the lock is still ours, is asked just before it matters."""
+    alone.execute("SELECT 1")
+    _refuse_company(_driver(connection))
+
+
+def _driver(connection: Connection) -> psycopg.Connection:
+    return cast("psycopg.Connection", connection.connection.driver_connection)
+
+
+def _refuse_a_studio(settings: Settings, alone: psycopg.Connection) -> None:
     hint = "Choose an empty STUDIO_HOME and database, or let --replace remove what is there."
     for name in ("runs", "datasets"):
         if any(settings.folder(name).iterdir()):
             raise Conflict(f"{settings.root / name} is not empty.", hint=hint, code="restore.not_empty")
-    with backup.connected(database_url) as connection:
-        if _is_lived_in(connection):
-            raise Conflict("There is a studio in this database.", hint=hint, code="restore.not_empty")
+    if _is_lived_in(alone):
+        raise Conflict("There is a studio in this database.", hint=hint, code="restore.not_empty")
 
 
 def _has_tables(connection: psycopg.Connection) -> bool:
@@ -271,19 +371,24 @@ def _refuse_what_does_not_fit(settings: Settings, contents: Contents) -> None:
 
 
 def _unpack(settings: Settings, archive: Reader, draft: Path, tell: Tell) -> None:
-    """Every file of the archive that is not in the home for good, on the disk. A base model that is there stays."""
+    """Every file of the archive that is not in the home for good, on the disk. Files of base models that are there stay."""
     new = draft / "new"
     for folder in REPLACED:
         (new / folder).mkdir(parents=True)
     for member in archive.contents.files:
         name = member.name.removeprefix(HOME)
-        is_there = name.startswith("models/") and (settings.root / name).exists()
+        is_there = name.startswith("models/") and _stays(settings.root / name, member.bytes)
         if name == member.name or is_there:  # a table, or nothing to do
             continue
         (new / name).parent.mkdir(parents=True, exist_ok=True)
         _write(new / name, archive.pieces(member, tell))
     sync_tree(draft)
     sync(settings.root)
+
+
+def _stays(path: Path, size: int) -> bool:
+    """A file of another length may be half of one, such as an earlier copy left that was cut off."""
+    return path.exists() and not (path.is_file() and path.stat().st_size != size)
 
 
 def _write(path: Path, pieces: Iterable[bytes]) -> None:
@@ -305,13 +410,14 @@ def _publish_what_never_changes(settings: Settings, draft: Path) -> None:
 
 
 def _merge(source: Path, target: Path) -> None:
-    """What is missing is moved, a folder at once where nothing of it is there. The target may lie on another disk."""
+    """Each file stands there whole or not at all, though the target may lie on another disk."""
     for path in sorted(source.iterdir()):
         there = target / path.name
-        if path.is_dir() and there.is_dir():
+        if path.is_file():
+            publish_file(path, there)
+        elif there.is_dir() or not there.exists():
+            there.mkdir(exist_ok=True)
             _merge(path, there)
-        elif not there.exists():
-            shutil.move(path, there)
     sync(target)
 
 
@@ -324,6 +430,10 @@ def _one_transaction(database_url: str) -> Iterator[Connection]:
     try:
         with db.engine_once(database_url) as engine, engine.begin() as connection:
             connection.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))  # a bucket takes its time
+            connection.execute(text(f"SET LOCAL lock_timeout = '{backup.LOCK_SECONDS}s'"))
+            connection.execute(
+                select(func.pg_advisory_xact_lock(backup.DELETING))
+            )  # before any table: a backup reads them
             yield connection
     except (psycopg.Error, DBAPIError) as error:
         raise _in_words(error.orig if isinstance(error, DBAPIError) else error) from error
@@ -333,6 +443,9 @@ def _in_words(error: BaseException | None) -> BaseException:
     match error:
         case psycopg.errors.DiskFull():
             return DiskFull("The disk of the studio's database is full.", hint="Make room, then restore again.")
+        case psycopg.errors.LockNotAvailable() | psycopg.errors.DeadlockDetected() | psycopg.errors.QueryCanceled():
+            words = f"Something else is at work in the studio's database: {error.diag.message_primary}."
+            return Conflict(words, hint="Stop what uses it, then restore again.", code="restore.in_use")
         case psycopg.OperationalError():
             hint = "Is Postgres running? Then restore again."
             return Unavailable(f"The studio's database cannot be reached: {error}.", hint=hint)
@@ -344,7 +457,7 @@ def _in_words(error: BaseException | None) -> BaseException:
 
 def _load(connection: Connection, archive: Reader, tell: Tell) -> None:
     """The tables as they were, of the revision that they had, and then brought to today's."""
-    driver = cast("psycopg.Connection", connection.connection.driver_connection)
+    driver = _driver(connection)
     _take_down(connection)
     _bring_to(connection, archive.contents.revision)
     for table in _in_order(connection, archive.contents.tables):

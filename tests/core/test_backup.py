@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -14,7 +15,7 @@ import sys
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -488,20 +489,30 @@ def test_a_zip_of_something_else_and_no_file_at_all_are_told_apart(there: Place,
 
 DATASET = "home/datasets/ab/abcdef.parquet"
 USERS = "database/users.copy"
-KILLED = """
-import os, signal, sys
+STRUCK = """
+import errno, os, signal, sys, time
 from collections import Counter
 from pathlib import Path
 from backend.core import restore
 from backend.core.settings import Settings
 
-home, url, file, moment = sys.argv[1:]
-reached = Counter()
+import psycopg
+
+home, url, file, moment, deed = sys.argv[1:]
+reached, company = Counter(), []
 
 def reach(what):
     reached[what] += 1
-    if f"{what} {reached[what]}" == moment:
+    if f"{what} {reached[what]}" != moment:
+        return
+    if deed == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
+    if deed == "wait":
+        print("waits", flush=True)
+        sys.stdin.readline()
+    if deed == "fail":
+        company.append(psycopg.connect(url))
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
 
 def look(event, arguments):
     if event in ("os.rename", "os.rmdir", "shutil.rmtree") or (event == "open" and str(arguments[0]) == home):
@@ -509,9 +520,23 @@ def look(event, arguments):
 
 sys.addaudithook(look)
 settings = Settings(home=home, DATABASE_URL=url)
-restore.restore(settings, url, Path(file), replace=True, tell=lambda name, _count: reach(name))
+if file:
+    restore.restore(settings, url, Path(file), replace=True, tell=lambda name, _count: reach(name))
+else:
+    restore.mend(settings, url)
 """
-"""A process that restores, and is killed just before it does something for the so-manieth time."""
+"""A process that restores, or puts in order what a restore left. Just before it does something for the so-manieth time, it is
+killed, waits for a line, or cannot do it while somebody else comes to its database."""
+
+
+def struck(place: Place, file: Path | str, moment: str, deed: str) -> list[str]:
+    return [sys.executable, "-c", STRUCK, str(place.home), place.url, str(file), moment, deed]
+
+
+def kill(place: Place, file: Path, moment: str) -> None:
+    line = struck(place, file, moment, "kill")
+    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr
 
 
 TABLES = tuple(Base.metadata.tables)
@@ -621,9 +646,7 @@ def test_a_restore_that_is_killed_leaves_the_old_studio_or_the_new_one_whole(
     living: Place, file: Path, moment: str, stands: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     before = whole(living)
-    line = [sys.executable, "-c", KILLED, str(living.home), living.url, str(file), moment]
-    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == -signal.SIGKILL, done.stderr
+    kill(living, file, moment)
     with pytest.raises(Conflict, match="not empty"):  # what stands is not to be replaced, and yet it is tidied up
         restore.restore(living.settings, living.url, file, tell=silent)
     if stands == "old":
@@ -641,8 +664,7 @@ def test_the_next_start_puts_a_restore_that_was_killed_in_order(
 ) -> None:
     """`studio up` and the containers migrate the database before anybody is served."""
     before = whole(living)
-    line = [sys.executable, "-c", KILLED, str(living.home), living.url, str(file), moment]
-    assert subprocess.run(line, cwd=ROOT, capture_output=True, timeout=120, check=False).returncode == -signal.SIGKILL
+    kill(living, file, moment)
     told = {"STUDIO_HOME": str(living.home), "DATABASE_URL": living.url, "REDIS_URL": "redis://localhost:1/0"}
     start = [sys.executable, "-m", "backend.cli", "migrate"]
     subprocess.run(start, cwd=ROOT, env=os.environ | told, timeout=120, check=True)
@@ -652,15 +674,197 @@ def test_the_next_start_puts_a_restore_that_was_killed_in_order(
         stands_new(living, file)
 
 
+@dataclass
+class Meanwhile:
+    """Does something once, when a file of the archive is read for the second time: after it was checked."""
+
+    name: str
+    act: Callable[[], object]
+    read: Counter[str] = field(default_factory=Counter)
+
+    def __call__(self, name: str, _count: int) -> None:
+        self.read[name] += 1
+        if name == self.name and self.read[name] == 2:
+            self.act()
+
+
+def test_what_a_restore_at_work_unpacked_is_not_tidied_away(living: Place, file: Path) -> None:
+    def migrate() -> None:
+        with pytest.raises(Conflict, match="A restore is at work"):
+            restore.mend(living.settings, living.url)
+
+    tell = Meanwhile(DATASET, migrate)
+    restore.restore(living.settings, living.url, file, replace=True, tell=tell)
+    assert tell.read[DATASET] == 2
+    stands_new(living, file)
+
+
+def test_of_two_that_put_a_restore_in_order_one_waits(living: Place, file: Path) -> None:
+    before = whole(living)
+    kill(living, file, "os.rename 3")
+    line = struck(living, "", "os.rename 1", "wait")
+    with subprocess.Popen(line, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as first:
+        assert first.stdout
+        assert first.stdout.readline() == "waits\n"
+        try:
+            with pytest.raises(Conflict, match="A restore is at work"):
+                restore.mend(living.settings, living.url)
+        finally:
+            first.communicate("go on\n", timeout=60)
+    assert first.returncode == 0
+    restore.mend(living.settings, living.url)
+    assert whole(living) == before
+
+
+def test_what_is_over_is_deleted_by_one_at_a_time(living: Place) -> None:
+    write(living.home / ".restored-x" / "file", b"")
+    line = struck(living, "", "shutil.rmtree 1", "wait")
+    with subprocess.Popen(line, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as first:
+        assert first.stdout
+        assert first.stdout.readline() == "waits\n"
+        try:
+            with pytest.raises(Conflict, match="A restore is at work"):
+                restore.mend(living.settings, living.url)
+        finally:
+            first.communicate("go on\n", timeout=60)
+    assert first.returncode == 0
+    assert list(living.home.glob(".restored-*")) == []
+
+
+def test_whoever_came_as_rows_were_loaded_is_seen_before_folders_change_places(living: Place, file: Path) -> None:
+    before = whole(living)
+    with contextlib.ExitStack() as company:
+        tell = Meanwhile("database/runs.copy", lambda: company.enter_context(backup.connected(living.url)))
+        with pytest.raises(Conflict, match="1 other connections use this database"):
+            restore.restore(living.settings, living.url, file, replace=True, tell=tell)
+    assert whole(living) == before
+
+
+def test_no_backup_reads_what_a_restore_replaces(living: Place, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backup, "LOCK_SECONDS", 1)
+
+    def back_up() -> None:
+        with pytest.raises(Conflict, match="being deleted or backed up"):
+            backup.back_up(living.settings, living.url, file.with_name("other.zip"), tell=silent)
+
+    tell = Meanwhile("database/runs.copy", back_up)
+    restore.restore(living.settings, living.url, file, replace=True, tell=tell)
+    assert tell.read["database/runs.copy"] == 2
+    stands_new(living, file)
+
+
+@pytest.mark.parametrize("moment", ["os.rename 1", "os.rename 2", "os.rename 6"])
+def test_where_a_folder_cannot_change_its_place_all_are_put_back_whoever_uses_the_database(
+    living: Place, file: Path, moment: str
+) -> None:
+    before = whole(living)
+    line = struck(living, file, moment, "fail")
+    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    assert "cannot be written: Input/output error" in done.stderr
+    assert whole(living) == before
+
+
+def test_what_cannot_be_deleted_keeps_no_studio_from_starting(living: Place, caplog: pytest.LogCaptureFixture) -> None:
+    (living.home / ".restored-x").write_bytes(b"no folder")
+    restore.mend(living.settings, living.url)
+    assert "is needed no more and cannot be deleted" in caplog.text
+
+
+@pytest.mark.parametrize("moment", ["os.rename 7", "shutil.rmtree 1"])
+def test_a_restore_is_done_though_what_it_replaced_cannot_be_deleted(living: Place, file: Path, moment: str) -> None:
+    line = struck(living, file, moment, "fail")
+    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, "cannot be" in done.stderr) == (0, True), done.stderr
+    restore.mend(living.settings, living.url)
+    stands_new(living, file)
+
+
+def test_whoever_starts_over_a_restore_that_broke_off_hears_what_is_in_its_way(living: Place, file: Path) -> None:
+    kill(living, file, "os.rename 3")
+    with backup.connected(living.url), pytest.raises(Conflict, match="other connections") as refusal:
+        restore.mend(living.settings, living.url)
+    assert "a restore that broke off has to be put in order first" in refusal.value.hint
+
+
+def test_another_database_puts_no_restore_in_order(living: Place, file: Path, empty_url: str) -> None:
+    kill(living, file, "os.rename 7")
+    with pytest.raises(Conflict, match="not the one that it went into"):
+        restore.mend(living.settings, empty_url)
+    restore.mend(living.settings, living.url)
+    stands_new(living, file)
+
+
+def altered(place: Place, statement: str) -> None:
+    with backup.connected(place.url) as connection:
+        connection.execute(statement.encode())
+
+
+def test_a_database_that_lost_its_tables_puts_no_restore_in_order(living: Place, file: Path) -> None:
+    kill(living, file, "os.rename 7")
+    altered(living, "ALTER TABLE alembic_version RENAME TO elsewhere")
+    with pytest.raises(Conflict, match="not the one that it went into"):
+        restore.mend(living.settings, living.url)
+    altered(living, "ALTER TABLE elsewhere RENAME TO alembic_version")
+    restore.mend(living.settings, living.url)
+    stands_new(living, file)
+
+
+def test_a_restore_into_nothing_that_was_killed_leaves_nothing_in_the_way_of_the_next(there: Place, file: Path) -> None:
+    kill(there, file, "os.rename 3")
+    restore.restore(there.settings, there.url, file, tell=silent)
+    stands_new(there, file)
+
+
+def test_a_database_where_something_else_is_at_work_is_told_from_one_that_is_away(living: Place, file: Path) -> None:
+    before = whole(living)
+    others = "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() AND state <> 'idle'"
+    tell = Meanwhile("database/runs.copy", lambda: look(living, f"SELECT pg_cancel_backend(pid) {others}"))
+    with pytest.raises(Conflict, match="Something else is at work in the studio's database"):
+        restore.restore(living.settings, living.url, file, replace=True, tell=tell)
+    assert whole(living) == before
+
+
+def test_an_archive_that_cannot_be_read_any_more_is_named(living: Place, file: Path) -> None:
+    def hide() -> None:
+        for descriptor in Path("/proc/self/fd").iterdir():
+            if os.path.realpath(descriptor) == str(file):
+                written = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(written, int(descriptor.name))
+                os.close(written)
+
+    with pytest.raises(bundle.Damaged, match="in the archive cannot be read"):
+        restore.restore(living.settings, living.url, file, replace=True, tell=Meanwhile("database/audit.copy", hide))
+
+
+def model_in_an_archive(here: Place, tmp_path: Path, size: int) -> Path:
+    write(here.home / "models" / "tiny" / "weights", bytes(size))
+    backup.back_up(here.settings, here.url, tmp_path / "with.zip", models=True, tell=silent)
+    return tmp_path / "with.zip"
+
+
+def test_half_a_file_of_a_base_model_does_not_stay(here: Place, there: Place, tmp_path: Path) -> None:
+    file = model_in_an_archive(here, tmp_path, 100)
+    write(there.home / "models" / "tiny" / "weights", bytes(50))
+    restore.restore(there.settings, there.url, file, tell=silent)
+    assert (there.home / "models" / "tiny" / "weights").read_bytes() == bytes(100)
+
+
+def test_a_base_model_that_finds_no_room_on_another_disk_leaves_no_half_of_it(
+    here: Place, there: Place, tmp_path: Path
+) -> None:
+    file = model_in_an_archive(here, tmp_path, 3 << 20)
+    with mounted(there.home / "models", 1) as refusal:
+        if refusal:
+            pytest.skip(f"no file system of one's own can be mounted here: {refusal}")
+        with pytest.raises(StudioError):
+            restore.restore(there.settings, there.url, file, tell=silent)
+        assert [path for path in (there.home / "models").rglob("*") if path.is_file()] == []
+
+
 def test_a_database_that_goes_away_as_rows_are_loaded_costs_nothing(living: Place, file: Path) -> None:
-    before, read = whole(living), Counter[str]()
-
-    def tell(name: str, _count: int) -> None:
-        read[name] += 1
-        if name == "database/runs.copy" and read[name] == 2:
-            others = "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
-            look(living, f"SELECT pg_terminate_backend(pid) {others}")
-
+    before = whole(living)
+    others = "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    tell = Meanwhile("database/runs.copy", lambda: look(living, f"SELECT pg_terminate_backend(pid) {others}"))
     with pytest.raises(Unavailable):
         restore.restore(living.settings, living.url, file, replace=True, tell=tell)
     assert whole(living) == before
