@@ -65,10 +65,12 @@ def demo() -> None:
 @app.command()
 def web(listen_fd: Annotated[int | None, typer.Option(hidden=True)] = None) -> None:
     """Serve the web alone, with the Postgres and Redis that DATABASE_URL and REDIS_URL name."""
+    from backend.core.unfinished import refuse_unfinished
     from backend.embedded.studio import listen, require_services
 
     here = settings()
     require_services(here)
+    refuse_unfinished(here.root)
     gc.disable()  # an eighth of the start went into looking for garbage among modules, which are none
     import uvicorn
 

@@ -16,6 +16,7 @@ from signal import SIGINT
 
 from backend.core.errors import StudioError
 from backend.core.settings import Settings
+from backend.core.unfinished import refuse_unfinished
 from backend.embedded.home import Locked, lock, prepare_home, private_folder, rotated_log, write_private
 from backend.embedded.init import Child, Init, Stopped
 from backend.embedded.postgres import Postgres
@@ -48,6 +49,7 @@ def work(settings: Settings) -> None:
     require_services(settings)
     os.umask(0o077)
     home = prepare_home(settings.root)
+    refuse_unfinished(home)
     urls = {"DATABASE_URL": settings.database_url, "REDIS_URL": settings.redis_url}
     with contextlib.suppress(Stopped), Init() as init:
         for child in Program(settings, home, urls).worker_children():

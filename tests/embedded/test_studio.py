@@ -71,6 +71,18 @@ def test_a_part_without_services_says_which_to_set(home: Path, command: str) -> 
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("command", ["web", "worker"])
+def test_no_part_starts_over_a_restore_that_broke_off(home: Path, command: str) -> None:
+    (home / ".restore-x").mkdir()
+    nowhere = {"DATABASE_URL": "postgresql://localhost:1/none", "REDIS_URL": "redis://localhost:1/0"}
+    environment = {**os.environ, "STUDIO_HOME": str(home), "STUDIO_PORT": "0", **nowhere}
+    done = subprocess.run(
+        [sys.executable, "-m", "backend.cli", command], env=environment, capture_output=True, text=True, timeout=20
+    )
+    assert done.returncode == 1
+    assert "Run `studio migrate`" in done.stderr
+
+
 def test_up_on_a_taken_port_starts_nothing(home: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
