@@ -14,6 +14,7 @@ import pytest
 from backend.core.models import State
 from backend.core.settings import Settings
 from tests.support.hosts import Lab
+from tests.support.processes import wait_until
 from worker.spares import Trainer
 
 CANARY = "canary-4711"
@@ -39,7 +40,9 @@ def test_a_trainer_is_given_no_credentials(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setenv("TOKENIZERS_PARALLELISM", "kept")
     trainer = Trainer(Settings(home=tmp_path))
     try:
-        environment = Path(f"/proc/{trainer.process.pid}/environ").read_text()
+        told = Path(f"/proc/{trainer.process.pid}/environ")
+        wait_until(told.read_text, seconds=30, what="its environment, which is empty while it is made")
+        environment = told.read_text()
     finally:
         trainer.kill()
     assert CANARY not in environment
