@@ -29,9 +29,9 @@ def lab(make_lab: MakeLab) -> Iterator[Lab]:
 
 
 def encoding_trainer_of(lab: Lab, run_id: UUID) -> psutil.Process:
-    """As soon as it has loaded the model, which would else be what memory lacks for."""
+    """As soon as it has loaded the model and rendered its first rows, which would else be what memory lacks for."""
     told = lab.home / "runs" / str(run_id) / "attempt-1" / JOURNAL
-    encodes = lambda: told.exists() and '"phase": "preparing"' in told.read_text()  # noqa: E731
+    encodes = lambda: told.exists() and '"what": "preparing"' in told.read_text()  # noqa: E731
     lab.wait(encodes, "the trainer", PATIENCE_SECONDS)
     return psutil.Process(lab.trainer_of(run_id))
 
@@ -44,7 +44,7 @@ def allow_more_memory(process: psutil.Process, mib: int) -> None:
 
 
 def test_a_batch_that_does_not_fit_ends_the_run_with_advice_and_is_not_tried_again(lab: Lab) -> None:
-    write_rows(lab.home / "datasets" / "many.parquet", 20_000)  # encoding them leaves time to take memory away
+    write_rows(lab.home / "datasets" / "many.parquet", 40_000)  # encoding them leaves time to take memory away
     batch = {"per_device_train_batch_size": 2048, "gradient_accumulation_steps": 1, "max_steps": 10}
     with lab.host():
         run_id = lab.launch(rows="many", training=batch, evaluation=QUIET)
