@@ -57,15 +57,22 @@ def begin_deleting(session: Session) -> bool:
     return bool(session.scalar(select(func.pg_try_advisory_xact_lock_shared(DELETING))))
 
 
+def has_locked(connection: psycopg.Connection, key: int, seconds: float) -> bool:
+    """Whether this connection has the advisory lock now; nobody else let go of it for so long where not."""
+    connection.execute(f"SET lock_timeout = '{seconds}s'")
+    try:
+        connection.execute("SELECT pg_advisory_lock(%s)", [key])
+    except psycopg.errors.LockNotAvailable:
+        return False
+    return True
+
+
 @contextmanager
 def keeping_files(connection: psycopg.Connection) -> Iterator[None]:
     """Until this ends, or the connection does, nobody deletes a published file. Raises `Conflict`."""
-    connection.execute(f"SET lock_timeout = '{LOCK_SECONDS}s'")
-    try:
-        connection.execute("SELECT pg_advisory_lock(%s)", [DELETING])
-    except psycopg.errors.LockNotAvailable:
+    if not has_locked(connection, DELETING, LOCK_SECONDS):
         hint = "Is another backup going on? Try again later."
-        raise Conflict("Files of the studio are being deleted or backed up.", hint=hint, code="backup.busy") from None
+        raise Conflict("Files of the studio are being deleted or backed up.", hint=hint, code="backup.busy")
     yield
     connection.execute("SELECT pg_advisory_unlock(%s)", [DELETING])
 

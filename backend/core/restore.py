@@ -135,12 +135,9 @@ def restore(
 def _alone(database_url: str) -> Iterator[psycopg.Connection]:
     """A connection of our own that has the lock of a restore for as long as it lives. Raises `Conflict`, `Unavailable`."""
     with backup.connected(database_url) as connection:
-        connection.execute(f"SET lock_timeout = '{COMPANY_SECONDS}s'")
-        try:
-            connection.execute("SELECT pg_advisory_lock(%s)", [RESTORING])
-        except psycopg.errors.LockNotAvailable:
+        if not backup.has_locked(connection, RESTORING, COMPANY_SECONDS):
             hint = "Wait for it to end, then try again."
-            raise Conflict("A restore is at work in this database.", hint=hint, code="restore.at_work") from None
+            raise Conflict("A restore is at work in this database.", hint=hint, code="restore.at_work")
         yield connection
 
 

@@ -699,10 +699,9 @@ def test_what_a_restore_at_work_unpacked_is_not_tidied_away(living: Place, file:
     stands_new(living, file)
 
 
-def test_of_two_that_put_a_restore_in_order_one_waits(living: Place, file: Path) -> None:
-    before = whole(living)
-    kill(living, file, "os.rename 3")
-    line = struck(living, "", "os.rename 1", "wait")
+def nobody_mends_beside_one_who_waits(living: Place, moment: str) -> None:
+    """Another process puts a restore in order, and stands still at that moment; then it goes on to its end."""
+    line = struck(living, "", moment, "wait")
     with subprocess.Popen(line, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as first:
         assert first.stdout
         assert first.stdout.readline() == "waits\n"
@@ -712,22 +711,19 @@ def test_of_two_that_put_a_restore_in_order_one_waits(living: Place, file: Path)
         finally:
             first.communicate("go on\n", timeout=60)
     assert first.returncode == 0
+
+
+def test_of_two_that_put_a_restore_in_order_one_waits(living: Place, file: Path) -> None:
+    before = whole(living)
+    kill(living, file, "os.rename 3")
+    nobody_mends_beside_one_who_waits(living, "os.rename 1")
     restore.mend(living.settings, living.url)
     assert whole(living) == before
 
 
 def test_what_is_over_is_deleted_by_one_at_a_time(living: Place) -> None:
     write(living.home / ".restored-x" / "file", b"")
-    line = struck(living, "", "shutil.rmtree 1", "wait")
-    with subprocess.Popen(line, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as first:
-        assert first.stdout
-        assert first.stdout.readline() == "waits\n"
-        try:
-            with pytest.raises(Conflict, match="A restore is at work"):
-                restore.mend(living.settings, living.url)
-        finally:
-            first.communicate("go on\n", timeout=60)
-    assert first.returncode == 0
+    nobody_mends_beside_one_who_waits(living, "shutil.rmtree 1")
     assert list(living.home.glob(".restored-*")) == []
 
 
