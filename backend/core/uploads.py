@@ -326,15 +326,6 @@ def become(folder: Path, id: UUID, address: str, *, keeps_file: bool) -> None:
     _words(folder, id).unlink(missing_ok=True)
 
 
-def discard(folder: Path, id: UUID, needed: Collection[Path] = ()) -> None:
-    """End a session and drop what came, but for what somebody still needs; what it became stays as it is.
-
-    Raises `NotFound`, and `Busy` where its whole file is being taken.
-    """
-    with ending(folder, id):
-        drop(folder, id, needed)
-
-
 @contextmanager
 def ending(folder: Path, id: UUID) -> Iterator[Session]:
     """A session whose file nobody takes meanwhile, to be dropped: one that still flows need not be waited for.
@@ -352,7 +343,8 @@ def ending(folder: Path, id: UUID) -> Iterator[Session]:
 
 
 def drop(folder: Path, id: UUID, needed: Collection[Path] = ()) -> None:
-    """The same of a session that is `taken` or `ending`. Nothing is raised where somebody has done it at this moment."""
+    """Remove what came to a session that is `taken` or `ending`, but for what somebody still needs; what it became stays as
+    it is. Nothing is raised where somebody has done it at this moment."""
     is_needed = _became(folder, id).exists() or _part(folder, id) in needed
     _became(folder, id).unlink(missing_ok=True)
     _words(folder, id).unlink(missing_ok=True)

@@ -4,8 +4,9 @@ import asyncio
 import hashlib
 import os
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 
@@ -85,6 +86,11 @@ async def complete(folder: Path) -> uploads.Session:
     return await uploads.append(folder, begun.id, 0, sent(BODY))
 
 
+def end(folder: Path, id: UUID, needed: Collection[Path] = ()) -> None:
+    with uploads.ending(folder, id):
+        uploads.drop(folder, id, needed)
+
+
 async def test_a_session_names_what_its_file_became_for_whoever_never_heard_it(tmp_path: Path) -> None:
     done = await complete(tmp_path)
     with uploads.taken(tmp_path, done.id):
@@ -99,7 +105,7 @@ async def test_a_session_names_what_its_file_became_for_whoever_never_heard_it(t
     assert await uploads.append(tmp_path, done.id, len(BODY), sent(b"more")) == told
     with pytest.raises(Conflict):
         await uploads.append(tmp_path, done.id, 0, sent(BODY))
-    uploads.discard(tmp_path, done.id)
+    end(tmp_path, done.id)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -109,14 +115,14 @@ async def test_a_file_that_is_still_read_outlives_its_session(tmp_path: Path) ->
         received = uploads.received(tmp_path, standing)
         uploads.become(tmp_path, done.id, "/operation", keeps_file=True)
     assert (await uploads.append(tmp_path, done.id, len(BODY), sent(b""))).became == "/operation"
-    uploads.discard(tmp_path, done.id)
+    end(tmp_path, done.id)
     assert received.path.read_bytes() == BODY
 
 
 async def test_a_file_that_somebody_needs_outlives_a_session_that_never_said_so(tmp_path: Path) -> None:
     done = await complete(tmp_path)
     path = uploads.received(tmp_path, done).path
-    uploads.discard(tmp_path, done.id, {path})
+    end(tmp_path, done.id, {path})
     assert list(tmp_path.iterdir()) == [path]
 
 
@@ -126,10 +132,10 @@ async def test_nobody_takes_or_ends_what_somebody_takes_already(tmp_path: Path) 
         with pytest.raises(uploads.Busy), uploads.taken(tmp_path, done.id):
             pass
         with pytest.raises(uploads.Busy):
-            uploads.discard(tmp_path, done.id)
+            end(tmp_path, done.id)
         with pytest.raises(uploads.Busy):
             await uploads.append(tmp_path, done.id, len(BODY), sent(b""))
-    uploads.discard(tmp_path, done.id)
+    end(tmp_path, done.id)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -202,10 +208,10 @@ async def test_an_unfinished_session_gives_no_file(tmp_path: Path) -> None:
 
 
 def test_a_discarded_session_leaves_nothing(tmp_path: Path) -> None:
-    uploads.discard(tmp_path, new(tmp_path).id)
+    end(tmp_path, new(tmp_path).id)
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(NotFound):
-        uploads.discard(tmp_path, uuid7())
+        end(tmp_path, uuid7())
 
 
 @pytest.mark.parametrize("gone", ["part", "json"])

@@ -77,28 +77,42 @@ def figures(done: Sequence[Segment], commit: str) -> list[Row]:
     """The figures of all segments; what that commit went through alone counts for a goal."""
     here = [each for each in done if each.commit == commit]
     own = _sum(each.ended_by_themselves for each in done)
-    kinds, ours = _sum(each.kinds for each in done), _sum(each.kinds for each in here)
-    killed, count = _sum(each.kills_in_training for each in done), ours.total()
-    broken, before = sum(len(each.violations) for each in here), sum(len(each.violations) for each in done)
-    missing = [_missing(strike.kind, here) for strike in CATALOGUE if strike.kind not in ours]
-    phases = _sum(each.phases for each in here)
-    said = _sum(each.said for each in here)
-    outlived = [seconds for each in here for seconds in each.outlived]
-    told_after = [seconds for each in here for seconds in each.detections]
     return [
         _unchanged("commit", commit),
+        *_struck(done, here, commit),
+        *_struck_where(done, here),
+        *_brought_and_kept(done, here),
+        *_deaths(done, here),
+        Row("parts that ended by themselves", ", ".join(f"{name} {count}" for name, count in own.items()) or "none"),
+        Row("studios", f"{len(done):,}, in {sum(each.clock_hours != 0 for each in done):,} a host's clock an hour off"),
+        Row("time", f"{sum(s.wall_seconds for s in done):,.0f} s, {sum(s.cpu_seconds for s in done):,.0f} CPU seconds"),
+    ]
+
+
+def _struck(done: Sequence[Segment], here: Sequence[Segment], commit: str) -> list[Row]:
+    """How often, and what broke."""
+    count, total = sum(each.faults for each in here), sum(each.faults for each in done)
+    broken, before = sum(len(each.violations) for each in here), sum(len(each.violations) for each in done)
+    bound = f"{3 / count:.2%}" if count and not broken else "none"  # the rule of three
+    return [
         Row(
             "faults",
-            f"{kinds.total():,}, of which {count:,} on commit {commit}",
+            f"{total:,}, of which {count:,} on commit {commit}",
             f"{GOAL_FAULTS:,} on it",
             count >= GOAL_FAULTS,
         ),
         Row("violations on that commit", f"{broken}", "0", not broken),
         Row("violations on other commits", f"{before - broken}"),
-        Row(
-            "95 % upper bound of a violation a fault, on that commit",
-            f"{3 / count:.2%}" if count and not broken else "none",
-        ),
+        Row("95 % upper bound of a violation a fault, on that commit", bound),
+    ]
+
+
+def _struck_where(done: Sequence[Segment], here: Sequence[Segment]) -> list[Row]:
+    """Of what kinds, and what the run that was hit was doing."""
+    kinds, phases = _sum(each.kinds for each in here), _sum(each.phases for each in here)
+    missing = [_missing(strike.kind, here) for strike in CATALOGUE if strike.kind not in kinds]
+    killed = _sum(each.kills_in_training for each in done)
+    return [
         Row("kinds not seen on that commit", ", ".join(missing) or "none", "none", not missing),
         Row(
             "phases of the run that was hit, on that commit",
@@ -106,9 +120,17 @@ def figures(done: Sequence[Segment], commit: str) -> list[Row]:
             f"each but {Phase.ANY}",
             all(phases[phase] for phase in AIMS),
         ),
-        _kills("one trainer on that commit", ours["trainer.kill"], GOAL_TRAINERS),
-        _kills("a supervisor on that commit", ours["supervisor.kill"], GOAL_SUPERVISORS),
+        _kills("one trainer on that commit", kinds["trainer.kill"], GOAL_TRAINERS),
+        _kills("a supervisor on that commit", kinds["supervisor.kill"], GOAL_SUPERVISORS),
         Row("kills in mid-training", f"of trainers {killed['trainer']:,}, of supervisors {killed['supervisor']:,}"),
+    ]
+
+
+def _brought_and_kept(done: Sequence[Segment], here: Sequence[Segment]) -> list[Row]:
+    """What people did meanwhile, and what is left of it on disk."""
+    said = _sum(each.said for each in here)
+    unnamed = sum(len(each.unnamed) for each in here)
+    return [
         Row("runs, attempts", f"{sum(each.runs for each in done):,}, {sum(each.attempts for each in done):,}"),
         _errands(here),
         Row(
@@ -117,18 +139,21 @@ def figures(done: Sequence[Segment], commit: str) -> list[Row]:
             "each at least once",
             all(said[word] for word in SAID),
         ),
-        Row(
-            "checkpoints and artifacts that no row names, on that commit",
-            f"{sum(len(each.unnamed) for each in here):,}",
-            "0",
-            not any(each.unnamed for each in here),
-        ),
+        Row("checkpoints and artifacts that no row names, on that commit", f"{unnamed:,}", "0", not unnamed),
         Row(
             "checkpoints read when they had just been published, on that commit",
             f"{sum(each.checkpoints_read for each in here):,}",
             "some in each studio",
             _in_each(here, lambda each: each.checkpoints_read),
         ),
+    ]
+
+
+def _deaths(done: Sequence[Segment], here: Sequence[Segment]) -> list[Row]:
+    """Who went on with a run, and how soon a death was told."""
+    outlived = [seconds for each in here for seconds in each.outlived]
+    told_after = [seconds for each in here for seconds in each.detections]
+    return [
         Row("takeovers", f"{sum(each.takeovers for each in done):,}"),
         Row("of these from a checkpoint in mid-training", f"{sum(each.resumes for each in done):,}"),
         Row(
@@ -147,9 +172,6 @@ def figures(done: Sequence[Segment], commit: str) -> list[Row]:
             f"≤ {GOAL_OUTLIVED_SECONDS:g} s",
             bool(outlived) and max(outlived) <= GOAL_OUTLIVED_SECONDS,
         ),
-        Row("parts that ended by themselves", ", ".join(f"{name} {count}" for name, count in own.items()) or "none"),
-        Row("studios", f"{len(done):,}, in {sum(each.clock_hours != 0 for each in done):,} a host's clock an hour off"),
-        Row("time", f"{sum(s.wall_seconds for s in done):,.0f} s, {sum(s.cpu_seconds for s in done):,.0f} CPU seconds"),
     ]
 
 

@@ -142,8 +142,8 @@ class Uploading(RuleBasedStateMachine):
     @rule(data=st.data())
     def discard(self, data: st.DataObject) -> None:
         upload = self.chosen(data)
-        with self.expected(None if upload in self.known else NotFound):
-            uploads.discard(self.folder, upload)
+        with self.expected(None if upload in self.known else NotFound), uploads.ending(self.folder, upload):
+            uploads.drop(self.folder, upload)
             if self.known[upload].is_read:  # whoever reads the file removes it
                 (self.folder / f"{upload}.part").unlink()
             self.end(upload)
