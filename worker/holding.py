@@ -36,7 +36,7 @@ from backend.core.assignment import (
 )
 from backend.core.errors import Fenced, Problem, StudioError
 from backend.core.events import EventKind, emit
-from backend.core.models import Attempt, Intent, Run
+from backend.core.models import Attempt, Intent, Run, State
 from backend.core.recipe import Recipe
 from backend.core.rendering.chat import ENDED_BY, endless
 from worker import disks, spares, tail
@@ -58,7 +58,7 @@ class Doing(Enum):
     PICKED = auto()  # shipping the journal of the attempt that owned the history
     BEGUN = auto()  # the history is ours: a trainer may start
     WATCHING = auto()
-    FAILING = auto()  # the run is to be told why it cannot go on
+    ENDING = auto()  # its trainer was killed, if it had one: the run is to be told how the attempt ends
     OVER = auto()
 
 
@@ -107,7 +107,7 @@ class Holding:
         self._ended_at = 0.0
         self._told = Told()
         self._killed_why, self._killed_at = "", math.inf
-        self._cause: Problem | None = None
+        self._decided: Callable[[Session], State] | None = None
         self._shut_down = False
 
     @property
@@ -124,7 +124,7 @@ class Holding:
             Doing.PICKED: self._ship_owner,
             Doing.BEGUN: self._spawn,
             Doing.WATCHING: self._watch,
-            Doing.FAILING: self._fail,
+            Doing.ENDING: self._tell_end,
             Doing.OVER: lambda _urgent: None,
         }
         try:
@@ -143,24 +143,29 @@ class Holding:
             self.trainer.kill()
         self.doing = Doing.OVER
 
-    def _break_off(self, cause: Problem) -> None:
-        """Trying again at once would not mend it, and the host's other runs are to go on."""
+    def _decide(self, enter: Callable[[Session], State]) -> None:
+        """Kill the trainer, and stand by why, until a turn reaches Postgres: none of them takes the kill for a death."""
+        self._decided, self.doing = enter, Doing.ENDING
         if self.trainer is not None:
             self.trainer.kill()
-        self._cause, self.doing = cause, Doing.FAILING
 
-    def _fail(self, _urgent: bool) -> None:
+    def _tell_end(self, _urgent: bool = False) -> None:
+        assert self._decided is not None
         with self.host.transaction() as session:
-            runs.reap(session, self.token, runs.Ending(Outcome.FAILED, self._cause), self.host.limits)
+            self._decided(session)
         self.doing = Doing.OVER
+
+    def _reaping(self, ending: runs.Ending) -> Callable[[Session], State]:
+        return lambda session: runs.reap(session, self.token, ending, self.host.limits)
+
+    def _break_off(self, cause: Problem) -> None:
+        """Trying again at once would not mend it, and the host's other runs are to go on."""
+        self._decide(self._reaping(runs.Ending(Outcome.FAILED, cause)))
 
     def _give_up(self) -> None:
         """End the attempt as the person's word says."""
-        if self.trainer is not None:
-            self.trainer.kill()
-        with self.host.transaction() as session:
-            runs.give_up(session, self.token, self.host.limits)
-        self.doing = Doing.OVER
+        self._decide(lambda session: runs.give_up(session, self.token, self.host.limits))
+        self._tell_end()
 
     def _end_empty(self) -> None:
         """Stop a run that was told to keep what it does not have. One that had it fails, and names what is damaged."""
@@ -170,11 +175,8 @@ class Holding:
             hint = "Bring the files back from a backup, or resume the run: it trains from its first step again."
             self._break_off(Problem("checkpoint.damaged", message, hint=hint))
             return
-        if self.trainer is not None:
-            self.trainer.kill()
-        with self.host.transaction() as session:
-            runs.reap(session, self.token, runs.Ending(Outcome.EMPTY), self.host.limits)
-        self.doing = Doing.OVER
+        self._decide(self._reaping(runs.Ending(Outcome.EMPTY)))
+        self._tell_end()
 
     def _renew(self, session: Session) -> journal.Heard:
         self._renewed = time.monotonic()
@@ -196,7 +198,7 @@ class Holding:
             self._give_up()
         elif heard.intent == Intent.KEEP and self._has_nothing:
             self._end_empty()
-        return self.doing not in (Doing.FAILING, Doing.OVER)
+        return self.doing not in (Doing.ENDING, Doing.OVER)
 
     @property
     def _has_nothing(self) -> bool:
