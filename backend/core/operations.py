@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from threading import Event
@@ -23,8 +24,8 @@ from sqlalchemy.orm import Session
 
 from backend.core import hub
 from backend.core.datasets.store import Prepared, Upload, commit_version, prepare
-from backend.core.errors import Conflict, StudioError, Unavailable, Unstorable
-from backend.core.models import Json, Operation
+from backend.core.errors import Conflict, Forbidden, StudioError, Unavailable, Unstorable
+from backend.core.models import Dataset, Json, Operation, Role, User
 from backend.core.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -148,16 +149,23 @@ def _prepared(upload: Upload, settings: Settings, watch: _Watch) -> Prepared:
             watch.wait(error)
 
 
-def _publish(session: Session, upload: Upload, prepared: Prepared) -> Json:
-    """The version becomes visible."""
-    version = commit_version(session, upload, prepared)
+def _publish(session: Session, operation: Operation, upload: Upload, prepared: Prepared) -> Json:
+    """The version becomes visible. Its sender's account may have been removed meanwhile: what it began stays, and is
+    nobody's. Raises `Forbidden` where the data set has become somebody else's."""
+    version = commit_version(session, replace(upload, owner_id=operation.owner_id), prepared)
+    dataset = session.get_one(Dataset, version.dataset_id)
+    sender = session.get(User, operation.owner_id) if operation.owner_id else None
+    if dataset.owner_id != operation.owner_id and (sender is None or sender.role != Role.ADMIN):
+        raise Forbidden(
+            f"“{upload.name}” became somebody else's while the file was read.", hint="Upload it under another name."
+        )
     return {"dataset": upload.name, "version": version.number, "version_id": str(version.id)}
 
 
 def _download(wanted: Json, watch: _Watch) -> None:
     hub.obtain(wanted, on_progress=watch.tell, cancelled=watch.is_over)
     result = {"model": wanted["id"], "revision": wanted["revision"]}
-    _succeed(watch.engine, watch.operation_id, lambda _: result)
+    _succeed(watch.engine, watch.operation_id, lambda _session, _operation: result)
 
 
 @contextmanager
@@ -225,13 +233,13 @@ def _cancelled() -> Conflict:
     return Conflict("It was cancelled.", code="cancelled")
 
 
-def _succeed(engine: Engine, operation_id: UUID, publish: Callable[[Session], Json]) -> None:
+def _succeed(engine: Engine, operation_id: UUID, publish: Callable[[Session, Operation], Json]) -> None:
     """What was made becomes visible and the operation succeeds in one transaction, unless it was called off before."""
     with Session(engine) as session, session.begin():
         operation = session.get_one(Operation, operation_id, with_for_update=True)
         if operation.state != "running":
             raise _cancelled()
-        operation.result = publish(session)
+        operation.result = publish(session, operation)
         operation.state, operation.ended_at, operation.error = "succeeded", datetime.now(UTC), None
         operation.done = operation.total or operation.done
 

@@ -358,9 +358,16 @@ def _another_admin(session: Session, user: User) -> None:
 
 
 def sign_in(session: Session, user: User, user_agent: str, *, hours: int) -> str:
-    """The secret of a fresh sign-in, for the cookie. Sign-ins that ran out are forgotten on the way."""
+    """The secret of a fresh sign-in of the person as they were when their password fitted, for the cookie. Sign-ins that ran
+    out are forgotten on the way. Raises `Unauthenticated` where the account is disabled or has another password by now."""
+    verified = user.password_hash
+    user = unchanged(session, user.id)
     if user.disabled_at:
         raise Unauthenticated("This account is disabled.", hint="Ask an administrator.")
+    if user.password_hash != verified:
+        raise Unauthenticated(
+            "The password was changed at this moment.", hint="Sign in with the new one.", code="sign_in"
+        )
     session.execute(delete(SignIn).where(SignIn.expires_at < func.clock_timestamp()))
     secret = secrets.token_urlsafe(32)
     session.add(
@@ -374,6 +381,16 @@ def sign_in(session: Session, user: User, user_agent: str, *, hours: int) -> str
     )
     audit(session, user.id, "sign_in", user.name)
     return secret
+
+
+def unchanged(session: Session, user_id: UUID) -> User:
+    """A person as they are now, and stay until this transaction ends: a password takes its time to check, and what it was
+    checked against may be another's by then. Raises `Unauthenticated` where the account is gone."""
+    query = select(User).where(User.id == user_id).with_for_update(key_share=True)
+    user = session.scalar(query.execution_options(populate_existing=True))
+    if user is None:
+        raise Unauthenticated("This account was removed.", hint="Ask an administrator.")
+    return user
 
 
 def has_signed_in(session: Session, name: str, address: str) -> bool:

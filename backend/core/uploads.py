@@ -328,7 +328,8 @@ def become(folder: Path, id: UUID, address: str, *, keeps_file: bool) -> None:
 
 @contextmanager
 def ending(folder: Path, id: UUID) -> Iterator[Session]:
-    """A session whose file nobody takes meanwhile, to be dropped: one that still flows need not be waited for.
+    """A session whose file nobody takes meanwhile, to be dropped. One that still flows need not be waited for, but is to be
+    dropped before its last piece can come: without an `await`.
 
     Raises `NotFound`, and `Busy` where its whole file is being taken.
     """

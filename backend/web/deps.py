@@ -14,6 +14,7 @@ from fastapi.routing import APIRoute
 from sqlalchemy.orm import Session
 from starlette.requests import Request
 
+from backend.core import people
 from backend.core.errors import Forbidden, Unauthenticated
 from backend.core.limited import is_ending
 from backend.core.models import Role
@@ -47,8 +48,9 @@ class Edge:
         return await self.studio.read(work)
 
     async def write(self, work: Callable[[Session], T]) -> T:
-        """What `work` returns is the route's answer; with an `Idempotency-Key` it is kept for the next time."""
-        return await self.studio.write(self._once(work) if self.key else work)
+        """What `work` returns is the route's answer; with an `Idempotency-Key` it is kept for the next time. Raises
+        `Unauthenticated` where the credential has ended since the request began, which may be an hour ago."""
+        return await self.studio.write(self._still_allowed(self._once(work) if self.key else work))
 
     async def apart(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run what has rows or files read in a limited process: in a thread, in one's turn."""
@@ -67,6 +69,17 @@ class Edge:
         async with turns.of(self.who.id):
             is_ending.set(self.studio.operations.closing.is_set)  # threads are given this request's context
             return await asyncio.to_thread(work)
+
+    def _still_allowed(self, work: Callable[[Session], T]) -> Callable[[Session], T]:
+        def allowed(session: Session) -> T:
+            now = people.find_credential(session, self.who.via, self.who.credential)
+            if now is None:
+                raise Unauthenticated("Your sign-in or token ended meanwhile.", hint="Sign in again, then try again.")
+            if not now.may(self.who.role):
+                raise Forbidden("Your role was changed meanwhile.", hint="Reload the page: it shows what you may do.")
+            return work(session)
+
+        return allowed
 
     def _once(self, work: Callable[[Session], T]) -> Callable[[Session], T]:
         def once(session: Session) -> T:

@@ -118,7 +118,9 @@ async def change_password(edge: Edge, old: str, new: str, *, revoke_tokens: bool
     password_hash = await edge.studio.hash_password(new)
 
     def work(session: Session) -> None:
-        own = people.find(session, str(edge.who.id))
+        own = people.unchanged(session, edge.who.id)
+        if own.password_hash != user.password_hash:
+            raise Forbidden("The password was changed at this moment.", where="old")
         people.set_password(session, own, password_hash, by=edge.who, revoke_tokens=revoke_tokens)
 
     await edge.write(work)

@@ -12,11 +12,11 @@ import pytest
 from sqlalchemy import Engine, func, select, update
 from sqlalchemy.orm import Session
 
-from backend.core import operations
+from backend.core import operations, people
 from backend.core.datasets import store
 from backend.core.db import engine as make_engine
 from backend.core.errors import Unavailable
-from backend.core.models import DatasetVersion, Operation
+from backend.core.models import DatasetVersion, Operation, Role, User
 from backend.core.operations import Operations, run_operation
 from backend.core.settings import Settings, settings
 from tests.core.datasets.files import alpaca, jsonl
@@ -34,9 +34,15 @@ def engine(database_url: str) -> Iterator[Engine]:
     made.dispose()
 
 
-def begin(engine: Engine, content: str, name: str = "large") -> UUID:
+def begin(engine: Engine, content: str, name: str = "large", owner: User | None = None) -> UUID:
     with Session(engine) as session, session.begin():
-        return operations.begin(session, store.upload(name, "a.jsonl", received(content))).id
+        upload = store.upload(name, "a.jsonl", received(content), owner_id=owner.id if owner else None)
+        return operations.begin(session, upload).id
+
+
+def somebody(engine: Engine, name: str, role: Role = Role.MEMBER) -> User:
+    with Session(engine, expire_on_commit=False) as session, session.begin():
+        return people.create(session, name, "no password", role, by=None)
 
 
 def stored(engine: Engine, operation_id: UUID) -> Operation:
@@ -81,6 +87,37 @@ def test_a_failed_operation_carries_the_problems(engine: Engine) -> None:
     assert failed.error is not None
     assert failed.error["problems"][0]["where"] == "row 3"
     assert list(settings().folder("uploads").iterdir()) == []
+
+
+def test_what_somebody_sent_stays_when_their_account_is_removed_before_it_is_read(engine: Engine) -> None:
+    ann, admin = somebody(engine, "ann"), somebody(engine, "admin", Role.ADMIN)
+    operation_id = begin(engine, jsonl(alpaca(5)), owner=ann)
+    with Session(engine) as session, session.begin():
+        by = people.find_session(session, people.sign_in(session, session.get_one(User, admin.id), "", hours=1))
+        assert by
+        people.remove(session, people.find(session, "ann"), by=by)
+    run_operation(engine, settings(), operation_id)
+    done = stored(engine, operation_id)
+    assert (done.state, done.error) == ("succeeded", None)
+    with Session(engine) as session:
+        assert (store.find(session, "large").owner_id, store.version(session, "large").created_by) == (None, None)
+
+
+@pytest.mark.parametrize(("role", "state"), [(Role.MEMBER, "failed"), (Role.ADMIN, "succeeded")])
+def test_a_file_whose_name_became_anothers_while_it_was_read_is_no_version_of_theirs(
+    engine: Engine, role: Role, state: str
+) -> None:
+    operation_id = begin(engine, jsonl(alpaca(5)), owner=somebody(engine, "ann", role))
+    theirs = begin(engine, jsonl(alpaca(7)), owner=somebody(engine, "ben"))
+    for each in (theirs, operation_id):
+        run_operation(engine, settings(), each)
+    done = stored(engine, operation_id)
+    assert (done.state, stored(engine, theirs).state) == (state, "succeeded")
+    with Session(engine) as session:
+        assert len(store.versions(session, store.find(session, "large").id)) == (2 if state == "succeeded" else 1)
+    if state == "failed":
+        assert done.error
+        assert done.error["message"] == "“large” became somebody else's while the file was read."
 
 
 @pytest.mark.parametrize("after_seconds", [0.0, 1.0])

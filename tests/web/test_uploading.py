@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import gzip
 import json
 import os
 import time
 from base64 import b64encode
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
 from uuid import UUID
 
 import httpx
 import pytest
 from fastapi import FastAPI
-from sqlalchemy import select
+from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
 from backend.core import operations, uploads
@@ -277,6 +278,51 @@ async def test_calling_off_leaves_a_file_that_an_operation_reads(
     session.commit()
     assert (await member.delete(place)).status_code == 204
     assert part.read_bytes() == ROW
+
+
+async def test_calling_off_comes_too_late_for_a_file_whose_last_piece_came_meanwhile(
+    member: httpx.AsyncClient, session: Session
+) -> None:
+    place = await begun(member, len(ROW), dataset="owls", filename="owls.jsonl")
+    half, go_on = asyncio.Event(), asyncio.Event()
+
+    async def pieces() -> AsyncIterator[bytes]:
+        yield ROW[:10]
+        half.set()
+        await go_on.wait()
+        yield ROW[10:]
+
+    sending = asyncio.create_task(member.patch(place, content=pieces(), headers=PIECE | {"upload-offset": "0"}))
+    await half.wait()
+    session.execute(text("LOCK TABLE audit IN SHARE MODE"))
+    calling_off = asyncio.create_task(member.delete(place))
+    await waiting_for_locks(session, 1)
+    go_on.set()
+    await waiting_for_locks(session, 2)
+    session.commit()
+    sent = await sending
+    assert ((await calling_off).status_code, sent.status_code) == (423, 204)
+    assert (await member.get(sent.headers["location"])).status_code == 200
+    assert (await member.head(place)).headers["location"] == sent.headers["location"]
+
+
+async def waiting_for_locks(session: Session, count: int) -> None:
+    waiting = text("SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'audit'::regclass")
+    async with asyncio.timeout(30):
+        while session.scalar(waiting) != count:
+            await asyncio.sleep(0.02)
+
+
+async def test_an_upload_of_whose_beginning_nobody_could_be_told_is_none(
+    app: FastAPI, session: Session, here: Settings
+) -> None:
+    someone = account(session, Role.MEMBER)
+    session.execute(text("ALTER TABLE audit RENAME TO elsewhere"))
+    session.commit()
+    async with client_of(app, someone.headers) as client:
+        refused = await client.post("/api/v1/uploads", headers={"upload-length": "9"} | metadata(dataset="owls"))
+    assert refused.status_code == 500
+    assert list(here.folder("uploads").iterdir()) == []
 
 
 async def test_a_list_looks_at_nothing_of_uploads_that_became_something(

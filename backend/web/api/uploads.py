@@ -20,7 +20,7 @@ from starlette.responses import Response
 
 from backend.core import people, uploads
 from backend.core.datasets import store
-from backend.core.errors import BadRequest, Conflict, NotFound, StudioError, TooMany, Unavailable
+from backend.core.errors import BadRequest, Conflict, NotFound, StudioError, TooMany, Unauthenticated, Unavailable
 from backend.core.tallies import Tallies
 from backend.web.api.datasets import GIB, check_owner, columns_of, take_in
 from backend.web.bodies import body_of
@@ -33,8 +33,9 @@ router = api_router("/uploads", "uploads")
 PIECE = "application/offset+octet-stream"
 UNFINISHED = 50
 """Of one person at a time: all of them are read for each list of data sets."""
-PASSING = (Conflict, TooMany, Unavailable)
-"""What keeps a whole file from being taken in now. A disk that finds out at the end that it is full has lost some of it."""
+PASSING = (Conflict, TooMany, Unauthenticated, Unavailable)
+"""What keeps a whole file from being taken in now: its sender may sign in again. A disk that finds out at the end that it is
+full has lost some of it."""
 TALLIES = Tallies()
 """Of all uploads of this process, by their ids."""
 PIECE_BODY: dict[str, Any] = {
@@ -87,7 +88,11 @@ async def create(
         )
     limit = int(edge.settings.upload_limit_gib * GIB)
     made = uploads.create(folder(edge), upload_length, metadata, str(edge.who.id), limit)
-    await edge.studio.write(lambda session: people.audit(session, edge.who.id, "upload.begin", name))
+    try:
+        await edge.studio.write(lambda session: people.audit(session, edge.who.id, "upload.begin", name))
+    except BaseException:
+        uploads.drop(folder(edge), made.id)  # nobody is told of it
+        raise
     return answer(201, Location=f"/api/v1/uploads/{made.id}", Upload_Offset=0)
 
 
@@ -208,10 +213,12 @@ async def cancel(upload: UUID, edge: AnEdge) -> Response:
     """Call it off. What its file became, or is becoming, stays."""
     own(edge, upload)
     with uploads.ending(folder(edge), upload) as standing:
-        needed = await edge.read(uploads.being_read)
-        if not standing.became:
-            name = standing.metadata["dataset"]
-            await edge.studio.write(lambda session: people.audit(session, edge.who.id, "upload.discard", name))
+        """Whoever is refused has called nothing off."""
+    if not standing.became:
+        name = standing.metadata["dataset"]
+        await edge.studio.write(lambda session: people.audit(session, edge.who.id, "upload.discard", name))
+    with uploads.ending(folder(edge), upload) as standing:  # decided anew: its last piece may have come meanwhile
+        needed = await edge.read(uploads.being_read) if standing.is_complete else ()
         uploads.drop(folder(edge), upload, needed)
     TALLIES.forget(upload)
     return answer(204)
