@@ -16,6 +16,8 @@ from backend.core.models import Artifact, Attempt, CheckpointRow, Run, Worker
 from worker.host import Host
 
 RETRY_SECONDS = 3600.0
+BACKUP_SECONDS = 2.0
+"""Between two looks whether a backup is over."""
 
 
 class Sweep:
@@ -45,9 +47,11 @@ class Sweep:
         replaced = (
             select(CheckpointRow)
             .join(Attempt, of_attempt)
-            .join(Worker, Worker.name == Attempt.worker)
+            .join(Run, Run.id == CheckpointRow.run_id)
+            .outerjoin(Worker, Worker.name == Attempt.worker)
             .where(CheckpointRow.replaced_at.is_not(None), CheckpointRow.deleted_at.is_(None))
-            .where(Worker.place == self._host.place, CheckpointRow.folder.not_in(self._left_folders))
+            .where(func.coalesce(Worker.place, Run.place) == self._host.place)  # a restore removes all workers
+            .where(CheckpointRow.folder.not_in(self._left_folders))
             .limit(1)
             .with_for_update(of=CheckpointRow, skip_locked=True)
         )
@@ -91,11 +95,21 @@ def drop_unnamed(host: Host, run_folder: Path) -> None:
     """Delete checkpoints and artifacts that no row names and nobody can take up any more: those of attempts before the one that
     owns the history. A trainer publishes on disk before its supervisor tells of it; where both die in between, the next
     attempt goes on from the newest of these alone.
+
+    Waits while somebody backs the studio up: nobody comes back to what a run's last attempt left.
     """
+    while not _have_dropped(host, run_folder):
+        time.sleep(BACKUP_SECONDS)
+
+
+def _have_dropped(host: Host, run_folder: Path) -> bool:
+    """Not while files may not be deleted."""
     made = [path for kind in (CHECKPOINTS, ARTIFACTS) for path in run_folder.glob(f"attempt-*/{kind}/[!.]*")]
+    if not made:
+        return True
     with host.transaction() as session:
-        if not made or not begin_deleting(session):
-            return
+        if not begin_deleting(session):
+            return False
         run_id = UUID(run_folder.name)
         owner = session.scalar(select(Run.begun).where(Run.id == run_id)) or 0
         named = {
@@ -106,6 +120,7 @@ def drop_unnamed(host: Host, run_folder: Path) -> None:
         for path in made:
             if number_of(path.parent.parent) < owner and path not in named:
                 remove(path)
+    return True
 
 
 def number_of(attempt: Path) -> int:

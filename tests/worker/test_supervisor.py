@@ -13,15 +13,16 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from uuid import UUID
 
 import psutil
 import psycopg
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import func, select, update
 
-from backend.core import curves, journal, runs
+from backend.core import backup, curves, journal, runs
 from backend.core.assignment import ASSIGNMENT, CHECKPOINTS, JOURNAL, Assignment, Outcome
 from backend.core.checkpoints import manifest_sha256, write_manifest
 from backend.core.models import Artifact, Attempt, CheckpointRow, Intent, Run, Sample, State, Worker
@@ -32,7 +33,7 @@ from tests.support.labs import MakeLab
 from tests.support.processes import is_alive
 from worker import spares, tail
 from worker.holding import Doing, Holding
-from worker.host import Host
+from worker.host import Host, beside
 from worker.spares import Spares, Trainer
 from worker.supervisor import Supervisor
 from worker.sweep import Sweep, drop_unnamed, tidy
@@ -583,6 +584,23 @@ def test_files_of_a_host_that_is_gone_are_deleted_by_who_shares_its_storage(lab:
     assert [folder.exists() for folder in folders] == [False, True, True]
 
 
+def test_files_of_a_host_that_no_table_knows_any_more_are_deleted_where_the_runs_files_lie(
+    lab: Lab, tmp_path: Path
+) -> None:
+    """A restore removes all hosts, and the machine may have another name than before."""
+    lab.launch()
+    with held(lab) as holding:
+        turn_until(holding, Doing.WATCHING)
+        folders = [publish(lab, holding, step) for step in (1, 2, 3)]
+    deleted = select(CheckpointRow.step).where(CheckpointRow.deleted_at.is_not(None))
+    for home, expected in ((tmp_path, []), (lab.home, [1])):
+        Sweep(host_of(lab, home=str(home)))()
+        with lab.sessions.begin() as session:
+            assert session.scalar(select(func.count()).select_from(Worker)) == 0
+            assert session.scalars(deleted).all() == expected
+    assert [folder.exists() for folder in folders] == [False, True, True]
+
+
 def test_what_cannot_be_deleted_is_not_called_deleted_and_keeps_nothing_else_from_going(lab: Lab) -> None:
     stuck_run, run_id = lab.launch(), lab.launch()
     with lab.sessions.begin() as session:
@@ -748,6 +766,22 @@ def test_what_a_trainer_published_that_nobody_told_of_goes_once_another_attempt_
     drop_unnamed(Supervisor(settings_of(lab, devices="cpu")).host, run / str(run_id))
     left = {path.relative_to(run / str(run_id)).as_posix() for path in run.glob("*/*/*/*")}
     assert left == {folders[1], folders[3], folders[4]}
+
+
+def test_what_nobody_told_of_goes_once_a_backup_is_over(lab: Lab) -> None:
+    run_id = lab.launch()
+    folder = lab.home / "runs" / str(run_id) / "attempt-1" / CHECKPOINTS / "checkpoint-4"
+    folder.mkdir(parents=True)
+    with lab.sessions.begin() as session:
+        session.get_one(Run, run_id).begun = 2
+    with backup.connected(lab.database_url) as connection:
+        with backup.keeping_files(connection):
+            dropping = beside(partial(drop_unnamed, host_of(lab), folder.parents[2]))
+            with pytest.raises(TimeoutError):
+                dropping.result(1)
+            assert folder.exists()
+        dropping.result(20)
+    assert not folder.exists()
 
 
 def test_what_goes_wrong_while_a_run_is_tidied_up_is_told(lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
