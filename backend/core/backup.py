@@ -29,6 +29,7 @@ from backend.core.errors import Conflict, NotFound, Unavailable
 from backend.core.people import audit, this_machine
 from backend.core.settings import Settings
 from backend.core.storage import Storage, storage
+from backend.core.unfinished import refuse_unfinished
 
 DELETING = 0x62_61_63_6B
 """The advisory lock that is shared by those who delete published files and held alone by a backup."""
@@ -129,6 +130,7 @@ def back_up(settings: Settings, database_url: str, path: Path, *, models: bool =
     Memory stays flat, however large the studio is.
     """
     with connected(database_url) as connection, bundle.written(path, tell) as archive, keeping_files(connection):
+        refuse_unfinished(settings.root)  # not sooner: a restore that is killed lets go of the lock, half done
         revision = _revision(connection)
         by = _this_machine(database_url)
         with _snapshot(connection):

@@ -19,13 +19,14 @@ import shutil
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 from uuid import uuid4
 
 import psycopg
 from psycopg import sql
-from sqlalchemy import Connection, delete, func, inspect, select, text, update
+from sqlalchemy import Connection, Integer, delete, func, inspect, select, text, update
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
@@ -33,7 +34,7 @@ from backend.core import backup, db, runs
 from backend.core.bundle import HOME, Contents, Damaged, Reader, Table, Tell
 from backend.core.durable import sync, sync_tree
 from backend.core.errors import Conflict, Invalid, StudioError, Unavailable, Unstorable
-from backend.core.models import Device, Invitation, Operation, Run, SetupToken, SignIn, Worker
+from backend.core.models import Device, Invitation, Operation, Run, SetupToken, SignIn, State, Worker
 from backend.core.people import audit, this_machine
 from backend.core.settings import Settings
 from backend.core.storage import publish_file, storage
@@ -54,6 +55,11 @@ RESTORING = 0x72_65_73_74
 """The advisory lock of whoever restores, or puts in order what a restore left."""
 COMPANY_SECONDS = 5.0
 """How long another connection may take to end: that of a killed restore lives until Postgres has noticed."""
+ATTEMPT_GAP = 1_000
+"""More attempts than any run was given between a backup and the loss of its studio."""
+ATTEMPTS_SINCE = datetime(2026, 1, 1, tzinfo=UTC)
+"""Attempts are numbered from the seconds since then on: the same archive may be restored again, and no run is claimed once a
+second. An integer of Postgres holds them until 2094."""
 STANDS = f"SELECT obj_description(to_regclass('{backup.VERSIONS}'), 'pg_class')"
 """The draft that the tables came with."""
 HAS_TABLES = f"SELECT to_regclass('{backup.VERSIONS}') IS NOT NULL"
@@ -542,6 +548,7 @@ def _tie_up(
     """Nobody who held anything then holds it now. Returns the names of the runs that go on."""
     with Session(connection, join_transaction_mode="create_savepoint") as session, session.begin():
         going_on = _free_runs(session, settings)
+        _number_anew(session)
         session.execute(update(Run).where(Run.place == contents.place).values(place=settings.place()))
         _end_operations(session)
         for gone in (Device, Worker, *(() if keep_sign_ins else (SignIn, Invitation, SetupToken))):
@@ -556,6 +563,14 @@ def _free_runs(session: Session, settings: Settings) -> tuple[str, ...]:
     limits = runs.Limits(settings.crash_limit, settings.attempt_limit)
     freed = [run_id for holder in holders if holder for run_id in runs.free_own(session, holder, limits)]
     return tuple(session.scalars(select(Run.name).where(Run.id.in_(freed)).order_by(Run.name)))
+
+
+def _number_anew(session: Session) -> None:
+    """No run goes on under the number of an attempt that it was given after the backup: what that one made may lie on a worker's
+    disk, and whoever holds it may be at work yet. Numbers need not follow each other, they only grow."""
+    seconds = func.extract("epoch", func.clock_timestamp() - ATTEMPTS_SINCE).cast(Integer)
+    behind_all = func.greatest(Run.attempt + ATTEMPT_GAP, seconds)  # the gap where the clock is wrong
+    session.execute(update(Run).where(Run.state != State.SUCCEEDED).values(attempt=behind_all))
 
 
 def _end_operations(session: Session) -> None:

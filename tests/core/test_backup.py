@@ -12,6 +12,7 @@ import signal
 import struct
 import subprocess
 import sys
+import time
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -220,11 +221,12 @@ GROWN = {
 }
 """Tables that have more than there was, and why."""
 CHANGED = {
-    "runs": ("state", "holder", "lease_until", "place", "seq", "queued_at"),
+    "runs": ("state", "attempt", "holder", "lease_until", "place", "seq", "queued_at"),
     "attempts": ("ended_at", "cause"),
     "operations": ("state", "error", "ended_at"),
 }
-"""What is otherwise in the new place, since whoever held a run or worked on an upload is not there."""
+"""What is otherwise in the new place, since whoever held a run or worked on an upload is not there, and goes on under another
+number."""
 
 
 def rows_of(place: Place, table: str) -> set[str]:
@@ -264,6 +266,40 @@ def test_a_run_that_was_held_is_queued_for_the_workers_of_the_new_place(there: P
     place = there.settings.place()
     assert look(there, "SELECT state, holder, lease_until, place FROM runs") == [("queued", None, None, place)]
     assert look(there, "SELECT count(*) FROM workers") == [(0,)]
+
+
+def given_out(place: Place) -> int:
+    """The number of the attempt at which somebody takes the run."""
+    engine = db.engine(place.url, pool_size=1)
+    with Session(engine) as session, session.begin():
+        runs.free_own(session, "a", runs.Limits())
+        token = runs.claim(
+            session, worker="a", device="cpu", place=place.settings.place(), lease_seconds=30, limits=runs.Limits()
+        )
+    engine.dispose()
+    assert token
+    return token.attempt
+
+
+def test_no_number_of_an_attempt_is_given_out_again_however_often_an_archive_is_restored(
+    here: Place, there: Place, file: Path
+) -> None:
+    """What was made under it since the backup may lie on a worker's disk, and who made it may be at work yet."""
+    given = [given_out(here) for _ in range(3)]
+    restore.restore(there.settings, there.url, file, tell=silent)
+    given += [given_out(there)]
+    time.sleep(2)  # nobody brings a studio up, trains in it and loses it sooner
+    restore.restore(there.settings, there.url, file, replace=True, tell=silent)
+    given += [given_out(there) for _ in range(3)]
+    assert given == sorted(set(given))
+
+
+def test_a_run_that_has_succeeded_keeps_its_number(here: Place, there: Place, tmp_path: Path) -> None:
+    altered(here, "UPDATE runs SET state = 'succeeded', holder = NULL, lease_until = NULL")
+    altered(here, "UPDATE attempts SET ended_at = now()")
+    backup.back_up(here.settings, here.url, tmp_path / "over.zip", tell=silent)
+    restore.restore(there.settings, there.url, tmp_path / "over.zip", tell=silent)
+    assert look(there, "SELECT attempt FROM runs") == [(1,)]
 
 
 def test_sign_ins_and_links_end_unless_they_are_kept_and_tokens_go_on(there: Place, file: Path) -> None:
@@ -747,6 +783,19 @@ def test_no_backup_reads_what_a_restore_replaces(living: Place, file: Path, monk
     restore.restore(living.settings, living.url, file, replace=True, tell=tell)
     assert tell.read["database/runs.copy"] == 2
     stands_new(living, file)
+
+
+@pytest.mark.parametrize("moment", ["os.rename 3", "open 2"])
+def test_no_backup_is_made_of_what_a_restore_that_was_killed_left_half_old_half_new(
+    living: Place, file: Path, moment: str
+) -> None:
+    kill(living, file, moment)
+    made = sorted(file.parent.iterdir())
+    with pytest.raises(Conflict, match=r"A restore is at work in .*, or broke off"):
+        backup.back_up(living.settings, living.url, file.with_name("other.zip"), tell=silent)
+    assert sorted(file.parent.iterdir()) == made
+    restore.mend(living.settings, living.url)
+    backup.back_up(living.settings, living.url, file.with_name("other.zip"), tell=silent)
 
 
 @pytest.mark.parametrize("moment", ["os.rename 1", "os.rename 2", "os.rename 6"])
