@@ -275,7 +275,7 @@ class Intent(StrEnum):
 
 
 class Run(Base):
-    """One run. `attempt` is the fencing token: it counts every claim; `lease_until` is null when nobody may write."""
+    """One run. `attempt` is the fencing token: it grows with every claim; `lease_until` is null when nobody may write."""
 
     __tablename__ = "runs"
     __table_args__ = (

@@ -6,7 +6,7 @@ import re
 from statistics import median
 from typing import TYPE_CHECKING
 
-from sqlalchemy import Float, select
+from sqlalchemy import Float, func, select
 from sqlalchemy.orm import Session
 
 from backend.core.memory import Shape, recomputes, resolve_precision, row_length
@@ -88,9 +88,10 @@ def peak_flops(device_title: str) -> float | None:
 def measured_rate(session: Session, *, model: str, method: str, device_title: str) -> float | None:
     """Tokens a second of the newest runs of this model by this method on such a device; None where there were none."""
     rate = Run.latest["tokens_per_second"].astext.cast(Float)
+    newest = select(func.max(Attempt.number)).where(Attempt.run_id == Run.id).correlate(Run).scalar_subquery()
     query = (
         select(rate)
-        .join(Attempt, (Attempt.run_id == Run.id) & (Attempt.number == Run.attempt))
+        .join(Attempt, (Attempt.run_id == Run.id) & (Attempt.number == newest))
         .join(Device, (Device.worker == Attempt.worker) & (Device.name == Attempt.device))
         .where(Run.model["path"].astext == model, Run.recipe["method"]["kind"].astext == method)
         .where(Device.title == device_title, Run.step > 0, Run.latest.has_key("tokens_per_second"))

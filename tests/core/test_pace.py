@@ -3,7 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from sqlalchemy import func
+from sqlalchemy import func, update
 from sqlalchemy.orm import Session, sessionmaker
 
 from backend.core import pace, runs
@@ -62,6 +62,13 @@ def test_a_rate_is_the_median_of_like_runs_on_like_devices(sessions: sessionmake
         assert pace.measured_rate(session, model="m", method="lora", device_title=H100) == 120
         assert pace.measured_rate(session, model="m", method="qlora", device_title=H100) is None
         assert pace.measured_rate(session, model="other", method="lora", device_title=H100) is None
+
+
+def test_runs_whose_numbers_a_restore_has_lifted_tell_their_rate_as_before(sessions: sessionmaker[Session]) -> None:
+    with sessions.begin() as session:
+        _record(session)
+        session.execute(update(Run).values(attempt=Run.attempt + 1000))
+        assert pace.measured_rate(session, model="m", method="lora", device_title=H100) == 120
 
 
 def _record(session: Session) -> None:

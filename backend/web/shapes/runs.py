@@ -22,7 +22,7 @@ class RunOut(Out):
     parent: str | None = Field(None, description="The run that this one is a clone of.")
     state: StateName
     intent: Literal["run", "pause", "stop", "keep"] = Field(description="What is wanted of it.")
-    attempt: int = Field(description="How often a worker has taken it.")
+    attempt: int = Field(description="Grows each time that a worker takes it, in a restored studio by a leap.")
     worker: str | None = Field(None, description="The worker that holds it now.")
     seq: int = Field(description="The number of its newest event.")
     step: int
