@@ -148,7 +148,10 @@ COVERED = {
     ),
     "doors that lead elsewhere": Holes(
         "Gradio CVE-2026-59806, Jupyter CVE-2020-26232",
-        ("web/test_security.py::test_signing_in_leads_to_no_other_site",),
+        (
+            "security/test_redirects.py::test_no_redirect_leads_to_another_site",
+            "web/test_security.py::test_signing_in_leads_to_no_other_site",
+        ),
     ),
 }
 
