@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -29,6 +29,13 @@ those parts would be forgotten, and its price is that some faults strike once mo
 PAGES = ("frontend", "hatch_build.py")
 """The same of figures for which a browser looks at pages. Campaigns ask the API alone, so that a style or a word that changes
 leaves thousands of faults as good as they were."""
+RULES = (
+    "tests/faults",
+    *(f":(exclude)tests/faults/{name}" for name in ("__main__.py", "report.py", "conftest.py", "test_*.py")),
+    *(f":(exclude)tests/faults/{name}.py" for name in ("drives", "feeding", "load", "planted", "small", "soak")),
+)
+"""What strikes studios and judges them in the fault campaign, as paths that git knows: without what only counts and tells,
+and what single tests and the soak are made of."""
 CHANGED = "-dirty"
 """Marks a commit where what is measured is no longer as it was committed."""
 IS_LONG = os.environ.get("STUDIO_FAULTS") == "all"
@@ -131,6 +138,14 @@ def head(*, of_pages: bool = False) -> str:
     return f"{commit}{changed}" if commit else version("finetune-studio")
 
 
+def rules_of(commit: str) -> str:
+    """The commit that changed RULES last, as seen from that one: faults on two commits of the product that have it in common
+    were struck and judged alike. None where git does not know that commit, or more was changed since."""
+    if not commit or commit.endswith(CHANGED):
+        return ""
+    return _git("log", "-1", "--format=%h", "--abbrev=12", commit, "--", *RULES)
+
+
 def _git(*asked: str) -> str:
     return subprocess.run(["git", *asked], cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
 
@@ -154,24 +169,54 @@ SHORT_FORMS = (
 )
 SHORT_SECONDS = 600
 """What all of them together are to take at most, one after the other, on a machine with nothing else to do."""
+BUSY = 2
+"""How many times as long they may take on one that does something else as well, and once more for each process beside them."""
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """All figures of this run, in the order of their tests, whether these passed or not."""
     reports = [report for outcome in ("passed", "failed") for report in terminalreporter.stats.get(outcome, [])]
     found = [value for report in reports for name, value in report.user_properties if name == "figure"]
-    found += short_forms(each for some in terminalreporter.stats.values() for each in some)
+    if (row := short_forms(_all_reports(terminalreporter))) is not None:
+        found.append(str(row))
     if found:
         terminalreporter.section("figures")
         for line in dict.fromkeys(found):
             terminalreporter.line(str(line))
 
 
-def short_forms(reports: Iterable[object]) -> Iterator[str]:
-    """How long the short campaigns took in all, with what they set up and took down; nothing where one of them was left out."""
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Short forms that took far too long fail a run of the tests. Where it has several processes, the one that tells is asked."""
+    terminal = session.config.pluginmanager.get_plugin("terminalreporter")
+    if terminal is None or session.exitstatus:
+        return
+    processes = session.config.getoption("numprocesses", None) or 1
+    if is_far_too_long(seconds_of_short_forms(_all_reports(terminal)), processes):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def is_far_too_long(seconds: float, processes: int) -> bool:
+    """Whether short forms took so long that what else the machine did cannot explain it: a goal that is missed by less is told
+    in words."""
+    return seconds > BUSY * SHORT_SECONDS * processes
+
+
+def _all_reports(terminal: pytest.TerminalReporter) -> list[object]:
+    return [each for some in terminal.stats.values() for each in some]
+
+
+def short_forms(reports: Iterable[object]) -> Row | None:
+    """How long the short campaigns took in all; nothing where one of them was left out."""
+    if not (seconds := seconds_of_short_forms(reports)):
+        return None
+    what = "short forms of faults and fuzz, together"
+    return Row(what, f"{seconds:.0f} s", f"at most {SHORT_SECONDS}", seconds <= SHORT_SECONDS)
+
+
+def seconds_of_short_forms(reports: Iterable[object]) -> float:
+    """With what they set up and took down; none where one of them was left out."""
     took = dict.fromkeys(SHORT_FORMS, 0.0)
     for each in reports:
         if isinstance(each, pytest.TestReport) and (file := each.nodeid.partition("::")[0]) in took:
             took[file] += each.duration
-    if all(took.values()):
-        yield f"short forms of faults and fuzz, together: {sum(took.values()):.0f} s (goal: at most {SHORT_SECONDS})"
+    return sum(took.values()) if all(took.values()) else 0.0
