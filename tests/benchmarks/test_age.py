@@ -42,7 +42,7 @@ def changes_since(commit: str, paths: Sequence[str]) -> int:
 
 
 def test_the_commits_that_a_page_or_a_file_of_rows_names_are_found() -> None:
-    page = "2 cores, commit 0123456789ab, 123456789abc. | 600 on commit 23456789abcd | on that commit | 0 |"
+    page = "2 cores, commit 0123456789ab, 123456789abc. | on the newest commit 23456789abcd | 9 | by the rules of 3456789abcde |"
     assert commits_of(page) == ["0123456789ab", "123456789abc", "23456789abcd"]
     assert commits_of('"commit": "0123456789ab"}, {"commit": "0123456789ab+"}, {"commit": ""}') == ["0123456789ab"]
 

@@ -8,20 +8,32 @@ import argparse
 import os
 import subprocess
 import sys
+import traceback
+from collections.abc import Sequence
 from pathlib import Path
 
-from tests.faults.campaign import run_campaign, violations_in
+from tests.faults.campaign import Missing, missing_here, run_campaign, violations_in
 from tests.faults.history import load
-from tests.faults.report import AWAY_SECONDS, GOAL_FAULTS, RESULT, is_clean, is_whole, page, printed, singles
+from tests.faults.report import (
+    AWAY_SECONDS,
+    GOAL_FAULTS,
+    RESULT,
+    is_clean,
+    is_whole,
+    missing,
+    page,
+    printed,
+    singles,
+)
 from tests.faults.striking import Plan, Segment
-from tests.support.figures import CHANGED, ROOT, head, of_today
+from tests.support.figures import CHANGED, ROOT, head, kept_in, of_today
 from tests.support.models import save_base
 from tests.support.studios import OUTSIDE
 
 STATE = RESULT.with_suffix(".jsonl")
 """The count: what each studio went through, committed as the page is."""
 BUILD = ROOT / "build" / "faults"
-LONG = ("test_outside_host.py", "test_worker_phases.py", "test_outside_services.py")
+LONG = ("test_outside_host.py", "test_worker_deaths.py", "test_worker_phases.py", "test_outside_services.py")
 """Files of tests that are longer than a test run has time for."""
 OF_PAGES = ("test_outside_services.py",)
 """Those of them in which a browser looks at pages."""
@@ -41,24 +53,34 @@ def main() -> int:
 
 def repeat(given: argparse.Namespace, base: Path) -> int:
     """Some faults once more, beside the campaign: they are to break no promise."""
-    done, commit = strike(given, base, given.state.parent), head()
-    print("\n".join(printed(done, commit)))
-    return 0 if is_clean(done, commit, given.faults) else 1
+    done, is_unbroken = strike(given, base, given.state.parent, missing_here)
+    print("\n".join(printed(done, head())))
+    return 0 if is_unbroken and is_clean(done, head(), given.faults) else 1
 
 
 def whole(given: argparse.Namespace, base: Path) -> int:
-    """The campaign, which keeps its page, and ends well where nothing on that is missed."""
-    failed = [file for file in LONG if not long_form(file, BUILD / "long")]
-    done, measured, commit = strike(given, base, BUILD), of_today(), head()
-    RESULT.write_text(page(done, measured, commit))
+    """The campaign, behind the long forms of single tests."""
+    return campaign(given, base, [file for file in LONG if not long_form(file, BUILD / "long")])
+
+
+def campaign(given: argparse.Namespace, base: Path, failed: Sequence[str]) -> int:
+    """The faults of a campaign, which keeps its page, and ends well where nothing on that is missed."""
+    done, is_unbroken = strike(given, base, BUILD, lambda plan, done: missing(plan, done, head()))
+    measured, commit = of_today(), head()
+    given.state.with_suffix(".md").write_text(page(done, measured, commit))
     lines = [*map(str, singles(measured)), *printed(done, commit)]
     print("\n".join([*lines, *(f"FAILED in its long form: {file}" for file in failed)]))
-    return 0 if is_whole(done, measured, commit) and not failed else 1
+    return 0 if is_unbroken and is_whole(done, measured, commit) and not failed else 1
 
 
-def strike(given: argparse.Namespace, base: Path, histories: Path) -> list[Segment]:
+def strike(given: argparse.Namespace, base: Path, histories: Path, missing: Missing) -> tuple[list[Segment], bool]:
+    """All that was kept, and whether no studio broke off: one that does is told, and what the others showed is told too."""
     plan = Plan(given.faults, given.seed, given.first, given.minutes, given.per_segment, patience=given.patience)
-    return run_campaign(base, plan, given.state, histories)
+    try:
+        return run_campaign(base, plan, given.state, histories, missing=missing), True
+    except Exception:
+        traceback.print_exc()
+        return kept_in(given.state, Segment), False
 
 
 def long_form(file: str, passed: Path) -> bool:
@@ -87,7 +109,10 @@ def check_again(path: Path) -> int:
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
     parser.add_argument(
-        "--faults", type=int, default=GOAL_FAULTS, help="how many on this commit, those of earlier calls included"
+        "--faults",
+        type=int,
+        default=GOAL_FAULTS,
+        help="how many in a row, those of earlier calls included; with another --state, how many on this commit",
     )
     parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no further studio after so long")
     parser.add_argument("--per-segment", type=int, default=75, help="faults for each studio")

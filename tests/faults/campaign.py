@@ -214,7 +214,9 @@ def measure(segment: Segment, history: History) -> None:
     segment.runs, segment.attempts = len(history.runs), len(history.attempts)
     segment.takeovers = sum(len(story.rewound) for story in told)
     segment.resumes = sum(0 < each["step"] < story.row["total_steps"] for story in told for each in story.rewound)
-    segment.detections = [delay for _, delay in checker.detections(history, told)]
+    deaths = checker.detections(history, told)
+    segment.detections = [death.told for death in deaths]
+    segment.heard = [death.heard for death in deaths if death.heard is not None]
     segment.shown = list(_shown_after(history))
     segment.outlived = checker.outlived(history)
     segment.checkpoints_read = len(history.read)
@@ -276,25 +278,39 @@ def cpu_seconds() -> float:
 # ---- all of it -------------------------------------------------------------------------------------------------------
 
 
+def struck_on(commit: str, done: Sequence[Segment]) -> int:
+    """How many faults struck that commit."""
+    return sum(each.faults for each in done if each.commit == commit)
+
+
+def missing_here(plan: Plan, done: Sequence[Segment]) -> int:
+    """How many faults are to come until what is here now was struck as often as planned."""
+    return plan.faults - struck_on(head(), done)
+
+
+Missing = Callable[[Plan, Sequence[Segment]], int]
+"""How many faults are to come, after those that were kept."""
+
+
 def run_campaign(
-    base: Path, plan: Plan, state: Path, histories: Path, say: Callable[[str], None] = print
+    base: Path,
+    plan: Plan,
+    state: Path,
+    histories: Path,
+    say: Callable[[str], None] = print,
+    missing: Missing = missing_here,
 ) -> list[Segment]:
-    """Go on behind the last fault that `state` tells, until today's code was struck so often or the minutes are over. What went
-    wrong is kept under `histories`. Returns all segments, those of other commits too."""
+    """Go on behind the last fault that `state` tells, until none is missing or the minutes are over. What went wrong is kept
+    under `histories`. Returns all segments, those of other commits too."""
     done, campaign = kept_in(state, Segment), Campaign(base, plan, histories)
     deadline = time.monotonic() + 60 * plan.minutes
-    while (missing := plan.faults - struck_on(head(), done)) > 0 and time.monotonic() < deadline:
+    while (left := missing(plan, done)) > 0 and time.monotonic() < deadline:
         segment = campaign.begin(max([plan.first, *(each.end for each in done)]))
         done.append(segment)
         try:
-            campaign.carry_out(segment, min(missing, plan.per_segment))
+            campaign.carry_out(segment, min(left, plan.per_segment))
         finally:
             keep(state, segment)
             for violation in segment.violations:
                 say(f"VIOLATION {violation.rule}: {violation.what}")
     return done
-
-
-def struck_on(commit: str, done: Sequence[Segment]) -> int:
-    """How many faults struck that commit."""
-    return sum(each.faults for each in done if each.commit == commit)

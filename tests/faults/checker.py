@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations, pairwise, zip_longest
 
-from tests.faults.history import History, Row, Sample, Struck
+from tests.faults.history import History, Row, Sample, Seen, Struck
 from tests.faults.story import ACTIVE, RESTS, Line, Story, seconds, stories
 
 DYING_SECONDS = 8.0
@@ -26,7 +26,11 @@ SEEN_SECONDS = 2.0
 LOOK_SECONDS = 0.5
 """Within so long two processes that are there are both looked at."""
 SHOWN_SECONDS = 5.0
-"""Within what time the death of a trainer is shown."""
+"""Within what time the death of a trainer is told with its cause, and is with whoever follows the run."""
+ON_THE_WAY = ("web", "client-web", "web-postgres")
+"""What lies between Postgres and who follows a run. Without Valkey news is looked for."""
+CLEAR_SECONDS = 1.0
+"""What arrives so long after such a thing was mended came by a way that is clear again."""
 ZOMBIE_SECONDS = 60.0
 WOUND_SECONDS = 10.0
 """For how long at most a fault may still be felt before what it struck is mended."""
@@ -220,7 +224,8 @@ def states_follow_each_other_as_they_may(story: Story) -> Iterator[str]:
 
 
 def a_failed_run_names_its_cause(story: Story) -> Iterator[str]:
-    """Each failure is told in words that a person can act on, and of each attempt that is over how it ended."""
+    """Each failure is told in words that a person can act on, and of each attempt that is over how it ended; how a trainer died
+    stands in the log of its run, though that goes on by itself."""
     causes = [each["data"].get("cause") or {} for each in story.events if _state(each) == "failed"]
     causes += [story.row["cause"] or {}] if story.row["state"] == "failed" else []
     for cause in causes:
@@ -230,6 +235,8 @@ def a_failed_run_names_its_cause(story: Story) -> Iterator[str]:
     for row in story.attempts:
         if row["ended_at"] and not row["cause"]:
             yield f"{story.name}: attempt {row['number']} ended, and nothing says how"
+        elif _is_death(row) and _word_on(story, row["number"]) is None:
+            yield f"{story.name}: attempt {row['number']} died, and the log does not say how: {row['cause']}"
 
 
 def _state(event: Row) -> str:
@@ -366,8 +373,7 @@ def no_trainer_dies_for_nothing(history: History, told: Sequence[Story]) -> Iter
     """Each death that is told is that of a trainer that was struck; and none ends by itself without a word."""
     for story in told:
         for row in story.attempts:
-            is_death = row["cause"] and row["cause"] not in (*RESTS, "queued", "lost")
-            if is_death and (row["cause"].startswith(OF_ITSELF) or not any(_killers(history, row))):
+            if _is_death(row) and (row["cause"].startswith(OF_ITSELF) or not any(_killers(history, row))):
                 yield f"{story.name}: the trainer of attempt {row['number']} died, and nobody struck it: {row['cause']}"
 
 
@@ -401,10 +407,13 @@ def nothing_happens_unseen(history: History, told: Sequence[Story]) -> Iterator[
 
 
 def a_dead_trainer_is_shown_in_time(history: History, told: Sequence[Story]) -> Iterator[str]:
-    """The death of a trainer under a healthy supervisor is told within five seconds."""
-    for what, delay in detections(history, told):
-        if delay > SHOWN_SECONDS:
-            yield f"{what} was dead for {delay:.1f} s before it was told"
+    """The death of a trainer under a healthy supervisor is told with its cause within five seconds, and by then whoever follows
+    the run has read it, where nothing on the way was struck."""
+    for death in detections(history, told):
+        if death.told > SHOWN_SECONDS:
+            yield f"{death.whose} was dead for {death.told:.1f} s before it was told"
+        elif death.heard is not None and death.heard > SHOWN_SECONDS:
+            yield f"{death.whose} was dead for {death.heard:.1f} s before a client had heard of it"
 
 
 def what_is_published_can_be_read(history: History, told: Sequence[Story]) -> Iterator[str]:
@@ -584,22 +593,50 @@ def _besides(history: History, preempted: Struck, attempt: Row, until: float) ->
             yield strike
 
 
-def detections(history: History, told: Sequence[Story]) -> list[tuple[str, float]]:
-    """How long after the last look at a living trainer its death was told, in seconds: of those that left no word, whom
-    nobody had given up before, and whose supervisor had all that it needs to see and to tell it."""
+@dataclass(frozen=True)
+class Death:
+    """One of a trainer that was told: how many seconds later it stood in Postgres with its cause, and how many later a client
+    that had followed the run had received that; None where nobody had, or something on the way was struck."""
+
+    whose: str
+    told: float
+    heard: float | None
+
+
+def detections(history: History, told: Sequence[Story]) -> list[Death]:
+    """Deaths of trainers, counted from the last look at them living: of those that left no word, whom nobody had given up
+    before, and whose supervisor had all that it needs to see and to tell it."""
     by_run = {story.row["id"]: story for story in told}
     found = []
     for trainer in _trainers(history, told):
         story = by_run.get(trainer.run)
         if story is None or any(line["kind"] == "end" for line in story.journals.get(trainer.attempt, [])):
             continue
-        shown = _left_at(story, trainer.attempt)
+        word = _word_on(story, trainer.attempt)
         was_given_up = _cause(story, trainer.attempt) in (*RESTS, "queued")
-        if shown is None or was_given_up or shown < trainer.ended:
+        if word is None or was_given_up or seconds(word["at"]) < trainer.ended:
             continue
-        if _was_well(history, trainer, shown):
-            found.append((str(trainer), shown - trainer.ended))
+        if _was_well(history, trainer, seconds(word["at"])):
+            delay = seconds(word["at"]) - trainer.ended
+            found.append(Death(str(trainer), delay, _heard(history, story, trainer.ended, word["seq"])))
     return found
+
+
+def _heard(history: History, story: Story, died: float, seq: int) -> float | None:
+    """How long after a death the first of those who had followed its run by a clear way received the event that tells it."""
+    found = []
+    for seen in story.clients.values():
+        arrived = next((each.at for each in seen if each.seq == seq), None)
+        if arrived is not None and seen[0].at < died and _was_clear(history, seen, died, arrived):
+            found.append(arrived - died)
+    return min(found, default=None)
+
+
+def _was_clear(history: History, seen: Sequence[Seen], died: float, arrived: float) -> bool:
+    """Whether a client had received something since the way to it was struck for the last time."""
+    mended = [strike.until for strike in history.struck if strike.target in ON_THE_WAY and strike.at < arrived]
+    since = max(mended, default=0.0) + CLEAR_SECONDS
+    return not mended or any(since < each.at < died for each in seen)
 
 
 def outlived(history: History) -> list[float]:
@@ -621,13 +658,25 @@ def _cause(story: Story, attempt: int) -> str | None:
     return next((row["cause"] for row in story.attempts if row["number"] == attempt), None)
 
 
-def _left_at(story: Story, attempt: int) -> float | None:
-    """When it was told that the attempt is over, by the clock of Postgres: whether anybody could read it then is the web's."""
+def _is_death(attempt: Row) -> bool:
+    """Whether an attempt ended as its trainer died, which its cause then tells in words."""
+    return bool(attempt["cause"]) and attempt["cause"] not in (*RESTS, "queued", "lost")
+
+
+def _word_on(story: Story, attempt: int) -> Row | None:
+    """The event that tells how an attempt's trainer died: the line of the log with the cause. Of one that was lost with its host
+    it is the state that followed."""
+    cause = _cause(story, attempt) or ""
     for event in story.events:
-        if event["kind"] == "state" and (
-            event["attempt"] > attempt or (event["attempt"] == attempt and event["data"]["state"] not in ACTIVE)
+        if (
+            cause != "lost"
+            and event["kind"] == "log"
+            and event["attempt"] == attempt
+            and cause in event["data"]["text"]
         ):
-            return seconds(event["at"])
+            return event
+        if cause == "lost" and _state(event) and event["attempt"] > attempt:
+            return event
     return None
 
 

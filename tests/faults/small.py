@@ -20,6 +20,7 @@ EVENTS: tuple[tuple[str, int, int, float, Any], ...] = (
     ("metrics", 2, 1, 102.5, 2.5),
     ("checkpoint", 2, 1, 102.6, None),
     ("metrics", 3, 1, 103.5, 2.25),
+    ("log", 3, 1, 104.5, "The trainer died. It was killed."),
     ("state", 3, 1, 104.5, "queued"),
     ("state", 3, 2, 105.0, "preparing"),
     ("rewound", 2, 2, 105.5, None),
@@ -29,7 +30,9 @@ EVENTS: tuple[tuple[str, int, int, float, Any], ...] = (
     ("state", 4, 2, 108.0, "finishing"),
     ("state", 4, 2, 109.0, "succeeded"),
 )
-"""Kind, step, attempt, time, and the loss or the state."""
+"""Kind, step, attempt, time, and the loss, the state or the words."""
+ARRIVAL_SECONDS = 0.25
+"""After so long a client has received an event."""
 ENDINGS = ((1, 100.5, 104.5, "It was killed."), (2, 105.0, 109.0, "succeeded"))
 """Each attempt with its start, its end and how it ended."""
 CHECKPOINT = "runs/run-1/attempt-1/checkpoints/checkpoint-2"
@@ -47,8 +50,15 @@ def event(seq: int, kind: str, step: int, attempt: int, at: float, what: Any) ->
         data = {"values": {"loss": what}, "epoch": 0.0, "t": at - 0.1}
     if kind == "rewound":
         data = {"step": step, "lost": 0}
+    if kind == "log":
+        data = {"level": "error", "text": what}
     row = {"run_id": RUN, "seq": seq, "kind": kind, "step": step, "attempt": attempt, "data": data}
     return row | {"at": moment(at)}
+
+
+def seen(stored: Row, at: float) -> Seen:
+    """What a client received then."""
+    return Seen(at, "ada", RUN, stored["seq"], stored["kind"], stored["step"], stored["data"])
 
 
 def attempt_row(number: int, started: float, ended: float, cause: str) -> Row:
@@ -94,7 +104,7 @@ def small_history() -> History:
         checkpoints=[checkpoint(1, 2, 102.6)],
         artifacts=[],
         journals={(RUN, attempt): list(journal(events, attempt)) for attempt in (1, 2)},
-        seen=[Seen(100.0, "ada", RUN, each["seq"], each["kind"], each["step"], each["data"]) for each in events],
+        seen=[seen(each, seconds(each["at"]) + ARRIVAL_SECONDS) for each in events],
         samples=[
             *looks(SUPERVISOR, "supervisor", 99.0, 112.0),
             *looks(FIRST, "trainer", 100.5, KILLED_AT, 1),

@@ -91,7 +91,9 @@ class Segment:
     """Kills of a trainer or of its supervisor that met a run while it trained or saved, by whom they killed."""
     ended_by_themselves: Counter[str] = field(default_factory=Counter)
     detections: list[float] = field(default_factory=list)
-    """Seconds from a trainer's death to its being told, where nothing else was struck about then."""
+    """Seconds from a trainer's death to its being told with its cause, where nothing else was struck about then."""
+    heard: list[float] = field(default_factory=list)
+    """Seconds from such a death until a client had received that, where nothing on the way to it was struck either."""
     shown: list[float] = field(default_factory=list)
     """The same of every trainer that was killed alone, whatever else was struck."""
     violations: list[Violation] = field(default_factory=list)

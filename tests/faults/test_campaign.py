@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.faults.__main__ import arguments, campaign, repeat
 from tests.faults.campaign import HISTORY, Campaign, ended_early, run_campaign, struck_on, unmet
 from tests.faults.checker import SHOWN_SECONDS, Violation
 from tests.faults.history import load
@@ -39,6 +40,7 @@ def done(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Segm
 
 def test_no_fault_breaks_a_promise(done: list[Segment]) -> None:
     assert [violation for segment in done for violation in segment.violations] == []
+    assert [left for segment in done for left in segment.unnamed] == [], "of what no row names"
     assert sum(segment.faults for segment in done) == FAULTS
 
 
@@ -86,6 +88,9 @@ def test_deaths_of_trainers_were_detected_and_told_in_time(done: list[Segment], 
     assert len(detections) >= LEAST_DETECTIONS
     figure("campaign: the slowest of them was told after", max(detections), "s", SHOWN_SECONDS)
     assert max(detections) <= SHOWN_SECONDS
+    heard = [seconds for segment in done for seconds in segment.heard]
+    figure("campaign: deaths of which a client heard by a clear way", len(heard), f"of {FAULTS} faults", None)
+    assert all(seconds <= SHOWN_SECONDS for seconds in heard)
 
 
 def test_a_campaign_goes_on_where_the_last_call_stopped(tmp_path: Path) -> None:
@@ -106,6 +111,7 @@ def test_what_earlier_calls_have_kept_is_read_to_the_last_figure(tmp_path: Path)
     (read,) = kept_in(state, Segment)
     assert (read.commit, read.faults, read.end, read.shown) == ("", 3, 4, [])
     assert (read.read_later, read.said, read.checkpoints_read, read.unnamed, read.outlived) == (0, Counter(), 0, [], [])
+    assert read.heard == []
     assert read.ended_by_themselves == Counter({"web": 1})
     assert read.violations == [Violation("a rule", "broken")]
 
@@ -138,6 +144,23 @@ def test_a_studio_that_cannot_be_struck_is_told_of_its_segment_before_it_ends_th
     assert (segment.commit, violation.rule) == (head(), "a studio can be struck and looked at to the end")
     assert "FileNotFoundError" in violation.what
     assert not is_clean([segment], head(), 0)
+
+
+@pytest.mark.parametrize("is_whole", [False, True], ids=["repeated faults", "the campaign"])
+def test_where_a_studio_breaks_off_the_figures_are_told_and_a_campaign_keeps_its_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], is_whole: bool
+) -> None:
+    state, absent = tmp_path / "state.jsonl", tmp_path / "no base"
+    keep(state, Segment(1, 7, head(), kinds=Counter({"web.kill": 3}), takeovers=4))
+    monkeypatch.setattr("sys.argv", ["faults", "--faults", "9", "--state", str(state)])
+    given = arguments()
+    assert (campaign(given, absent, failed=[]) if is_whole else repeat(given, absent)) == 1
+    told, trace = capfd.readouterr()
+    assert "FileNotFoundError" in trace
+    assert "takeovers: 4\n" in told
+    assert f"VIOLATION on {head()}, faults 4 to 3: a studio can be struck and looked at to the end" in told
+    assert len(kept_in(state, Segment)) == 2
+    assert (tmp_path / "state.md").exists() == is_whole
 
 
 def test_a_commit_that_was_another_one_when_its_segment_ended_is_told(tmp_path: Path) -> None:

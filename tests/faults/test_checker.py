@@ -7,9 +7,19 @@ from dataclasses import replace
 
 import pytest
 
-from tests.faults.checker import DISOBEYED, OF_ITSELF, RULES_OF_A_RUN, RULES_OF_A_STUDIO, check, detections, outlived
+from tests.faults.checker import (
+    DISOBEYED,
+    OF_ITSELF,
+    RULES_OF_A_RUN,
+    RULES_OF_A_STUDIO,
+    Death,
+    check,
+    detections,
+    outlived,
+)
 from tests.faults.history import Ended, History, Leftover, Row, Struck
 from tests.faults.small import (
+    ARRIVAL_SECONDS,
     CHECKPOINT,
     FIRST,
     KILLED_AT,
@@ -75,7 +85,7 @@ def of_the_first_trainer(history: History) -> Row:
 
 def stale(history: History) -> History:
     line = of_the_first_trainer(history)
-    told = inserted(13, "metrics", 4, 2, 107.1, line["data"]["values"]["loss"])(history)
+    told = inserted(14, "metrics", 4, 2, 107.1, line["data"]["values"]["loss"])(history)
     journals = history.journals | {(RUN, 1): [*history.journals[RUN, 1], line]}
     return replace(told, journals=journals)
 
@@ -108,8 +118,8 @@ def without_the_first_point(history: History) -> History:
 
 def kept_without_its_last_step(history: History) -> History:
     """It was stopped and kept: an artifact is told, and the last step that it was trained on is not."""
-    told = inserted(15, "artifact", 4, 2, 108.5, None)(history)
-    told = changed_event(16, data={"state": "stopped", "intent": "keep", "attempt": 2})(told)
+    told = inserted(16, "artifact", 4, 2, 108.5, None)(history)
+    told = changed_event(17, data={"state": "stopped", "intent": "keep", "attempt": 2})(told)
     last = next(row for row in told.events if row["kind"] == "metrics" and row["step"] == 4)
     events = [row for row in told.events if row is not last]
     events = [row | {"seq": number} for number, row in enumerate(events, start=1)]
@@ -122,7 +132,7 @@ def kept_without_its_last_step(history: History) -> History:
 
 def told_late(history: History) -> History:
     """Nobody says for a long while that the first trainer is dead."""
-    later = [row | {"at": moment(KILLED_AT + 7)} if row["seq"] == 8 else row for row in history.events]
+    later = [row | {"at": moment(KILLED_AT + 7)} if row["seq"] in (8, 9) else row for row in history.events]
     return replace(history, events=later)
 
 
@@ -130,8 +140,8 @@ def begun_anew(history: History) -> History:
     """The second attempt trains everything once more, and says so, though the checkpoint of step 2 stood."""
     metrics = [row for row in history.events if row["kind"] == "metrics"]
     again = [(row["step"], row["data"]["values"]["loss"], 105.6 + 0.2 * row["step"]) for row in metrics[:2]]
-    told = changed_event(10, step=0)(history)
-    for place, (step, loss, at) in enumerate(again, start=12):
+    told = changed_event(11, step=0)(history)
+    for place, (step, loss, at) in enumerate(again, start=13):
         told = inserted(place, "metrics", step, 2, at, loss)(told)
     return replace(told, journals=told.journals | {(RUN, 2): list(journal(told.events, 2))})
 
@@ -139,7 +149,7 @@ def begun_anew(history: History) -> History:
 def found_damaged(history: History, step: int = 2, words: str = "is damaged: optimizer.pt is missing.") -> History:
     """Who takes the run over says so."""
     text = {"level": "warning", "text": f"The checkpoint of step {step} {words}"}
-    return changed_event(10, data=text)(inserted(10, "log", 2, 2, 105.4, None)(history))
+    return changed_event(11, data=text)(inserted(11, "log", 2, 2, 105.4, None)(history))
 
 
 def failed_for(code: str, state: str = "failed", message: str = "It could not go on.") -> Change:
@@ -148,7 +158,7 @@ def failed_for(code: str, state: str = "failed", message: str = "It could not go
 
     def change(history: History) -> History:
         data = {"state": state, "intent": "pause" if state == "paused" else "run", "attempt": 1, "cause": cause}
-        resumed = inserted(9, "state", 3, 1, 104.7, "queued")(changed_event(8, data=data)(history))
+        resumed = inserted(10, "state", 3, 1, 104.7, "queued")(changed_event(9, data=data)(history))
         ended = [row | {"cause": state} if row["number"] == 1 else row for row in resumed.attempts]
         return replace(resumed, attempts=ended)
 
@@ -160,7 +170,7 @@ def preempted(lost: int) -> Change:
     notice = Struck(KILLED_AT - 0.4, 1, 7, "supervisor.preempt", "training", "supervisor-a", healed=KILLED_AT + 1)
 
     def change(history: History) -> History:
-        told = changed_event(10, data={"step": 2, "lost": lost})(history)
+        told = changed_event(11, data={"step": 2, "lost": lost})(history)
         attempts = [row | {"cause": "queued"} if row["number"] == 1 else row for row in told.attempts]
         return replace(told, struck=[notice], attempts=attempts)
 
@@ -171,7 +181,7 @@ def published_in(folder: str) -> Change:
     """The newest checkpoint is told as the second attempt's, and its files are elsewhere."""
 
     def change(history: History) -> History:
-        told = inserted(14, "checkpoint", 4, 2, 107.9, None)(history)
+        told = inserted(15, "checkpoint", 4, 2, 107.9, None)(history)
         lines = told.journals | {(RUN, 2): list(journal(told.events, 2))}
         row = checkpoint(2, 4, 107.9) | {"folder": folder}
         return replace(told, journals=lines, checkpoints=[*told.checkpoints, row])
@@ -192,7 +202,7 @@ def loading_early(text: str) -> Change:
 
 
 def told_twice_by_its_trainer(history: History) -> History:
-    told = inserted(14, "metrics", 4, 2, 107.9, 2.0)(history)
+    told = inserted(15, "metrics", 4, 2, 107.9, 2.0)(history)
     return replace(told, journals=told.journals | {(RUN, 2): list(journal(told.events, 2))})
 
 
@@ -204,7 +214,7 @@ BROKEN: dict[str, Change] = {
     "extremes are those of the points": lambda history: replace(
         history, buckets=[history.buckets[0] | {"low_step": 3}, *history.buckets[1:]]
     ),
-    "states follow each other as they may": inserted(14, "state", 4, 2, 107.9, "preparing"),
+    "states follow each other as they may": inserted(15, "state", 4, 2, 107.9, "preparing"),
     "a failed run names its cause": failed_for(""),
     "a run at rest holds nothing": changed_run(holder="a"),
     "a run goes on from its newest checkpoint": begun_anew,
@@ -270,6 +280,7 @@ def test_what_breaks_a_rule_is_told_by_that_rule(rule: str) -> None:
             "a failed run names its cause",
             lambda history: replace(history, attempts=[row | {"cause": None} for row in history.attempts]),
         ),
+        ("a failed run names its cause", changed_event(8, data={"level": "error", "text": "The trainer died."})),
         ("each step is told once as it was trained", kept_without_its_last_step),
         (
             "extremes are those of the points",
@@ -283,6 +294,7 @@ def test_what_breaks_a_rule_is_told_by_that_rule(rule: str) -> None:
         "a bucket of nothing",
         "a metric without buckets",
         "no word on a death",
+        "no cause of a death in the log",
         "no last step",
         "no level of buckets",
         "no last event",
@@ -300,10 +312,15 @@ def with_grad_norm(row: Row) -> Row:
     return row | {"data": row["data"] | {"values": row["data"]["values"] | {"grad_norm": 3.0}}}
 
 
+def deaths(history: History) -> list[Death]:
+    """Those of the first trainer that were detected."""
+    return [death for death in detections(history, stories(history)) if "attempt 1" in death.whose]
+
+
 def test_how_fast_a_death_was_told_is_measured_from_the_last_look_at_the_living() -> None:
     history = small_history()
-    delays = [delay for what, delay in detections(history, stories(history)) if "attempt 1" in what]
-    assert delays == pytest.approx([0.5])
+    (death,) = deaths(history)
+    assert (death.told, death.heard) == pytest.approx((0.5, 0.5 + ARRIVAL_SECONDS))
 
 
 @pytest.mark.parametrize(
@@ -325,7 +342,46 @@ def test_a_death_is_counted_unless_what_sees_and_tells_it_was_struck(kind: str, 
     history = small_history()
     for at, counts in ((KILLED_AT - 1, is_counted), (KILLED_AT - 20, True)):
         struck = replace(history, struck=[Struck(at, 2, 7, kind, "training", target)])
-        assert ("attempt 1" in str(detections(struck, stories(struck)))) == counts
+        assert bool(deaths(struck)) == counts
+
+
+def test_a_death_that_a_client_hears_of_too_late_is_told() -> None:
+    history = small_history()
+    late = [replace(each, at=KILLED_AT + 6) if each.seq >= 8 else each for each in history.seen]
+    (violation,) = check(replace(history, seen=late))
+    assert violation.rule == "a dead trainer is shown in time"
+    assert violation.what.endswith("was dead for 6.0 s before a client had heard of it")
+
+
+@pytest.mark.parametrize(
+    ("kind", "target", "at", "healed", "is_excused"),
+    [
+        ("web.kill", "web", KILLED_AT - 0.5, KILLED_AT - 0.2, True),
+        ("web.freeze", "web", KILLED_AT + 1, KILLED_AT + 2, True),
+        ("network.client-web.silent", "client-web", KILLED_AT - 3, KILLED_AT - 1, True),
+        ("network.client-web.silent", "client-web", KILLED_AT - 3, KILLED_AT - 1.5, False),
+        ("network.web-postgres.cut", "web-postgres", KILLED_AT - 0.5, KILLED_AT + 3, True),
+        ("web.kill", "web", KILLED_AT + 6.5, KILLED_AT + 7, False),
+        ("valkey.kill", "valkey", KILLED_AT, KILLED_AT + 1, False),
+        ("celery.kill", "celery-a", KILLED_AT, KILLED_AT + 1, False),
+    ],
+)
+def test_that_a_client_hears_late_of_a_death_is_excused_by_what_was_struck_on_the_way_since_it_heard_something(
+    kind: str, target: str, at: float, healed: float, is_excused: bool
+) -> None:
+    """It had heard of step 3 a quarter of a second before the trainer died."""
+    history = small_history()
+    late = [replace(each, at=KILLED_AT + 6) if each.seq >= 8 else each for each in history.seen]
+    strike = Struck(at, 2, 7, kind, "training", target, healed)
+    found = check(replace(history, seen=late, struck=[*history.struck, strike]))
+    assert (found == []) == is_excused
+
+
+def test_who_begins_to_follow_after_a_death_hears_nothing_late() -> None:
+    history = small_history()
+    assert check(replace(history, seen=[replace(each, at=KILLED_AT + 60) for each in history.seen])) == []
+    (death,) = deaths(unfollowed(history))
+    assert death.heard is None
 
 
 def test_an_attempt_that_was_given_up_is_no_death_that_was_detected() -> None:
@@ -336,7 +392,7 @@ def test_an_attempt_that_was_given_up_is_no_death_that_was_detected() -> None:
 
 def test_what_was_said_of_an_attempt_before_its_trainer_died_is_no_detection() -> None:
     history = small_history()
-    early = [row | {"at": moment(KILLED_AT - 1)} if row["seq"] == 8 else row for row in history.events]
+    early = [row | {"at": moment(KILLED_AT - 1)} if row["seq"] in (8, 9) else row for row in history.events]
     told = replace(history, events=early)
     assert detections(told, stories(told)) == []
 
@@ -559,7 +615,7 @@ def test_what_is_published_or_told_is_of_who_owned_the_history() -> None:
     folder = f"runs/{RUN}/attempt-{{}}/checkpoints/checkpoint-4"
     assert check(published_in(folder.format(2))(small_history())) == []
     assert {violation.rule for violation in check(published_in(folder.format(1))(small_history()))} == {rule}
-    unwritten = inserted(14, "checkpoint", 4, 2, 107.9, None)(small_history())
+    unwritten = inserted(15, "checkpoint", 4, 2, 107.9, None)(small_history())
     assert {violation.rule for violation in check(unwritten)} == {rule}
 
 
@@ -590,6 +646,12 @@ def test_a_trainer_that_died_must_have_been_killed_while_it_was_the_runs(
     assert check(replace(history, struck=[replace(struck, at=KILLED_AT + 1)])) != []
 
 
+def died_otherwise(words: str) -> History:
+    """Its first trainer, of something else."""
+    history = changed_event(8, data={"level": "error", "text": f"The trainer died. {words}"})(small_history())
+    return replace(history, attempts=[history.attempts[0] | {"cause": words}, *history.attempts[1:]])
+
+
 @pytest.mark.parametrize(
     ("words", "is_excused"),
     [
@@ -600,11 +662,10 @@ def test_a_trainer_that_died_must_have_been_killed_while_it_was_the_runs(
 def test_a_trainer_that_stood_still_may_end_too_late_for_its_supervisor_and_is_killed_for_nothing_else(
     words: str, is_excused: bool
 ) -> None:
-    history = small_history()
-    attempts = [history.attempts[0] | {"cause": words}, *history.attempts[1:]]
+    history = died_otherwise(words)
     for kind in ("trainer.freeze", "trainer.starve"):
         frozen = [Struck(KILLED_AT - 2, 1, 7, kind, "training", f"trainer {FIRST} of {RUN}/1", KILLED_AT - 1)]
-        found = {violation.rule for violation in check(replace(history, attempts=attempts, struck=frozen))}
+        found = {violation.rule for violation in check(replace(history, struck=frozen))}
         assert found == (set() if is_excused else {"no trainer dies for nothing"})
 
 
@@ -614,11 +675,8 @@ def test_how_ends_are_told_is_what_the_checker_reads() -> None:
 
 
 def test_a_trainer_that_ended_of_itself_and_without_a_word_is_excused_by_nothing() -> None:
-    history = small_history()
-    attempts = [history.attempts[0] | {"cause": "It ended with code 1 and left no word."}, *history.attempts[1:]]
-    assert {violation.rule for violation in check(replace(history, attempts=attempts))} == {
-        "no trainer dies for nothing"
-    }
+    history = died_otherwise("It ended with code 1 and left no word.")
+    assert {violation.rule for violation in check(history)} == {"no trainer dies for nothing"}
 
 
 def test_steps_that_a_preempted_run_lost_are_excused_by_what_else_was_struck() -> None:
@@ -645,12 +703,12 @@ def test_who_looked_at_processes_must_have_met_each_trainer_that_wrote_for_a_whi
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (without_event(9), "attempt 2 writes, 1 is current"),
-        (without_event(10), "is stored"),
-        (changed_event(9, attempt=3, data={"state": "preparing", "intent": "run", "attempt": 3}), "leads to"),
+        (without_event(10), "attempt 2 writes, 1 is current"),
+        (without_event(11), "is stored"),
+        (changed_event(10, attempt=3, data={"state": "preparing", "intent": "run", "attempt": 3}), "leads to"),
         (changed_event(6, step=3), "the checkpoint of step 3 is published"),
         (inserted(8, "state", 3, 1, 104.2, "succeeded"), "leads to"),
-        (changed_event(10, step=1), ""),
+        (changed_event(11, step=1), ""),
         (stale, "is stored"),
     ],
     ids=[
@@ -669,7 +727,7 @@ def test_a_step_that_the_protocol_does_not_allow_is_named(change: Change, reason
 
 
 def test_a_run_that_is_held_is_taken_only_after_a_lease_of_silence() -> None:
-    history = without_event(8)(small_history())
+    history = without_event(9)(small_history())
     taken = replace(history, events=[row | {"seq": number} for number, row in enumerate(history.events, start=1)])
     assert validate(taken, lease_seconds=1.4) == []
     (violation,) = validate(taken, lease_seconds=1.6)
@@ -717,9 +775,9 @@ def test_a_run_that_was_just_claimed_is_not_taken_again() -> None:
 
 def test_a_run_is_not_given_up_at_the_first_death_of_its_trainer() -> None:
     history = small_history()
-    early = [row | {"data": row["data"] | {"state": "failed"}} if row["seq"] == 8 else row for row in history.events]
+    early = [row | {"data": row["data"] | {"state": "failed"}} if row["seq"] == 9 else row for row in history.events]
     (violation,) = validate(replace(history, events=early), LEASE_SECONDS)
-    assert "event 8" in violation.what
+    assert "event 9" in violation.what
 
 
 def test_a_run_whose_trainers_die_is_queued_twice_and_no_third_time() -> None:

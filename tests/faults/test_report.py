@@ -21,13 +21,15 @@ from tests.faults.report import (
     figures,
     is_clean,
     is_whole,
+    missing,
     page,
     printed,
+    row_of,
     singles,
     violations,
 )
 from tests.faults.strikes import CATALOGUE
-from tests.faults.striking import Segment, aim
+from tests.faults.striking import Plan, Segment, aim
 from tests.faults.test_worker_phases import ACTIONS, PHASES
 from tests.support.figures import CHANGED, ROOT, Figure, Row
 
@@ -45,9 +47,13 @@ ALL = Segment(
     fetched=9,
     said=Counter(SAID),
     checkpoints_read=30,
+    detections=[0.5],
+    heard=[0.75],
     outlived=[0.1, 1.5],
 )
 GOAL = 400.0
+JUDGED = {"old": "before", "earlier": "today", "new": "today", "": "", f"new{CHANGED}": ""}
+"""By which rules each commit was struck and judged."""
 
 
 def measured() -> list[Figure]:
@@ -63,8 +69,13 @@ def missed(rows: list[Row]) -> list[str]:
     return [row.what for row in rows if row.holds is False]
 
 
-def found(*done: Segment) -> dict[str, str]:
-    return {row.what: row.found for row in figures(done, "new")}
+def found(*done: Segment, commit: str = "new") -> dict[str, str]:
+    return {row.what: row.found for row in figures(done, commit, JUDGED.__getitem__)}
+
+
+def in_a_row(*done: Segment, commit: str = "new") -> list[int]:
+    """The first faults of the segments that count."""
+    return [each.first for each in row_of(done, commit, JUDGED.__getitem__)]
 
 
 def test_what_an_earlier_commit_broke_is_told_with_its_name_and_is_no_longer_held_against_the_newest() -> None:
@@ -73,25 +84,77 @@ def test_what_an_earlier_commit_broke_is_told_with_its_name_and_is_no_longer_hel
     assert not is_clean([OLD, replace(NEW, violations=[BROKEN])], "new", 6)
     assert not is_clean([replace(NEW, violations=[BROKEN]), replace(OLD, violations=[])], "new", 6)
     assert violations([OLD, NEW]) == ["VIOLATION on old, faults 1 to 3: no accepted run is lost: run 1 is gone"]
-    told = found(OLD, NEW)
-    assert (told["violations on that commit"], told["violations on other commits"]) == ("0", "1")
+    assert found(OLD, NEW)["violations before the row"] == "1"
 
 
-def test_faults_are_counted_in_all_and_on_the_newest_commit() -> None:
-    told = found(OLD, NEW)
-    assert told["faults"] == "9, of which 6 on commit new"
-    assert told["95 % upper bound of a violation a fault, on that commit"] == "50.00%"
-    assert found(OLD)["faults"] == "3, of which 0 on commit new"
-    assert found(OLD)["95 % upper bound of a violation a fault, on that commit"] == "none"
-    assert told["death of a trainer told on that commit, supervisor and Postgres well"].endswith("at most 1.50 s")
-    assert (
-        found(replace(NEW, commit="other"))["death of a trainer told on that commit, supervisor and Postgres well"]
-        == "none"
+def test_repeated_faults_that_left_what_no_row_names_are_not_clean() -> None:
+    assert not is_clean([replace(NEW, unnamed=["runs/1/attempt-1/checkpoints/checkpoint-4"])], "new", 6)
+    assert is_clean([replace(OLD, unnamed=["runs/1/attempt-1/checkpoints/checkpoint-4"]), NEW], "new", 6)
+
+
+def test_faults_by_the_same_rules_are_a_row_over_whatever_commits_of_the_product() -> None:
+    earlier = Segment(1, 7, "earlier", kinds=Counter({"web.kill": 3}))
+    assert in_a_row(earlier, NEW) == [1, 4]
+    told = found(earlier, NEW)
+    assert told["faults in a row without a broken promise, by the rules of today"] == "9"
+    assert told["of which on the newest commit new"] == "6"
+    assert told["on how many commits of the product"] == "2"
+    assert told["95 % upper bound of a violation a fault, in the row"] == "33.33%"
+    assert "web.kill" not in told["kinds not seen in the row"]
+
+
+def test_a_broken_promise_ends_the_row_and_no_fault_on_its_commit_counts() -> None:
+    first, second, third = (
+        Segment(n, 7, commit, kinds=Counter("a")) for n, commit in enumerate(("new", "earlier", "new"))
     )
+    broken = replace(second, violations=[BROKEN])
+    assert in_a_row(first, second, third) == [0, 1, 2]
+    assert in_a_row(first, broken, third) == [2], "nothing before it"
+    assert in_a_row(first, broken, second, third) == [2], "nothing on its commit"
+    assert in_a_row(first, replace(third, violations=[BROKEN]), first) == [], "nor on that which is here"
+    assert in_a_row(first, replace(broken, commit="old"), third) == [2], "by whatever rules it was judged"
+    assert found(first, broken, third)["violations before the row"] == "1"
+
+
+def test_faults_by_other_rules_and_on_what_was_changed_since_its_commit_are_in_no_row() -> None:
+    old, dirty = replace(OLD, violations=[]), replace(NEW, commit=f"new{CHANGED}", first=10)
+    unnamed = Segment(16, 7, kinds=Counter("a"))
+    assert in_a_row(old, dirty, unnamed, NEW) == [4]
+    assert in_a_row(NEW, old, commit="old") == [1]
+    assert in_a_row(NEW, dirty, unnamed, commit=f"new{CHANGED}") == [10], "they count for nothing but themselves"
+    assert in_a_row(NEW, replace(dirty, violations=[BROKEN])) == [], "a promise that they broke ends a row all the same"
+    told = found(old, dirty, NEW)
+    assert told["faults in a row without a broken promise, by the rules of today"] == "6"
+    assert told["faults in all, by all rules"] == "15"
+
+
+def test_a_campaign_strikes_until_the_row_is_whole_and_a_tenth_of_it_struck_what_is_here() -> None:
+    def left(*done: Segment) -> int:
+        return missing(Plan(300), done, "new", JUDGED.__getitem__)
+
+    here, earlier = (Segment(4, 7, commit, kinds=Counter({"web.kill": 20})) for commit in ("new", "earlier"))
+    assert (left(), left(here), left(earlier, here)) == (300, 280, 260)
+    assert left(replace(here, commit="old"), here) == 280
+    many = replace(earlier, kinds=Counter({"web.kill": 290}))
+    assert (left(many), left(many, here), left(many, here, here)) == (30, 10, -10)
+    assert left(replace(here, violations=[BROKEN])) == 0, "nothing on that will count"
+    assert left(replace(earlier, violations=[BROKEN]), here) == 280
+
+
+def test_faults_are_counted_in_all_and_in_the_row() -> None:
+    told = found(OLD, NEW)
+    assert told["faults in all, by all rules"] == "9"
+    assert told["of which on the newest commit new"] == "6"
+    assert told["95 % upper bound of a violation a fault, in the row"] == "50.00%"
+    assert found(OLD)["of which on the newest commit new"] == "0"
+    assert found(OLD)["95 % upper bound of a violation a fault, in the row"] == "none"
+    death = "death of a trainer told with its cause, in the row, supervisor and Postgres well"
+    assert told[death].endswith("at most 1.50 s")
+    assert found(replace(NEW, commit="old"))[death] == "none"
     assert (told["takeovers"], told["of these from a checkpoint in mid-training"]) == ("4", "3")
-    assert "web.kill" in told["kinds not seen on that commit"]
-    assert "trainer.kill" not in told["kinds not seen on that commit"]
-    assert found()["faults"].startswith("0, ")
+    assert "web.kill" in told["kinds not seen in the row"]
+    assert "trainer.kill" not in told["kinds not seen in the row"]
+    assert found()["faults in all, by all rules"] == "0"
 
 
 def test_the_page_shows_the_worst_of_each_single_figure_and_names_those_that_are_not_there() -> None:
@@ -135,7 +198,7 @@ def test_what_single_tests_are_to_measure_is_what_they_do() -> None:
 
 
 def test_a_campaign_is_whole_only_where_every_row_of_its_page_holds() -> None:
-    quick = replace(ALL, detections=[0.5])
+    quick = ALL
     assert is_whole([OLD, quick], measured(), "new")
     assert not is_whole([OLD, quick], measured()[1:], "new")
     assert not is_whole([OLD, quick], [*measured(), noted("something else", GOAL + 1)], "new")
@@ -143,6 +206,8 @@ def test_a_campaign_is_whole_only_where_every_row_of_its_page_holds() -> None:
     for worse in (
         replace(quick, detections=[]),
         replace(quick, detections=[9.0]),
+        replace(quick, heard=[]),
+        replace(quick, heard=[9.0]),
         replace(quick, kinds=quick.kinds - Counter({"web.kill": 1})),
         replace(quick, kinds=quick.kinds - Counter({"supervisor.kill": 200})),
         replace(quick, phases=quick.phases - Counter({AIMS[0]: 1})),
@@ -154,10 +219,15 @@ def test_a_campaign_is_whole_only_where_every_row_of_its_page_holds() -> None:
         replace(quick, unnamed=["runs/1/attempt-1/checkpoints/checkpoint-4"]),
         replace(quick, outlived=[]),
         replace(quick, outlived=[0.1, 2.5]),
-        replace(quick, violations=[BROKEN]),
     ):
         assert len(missed(figures([worse], "new"))) == 1
         assert not is_whole([worse], measured(), "new")
+    assert not is_whole([replace(quick, violations=[BROKEN])], measured(), "new")
+    earlier = replace(quick, commit="earlier")
+    assert not is_whole([earlier], measured(), "new", JUDGED.__getitem__), "a tenth is to strike what is here"
+    tenth = replace(NEW, kinds=Counter({"web.kill": 299}), sent=2, read_later=1, checkpoints_read=1)
+    for each, whole in ((tenth, False), (replace(tenth, kinds=Counter({"web.kill": 300})), True)):
+        assert is_whole([earlier, each], measured(), "new", JUDGED.__getitem__) == whole
 
 
 @pytest.mark.parametrize("name", ["sent", "read_later", "checkpoints_read"])
@@ -170,7 +240,7 @@ def test_what_is_to_be_seen_in_each_studio_is_missed_where_one_of_them_saw_none(
 
 
 def test_phases_that_another_commit_was_struck_in_are_not_met_on_this_one() -> None:
-    quick = replace(ALL, detections=[0.5])
+    quick = ALL
     other = replace(quick, commit="other")
     (row,) = [row for row in figures([other, replace(quick, phases=Counter(AIMS[1:]))], "new") if "phases" in row.what]
     assert row.found == "queued 0, claimed 1, preparing 1, training 1, saving 1, exporting 1, any 0"
@@ -178,7 +248,7 @@ def test_phases_that_another_commit_was_struck_in_are_not_met_on_this_one() -> N
 
 
 def test_what_was_changed_since_its_commit_is_no_whole_campaign() -> None:
-    quick, dirty = replace(ALL, detections=[0.5]), f"new{CHANGED}"
+    quick, dirty = ALL, f"new{CHANGED}"
     assert missed(figures([replace(quick, commit=dirty)], dirty)) == ["commit"]
     assert not is_whole([replace(quick, commit=dirty)], measured(), dirty)
     edited = [*measured()[1:], replace(measured()[0], commit=dirty)]
@@ -188,9 +258,9 @@ def test_what_was_changed_since_its_commit_is_no_whole_campaign() -> None:
 
 def test_a_kind_that_no_machine_let_strike_is_told_with_that_and_is_missing_all_the_same() -> None:
     without = replace(ALL, kinds=ALL.kinds - Counter({"disk.fill": 1}), impossible=["disk.fill"])
-    (row,) = [row for row in figures([without], "new") if row.what == "kinds not seen on that commit"]
+    (row,) = [row for row in figures([without], "new") if row.what == "kinds not seen in the row"]
     assert (row.found, row.holds) == ("disk.fill (this machine does not let it strike)", False)
-    (row,) = [row for row in figures([without, NEW], "new") if row.what == "kinds not seen on that commit"]
+    (row,) = [row for row in figures([without, NEW], "new") if row.what == "kinds not seen in the row"]
     assert row.found == "disk.fill", "one that would have let it"
 
 
@@ -198,8 +268,8 @@ def test_a_commit_that_was_struck_too_seldom_is_not_clean_whatever_others_went_t
     many = replace(NEW, commit="other", kinds=Counter({"trainer.kill": 3000}))
     assert not is_clean([many], "new", 3000)
     assert not is_clean([many, NEW], "new", 3000)
-    (goal,) = [row for row in figures([many, NEW], "new") if row.what == "faults"]
-    assert (goal.found, goal.holds) == ("3,006, of which 6 on commit new", False)
+    goals = [row for row in figures([many, NEW], "new") if "faults in a row" in row.what or "of which" in row.what]
+    assert [(row.found, row.holds) for row in goals] == [("6", False), ("6", False)]
 
 
 def test_three_thousand_faults_kill_three_hundred_trainers_and_two_hundred_supervisors() -> None:

@@ -36,6 +36,7 @@ TABLE = {
         (
             CAMPAIGN,
             "faults/test_campaign.py::test_deaths_of_trainers_were_detected_and_told_in_time",
+            "faults/test_worker_deaths.py::test_trainers_that_always_die_are_given_up_after_three_with_the_cause",
             "worker/test_supervisor.py::test_a_killed_trainer_costs_nothing_but_time",
             "worker/trainer/test_resume.py::test_a_killed_run_goes_on_exactly_as_if_nothing_had_happened",
         ),
@@ -224,14 +225,14 @@ TABLE = {
         "none after 1 min",
         (
             CAMPAIGN,
-            "faults/test_worker_claims.py::test_trainers_that_always_die_are_given_up_after_three_with_the_cause",
+            "faults/test_worker_deaths.py::test_trainers_that_always_die_are_given_up_after_three_with_the_cause",
         ),
     ),
     "Crash loop": Proof(
         "stops at 3",
         (
-            "faults/test_worker_claims.py::test_trainers_that_always_die_are_given_up_after_three_with_the_cause",
-            "faults/test_worker_claims.py::test_a_run_that_gets_nowhere_is_paused_for_a_person_whatever_the_reason",
+            "faults/test_worker_deaths.py::test_trainers_that_always_die_are_given_up_after_three_with_the_cause",
+            "faults/test_worker_deaths.py::test_a_run_that_gets_nowhere_is_paused_for_a_person_whatever_the_reason",
         ),
     ),
     "Eval hang/bomb": Proof(

@@ -1,8 +1,7 @@
-"""Claims and leases under fault: a claimant that dies, hints in a crowd, clocks that are wrong, trainers that always die."""
+"""Claims and leases under fault: a claimant that dies, hints in a crowd, clocks that are wrong."""
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,25 +11,21 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-import psutil
 import pytest
 from sqlalchemy import func, select
 
 from backend.core import runs
 from backend.core.models import Outbox, RunEvent, State, Worker
 from backend.core.settings import Settings
-from tests.faults.drives import broken_promises, kill_trainer, lose_the_answer_to_a_claim
-from tests.faults.history import Struck, journals_under
+from tests.faults.drives import broken_promises, lose_the_answer_to_a_claim
+from tests.faults.history import journals_under
 from tests.support.clocks import wrong_clock
-from tests.support.figures import Note
 from tests.support.hosts import FAST, Lab
 from tests.support.labs import MakeLab
 from worker.supervisor import poke
 
 LEASE_SECONDS = float(FAST["STUDIO_LEASE_SECONDS"])
 PATIENCE_SECONDS = 300.0
-SHOWN_SECONDS, BUSY = 5.0, 4.0
-"""How soon a death is to be seen, and how much longer a machine may take that other tests keep busy."""
 ENDLESS: dict[str, Any] = {
     "training": {"max_steps": 100_000, "per_device_train_batch_size": 1, "gradient_accumulation_steps": 1},
     "evaluation": {"prompts": [], "eval_steps": 90_000, "sample_steps": 90_000},
@@ -159,48 +154,3 @@ def newest_checkpoint(lab: Lab, run_id: UUID) -> int:
     with lab.sessions.begin() as session:
         row = runs.newest_checkpoint(session, run_id)
         return row.step if row else 0
-
-
-def kill_newest(lab: Lab, run_id: UUID, number: int) -> Struck:
-    """The trainer of this attempt, as soon as there is one."""
-    file = lab.home / "runs" / str(run_id) / f"attempt-{number}" / "trainer.json"
-    lab.wait(lambda: file.exists() and file.stat().st_size > 0, f"trainer {number}", PATIENCE_SECONDS)
-    return kill_trainer(run_id, number, int(json.loads(file.read_text())["pid"]))
-
-
-def kill_and_see(lab: Lab, run_id: UUID, number: int, struck: list[Struck]) -> float:
-    """Seconds from the death of the trainer to when a person can read of it."""
-    struck.append(kill_newest(lab, run_id, number))
-    killed = time.monotonic()
-    deaths = lambda: sum("The trainer died" in text for text in lab.logged(run_id))  # noqa: E731
-    lab.wait(lambda: deaths() == number, "the death to be shown", SHOWN_SECONDS * BUSY)
-    return time.monotonic() - killed
-
-
-def test_trainers_that_always_die_are_given_up_after_three_with_the_cause(lab: Lab, figure: Note) -> None:
-    struck: list[Struck] = []
-    with lab.host() as host:
-        run_id = lab.launch(**ENDLESS)
-        shown = [kill_and_see(lab, run_id, number, struck) for number in (1, 2, 3)]
-        run = lab.wait_for(run_id, State.FAILED, seconds=PATIENCE_SECONDS)
-        figure("the death of a trainer is shown", max(shown), "s", SHOWN_SECONDS)
-        assert run.attempt == 3
-        assert run.cause is not None
-        assert "died 3 times in a row at step 0. It was killed" in run.cause["message"]
-        assert all("It was killed" in str(attempt.cause) for attempt in lab.attempts(run_id))
-        children = psutil.Process(host.pid).children(recursive=True)
-        zombies = [child for child in children if child.status() == psutil.STATUS_ZOMBIE]
-        assert zombies == []
-    assert broken_promises(lab, run_id, struck=struck) == []
-
-
-def test_a_run_that_gets_nowhere_is_paused_for_a_person_whatever_the_reason(lab: Lab) -> None:
-    lab.environment |= {"STUDIO_CRASH_LIMIT": "100", "STUDIO_ATTEMPT_LIMIT": "10"}
-    with lab.host():
-        run_id = lab.launch(**ENDLESS)
-        for number in range(1, 11):
-            kill_newest(lab, run_id, number)
-        run = lab.wait_for(run_id, State.PAUSED, seconds=PATIENCE_SECONDS)
-    assert run.attempt == 10
-    assert run.cause is not None
-    assert run.cause["message"] == "It was tried 10 times without getting any further."

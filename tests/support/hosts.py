@@ -137,7 +137,7 @@ class Lab:
             return {step: value.hex() for step, value in rows}
 
     def logged(self, run_id: UUID) -> list[str]:
-        """What the run's log told people."""
+        """What stands in the run's log, whether anybody can read it or not."""
         lines = select(RunEvent.data["text"].astext).where(RunEvent.run_id == run_id, RunEvent.kind == "log")
         with self.sessions.begin() as session:
             return list(session.execute(lines.order_by(RunEvent.seq)).scalars())

@@ -84,7 +84,7 @@ def running_web(*models: Path, fast: bool = True, **settings: str) -> Iterator[W
         postgres, valkey = start_postgres(home, fast=fast), start_valkey(home)
         try:
             db.migrate(postgres.url)
-            with _web(home, {"DATABASE_URL": postgres.url, "REDIS_URL": valkey.url, **settings}) as web:
+            with web_over(home, {"DATABASE_URL": postgres.url, "REDIS_URL": valkey.url, **settings}) as web:
                 yield web
         finally:
             valkey.stop()
@@ -92,7 +92,9 @@ def running_web(*models: Path, fast: bool = True, **settings: str) -> Iterator[W
 
 
 @contextmanager
-def _web(home: Path, urls: dict[str, str]) -> Iterator[Web]:
+def web_over(home: Path, urls: dict[str, str]) -> Iterator[Web]:
+    """A web over a home and services that are there already, and stay."""
+    (home / "logs").mkdir(exist_ok=True)
     listener = listen("127.0.0.1", 0)
     address = f"http://127.0.0.1:{listener.getsockname()[1]}"
     kept = {name: value for name, value in os.environ.items() if not name.startswith("STUDIO_")}
