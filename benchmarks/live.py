@@ -54,6 +54,8 @@ WATCH = """
 """.replace("PAINTED", PAINTED)
 Drawn = tuple[str, int, float]
 """A chart, the points that it drew, and when they were painted, in milliseconds since the epoch."""
+CHARTS = frozenset({"loss eval_loss", "grad_norm", "learning_rate", "tokens_per_second", "memory_gib"})
+"""All of a run's page, by the curves of each. One of them is told at every step."""
 
 
 @dataclass(frozen=True)
@@ -148,12 +150,12 @@ def watch(web: Web, trainer: Trainer, browser: Browser, count: int) -> Seen:
 
 
 def page_ages(seen: Sequence[Drawn], stamps: Mapping[int, float]) -> list[float]:
-    """A step is seen when every chart of what was told at each step has drawn so many points. Raises where one never did."""
+    """A step is seen when every chart has drawn so many points. Raises where one never did."""
     frames = {chart: [(points, at / 1e3) for name, points, at in seen if name == chart] for chart, _points, _at in seen}
-    live = [drawn for drawn in frames.values() if drawn[-1][0] > 0]
-    assert live, "no chart has drawn anything"
+    drawing = {chart for chart, drawn in frames.items() if drawn[-1][0] > 0}
+    assert drawing == CHARTS, f"these alone have drawn anything: {sorted(drawing)}"
     wanted = [step for step in sorted(stamps) if step > FIRST]
-    return [max(drawn_at(drawn, step) for drawn in live) - stamps[step] for step in wanted]
+    return [max(drawn_at(frames[chart], step) for chart in CHARTS) - stamps[step] for step in wanted]
 
 
 def drawn_at(drawn: Sequence[tuple[int, float]], step: int) -> float:

@@ -25,7 +25,7 @@ from benchmarks.rows import Asked, Row, growth, row
 STEPS, ROUNDS = 300, 3
 GROWTH = (200, 2_000, 20_000)
 MOST_PERCENT = 0.1
-NAMES = ("loss", "grad_norm", "learning_rate", "tokens_per_second", "memory", "accuracy", "entropy", "tokens")
+NAMES = ("loss", "grad_norm", "learning_rate", "tokens_per_second", "memory_gib", "accuracy", "entropy", "tokens")
 HEAD = """
 import json, statistics, sys, time
 steps, names = int(sys.argv[1]), sys.argv[2].split(",")
