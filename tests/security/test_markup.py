@@ -10,17 +10,19 @@ import json
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import pytest
+from markdown_it import MarkdownIt
 from playwright.sync_api import Browser, Dialog, Page, Route, expect
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from backend.core import people
-from backend.core.assignment import LineKind, Outcome
+from backend.core.assignment import Amendment, LineKind, Outcome
 from backend.core.errors import Problem
 from backend.core.models import (
     ApiToken,
@@ -45,6 +47,9 @@ from tests.support.routes import declared_routes
 from tests.support.showcase import Shipper
 from tests.support.trouble import Trouble, settle
 from tests.support.webs import running_web
+from tests.worker.exports.runs import finished_run
+from worker.exports.card import card
+from worker.exports.context import DataFact, ExportContext
 
 EVIL = (
     "<script data-evil>alert(1)</script>"
@@ -71,6 +76,8 @@ OPENED = "() => document.querySelectorAll('details').forEach((each) => { each.op
 NAMED = "<img data-evil src=x onerror=alert(1)><svg data-evil onload=alert(1)>"
 """What an address can hold: with a slash it would lead to another page."""
 LICENSED = "free words"
+HOSTILE_CARD = f"---\nlicense: {NAMED}\nlicense_name: <{ADDRESS}>\ntags: ['{ADDRESS}']\n---\n# {EVIL}\n[x]({ADDRESS})\n"
+"""What a folder's author says of the model; what the card names is no licence."""
 FAR = "owls/evil"
 CLAIMS: dict[str, Any] = {
     "tags": [EVIL, f"license:{NAMED}"],
@@ -102,18 +109,25 @@ def plant(world: World) -> dict[str, str]:
         )
         assert sent.status_code == 201, sent.text
         assert client.post("/api/v1/recipes", json={"name": "evil", "recipe": recipe()}).status_code == 201
-    folder = world.web.settings.folder("models") / "<img data-evil src=x onerror=alert(1)>"
-    folder.mkdir()
-    (folder / "config.json").write_text(json.dumps({"model_type": EVIL, "architectures": [EVIL]}))
-    (folder / "README.md").write_text(f"---\nlicense: {ADDRESS}\n---\n# {EVIL}\n[x]({ADDRESS})\n")
-    folder = shutil.copytree(folder.parent / MODEL, folder.parent / LICENSED)
-    (folder / "LICENSE.txt").write_text(f"{NAMED}\n{EVIL}\n")  # its first line is shown where no card names a licence
+    unusable = world.web.settings.folder("models") / "<img data-evil src=x onerror=alert(1)>"
+    unusable.mkdir()
+    (unusable / "config.json").write_text(json.dumps({"model_type": EVIL, "architectures": [EVIL]}))
+    usable = shutil.copytree(unusable.parent / MODEL, unusable.parent / LICENSED)
+    for folder in (unusable, usable):
+        (folder / "README.md").write_text(HOSTILE_CARD)
+    (usable / "LICENSE.txt").write_text(f"{NAMED}\n{EVIL}\n")  # its first line is shown where no card names a licence
     with world.web.session() as session:
         live(session, things.run)
         rename(session, world)
         session.commit()
         dataset = session.scalars(select(Dataset.id).where(Dataset.name == f"{NAMED} 1")).one()
-    return {"run": NAMED, "name": str(dataset), "recipe": f"{NAMED} 2"}
+    return {
+        "run": NAMED,
+        "name": str(dataset),
+        "recipe": f"{NAMED} 2",
+        "folder": unusable.name,
+        "licensed": usable.name,
+    }
 
 
 def recipe() -> dict[str, Any]:
@@ -176,6 +190,7 @@ PAGES = (
     "/models",
     "/models?q={evil}&model={evil}",
     "/models?q=owls&model={licensed}",
+    "/models?model={folder}",
     "/runs",
     "/runs?q={evil}&owner={evil}&did=pause&run={evil}",
     "/runs/new?dataset={name}&model={evil}&view=advanced",
@@ -232,6 +247,11 @@ def spoiled(tiny_base: Path, tmp_path: Path) -> Iterator[World]:
         world = World(web)
         world.teach()
         yield world
+
+
+@pytest.fixture(scope="module")
+def finished(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> ExportContext:
+    return finished_run(tiny_base, tmp_path_factory.mktemp("run"), {"kind": "lora", "r": 4})
 
 
 def test_every_page_is_looked_at(here: Settings) -> None:
@@ -302,10 +322,15 @@ def test_markup_that_came_through_would_be_noticed(world: World, browser: Browse
 
 
 def test_markup_is_text_on_every_page(spoiled: World, browser: Browser) -> None:
-    words = plant(spoiled) | {"evil": EVIL, "licensed": LICENSED}
+    words = plant(spoiled) | {"evil": EVIL}
     names = {name: quote(value, safe="") for name, value in words.items()}
     with looking(spoiled, browser) as page:
         wrong = [each for address in PAGES for each in looked_at(page, address, names)]
+        page.goto(f"/models?model={names['folder']}")
+        expect(page.locator("#one-h")).to_have_text(words["folder"])
+        expect(page.locator(".error-line")).to_contain_text(
+            "names <script data-evil>alert(1)</script><img data-evil src=x"
+        )
         page.goto("/models?q=owls")
         rows = page.locator("#there tbody tr")
         expect(rows).to_have_count(1)  # and not what has no id
@@ -313,6 +338,29 @@ def test_markup_is_text_on_every_page(spoiled: World, browser: Browser) -> None:
         assert rows.inner_text().count("<img data-evil src=x") == 2, "its licence, and why it cannot be used"
         expect(page.locator("#here tr", has_text=LICENSED)).to_contain_text("<img data-evil src=x onerror=alert(1)>")
     assert wrong == []
+
+
+@pytest.mark.parametrize("kind", ["adapter", "merged"])
+def test_markup_is_text_in_a_card_that_goes_along_with_a_model(
+    world: World, browser: Browser, finished: ExportContext, kind: str
+) -> None:
+    """Read by whoever downloads it, with a reader that lets HTML through and keeps nothing from running."""
+    evaluation = finished.recipe.evaluation.model_copy(update={"prompts": (EVIL, f"[x]({ADDRESS})")})
+    spoiled = replace(
+        finished,
+        run_name=EVIL,
+        base_name=EVIL,
+        recipe=finished.recipe.model_copy(update={"evaluation": evaluation}),
+        data=(DataFact(EVIL, 1, 3, "0" * 64), DataFact(f"[x]({ADDRESS})", 1, 3, "0" * 64)),
+        metrics={EVIL: (1.0, 0.5)},
+        changes=(Amendment(sequence=1, field="evaluation.prompts", value=[EVIL], step=7),),
+    )
+    reader = MarkdownIt("commonmark", {"html": True}).enable("table")
+    with looking(world, browser) as page:
+        page.set_content(reader.render(card(spoiled, kind, {}).split("---\n", 2)[2]))
+        assert page.evaluate(CREATED) == []
+        for place in ("h1", "table:has-text('Data set')", "table:has-text('Metric')"):
+            expect(page.locator(place)).to_contain_text("<script data-evil>alert(1)</script>")
 
 
 def test_markup_that_comes_while_a_run_is_looked_at_is_text(spoiled: World, browser: Browser) -> None:
