@@ -34,9 +34,11 @@ pytest_plugins = ["tests.support.models", "tests.support.labs", "tests.support.f
 
 
 def pytest_configure() -> None:
-    """Whoever starts the suite in the background has its interrupts ignored, and would those of everything that it starts."""
+    """Whoever starts the suite in the background has its interrupts ignored, and would those of everything that it starts. Who
+    ends it by SIGTERM interrupts it: the studios that it started end with it."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
