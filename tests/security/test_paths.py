@@ -54,7 +54,8 @@ class Canary:
         return {path.name: path.read_bytes() for path in self.folder.iterdir()}
 
     def texts(self) -> list[str]:
-        """Ways to spell its file, and other places and commands, as a person would type them."""
+        """Ways to spell its file, and other places and commands: as a person would type them, spelled twice or three times over,
+        deep, with a drive, in an order that is turned round."""
         return [
             f"../../{self.folder.name}/config.json",
             f"..\\..\\{self.folder.name}\\config.json",
@@ -65,16 +66,10 @@ class Canary:
             "a\0b",
             "a\r\nSet-Cookie: x=1",
             f"out;touch {self.folder}/pwned|touch {self.folder}/pwned;$(touch {self.folder}/pwned)`touch {self.folder}/pwned`",
-        ]
-
-    def names(self) -> list[str]:
-        """The same, and what an address may hold beside: spelled twice over, drives, an order that is turned round."""
-        return [
-            *self.texts(),
             f"a/../../../{self.folder.name}/config.json",
-            f"%2e%2e%2f{self.folder.name}%2fconfig.json",
-            f"%252e%252e%252f{self.folder.name}%252fconfig.json",
-            f"//{self.folder.name}/config.json",
+            f"%2e%2e%2f%2e%2e%2f{self.folder.name}%2fconfig.json",
+            f"%252e%252e%252f%252e%252e%252f{self.folder.name}%252fconfig.json",
+            f"/{self.file}",
             "../../../../../../../../etc/passwd",
             "C:/windows/win.ini",
             "\u202egpj.exe",
@@ -150,7 +145,7 @@ def test_no_name_in_an_address_leads_out_of_the_studio(
         method, _, path = route.partition(" ")
         others = partial(PARAMETER.sub, lambda match, route=route: name_of(route, match[1], things))
         for parameter in PARAMETER.finditer(path):
-            for name in canary.names():
+            for name in canary.texts():
                 for spelled in spellings(name):
                     target = others(path[: parameter.start()]) + spelled + others(path[parameter.end() :])
                     if found := line.send(method, target):
