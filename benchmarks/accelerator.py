@@ -4,22 +4,23 @@ An 8B Llama of random weights, rank 16 on all linear layers, rows of 4,096 token
 is, its share of a plain matrix product timed in the same process, and the most memory. What is trained is a studio's run with
 its journal, and TRL on the same job (`benchmarks/sft.py`); the sides take turns, each in a process of its own. Activations are
 checkpointed only where the device has not the memory for them. `--tiny` runs the same lines on a CPU with a small model, as a
-test of the script itself; its figures mean nothing. Where TRL is not installed, ours runs alone. `make bench` leaves both rows
-out where no accelerator has the memory for them.
+test of the script itself; its figures mean nothing. TRL comes with Liger's kernels, for this run alone. Where they cannot be
+fetched, ours runs by itself, and its rows do not hold. `make bench` leaves both rows out where no accelerator has the memory for
+them.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import itertools
 import json
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from transformers import TrainerCallback
 
 from backend.core.assignment import JOURNAL
 from benchmarks import sft
-from benchmarks.peers import told
+from benchmarks.peers import beside_ours, own_versions, told, versions
 from benchmarks.rows import Asked, Row, keep, measured_commit, row, table
 from worker.trainer.journal import Journal
 from worker.trainer.train import use_device
@@ -47,6 +48,8 @@ ROOM_FOR_ACTIVATIONS_BYTES = 100 << 30
 """What all activations of two rows of 4,096 tokens take in such a model, its weights, and some room."""
 ROUNDS = 2
 CASES = {"lora": "1d", "qlora": "1e"}
+PEER = ("trl==1.16.0", "liger-kernel==0.8.5")
+VERSIONS = ("transformers", "peft", "torch")
 
 
 @dataclass(frozen=True)
@@ -156,17 +159,32 @@ def measure(_asked: Asked) -> Sequence[Row]:
 
 
 def compare(*, tiny: bool) -> list[Row]:
-    sides, setting = ("ours", "trl") if importlib.util.find_spec("trl") else ("ours",), TINY if tiny else BIG
-    with tempfile.TemporaryDirectory() as given:
+    setting = TINY if tiny else BIG
+    with tempfile.TemporaryDirectory() as given, ExitStack() as stack:
+        environment = peers_environment(stack)
+        sides = ("ours",) if environment is None else ("ours", "trl")
         with of_type(setting):
             sft.write_base(base := Path(given) / "base", setting.shape, context=2 * setting.tokens)
         if setting.device != "cpu":
             torch.cuda.empty_cache()
-        found = {case: in_turns(sides, case, base, tiny=tiny) for case in CASES}
+        found = {case: in_turns(sides, case, base, environment or {}, tiny=tiny) for case in CASES}
+        known = (
+            versions(sys.executable, "trl", "liger-kernel", *VERSIONS, **environment)
+            if environment
+            else own_versions(*VERSIONS)
+        )
     device = "CPU, tiny: a test of the script, whose figures mean nothing" if tiny else torch.cuda.get_device_name(0)
-    device += "; activations checkpointed" if checkpoints(setting) else ""
+    device += f"; {known}" + ("; activations checkpointed" if checkpoints(setting) else "")
     lora = found["lora"]["ours"]["tokens"]
     return [one_row(case, found[case], lora, device) for case in CASES]
+
+
+def peers_environment(stack: ExitStack) -> Mapping[str, str] | None:
+    """The variables with which both sides run; None where nobody can fetch the peer, which the installer's words explain."""
+    try:
+        return stack.enter_context(beside_ours(*PEER, whole=("datasets",)))
+    except subprocess.CalledProcessError:
+        return None
 
 
 @contextmanager
@@ -181,32 +199,38 @@ def of_type(setting: Setting) -> Iterator[None]:
         torch.set_default_dtype(before)
 
 
-def in_turns(sides: Sequence[str], case: str, base: Path, *, tiny: bool) -> dict[str, dict[str, float]]:
+def in_turns(
+    sides: Sequence[str], case: str, base: Path, environment: Mapping[str, str], *, tiny: bool
+) -> dict[str, dict[str, float]]:
     """The medians of each side."""
-    rounds = [{side: side_run(side, case, base, tiny=tiny) for side in sides} for _ in range(1 if tiny else ROUNDS)]
+    rounds = [
+        {side: side_run(side, case, base, environment, tiny=tiny) for side in sides}
+        for _ in range(1 if tiny else ROUNDS)
+    ]
     return {
         side: {name: statistics.median(each[side][name] for each in rounds) for name in rounds[0][side]}
         for side in sides
     }
 
 
-def side_run(side: str, case: str, base: Path, *, tiny: bool) -> dict[str, float]:
+def side_run(side: str, case: str, base: Path, environment: Mapping[str, str], *, tiny: bool) -> dict[str, float]:
     command = [sys.executable, "-W", "ignore", "-m", "benchmarks.accelerator", "--side", side, "--case", case]
-    found: dict[str, float] = told([*command, "--base", str(base), *["--tiny"] * tiny])
+    found: dict[str, float] = told([*command, "--base", str(base), *["--tiny"] * tiny], **environment)
     return found
 
 
 def one_row(case: str, sides: dict[str, dict[str, float]], lora: float, device: str) -> Row:
     mine, peer = sides["ours"], sides.get("trl")
-    equal = peer is None or abs(mine["loss"] / peer["loss"] - 1) <= SAME_LOSS
+    equal = peer is not None and abs(mine["loss"] / peer["loss"] - 1) <= SAME_LOSS
     tflops = mine["tokens"] * GFLOP_A_TOKEN / 1000
     beside = f"{device}; {tflops:.0f} TFLOP/s, {100 * tflops / mine['matmul_tflops']:.0f} % of a plain product; "
     beside += f"loss {mine['loss']:.4f}, {mine['gib']:.1f} GiB"
-    beside += f", TRL's {peer['loss']:.4f}, {peer['gib']:.1f} GiB" if peer else ", no TRL at hand"
+    beside += f", TRL's {peer['loss']:.4f}, {peer['gib']:.1f} GiB" if peer else ", no TRL at hand to compare with"
     beside += f"; {mine['tokens'] / lora:.2f} of LoRA" if case == "qlora" else ""
     of_device = next((least for name, least in LEAST_TOKENS.items() if name in device), None)
-    return row(CASES[case], f"8B {case}, rows of 4,096 tokens, beside TRL", "tokens/s", mine["tokens"],
-               peer["tokens"] if peer else None, more_is_better=True, least_ratio=1 if peer else None,
+    what = f"8B {case}, rows of 4,096 tokens" + (", beside TRL" if peer else "")
+    return row(CASES[case], what, "tokens/s", mine["tokens"],
+               peer["tokens"] if peer else None, more_is_better=True, least_ratio=1,
                least=of_device if case == "lora" else LEAST_SHARE_OF_LORA * lora, equal=equal, beside=beside)  # fmt: skip
 
 

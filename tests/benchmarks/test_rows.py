@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.__main__ import BENCHMARKS, Benchmark, chosen, main
+from benchmarks.accelerator import SAME_LOSS, one_row
 from benchmarks.first_step import grown
 from benchmarks.rows import LATEST, MOST_GROWTH, Asked, Row, growth, keep, measured_commit, missed, row, table
 from tests.conftest import ROOT
@@ -25,6 +26,8 @@ NOT_YET = {"click-cold"}
 LAST_DAY_WITHOUT_COMMITS = "2026-11-26"
 """Rows that were measured until then may name no commit, or one that does not hold all of it."""
 COMMIT = "0123456789ab"
+SIDE = {"tokens": 14_000.0, "gib": 30.0, "matmul_tflops": 700.0, "loss": 11.75}
+"""What a run on an accelerator tells."""
 
 
 def test_a_cost_is_better_where_it_is_less_and_a_rate_where_it_is_more() -> None:
@@ -211,11 +214,22 @@ def test_the_script_for_accelerators_runs_without_one() -> None:
     assert "1d " in done.stdout
     assert "1e " in done.stdout
     assert done.stdout.count("; loss ") == 2
+    if "no TRL at hand" in done.stdout:
+        pytest.skip(f"ours ran alone: TRL cannot be fetched here: {done.stderr[-300:]}")
+    assert done.stdout.count(", beside TRL ") == done.stdout.count("; trl 1.16.0, liger-kernel ") == 2
+    ours, theirs = (re.findall(rf"{side} (\d+\.\d+), 0\.0 GiB", done.stdout) for side in ("loss", "TRL's"))
+    assert [float(loss) for loss in ours] == pytest.approx([float(loss) for loss in theirs], rel=SAME_LOSS)
 
 
 @pytest.mark.parametrize(("loss", "holds"), [(11.75, True), (11.7, False)])
 def test_a_step_that_learns_something_else_than_the_peers_does_not_hold(loss: float, holds: bool) -> None:
-    from benchmarks.accelerator import one_row
+    assert one_row("lora", {"ours": SIDE, "trl": SIDE | {"loss": loss}}, 14_000, "NVIDIA H100").holds is holds
 
-    side = {"tokens": 14_000.0, "gib": 30.0, "matmul_tflops": 700.0, "loss": 11.75}
-    assert one_row("lora", {"ours": side, "trl": side | {"loss": loss}}, 14_000, "NVIDIA H100").holds is holds
+
+@pytest.mark.parametrize("case", ["lora", "qlora"])
+def test_a_step_that_stands_beside_no_peer_does_not_hold_however_quick_it_is(case: str) -> None:
+    alone = one_row(case, {"ours": SIDE | {"tokens": 99_000.0}}, 14_000, "NVIDIA H100")
+    assert (alone.peer, alone.ratio, alone.holds) == (None, None, False)
+    assert "TRL" not in alone.what
+    assert "no TRL at hand" in alone.beside
+    assert one_row(case, {"ours": SIDE, "trl": SIDE}, 14_000, "NVIDIA H100").what.endswith(", beside TRL")
