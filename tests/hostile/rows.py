@@ -116,6 +116,8 @@ OTHERWISE: dict[int, str] = {
     39: "the same row is held back wherever it stands, so there is no overlap to count",
     57: NO_ADAPTERS,
     58: NO_ADAPTERS,
+    72: "a request holds 1 MiB at most, and so never as many tokens: it is refused unread, as too large; a prompt that fits into "
+    "a request and not into the context is refused with both lengths",
     78: "runs are there for all to see (docs/decisions/runs-are-everybodys.md); what is one person's alone is not to be found "
     "by others",
 }

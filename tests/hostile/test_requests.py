@@ -88,7 +88,9 @@ def test_a_prompt_longer_than_the_context_is_refused_with_both_lengths(studio: S
     assert any("tokens long, and the model's context is 256" in each["message"] for each in told), told
     endless = GOOD | {"evaluation": {"prompts": ["owl " * 10_000_000]}}
     with studio.metered("72 a prompt of 40 MB"):
-        assert studio.client.post(PREFLIGHT, json=endless).status_code == 413
+        refused = studio.client.post(PREFLIGHT, json=endless)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (413, "too_large")
+    assert "A request body has at most 1 MiB." in words_of(refused)
 
 
 @proves(78)

@@ -1,4 +1,5 @@
-"""Which test stands against which hole: everything that was published of comparable studios and of what we build on."""
+"""Which test stands against which hole, or why none does: everything that was published of comparable studios and of what we
+build on."""
 
 from __future__ import annotations
 
@@ -127,7 +128,7 @@ COVERED = {
         ),
     ),
     "more than a server can take": Holes(
-        "vLLM CVE-2026-34756, Starlette CVE-2024-47874 and CVE-2025-54121, python-multipart CVE-2026-40347 and CVE-2026-42561",
+        "Starlette CVE-2024-47874 and CVE-2025-54121, python-multipart CVE-2026-40347 and CVE-2026-42561",
         (
             "web/test_security.py::test_a_large_body_is_refused_whether_or_not_it_says_so",
             "web/test_security.py::test_ten_thousand_form_fields_are_refused",
@@ -155,11 +156,22 @@ COVERED = {
     ),
 }
 
+WITHOUT = {
+    "vLLM CVE-2026-34756": "its `n` asks for so many answers to one prompt, and nothing here generates text on demand; the samples "
+    "of a run have bounds of their own, which row 68 of the hostile inputs proves",
+}
+"""Holes that could be nowhere in what is there yet, and why."""
+
 
 @pytest.mark.parametrize("kind", COVERED)
 def test_each_kind_of_hole_has_tests_that_exist(kind: str) -> None:
     assert COVERED[kind].tests
     assert missing(COVERED[kind].tests) == []
+
+
+@pytest.mark.parametrize("hole", WITHOUT)
+def test_a_hole_without_a_counterpart_is_told(hole: str) -> None:
+    pytest.skip(f"{hole}: {WITHOUT[hole]}")
 
 
 @pytest.mark.parametrize("lock", ["requirements.lock", "requirements-web.lock", "requirements-dev.lock"])
@@ -205,4 +217,7 @@ def test_every_hole_that_was_published_is_covered(shared: Path) -> None:
     text = (shared / "security.md").read_text(encoding="utf-8")
     agreed = ids_in(text.partition("\n## peers' holes")[2].partition("\nFound none published")[0])
     assert len(agreed) > 60
-    assert {each for holes in COVERED.values() for each in ids_in(holes.published)} == agreed
+    covered = {each for holes in COVERED.values() for each in ids_in(holes.published)}
+    without = {each for hole in WITHOUT for each in ids_in(hole)}
+    assert not covered & without
+    assert covered | without == agreed
