@@ -157,7 +157,7 @@ COVERED = {
 }
 
 WITHOUT = {
-    "vLLM CVE-2026-34756": "its `n` asks for so many answers to one prompt, and nothing here generates text on demand; the samples "
+    "vLLM CVE-2026-34756": "its `n` asks for so many answers to a prompt, and nothing here generates text on demand; the samples "
     "of a run have bounds of their own, which row 68 of the hostile inputs proves",
 }
 """Holes that could be nowhere in what is there yet, and why."""

@@ -16,6 +16,7 @@ from tests.security.world import PASSWORD, World
 AWAY = (
     "//evil.test",
     "///evil.test",
+    "////evil.test",
     "//evil.test/runs?x=1",
     "//a@evil.test",
     "/\\evil.test",
