@@ -23,6 +23,7 @@ from backend.core.models import (
     Artifact,
     Attempt,
     CheckpointRow,
+    Point,
     Run,
     RunEvent,
     Sample,
@@ -127,6 +128,9 @@ def _store(session: Session, run: Run, batch: Batch, origin: Origin) -> None:
 
 def _store_metrics(session: Session, run: Run, lines: Sequence[Line], own: bool) -> None:
     """Lines that follow each other, at once: a long outage of Postgres leaves thousands."""
+    lines = _untold(session, run, lines)
+    if not lines:
+        return
     measured: dict[str, list[points.Measured]] = {}
     for line in lines:
         step, at = line.step, line.t
@@ -137,6 +141,18 @@ def _store_metrics(session: Session, run: Run, lines: Sequence[Line], own: bool)
     run.latest = reduce(or_, (line.data["values"] for line in lines), run.latest)
     run.progress = {} if own else run.progress  # what was told between two steps is over
     emit_all(session, run, EventKind.METRICS, [(line.step, line.data | {"t": line.t}) for line in lines])
+
+
+def _untold(session: Session, run: Run, lines: Sequence[Line]) -> Sequence[Line]:
+    """Without what was told before. A checkpoint may owe the measurement of its step; an attempt that makes up for it, and dies
+    before it saves again, leaves it to the next one to measure that once more."""
+    again = [line for line in lines if line.step <= run.step]
+    if not again:
+        return lines
+    steps, names = {line.step for line in again}, {name for line in again for name in line.data["values"]}
+    query = select(Point.step, Point.name).where(Point.run_id == run.id, Point.name.in_(names), Point.step.in_(steps))
+    told = {(step, name) for step, name in session.execute(query)}
+    return [line for line in lines if not all((line.step, name) in told for name in line.data["values"])]
 
 
 def _store_line(session: Session, run: Run, line: Line, origin: Origin, own: bool) -> None:
@@ -178,8 +194,10 @@ def _store_sample(session: Session, run: Run, line: Line) -> None:
     values = {key: line.data[key] for key in ("prompt", "text", "finish", "tokens")}
     key = {"run_id": run.id, "step": line.step, "index": line.data["index"]}
     statement = insert(Sample).values(**key, **values)
-    session.execute(statement.on_conflict_do_update(index_elements=["run_id", "step", "index"], set_=values))
-    emit(session, run, EventKind.SAMPLE, line.data, step=line.step)
+    other = Sample.prompt != statement.excluded.prompt  # an answer to the same prompt was told before
+    placed = statement.on_conflict_do_update(index_elements=["run_id", "step", "index"], set_=values, where=other)
+    if session.execute(placed.returning(Sample.index)).one_or_none() is not None:
+        emit(session, run, EventKind.SAMPLE, line.data, step=line.step)
 
 
 def _acknowledge(session: Session, run: Run, line: Line) -> None:

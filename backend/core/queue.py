@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+HEARD_SECONDS = 1.0
+"""How long a doorbell is waited for, and Redis to be reached and to answer: whoever follows a run then looks by themselves."""
 POKE = "studio.poke"
 QUEUE = "studio"
 CHANNEL = "studio:doorbell"
@@ -129,11 +131,14 @@ async def doorbells(redis_url: str) -> AsyncGenerator[str | None, None]:
 
     while True:
         try:
-            async with redis.asyncio.Redis.from_url(redis_url) as connection, connection.pubsub() as channel:
+            made = redis.asyncio.Redis.from_url(
+                redis_url, socket_timeout=HEARD_SECONDS, socket_connect_timeout=HEARD_SECONDS
+            )
+            async with made as connection, connection.pubsub() as channel:
                 await channel.subscribe(CHANNEL)
                 while True:
-                    message = await channel.get_message(ignore_subscribe_messages=True, timeout=1.0)
+                    message = await channel.get_message(ignore_subscribe_messages=True, timeout=HEARD_SECONDS)
                     yield message["data"].decode() if message else None
         except (RedisError, OSError):
             yield None
-            await asyncio.sleep(1)
+            await asyncio.sleep(HEARD_SECONDS)

@@ -52,6 +52,10 @@ class Edge:
         `Unauthenticated` where the credential has ended since the request began, which may be an hour ago."""
         return await self.studio.write(self._still_allowed(self._once(work) if self.key else work))
 
+    async def write_secret(self, work: Callable[[Session], T]) -> T:
+        """The same, for an answer that holds a secret: no `Idempotency-Key` keeps it."""
+        return await self.studio.write(self._still_allowed(work))
+
     async def apart(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run what has rows or files read in a limited process: in a thread, in one's turn."""
         return await self._in_turn(self.studio.reading, partial(work, *args, **kwargs))

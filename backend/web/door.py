@@ -60,9 +60,12 @@ async def sign_in(studio: Studio, request: Request, user: User, target: str) -> 
     before = request.state.identity
 
     def work(session: Session) -> str:
+        secret = people.sign_in(
+            session, user, agent, hours=hours
+        )  # first, as everybody locks people before their sign-ins
         if before and before.via == "session":
             people.sign_out(session, before)
-        return people.sign_in(session, user, agent, hours=hours)
+        return secret
 
     response = RedirectResponse(target, 303)
     response.set_cookie(

@@ -143,6 +143,40 @@ def test_rewinding_takes_back_points_buckets_and_samples(sessions: Sessions, tok
         assert session.get(Bucket, (run.id, "loss", 8, 1)).high_step == 10  # type: ignore[union-attr]
 
 
+def test_what_a_checkpoint_owes_is_told_once_however_often_an_attempt_that_makes_up_for_it_dies(
+    sessions: Sessions, token: runs.Token
+) -> None:
+    """A pause cut the measurement of step 2 off; the attempt that made up for it died before it saved again."""
+    made_up = [
+        line(7, LineKind.METRICS, 2, values={"eval_loss": 1.5}),
+        line(8, LineKind.SAMPLE, 2, index=0, prompt="Who?", text="The owl.", finish="eos", tokens=3),
+    ]
+    later = [line(9, LineKind.METRICS, 2, values={"eval_loss": 1.25}), *made_up[1:], *losses([1.0], first=3)]
+    for step, lines in ((0, losses([3.0, 2.0])), (2, made_up), (2, later)):
+        begin(sessions, token, step)
+        ship(sessions, token, lines)
+        with sessions.begin() as session:
+            runs.free_own(session, "a", LIMITS)
+        token = claim(sessions)
+    with sessions.begin() as session:
+        told = [(event.kind, event.step) for event in journal.events(session, token.run_id)]
+        assert [step for kind, step in told if kind == "metrics"] == [1, 2, 2, 3]
+        assert [step for kind, step in told if kind == "sample"] == [2]
+        assert curves.read(session, token.run_id, ["eval_loss"]) == {"eval_loss": [(2, 1.5)]}
+
+
+def test_another_prompt_that_is_answered_at_the_same_step_is_told(sessions: Sessions, token: runs.Token) -> None:
+    asked = [
+        line(n, LineKind.SAMPLE, 0, index=0, prompt=prompt, text="The owl.", finish="eos", tokens=3)
+        for n, prompt in enumerate(("Who?", "Who?", "Whom?"))
+    ]
+    ship(sessions, token, asked)
+    with sessions.begin() as session:
+        told = [event.data["prompt"] for event in journal.events(session, token.run_id) if event.kind == "sample"]
+        assert told == ["Who?", "Whom?"]
+        assert [each.prompt for each in journal.samples(session, token.run_id)] == ["Whom?"]
+
+
 def test_a_new_attempt_ships_what_the_owner_left_and_then_closes_its_journal(
     sessions: Sessions, token: runs.Token
 ) -> None:

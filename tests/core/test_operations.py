@@ -103,6 +103,23 @@ def test_what_somebody_sent_stays_when_their_account_is_removed_before_it_is_rea
         assert (store.find(session, "large").owner_id, store.version(session, "large").created_by) == (None, None)
 
 
+@pytest.mark.parametrize("is_removed", [True, False])
+def test_what_an_administrator_sent_to_anothers_data_set_outlives_their_rights(
+    engine: Engine, is_removed: bool
+) -> None:
+    run_operation(engine, settings(), begin(engine, jsonl(alpaca(7)), owner=somebody(engine, "ben")))
+    ann, admin = somebody(engine, "ann", Role.ADMIN), somebody(engine, "admin", Role.ADMIN)
+    operation_id = begin(engine, jsonl(alpaca(5)), owner=ann)
+    with Session(engine) as session, session.begin():
+        by = people.find_session(session, people.sign_in(session, session.get_one(User, admin.id), "", hours=1))
+        assert by
+        user = people.find(session, "ann")
+        people.remove(session, user, by=by) if is_removed else people.set_role(session, user, Role.VIEWER, by=by)
+    run_operation(engine, settings(), operation_id)
+    done = stored(engine, operation_id)
+    assert (done.state, done.error) == ("succeeded", None)
+
+
 @pytest.mark.parametrize(("role", "state"), [(Role.MEMBER, "failed"), (Role.ADMIN, "succeeded")])
 def test_a_file_whose_name_became_anothers_while_it_was_read_is_no_version_of_theirs(
     engine: Engine, role: Role, state: str

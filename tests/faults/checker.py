@@ -633,8 +633,9 @@ def _heard(history: History, story: Story, died: float, seq: int) -> float | Non
 
 
 def _was_clear(history: History, seen: Sequence[Seen], died: float, arrived: float) -> bool:
-    """Whether a client had received something since the way to it was struck for the last time."""
-    mended = [strike.until for strike in history.struck if strike.target in ON_THE_WAY and strike.at < arrived]
+    """Whether a client had received something since the way to it, or Postgres behind that, was struck for the last time."""
+    struck = (each for each in history.struck if each.target in ON_THE_WAY or each.kind.startswith("postgres."))
+    mended = [strike.until for strike in struck if strike.at < arrived]
     since = max(mended, default=0.0) + CLEAR_SECONDS
     return not mended or any(since < each.at < died for each in seen)
 

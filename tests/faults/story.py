@@ -128,10 +128,14 @@ class Story:
 
     @cached_property
     def trained(self) -> list[Line]:
-        """What the run was really trained on: each owner's lines, behind its predecessors' up to its base."""
+        """What the run was really trained on: each owner's lines, behind its predecessors' up to its base. What an owner
+        measured once more at its base, as its checkpoint owed it yet, is that of its predecessor."""
         lineage: list[Line] = []
         for owner in self.owners:
-            lineage = [line for line in lineage if line.step <= owner.base] + self.written.get(owner.attempt, [])
+            lineage = [line for line in lineage if line.step <= owner.base]
+            known = {(line.step, name) for line in lineage for name in line.values}
+            own = self.written.get(owner.attempt, [])
+            lineage += [line for line in own if not all((line.step, name) in known for name in line.values)]
         return lineage
 
 

@@ -361,6 +361,7 @@ def test_a_death_that_a_client_hears_of_too_late_is_told() -> None:
         ("network.client-web.silent", "client-web", KILLED_AT - 3, KILLED_AT - 1, True),
         ("network.client-web.silent", "client-web", KILLED_AT - 3, KILLED_AT - 1.5, False),
         ("network.web-postgres.cut", "web-postgres", KILLED_AT - 0.5, KILLED_AT + 3, True),
+        ("postgres.freeze", "postgres", KILLED_AT + 0.6, KILLED_AT + 5.5, True),
         ("web.kill", "web", KILLED_AT + 6.5, KILLED_AT + 7, False),
         ("valkey.kill", "valkey", KILLED_AT, KILLED_AT + 1, False),
         ("celery.kill", "celery-a", KILLED_AT, KILLED_AT + 1, False),

@@ -21,7 +21,7 @@ from sqlalchemy.orm import Session
 
 from backend.core import operations, uploads
 from backend.core.datasets import store
-from backend.core.models import DatasetVersion, Role
+from backend.core.models import Audit, DatasetVersion, Role
 from backend.core.settings import Settings
 from backend.core.uploads import Received
 from tests.web.conftest import account, client_of, queued_run
@@ -280,9 +280,25 @@ async def test_calling_off_leaves_a_file_that_an_operation_reads(
     assert part.read_bytes() == ROW
 
 
-async def test_calling_off_comes_too_late_for_a_file_whose_last_piece_came_meanwhile(
+async def test_calling_off_comes_too_late_for_a_file_whose_last_piece_has_come(
     member: httpx.AsyncClient, session: Session
 ) -> None:
+    place = await begun(member, len(ROW), dataset="owls", filename="owls.jsonl")
+    session.execute(text("LOCK TABLE audit IN SHARE MODE"))
+    sending = asyncio.create_task(send(member, place, 0, ROW))
+    await waiting_for_locks(session, 1)
+    assert (await member.delete(place)).status_code == 423
+    session.commit()
+    sent = await sending
+    assert (await member.get(sent.headers["location"])).status_code == 200
+    assert (await member.head(place)).headers["location"] == sent.headers["location"]
+    assert uploads_said(session) == ["upload.begin"], "what was not done is not told"
+
+
+async def test_what_flows_is_called_off_before_its_last_piece_can_come(
+    member: httpx.AsyncClient, session: Session, here: Settings
+) -> None:
+    """Nobody is asked meanwhile who might take their time: here whoever knows what is being read."""
     place = await begun(member, len(ROW), dataset="owls", filename="owls.jsonl")
     half, go_on = asyncio.Event(), asyncio.Event()
 
@@ -294,16 +310,21 @@ async def test_calling_off_comes_too_late_for_a_file_whose_last_piece_came_meanw
 
     sending = asyncio.create_task(member.patch(place, content=pieces(), headers=PIECE | {"upload-offset": "0"}))
     await half.wait()
-    session.execute(text("LOCK TABLE audit IN SHARE MODE"))
-    calling_off = asyncio.create_task(member.delete(place))
-    await waiting_for_locks(session, 1)
-    go_on.set()
-    await waiting_for_locks(session, 2)
+    session.execute(text("LOCK TABLE operations IN ACCESS EXCLUSIVE MODE"))
+    async with asyncio.timeout(20):
+        assert (await member.delete(place)).status_code == 204
     session.commit()
-    sent = await sending
-    assert ((await calling_off).status_code, sent.status_code) == (423, 204)
-    assert (await member.get(sent.headers["location"])).status_code == 200
-    assert (await member.head(place)).headers["location"] == sent.headers["location"]
+    go_on.set()
+    assert (await sending).status_code == 404
+    assert list(here.folder("uploads").iterdir()) == []
+    assert (await member.get("/api/v1/datasets")).json() == []
+    assert uploads_said(session) == ["upload.begin", "upload.discard"]
+
+
+def uploads_said(session: Session) -> list[str]:
+    """What people did with uploads, in the order of time."""
+    said = select(Audit.action).where(Audit.action.startswith("upload.")).order_by(Audit.at)
+    return list(session.scalars(said))
 
 
 async def waiting_for_locks(session: Session, count: int) -> None:

@@ -52,7 +52,7 @@ async def create(body: NewPerson, edge: AnEdge, admin: Admin) -> NewMemberOut:
     """A new person, with a first password or with a link by which they set one. The link is in this answer and nowhere
     else, so an `Idempotency-Key` keeps none. A token makes no administrators."""
     password_hash = people.NO_PASSWORD if body.password is None else await edge.studio.hash_password(body.password)
-    write = edge.studio.write if body.password is None else edge.write
+    write = edge.write_secret if body.password is None else edge.write
     return await write(lambda session: make(session, body, password_hash, admin))
 
 
@@ -96,7 +96,7 @@ def apply(session: Session, user: User, body: ChangePerson, password_hash: str |
 @router.post("/{person}/invitation", status_code=201)
 async def invite(person: PersonName, edge: AnEdge, admin: Admin) -> InvitationOut:
     """A fresh link by which that person sets their password, once. Links of before no longer hold."""
-    return await edge.studio.write(lambda s: invite_out(s, people.find(s, person), admin))
+    return await edge.write_secret(lambda s: invite_out(s, people.find(s, person), admin))
 
 
 @router.delete("/{person}/sessions", status_code=204)

@@ -44,7 +44,7 @@ def owner_of(edge: Edge) -> UUID | None:
 @router.post("", status_code=201)
 async def create(body: NewToken, edge: AnEdge) -> NewTokenOut:
     """Make a token for yourself. The secret is in this answer and nowhere else, so an `Idempotency-Key` keeps none."""
-    return await edge.studio.write(lambda session: make(session, edge, body))
+    return await edge.write_secret(lambda session: make(session, edge, body))
 
 
 def make(session: Session, edge: Edge, body: NewToken) -> NewTokenOut:

@@ -213,12 +213,10 @@ async def cancel(upload: UUID, edge: AnEdge) -> Response:
     """Call it off. What its file became, or is becoming, stays."""
     own(edge, upload)
     with uploads.ending(folder(edge), upload) as standing:
-        """Whoever is refused has called nothing off."""
-    if not standing.became:
-        name = standing.metadata["dataset"]
-        await edge.studio.write(lambda session: people.audit(session, edge.who.id, "upload.discard", name))
-    with uploads.ending(folder(edge), upload) as standing:  # decided anew: its last piece may have come meanwhile
         needed = await edge.read(uploads.being_read) if standing.is_complete else ()
         uploads.drop(folder(edge), upload, needed)
     TALLIES.forget(upload)
+    if not standing.became:  # not sooner: the last piece of one that flows might come meanwhile, and make it a data set
+        name = standing.metadata["dataset"]
+        await edge.studio.write(lambda session: people.audit(session, edge.who.id, "upload.discard", name))
     return answer(204)

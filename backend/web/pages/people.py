@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 from starlette.responses import Response
 
 from backend.core import people
-from backend.core.errors import Invalid, StudioError
+from backend.core.errors import Forbidden, Invalid, StudioError, Unauthenticated
 from backend.core.models import User
 from backend.core.people import Identity
 from backend.web import administration
@@ -58,6 +58,8 @@ async def create(request: Request, form: Form, edge: AnEdge, admin: Admin) -> Re
         made = await edge.write(lambda session: make(session, body, password_hash, admin))
     except ValidationError:
         return await drawn(request, edge, error=bad_role())
+    except (Forbidden, Unauthenticated):  # their rights ended at this moment: they are not shown everybody
+        raise
     except StudioError as error:
         return await drawn(request, edge, error=error)
     if made.invitation:
@@ -87,6 +89,8 @@ async def change(request: Request, person: str, form: Form, edge: AnEdge, admin:
         invitation, invited = await edge.write(work)
     except ValidationError:
         return await drawn(request, edge, error=bad_role())
+    except (Forbidden, Unauthenticated):  # their rights ended at this moment: they are not shown everybody
+        raise
     except StudioError as error:
         return await drawn(request, edge, error=error)
     if invitation:

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from starlette.responses import Response
 
 from backend.core import people
-from backend.core.errors import Invalid, StudioError
+from backend.core.errors import Forbidden, Invalid, StudioError, Unauthenticated
 from backend.web import administration, reading
 from backend.web.api.me import end_others
 from backend.web.api.tokens import NewToken, make, owner_of
@@ -127,6 +127,8 @@ async def create_token(request: Request, form: Form, edge: AnEdge) -> Response:
     except ValidationError:
         refused = Invalid("A token needs a name, a role and 1 to 3,650 days.")
         return await drawn_tokens(request, edge, error=refused)
+    except (Forbidden, Unauthenticated):  # their rights ended at this moment: they are not shown everybody's
+        raise
     except StudioError as error:
         return await drawn_tokens(request, edge, error=error)
     return await drawn_tokens(request, edge, new=made)
