@@ -15,6 +15,7 @@ from tests.faults.checker import (
     Death,
     check,
     detections,
+    each_step_is_told_once_as_it_was_trained,
     outlived,
 )
 from tests.faults.history import Ended, History, Leftover, Row, Struck
@@ -847,3 +848,17 @@ def test_a_history_can_be_kept_and_read_again(tmp_path_factory: pytest.TempPathF
     assert load(path) == history
     assert history.of_run("another").events == []
     assert SUPERVISOR in {look.pid for look in history.of_run("another").samples}
+
+
+def test_what_an_attempt_measures_once_more_at_the_step_that_it_goes_on_from_is_told_once() -> None:
+    """Its checkpoint owed the measurement yet, which the attempt before had made up for."""
+    told = [("metrics", 1, 1, 3.0), ("rewound", 1, 2, None), ("metrics", 2, 2, 2.5)]
+    first, rewound, second = (
+        event(seq, kind, step, owner, 100.0 + seq, what) for seq, (kind, step, owner, what) in enumerate(told, 1)
+    )
+    once_more = journal_line(event(9, "metrics", 1, 2, 102.5, 3.0))
+    journals = {(RUN, 1): [journal_line(first)], (RUN, 2): [once_more, journal_line(second)]}
+    history = replace(small_history(), events=[first, rewound, second], journals=journals)
+    (story,) = stories(replace(history, runs=[row | {"total_steps": 2} for row in history.runs]))
+    assert [line.step for line in story.trained] == [line.step for line in story.drawn] == [1, 2]
+    assert list(each_step_is_told_once_as_it_was_trained(story)) == []

@@ -15,6 +15,7 @@ import pytest
 from tests.support import figures
 from tests.support.figures import (
     CHANGED,
+    MEANS,
     MEASURED,
     ROOT,
     RULES,
@@ -62,8 +63,10 @@ def test_the_rules_of_a_campaign_are_all_that_strikes_and_judges_and_nothing_els
     if not (ROOT / ".git").exists():
         pytest.skip("git is not here, which would tell the files")
     listed = subprocess.run(["git", "ls-files", "--", *RULES], cwd=ROOT, capture_output=True, text=True, check=True)
-    striking = {path for path in made_of(faults / "campaign.py") if path.parent == faults}
+    made, means = made_of(faults / "campaign.py"), {ROOT / each for each in MEANS}
+    striking = {path for path in made if path.parent == faults or path in means}
     assert {ROOT / each for each in listed.stdout.splitlines()} == striking | {faults / "__init__.py"}
+    assert means <= striking
 
 
 def test_figures_of_short_forms_and_of_other_commits_are_not_todays(tmp_path: Path) -> None:

@@ -29,8 +29,11 @@ those parts would be forgotten, and its price is that some faults strike once mo
 PAGES = ("frontend", "hatch_build.py")
 """The same of figures for which a browser looks at pages. Campaigns ask the API alone, so that a style or a word that changes
 leaves thousands of faults as good as they were."""
+MEANS = tuple(f"tests/support/{name}.py" for name in ("clocks", "disks", "hosts", "links", "processes"))
+"""What strikes of the fault campaign are carried out with."""
 RULES = (
     "tests/faults",
+    *MEANS,
     *(f":(exclude)tests/faults/{name}" for name in ("__main__.py", "report.py", "conftest.py", "test_*.py")),
     *(f":(exclude)tests/faults/{name}.py" for name in ("drives", "feeding", "load", "planted", "small", "soak")),
 )
