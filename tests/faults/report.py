@@ -233,7 +233,7 @@ def singles(measured: Sequence[Figure]) -> list[Row]:
 
 def _single(due: Single, same: Sequence[Figure]) -> Row:
     if not same:
-        return Row(due.name, "not measured on this commit", "to be measured", False)
+        return Row(due.name, "not measured on this commit", "measured", False)
     worst = max(same, key=lambda each: each.value)
     found = f"{worst.value:.1f} {worst.unit}, the worst of {len(same)}"
     if len(same) < due.times:

@@ -172,7 +172,7 @@ def test_the_page_shows_the_worst_of_each_single_figure_and_names_those_that_are
     assert "each in its long form, on commit new:" in told
     assert "| a dead host's run trains again | 50.0 s, the worst of 2 | ≤ 60 s: met |" in told
     assert f"| {rest} | 11.0 s, the worst of 3 | ≤ 10 s: MISSED |" in told
-    assert "| a dead host's run is claimed by another | not measured on this commit | to be measured: MISSED |" in told
+    assert "| a dead host's run is claimed by another | not measured on this commit | measured: MISSED |" in told
     assert "| Postgres was away | 15.0 s, the worst of 1 | ≥ 300 s: MISSED |" in told
     assert "| something else | 1.0 s, the worst of 1 |  |" in told
     assert "VIOLATION on old" in told
