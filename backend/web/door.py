@@ -60,9 +60,8 @@ async def sign_in(studio: Studio, request: Request, user: User, target: str) -> 
     before = request.state.identity
 
     def work(session: Session) -> str:
-        secret = people.sign_in(
-            session, user, agent, hours=hours
-        )  # first, as everybody locks people before their sign-ins
+        # First, as everybody locks people before their sign-ins.
+        secret = people.sign_in(session, user, agent, hours=hours)
         if before and before.via == "session":
             people.sign_out(session, before)
         return secret

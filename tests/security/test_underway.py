@@ -99,22 +99,32 @@ def test_an_old_password_that_fitted_a_moment_ago_sets_no_new_one(world: World) 
 
 
 class Flowing:
-    """A file on its way in, whose second half waits for a word."""
+    """A request whose body is on its way, and whose rest waits for a word."""
 
-    def __init__(self, guest: Guest, headers: dict[str, str]) -> None:
-        self.half, self.go_on, self.name = Event(), Event(), f"of-{guest.name.replace(' ', '-')}"
-        self.address = f"{guest.world.web.address}/api/v1/datasets/{self.name}?filename=letters.jsonl"
-        self.headers = headers
+    def __init__(self, method: str, address: str, headers: dict[str, str], body: bytes, half: int) -> None:
+        self.method, self.address, self.headers = method, address, headers
+        self.first, self.rest = body[:half], body[half:]
+        self.half, self.go_on = Event(), Event()
 
     def pieces(self) -> Iterator[bytes]:
-        yield ROWS[:40].encode()
+        yield self.first
         self.half.set()
         assert self.go_on.wait(60)
-        yield ROWS[40:].encode()
+        yield self.rest
 
     def send(self) -> httpx.Response:
         with httpx.Client(headers=self.headers, trust_env=False, verify=PLAIN, timeout=60) as client:
-            return client.put(self.address, content=self.pieces())
+            return client.request(self.method, self.address, content=self.pieces())
+
+    def answer(self, is_known: Callable[[], object], meanwhile: Callable[[], None]) -> httpx.Response:
+        """What comes back where something happens while it flows, once the web knows who asks."""
+        with ThreadPoolExecutor(1) as thread:
+            answer = thread.submit(self.send)
+            assert self.half.wait(60)
+            wait_until(is_known, what="that the web knows who asks")
+            meanwhile()
+            self.go_on.set()
+            return answer.result(60)
 
 
 def as_member(guest: Guest) -> dict[str, str]:
@@ -146,18 +156,15 @@ ENDS: dict[str, tuple[Callable[[Guest], dict[str, str]], Callable[[Guest], None]
 def test_a_file_that_flows_while_its_senders_rights_end_makes_no_version(world: World, kind: str) -> None:
     right, end, status = ENDS[kind]
     guest = Guest(world)
-    flowing = Flowing(guest, right(guest))
-    with ThreadPoolExecutor(1) as thread:
-        answer = thread.submit(flowing.send)
-        assert flowing.half.wait(60)
-        wait_until(lambda: list(world.web.settings.folder("uploads").glob("*.body")), what="its first half")
-        end(guest)
-        flowing.go_on.set()
-        assert answer.result(60).status_code == status, answer.result().text
+    name, uploads = f"of-{guest.name.replace(' ', '-')}", world.web.settings.folder("uploads")
+    address = f"{world.web.address}/api/v1/datasets/{name}?filename=letters.jsonl"
+    flowing = Flowing("PUT", address, right(guest), ROWS.encode(), 40)
+    answer = flowing.answer(lambda: list(uploads.glob("*.body")), lambda: end(guest))
+    assert answer.status_code == status, answer.text
     with world.web.session() as session:
-        made = session.scalar(select(func.count()).select_from(Dataset).where(Dataset.name == flowing.name))
+        made = session.scalar(select(func.count()).select_from(Dataset).where(Dataset.name == name))
     assert made == (status == 201)
-    assert not list(world.web.settings.folder("uploads").glob("*.body")), "what came was kept"
+    assert not list(uploads.glob("*.body")), "what came was kept"
 
 
 SECRETS: dict[str, tuple[str, dict[str, str]]] = {
@@ -171,35 +178,21 @@ SECRETS: dict[str, tuple[str, dict[str, str]]] = {
 def test_a_secret_that_is_asked_for_while_a_sign_in_ends_is_not_given_out(world: World, kind: str) -> None:
     """A thief holds the last byte back until the owner has signed out everywhere."""
     path, words = SECRETS[kind]
-    guest, asked, go_on = Guest(world), Event(), Event()
+    guest = Guest(world)
     with world.web.session() as session:
         people.find(session, guest.name).role = Role.ADMIN
         session.commit()
     body = json.dumps({name: each.format(guest=guest) for name, each in words.items()}).encode()
-
-    def pieces() -> Iterator[bytes]:
-        yield body[:-1]
-        asked.set()
-        assert go_on.wait(60)
-        yield body[-1:]
-
-    def ask() -> httpx.Response:
-        headers = guest.here | {"content-type": "application/json"}
-        with httpx.Client(headers=headers, trust_env=False, verify=PLAIN, timeout=60) as client:
-            return client.post(world.web.address + path.format(guest=guest), content=pieces())
 
     def is_known() -> bool:
         own = select(func.count(SignIn.seen_at)).join(User).where(User.name == guest.name)
         with world.web.session() as session:
             return bool(session.scalar(own))
 
-    with ThreadPoolExecutor(1) as thread:
-        answer = thread.submit(ask)
-        assert asked.wait(60)
-        wait_until(is_known, what="that the web knows who asks")
-        by_admin("DELETE", "/api/v1/people/{guest.name}/sessions")(guest)
-        go_on.set()
-        assert answer.result(60).status_code == 401, answer.result().text
+    address, headers = world.web.address + path.format(guest=guest), guest.here | {"content-type": "application/json"}
+    sign_out = by_admin("DELETE", "/api/v1/people/{guest.name}/sessions")
+    answer = Flowing("POST", address, headers, body, len(body) - 1).answer(is_known, lambda: sign_out(guest))
+    assert answer.status_code == 401, answer.text
 
 
 def test_a_free_name_that_is_anothers_by_the_time_the_rows_are_read_gets_no_version(world: World) -> None:

@@ -143,7 +143,7 @@ def head(*, of_pages: bool = False) -> str:
 
 def rules_of(commit: str) -> str:
     """The commit that changed RULES last, as seen from that one: faults on two commits of the product that have it in common
-    were struck and judged alike. None where git does not know that commit, or more was changed since."""
+    were struck and judged alike. Empty where git does not know that commit, or more was changed since."""
     if not commit or commit.endswith(CHANGED):
         return ""
     return _git("log", "-1", "--format=%h", "--abbrev=12", commit, "--", *RULES)

@@ -152,9 +152,8 @@ async def take_in(edge: Edge, upload: store.Upload) -> DatasetDetailOut | Respon
 
     def work(session: Session) -> DatasetDetailOut:
         version = store.commit_version(session, upload, prepared)
-        may_change(
-            edge.who, session.get_one(Dataset, version.dataset_id).owner_id
-        )  # it may be new, and another's, by now
+        # It may be new, and another's, by now.
+        may_change(edge.who, session.get_one(Dataset, version.dataset_id).owner_id)
         people.audit(session, edge.who.id, "dataset.upload", upload.name, version=version.number)
         return reading.dataset_detail(session, store.find(session, upload.name))
 
