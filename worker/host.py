@@ -62,8 +62,6 @@ class Chores:
             work()
         except Exception:
             log.exception("%s went wrong", name)
-        finally:
-            self._threads.pop(name, None)  # names come without end: there is one for each attempt that is tidied up
 
 
 @dataclass

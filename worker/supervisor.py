@@ -40,7 +40,7 @@ from worker.holding import Doing, Holding
 from worker.host import Host, is_outage
 from worker.machine import machine
 from worker.spares import Spares, make_sure_it_is_dead
-from worker.sweep import Sweep, drop_unnamed, tidy
+from worker.sweep import Sweep
 
 log = logging.getLogger(__name__)
 
@@ -142,17 +142,8 @@ class Supervisor:
 
     def _clear(self, folder: Path) -> None:
         """End what is left of an attempt. Nobody waits for ever for a trainer that cannot be killed: it is cut off."""
-        if make_sure_it_is_dead(folder):
-            self._tidy(folder)
-        else:
+        if not make_sure_it_is_dead(folder):
             log.error(UNDYING, folder)
-
-    def _tidy(self, folder: Path) -> None:
-        def work() -> None:
-            tidy(folder)
-            drop_unnamed(self.host, folder.parent)
-
-        self.host.chores.start(f"tidying {folder}", work)
 
     def _turn(self) -> None:
         poked = self._wait()
@@ -198,7 +189,7 @@ class Supervisor:
             self._say_once((device, "over"), "" if has_ended else UNDYING % over.folder)
             if has_ended:
                 del self.over[device]
-                self._tidy(over.folder)
+                self.sweep.has_ended(over.folder.parent)
                 self._looked = -self.settings.renew_seconds  # a device is free: look at once
 
     def _tell_shutdown(self) -> None:

@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
+import logging
 import time
+from collections import deque
 from pathlib import Path
 from uuid import UUID
 
-from sqlalchemy import func, select
+from sqlalchemy import Select, func, select
+from sqlalchemy.orm import Session
 
 from backend.core import runs
 from backend.core.assignment import ARTIFACTS, CHECKPOINTS
 from backend.core.backup import begin_deleting
 from backend.core.disk import remove
-from backend.core.models import Artifact, Attempt, CheckpointRow, Run, Worker
-from worker.host import Host
+from backend.core.models import ACTIVE, Artifact, Attempt, CheckpointRow, Run, Worker
+from worker.host import Host, is_outage
+
+log = logging.getLogger(__name__)
 
 RETRY_SECONDS = 3600.0
-BACKUP_SECONDS = 2.0
-"""Between two looks whether a backup is over."""
+HALF_WRITTEN = ".tmp-"
+"""Nothing that was published has a name that begins so."""
 
 
 class Sweep:
-    """Deletes replaced checkpoints, and runs that were discarded long enough ago. Their rows tell so before a file goes, and
-    are marked when the files are gone, each in a transaction of its own. What cannot be deleted is tried again after an hour.
+    """Deletes what trainers left behind, replaced checkpoints, and runs that were discarded long enough ago. Of the last two,
+    rows tell so before a file goes, and are marked when the files are gone, each in a transaction of its own. What cannot be
+    deleted is tried again after an hour.
 
     Whoever shares the storage does it: the host that made them may be gone for good.
     """
@@ -31,15 +37,35 @@ class Sweep:
         self._host = host
         self._left_folders: set[str] = set()
         self._left_runs: set[UUID] = set()
-        self._since = time.monotonic()
+        self._untidy: deque[Path] = deque()
+        self._since = -RETRY_SECONDS
+
+    def has_ended(self, run_folder: Path) -> None:
+        """A trainer of this run is dead: the next call tidies up after it."""
+        self._untidy.append(run_folder)
 
     def __call__(self) -> None:
         if time.monotonic() - self._since > RETRY_SECONDS:
             self._left_folders.clear()
             self._left_runs.clear()
+            self._untidy += neglected(self._host)
             self._since = time.monotonic()
+        self._tidy()
         while self._delete_checkpoint() or self._delete_run():
             pass
+
+    def _tidy(self) -> None:
+        """Once for each that waits now. It waits on through an outage, and as long as somebody backs the studio up."""
+        for _ in range(len(self._untidy)):
+            folder = self._untidy.popleft()
+            try:
+                if not tidy(self._host, folder):
+                    self._untidy.append(folder)
+            except Exception as error:
+                if is_outage(error):
+                    self._untidy.append(folder)
+                    raise
+                log.exception("tidying %s went wrong", folder)
 
     def _delete_checkpoint(self) -> bool:
         """Whether there was one."""
@@ -80,48 +106,45 @@ class Sweep:
         return False
 
 
-def tidy(attempt: Path) -> None:
-    """Delete what killed trainers left half written, of this attempt and of those before it, whose host may be gone.
+def neglected(host: Host) -> list[Path]:
+    """Runs in whose folders something lies that no row names. Who was to tidy them up was killed first, or is gone for good;
+    or a trainer is at work there."""
+    with host.transaction() as session:
+        named = _named(session, host, select(CheckpointRow.folder), select(Artifact.folder))
+    made = _made(host.settings.folder("runs"), "*/attempt-*")
+    return list({path.parents[2]: None for path in made if path not in named})
 
-    Nothing that was published has such a name.
+
+def tidy(host: Host, run_folder: Path) -> bool:
+    """Delete what trainers that are over left half written, and checkpoints and artifacts that no row names and nobody can take
+    up any more: those of attempts before the one that owns the history. A trainer publishes on disk before its supervisor
+    tells of it; where both die in between, the next attempt goes on from the newest of these alone.
+
+    False, having deleted nothing, while somebody backs the studio up.
     """
-    for folder in attempt.parent.glob("attempt-*"):
-        if number_of(folder) <= number_of(attempt):  # a later one may be at work
-            for draft in folder.glob("*/.tmp-*"):
-                remove(draft)
-
-
-def drop_unnamed(host: Host, run_folder: Path) -> None:
-    """Delete checkpoints and artifacts that no row names and nobody can take up any more: those of attempts before the one that
-    owns the history. A trainer publishes on disk before its supervisor tells of it; where both die in between, the next
-    attempt goes on from the newest of these alone.
-
-    Waits while somebody backs the studio up: nobody comes back to what a run's last attempt left.
-    """
-    while not _have_dropped(host, run_folder):
-        time.sleep(BACKUP_SECONDS)
-
-
-def _have_dropped(host: Host, run_folder: Path) -> bool:
-    """Not while files may not be deleted."""
-    made = [path for kind in (CHECKPOINTS, ARTIFACTS) for path in run_folder.glob(f"attempt-*/{kind}/[!.]*")]
+    made = _made(run_folder, "attempt-*")
     if not made:
         return True
     with host.transaction() as session:
         if not begin_deleting(session):
             return False
-        run_id = UUID(run_folder.name)
-        owner = session.scalar(select(Run.begun).where(Run.id == run_id)) or 0
-        named = {
-            host.settings.root / folder
-            for row in (CheckpointRow, Artifact)
-            for folder in session.scalars(select(row.folder).where(row.run_id == run_id))
-        }
+        run = session.get(Run, UUID(run_folder.name))
+        if run is None:  # rows that are restored later may name what lies here
+            return True
+        of_run = (select(row.folder).where(row.run_id == run.id) for row in (CheckpointRow, Artifact))
+        named = _named(session, host, *of_run)
+        newest_over = run.attempt - 1 if run.state in ACTIVE else run.attempt
         for path in made:
-            if number_of(path.parent.parent) < owner and path not in named:
+            attempt = int(path.parents[1].name.removeprefix("attempt-"))
+            is_half = path.name.startswith(HALF_WRITTEN)
+            if attempt <= newest_over if is_half else attempt < run.begun and path not in named:
                 remove(path)
     return True
 
 
-def number_of(attempt: Path) -> int:
-    return int(attempt.name.removeprefix("attempt-"))
+def _named(session: Session, host: Host, *folders: Select[str]) -> set[Path]:
+    return {host.settings.root / folder for query in folders for folder in session.scalars(query)}
+
+
+def _made(folder: Path, attempts: str) -> list[Path]:
+    return [path for kind in (CHECKPOINTS, ARTIFACTS) for path in folder.glob(f"{attempts}/{kind}/*")]

@@ -38,6 +38,10 @@ FOLDERS = """
     SELECT folder FROM checkpoints WHERE replaced_at IS NULL UNION SELECT folder FROM artifacts
 """
 """What is published. Of artifacts those that were withdrawn, too: people have them tidied away when they want the room."""
+TO_BE_TAKEN_UP = """
+    SELECT 'runs/' || id || '/attempt-' || begun || '/checkpoints' FROM runs WHERE state IN ('paused', 'stopped', 'failed')
+"""
+"""Who resumes such a run goes on from the newest checkpoint of its last trainer, were it one that nobody lived to tell of."""
 CACHE_OF_TORCH = "torchinductor_*"
 """The folder that torch makes when it is loaded, for whatever it may compile, and keeps for the next time."""
 KEYS = "SELECT key FROM dataset_versions"
@@ -48,10 +52,12 @@ Kinds = Mapping[str, Counter[str]]
 
 @dataclass(frozen=True)
 class Named:
-    """Folders of runs and files of data sets, by their places under the home, that rows name."""
+    """Folders of runs and files of data sets, by their places under the home, that rows name; and where others may yet be
+    adopted."""
 
     folders: Set[str]
     keys: Set[str]
+    adoptable: Set[str]
 
 
 def at_rest(studio: Studio, seconds: float, before: Kinds) -> list[Leftover]:
@@ -80,8 +86,9 @@ def _found(studio: Studio, before: Kinds) -> list[Leftover]:
 
 def named(studio: Studio) -> Named:
     with studio.connect() as connection:
-        folders, keys = (connection.execute(query).fetchall() for query in (FOLDERS, KEYS))
-    return Named({str(folder) for (folder,) in folders}, {str(key) for (key,) in keys})
+        return Named(
+            *({str(place) for (place,) in connection.execute(query)} for query in (FOLDERS, KEYS, TO_BE_TAKEN_UP))
+        )
 
 
 def of_processes(studio: Studio, before: Kinds) -> list[Leftover]:
@@ -183,9 +190,10 @@ def _open_files(pid: int) -> Iterator[str]:
 
 
 def unnamed_folders(home: Path, named: Named) -> list[str]:
-    """Checkpoints and artifacts that no row names, whole as they may be."""
+    """Checkpoints and artifacts that no row names and nobody will adopt, whole as they may be."""
     made = [path for kind in ("checkpoints", "artifacts") for path in home.glob(f"runs/*/attempt-*/{kind}/[!.]*")]
-    return sorted({_place(path, home) for path in made} - named.folders)
+    of_nobody = [path for path in made if _place(path.parent, home) not in named.adoptable]
+    return sorted({_place(path, home) for path in of_nobody} - named.folders)
 
 
 def files(home: Path, named: Named) -> Iterator[Leftover]:

@@ -163,7 +163,12 @@ def _brought_and_kept(done: Sequence[Segment], here: Sequence[Segment]) -> list[
             "each at least once",
             all(said[word] for word in SAID),
         ),
-        Row("checkpoints and artifacts that the database does not name, in the row", f"{unnamed:,}", "0", not unnamed),
+        Row(
+            "checkpoints and artifacts that no row names and nobody adopts, in the row",
+            f"{unnamed:,}",
+            "0",
+            not unnamed,
+        ),
         Row(
             "checkpoints read when they had just been published, in the row",
             f"{sum(each.checkpoints_read for each in here):,}",

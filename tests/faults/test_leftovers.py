@@ -98,7 +98,7 @@ CHECKPOINT, ARTIFACT, ROWS = (
     "runs/1/attempt-1/artifacts/adapter",
     "datasets/ab/abc.parquet",
 )
-NAMED = Named({CHECKPOINT, ARTIFACT}, {ROWS})
+NAMED = Named({CHECKPOINT, ARTIFACT}, {ROWS}, adoptable={"runs/1/attempt-3/checkpoints"})
 
 
 def lay(home: Path, *names: str) -> None:
@@ -128,11 +128,14 @@ def test_a_data_set_that_no_row_names_and_what_is_half_written_is_named(tmp_path
         "runs/1/attempt-1/checkpoints/checkpoint-8",
         "runs/1/attempt-1/checkpoints/left",
         "runs/1/attempt-2/artifacts/adapter",
+        "runs/1/attempt-3/artifacts/adapter",
+        "runs/2/attempt-3/checkpoints/checkpoint-12",
     ],
 )
-def test_checkpoints_and_artifacts_that_no_row_names_are_listed(tmp_path: Path, folder: str) -> None:
+def test_checkpoints_and_artifacts_that_no_row_names_are_listed_unless_adoptable(tmp_path: Path, folder: str) -> None:
     half = f"{CHECKPOINT.replace('checkpoint-4', '.tmp-checkpoint-8')}/manifest.json"
     lay(tmp_path, f"{CHECKPOINT}/manifest.json", f"{ARTIFACT}/adapter.safetensors", half)
+    lay(tmp_path, "runs/1/attempt-3/checkpoints/checkpoint-12/manifest.json")
     assert leftovers.unnamed_folders(tmp_path, NAMED) == []
     lay(tmp_path, f"{folder}/file")
     assert leftovers.unnamed_folders(tmp_path, NAMED) == [folder]

@@ -261,10 +261,10 @@ def test_an_answer_that_comes_leaves_what_is_read_and_marked_where_it_is(page: P
     page.set_viewport_size({"width": 600, "height": 800})
     said = iter(range(100))
 
-    def answer(*steps: int) -> None:
+    def answer(*steps: int, prompt: str = "Where?") -> None:
         for step in steps:
             text = f"It waits in the depot, I think, for the {next(said)} time. "
-            told = {"index": 0, "prompt": "Where?", "text": text, "tokens": 9, "finish": "stop"}
+            told = {"index": 0, "prompt": prompt, "text": text, "tokens": 9, "finish": "stop"}
             shipper.ship(LineKind.SAMPLE, [step], {step: told}.__getitem__)
 
     page.goto("/runs/first")
@@ -279,7 +279,7 @@ def test_an_answer_that_comes_leaves_what_is_read_and_marked_where_it_is(page: P
     expect(columns).to_have_count(7, timeout=10_000)
     assert "for the 0 time" in page.evaluate("() => getSelection().toString()")
     assert timeline.evaluate("(list) => list.scrollLeft") == 0
-    answer(0)
+    answer(0, prompt="Whither?")
     expect(columns.nth(1).locator("del").first).to_have_text("7")  # marked against the new one before it
 
 

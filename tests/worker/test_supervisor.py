@@ -13,14 +13,15 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from pathlib import Path
 from uuid import UUID
 
 import psutil
 import psycopg
 import pytest
-from sqlalchemy import func, select, update
+from sqlalchemy import create_engine, func, select, update
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import sessionmaker
 
 from backend.core import backup, curves, journal, runs
 from backend.core.assignment import ASSIGNMENT, CHECKPOINTS, JOURNAL, Assignment, Outcome
@@ -33,10 +34,10 @@ from tests.support.labs import MakeLab
 from tests.support.processes import is_alive
 from worker import spares, tail
 from worker.holding import Doing, Holding
-from worker.host import Host, beside
+from worker.host import Host
 from worker.spares import Spares, Trainer
 from worker.supervisor import Supervisor
-from worker.sweep import Sweep, drop_unnamed, tidy
+from worker.sweep import Sweep, tidy
 from worker.trainer.journal import Journal
 
 STEPS = list(range(1, 25))
@@ -727,66 +728,108 @@ def test_a_trainer_that_cannot_be_killed_keeps_its_restarted_host_from_nothing_e
     assert (lab.run(run_id).state, lab.run(run_id).holder) == (State.QUEUED, None), "another device may take it"
 
 
-def test_what_killed_trainers_left_half_written_is_deleted_and_nothing_else(tmp_path: Path) -> None:
-    for name in (
-        "attempt-9/checkpoints/.tmp-checkpoint-4",  # its host died
-        "attempt-10/checkpoints/.tmp-checkpoint-8",
+def left_by(lab: Lab, run_id: UUID, *names: str) -> list[Path]:
+    folders = [lab.home / "runs" / str(run_id) / name for name in names]
+    for folder in folders:
+        folder.mkdir(parents=True)
+        (folder / "weights").write_text("…")
+    return folders
+
+
+def still_there(lab: Lab) -> set[str]:
+    return {path.relative_to(path.parents[2]).as_posix() for path in (lab.home / "runs").glob("*/*/*/*")}
+
+
+@pytest.mark.parametrize(("state", "is_over"), [(State.TRAINING, False), (State.QUEUED, True)])
+def test_what_killed_trainers_left_half_written_is_deleted_and_nothing_else(
+    lab: Lab, state: State, is_over: bool
+) -> None:
+    run_id = lab.launch()
+    with lab.sessions.begin() as session:
+        run = session.get_one(Run, run_id)
+        run.state, run.attempt, run.begun = state, 11, 10
+        run.holder, run.lease_until = (None, None) if is_over else ("a", func.clock_timestamp())
+    old, _whole, _made, current = left_by(
+        lab,
+        run_id,
+        "attempt-9/artifacts/.tmp-merged",  # its host died
         "attempt-10/checkpoints/checkpoint-4",
-        "attempt-10/artifacts/.tmp-merged",
         "attempt-10/artifacts/adapter",
-        "attempt-11/checkpoints/.tmp-checkpoint-12",  # another host is at it
-    ):
-        (tmp_path / name).mkdir(parents=True)
-        (tmp_path / name / "weights").write_text("…")
-    tidy(tmp_path / "attempt-10")
-    assert {path.relative_to(tmp_path).as_posix() for path in tmp_path.glob("*/*/*")} == {
-        "attempt-10/artifacts/adapter",
+        "attempt-11/checkpoints/.tmp-checkpoint-12",  # somebody may be at it
+    )
+    assert tidy(host_of(lab), old.parents[2])
+    assert not old.exists()
+    assert current.exists() is not is_over
+    assert still_there(lab) - {"attempt-11/checkpoints/.tmp-checkpoint-12"} == {
         "attempt-10/checkpoints/checkpoint-4",
-        "attempt-11/checkpoints/.tmp-checkpoint-12",
+        "attempt-10/artifacts/adapter",
     }
 
 
 def test_what_a_trainer_published_that_nobody_told_of_goes_once_another_attempt_owns_the_history(lab: Lab) -> None:
-    run_id, run = lab.launch(), lab.home / "runs"
-    folders = (
+    run_id = lab.launch()
+    names = (
         "attempt-1/checkpoints/checkpoint-4",  # the next attempt went on from a newer one
         "attempt-1/checkpoints/checkpoint-8",
         "attempt-1/artifacts/adapter",
         "attempt-2/checkpoints/checkpoint-12",  # may be taken up yet
         "attempt-3/checkpoints/checkpoint-16",
     )
-    for name in folders:
-        (run / str(run_id) / name).mkdir(parents=True)
+    left_by(lab, run_id, *names)
     with lab.sessions.begin() as session:
         session.get_one(Run, run_id).begun = 2
         session.add(Attempt(run_id=run_id, number=1, worker="a", device="cpu"))
         session.flush()
         told = {"step": 8, "attempt": 1, "manifest_sha256": "0" * 64, "bytes": 1}
-        session.add(CheckpointRow(run_id=run_id, folder=f"runs/{run_id}/{folders[1]}", **told))
-    drop_unnamed(Supervisor(settings_of(lab, devices="cpu")).host, run / str(run_id))
-    left = {path.relative_to(run / str(run_id)).as_posix() for path in run.glob("*/*/*/*")}
-    assert left == {folders[1], folders[3], folders[4]}
+        session.add(CheckpointRow(run_id=run_id, folder=f"runs/{run_id}/{names[1]}", **told))
+    assert tidy(host_of(lab), lab.home / "runs" / str(run_id))
+    assert still_there(lab) == {names[1], names[3], names[4]}
 
 
-def test_what_nobody_told_of_goes_once_a_backup_is_over(lab: Lab) -> None:
+@pytest.fixture
+def untidy(lab: Lab) -> Path:
+    """What an attempt left that another one has followed."""
     run_id = lab.launch()
-    folder = lab.home / "runs" / str(run_id) / "attempt-1" / CHECKPOINTS / "checkpoint-4"
-    folder.mkdir(parents=True)
     with lab.sessions.begin() as session:
         session.get_one(Run, run_id).begun = 2
-    with backup.connected(lab.database_url) as connection:
-        with backup.keeping_files(connection):
-            dropping = beside(partial(drop_unnamed, host_of(lab), folder.parents[2]))
-            with pytest.raises(TimeoutError):
-                dropping.result(1)
-            assert folder.exists()
-        dropping.result(20)
-    assert not folder.exists()
+    return left_by(lab, run_id, f"attempt-1/{CHECKPOINTS}/checkpoint-4")[0]
 
 
-def test_what_goes_wrong_while_a_run_is_tidied_up_is_told(lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
-    attempt = lab.home / "runs" / "a-run" / "attempt-1"
-    for folder in (attempt, attempt.with_name("attempt-one")):
-        folder.mkdir(parents=True)
-    Supervisor(settings_of(lab, devices="cpu"))._tidy(attempt)
-    lab.wait(lambda: f"tidying {attempt} went wrong" in caplog.text, "the log", 10)
+def test_what_nobody_told_of_goes_once_a_backup_is_over(lab: Lab, untidy: Path) -> None:
+    sweep = Sweep(host_of(lab))
+    with backup.connected(lab.database_url) as connection, backup.keeping_files(connection):
+        sweep()
+        assert untidy.exists()
+    sweep()
+    assert not untidy.exists()
+
+
+def test_what_a_killed_supervisor_did_not_tidy_up_goes_when_one_starts(lab: Lab, untidy: Path) -> None:
+    with lab.host():
+        lab.wait(lambda: not untidy.exists(), "what was left to go", 30)
+
+
+def test_a_run_is_tidied_up_once_postgres_is_back(lab: Lab) -> None:
+    host = host_of(lab)
+    sweep = Sweep(host)
+    sweep()
+    run_id = lab.launch()
+    (draft,) = left_by(lab, run_id, f"attempt-0/{CHECKPOINTS}/.tmp-checkpoint-4")
+    sweep.has_ended(draft.parents[2])
+    there, host.sessions = host.sessions, sessionmaker(create_engine("postgresql+psycopg://nobody@127.0.0.1:1/nothing"))
+    with pytest.raises(DBAPIError):
+        sweep()
+    assert draft.exists()
+    host.sessions = there
+    sweep()
+    assert not draft.exists()
+
+
+def test_what_goes_wrong_while_a_run_is_tidied_up_is_told_and_keeps_no_other_from_it(
+    lab: Lab, untidy: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    stranger = lab.home / "runs" / "a-run" / "attempt-one" / CHECKPOINTS / "checkpoint-4"
+    stranger.mkdir(parents=True)
+    Sweep(host_of(lab))()
+    assert f"tidying {stranger.parents[2]} went wrong" in caplog.text
+    assert not untidy.exists()
