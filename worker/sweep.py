@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections import deque
 from pathlib import Path
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session
@@ -23,6 +24,7 @@ log = logging.getLogger(__name__)
 RETRY_SECONDS = 3600.0
 HALF_WRITTEN = ".tmp-"
 """Nothing that was published has a name that begins so."""
+ATTEMPT = re.compile(r"attempt-(\d+)")
 
 
 class Sweep:
@@ -111,18 +113,24 @@ def neglected(host: Host) -> list[Path]:
     or a trainer is at work there."""
     with host.transaction() as session:
         named = _named(session, host, select(CheckpointRow.folder), select(Artifact.folder))
-    made = _made(host.settings.folder("runs"), "*/attempt-*")
-    return list({path.parents[2]: None for path in made if path not in named})
+    found = []
+    for folder in host.settings.folder("runs").iterdir():
+        try:
+            if any(path not in named for path in _made(folder)):
+                found.append(folder)
+        except OSError as error:  # a damaged folder keeps no other from being tidied up
+            log.warning("%s cannot be looked at: %s", folder, error)
+    return found
 
 
 def tidy(host: Host, run_folder: Path) -> bool:
-    """Delete what trainers that are over left half written, and checkpoints and artifacts that no row names and nobody can take
-    up any more: those of attempts before the one that owns the history. A trainer publishes on disk before its supervisor
-    tells of it; where both die in between, the next attempt goes on from the newest of these alone.
+    """Delete what trainers that are over left half written, artifacts of theirs that no row names, and such checkpoints as
+    nobody can take up any more: those of attempts before the one that owns the history. A trainer publishes on disk before
+    its supervisor tells of it; where both die in between, the next attempt goes on from the newest of these alone.
 
     False, having deleted nothing, while somebody backs the studio up.
     """
-    made = _made(run_folder, "attempt-*")
+    made = _made(run_folder)
     if not made:
         return True
     with host.transaction() as session:
@@ -133,18 +141,28 @@ def tidy(host: Host, run_folder: Path) -> bool:
             return True
         of_run = (select(row.folder).where(row.run_id == run.id) for row in (CheckpointRow, Artifact))
         named = _named(session, host, *of_run)
-        newest_over = run.attempt - 1 if run.state in ACTIVE else run.attempt
-        for path in made:
-            attempt = int(path.parents[1].name.removeprefix("attempt-"))
-            is_half = path.name.startswith(HALF_WRITTEN)
-            if attempt <= newest_over if is_half else attempt < run.begun and path not in named:
+        over = run.attempt - 1 if run.state in ACTIVE else run.attempt
+        for path, attempt in made.items():
+            if path.name.startswith(HALF_WRITTEN):
+                if attempt <= over:
+                    remove(_taken_away(path))
+            elif path not in named and attempt <= (over if path.parent.name == ARTIFACTS else run.begun - 1):
                 remove(path)
     return True
+
+
+def _taken_away(draft: Path) -> Path:
+    """Under a name that its writer does not know. One that was given up may live on where Postgres is out of its reach: it is to
+    fail, not to publish what is left while files go one by one."""
+    return draft.rename(draft.with_name(f"{HALF_WRITTEN}gone-{uuid4()}"))
 
 
 def _named(session: Session, host: Host, *folders: Select[str]) -> set[Path]:
     return {host.settings.root / folder for query in folders for folder in session.scalars(query)}
 
 
-def _made(folder: Path, attempts: str) -> list[Path]:
-    return [path for kind in (CHECKPOINTS, ARTIFACTS) for path in folder.glob(f"{attempts}/{kind}/*")]
+def _made(run_folder: Path) -> dict[Path, int]:
+    """A run's checkpoints and artifacts on this disk, half written ones too, and the number of the attempt that made each."""
+    paths = (path for kind in (CHECKPOINTS, ARTIFACTS) for path in run_folder.glob(f"attempt-*/{kind}/*"))
+    attempts = ((path, ATTEMPT.fullmatch(path.parents[1].name)) for path in paths)
+    return {path: int(attempt[1]) for path, attempt in attempts if attempt}

@@ -42,9 +42,11 @@ TO_BE_TAKEN_UP = """
     SELECT 'runs/' || id || '/attempt-' || begun || '/checkpoints' FROM runs WHERE state IN ('paused', 'stopped', 'failed')
 """
 """Who resumes such a run goes on from the newest checkpoint of its last trainer, were it one that nobody lived to tell of."""
+REPLACED = "SELECT folder FROM checkpoints WHERE replaced_at IS NOT NULL"
 CACHE_OF_TORCH = "torchinductor_*"
 """The folder that torch makes when it is loaded, for whatever it may compile, and keeps for the next time."""
 KEYS = "SELECT key FROM dataset_versions"
+QUERIES = (FOLDERS, KEYS, TO_BE_TAKEN_UP, REPLACED)
 
 Kinds = Mapping[str, Counter[str]]
 """What each part has open, by its kind."""
@@ -52,12 +54,13 @@ Kinds = Mapping[str, Counter[str]]
 
 @dataclass(frozen=True)
 class Named:
-    """Folders of runs and files of data sets, by their places under the home, that rows name; and where others may yet be
-    adopted."""
+    """Folders of runs and files of data sets, by their places under the home, that rows name; where others may yet be adopted,
+    and those that may not."""
 
     folders: Set[str]
     keys: Set[str]
     adoptable: Set[str]
+    replaced: Set[str]
 
 
 def at_rest(studio: Studio, seconds: float, before: Kinds) -> list[Leftover]:
@@ -86,9 +89,7 @@ def _found(studio: Studio, before: Kinds) -> list[Leftover]:
 
 def named(studio: Studio) -> Named:
     with studio.connect() as connection:
-        return Named(
-            *({str(place) for (place,) in connection.execute(query)} for query in (FOLDERS, KEYS, TO_BE_TAKEN_UP))
-        )
+        return Named(*({str(place) for (place,) in connection.execute(query)} for query in QUERIES))
 
 
 def of_processes(studio: Studio, before: Kinds) -> list[Leftover]:
@@ -192,8 +193,8 @@ def _open_files(pid: int) -> Iterator[str]:
 def unnamed_folders(home: Path, named: Named) -> list[str]:
     """Checkpoints and artifacts that no row names and nobody will adopt, whole as they may be."""
     made = [path for kind in ("checkpoints", "artifacts") for path in home.glob(f"runs/*/attempt-*/{kind}/[!.]*")]
-    of_nobody = [path for path in made if _place(path.parent, home) not in named.adoptable]
-    return sorted({_place(path, home) for path in of_nobody} - named.folders)
+    adoptable = {_place(path, home) for path in made if _place(path.parent, home) in named.adoptable} - named.replaced
+    return sorted({_place(path, home) for path in made} - named.folders - adoptable)
 
 
 def files(home: Path, named: Named) -> Iterator[Leftover]:

@@ -98,7 +98,12 @@ CHECKPOINT, ARTIFACT, ROWS = (
     "runs/1/attempt-1/artifacts/adapter",
     "datasets/ab/abc.parquet",
 )
-NAMED = Named({CHECKPOINT, ARTIFACT}, {ROWS}, adoptable={"runs/1/attempt-3/checkpoints"})
+NAMED = Named(
+    {CHECKPOINT, ARTIFACT},
+    {ROWS},
+    adoptable={"runs/1/attempt-3/checkpoints"},
+    replaced={"runs/1/attempt-3/checkpoints/checkpoint-4"},
+)
 
 
 def lay(home: Path, *names: str) -> None:
@@ -129,6 +134,7 @@ def test_a_data_set_that_no_row_names_and_what_is_half_written_is_named(tmp_path
         "runs/1/attempt-1/checkpoints/left",
         "runs/1/attempt-2/artifacts/adapter",
         "runs/1/attempt-3/artifacts/adapter",
+        "runs/1/attempt-3/checkpoints/checkpoint-4",
         "runs/2/attempt-3/checkpoints/checkpoint-12",
     ],
 )

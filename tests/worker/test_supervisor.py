@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import resource
@@ -23,7 +24,7 @@ from sqlalchemy import create_engine, func, select, update
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import sessionmaker
 
-from backend.core import backup, curves, journal, runs
+from backend.core import backup, curves, disk, journal, runs
 from backend.core.assignment import ASSIGNMENT, CHECKPOINTS, JOURNAL, Assignment, Outcome
 from backend.core.checkpoints import manifest_sha256, write_manifest
 from backend.core.models import Artifact, Attempt, CheckpointRow, Intent, Run, Sample, State, Worker
@@ -749,21 +750,12 @@ def test_what_killed_trainers_left_half_written_is_deleted_and_nothing_else(
         run = session.get_one(Run, run_id)
         run.state, run.attempt, run.begun = state, 11, 10
         run.holder, run.lease_until = (None, None) if is_over else ("a", func.clock_timestamp())
-    old, _whole, _made, current = left_by(
-        lab,
-        run_id,
-        "attempt-9/artifacts/.tmp-merged",  # its host died
-        "attempt-10/checkpoints/checkpoint-4",
-        "attempt-10/artifacts/adapter",
-        "attempt-11/checkpoints/.tmp-checkpoint-12",  # somebody may be at it
-    )
-    assert tidy(host_of(lab), old.parents[2])
-    assert not old.exists()
-    assert current.exists() is not is_over
-    assert still_there(lab) - {"attempt-11/checkpoints/.tmp-checkpoint-12"} == {
-        "attempt-10/checkpoints/checkpoint-4",
-        "attempt-10/artifacts/adapter",
-    }
+    dead = "attempt-9/artifacts/.tmp-merged"
+    whole = "attempt-10/checkpoints/checkpoint-4"
+    current = {"attempt-11/checkpoints/.tmp-checkpoint-12", "attempt-11/artifacts/adapter"}  # somebody may be at it
+    left_by(lab, run_id, dead, whole, *current)
+    assert tidy(host_of(lab), lab.home / "runs" / str(run_id))
+    assert still_there(lab) == {whole} | (set() if is_over else current)
 
 
 def test_what_a_trainer_published_that_nobody_told_of_goes_once_another_attempt_owns_the_history(lab: Lab) -> None:
@@ -777,7 +769,8 @@ def test_what_a_trainer_published_that_nobody_told_of_goes_once_another_attempt_
     )
     left_by(lab, run_id, *names)
     with lab.sessions.begin() as session:
-        session.get_one(Run, run_id).begun = 2
+        run = session.get_one(Run, run_id)
+        run.attempt, run.begun = 3, 2
         session.add(Attempt(run_id=run_id, number=1, worker="a", device="cpu"))
         session.flush()
         told = {"step": 8, "attempt": 1, "manifest_sha256": "0" * 64, "bytes": 1}
@@ -791,7 +784,8 @@ def untidy(lab: Lab) -> Path:
     """What an attempt left that another one has followed."""
     run_id = lab.launch()
     with lab.sessions.begin() as session:
-        session.get_one(Run, run_id).begun = 2
+        run = session.get_one(Run, run_id)
+        run.attempt = run.begun = 2
     return left_by(lab, run_id, f"attempt-1/{CHECKPOINTS}/checkpoint-4")[0]
 
 
@@ -825,11 +819,49 @@ def test_a_run_is_tidied_up_once_postgres_is_back(lab: Lab) -> None:
     assert not draft.exists()
 
 
+def test_a_writer_that_lives_on_cannot_publish_what_is_left_of_its_draft(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It makes a file in a folder that is being deleted, which so remains, without all that was in it."""
+    run_id = lab.launch()
+    (draft,) = left_by(lab, run_id, f"attempt-0/{CHECKPOINTS}/.tmp-checkpoint-4")
+
+    def remove(folder: Path) -> bool:
+        with pytest.raises(FileNotFoundError):
+            (draft / "optimizer").write_text("…")
+        return disk.remove(folder)
+
+    monkeypatch.setattr("worker.sweep.remove", remove)
+    assert tidy(host_of(lab), draft.parents[2])
+    assert still_there(lab) == set()
+
+
 def test_what_goes_wrong_while_a_run_is_tidied_up_is_told_and_keeps_no_other_from_it(
     lab: Lab, untidy: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    stranger = lab.home / "runs" / "a-run" / "attempt-one" / CHECKPOINTS / "checkpoint-4"
-    stranger.mkdir(parents=True)
+    (lab.home / "runs" / "a-run" / "attempt-1" / CHECKPOINTS / "checkpoint-4").mkdir(parents=True)
+    sweep = Sweep(host_of(lab))
+    for run_folder in (lab.home / "runs" / "a-run", untidy.parents[2]):
+        sweep.has_ended(run_folder)
+    sweep()
+    assert f"tidying {lab.home / 'runs' / 'a-run'} went wrong" in caplog.text
+    assert not untidy.exists()
+
+
+def test_a_folder_that_cannot_be_read_keeps_no_other_run_from_being_tidied_up(
+    lab: Lab, untidy: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As a damaged file system answers."""
+    damaged = lab.home / "runs" / "damaged"
+    damaged.mkdir()
+    glob = Path.glob
+
+    def fail(path: Path, pattern: str) -> Iterator[Path]:
+        if path == damaged:
+            raise OSError(errno.EUCLEAN, os.strerror(errno.EUCLEAN))
+        return iter(glob(path, pattern))
+
+    monkeypatch.setattr(Path, "glob", fail)
     Sweep(host_of(lab))()
-    assert f"tidying {stranger.parents[2]} went wrong" in caplog.text
+    assert f"{damaged} cannot be looked at" in caplog.text
     assert not untidy.exists()
