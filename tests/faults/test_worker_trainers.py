@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import resource
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -37,10 +35,9 @@ def encoding_trainer_of(lab: Lab, run_id: UUID) -> psutil.Process:
 
 
 def allow_more_memory(process: psutil.Process, mib: int) -> None:
-    """So much beside what it has written to by now."""
-    pages = int(Path(f"/proc/{process.pid}/statm").read_text().split()[5])
-    limit = pages * resource.getpagesize() + mib * MIB
-    process.rlimit(psutil.RLIMIT_DATA, (limit, limit))
+    """So much beside what it has by now. A trainer sets the limit of its data itself, each time that it renders a row."""
+    limit = process.memory_info().vms + mib * MIB
+    process.rlimit(psutil.RLIMIT_AS, (limit, limit))
 
 
 def test_a_batch_that_does_not_fit_ends_the_run_with_advice_and_is_not_tried_again(lab: Lab) -> None:
