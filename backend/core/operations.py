@@ -27,6 +27,7 @@ from backend.core.datasets.store import Prepared, Upload, commit_version, prepar
 from backend.core.errors import Conflict, Forbidden, StudioError, Unavailable, Unstorable
 from backend.core.models import Dataset, Json, Operation, Role, User
 from backend.core.settings import Settings
+from backend.core.uploads import has_been_read
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +37,11 @@ RETRY_SECONDS = 5
 LONGEST_SECONDS = 300
 """A storage that is away is asked again after pauses that grow from the first to the second."""
 THREADS = 2
+
+
+def address_of(operation_id: UUID) -> str:
+    """Where the API tells of it: what is said of an upload that it reads."""
+    return f"/api/v1/operations/{operation_id}"
 
 
 def begin(session: Session, upload: Upload) -> Operation:
@@ -131,7 +137,7 @@ def run_operation(
                 return
             _fail(engine, operation_id, error)
         if kind == INGEST:
-            Upload.from_json(wanted).path.unlink(missing_ok=True)
+            has_been_read(Upload.from_json(wanted).path, address_of(operation_id))
 
 
 def _ingest(wanted: Json, settings: Settings, watch: _Watch) -> None:

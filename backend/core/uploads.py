@@ -326,6 +326,17 @@ def become(folder: Path, id: UUID, address: str, *, keeps_file: bool) -> None:
     _words(folder, id).unlink(missing_ok=True)
 
 
+def has_been_read(file: Path, address: str) -> None:
+    """Remove a file that came whole and that what has this address has read. Blocks while the file is `taken`.
+
+    Of one that came in a session it is said what became of it: who took it in may have been killed before it was."""
+    with suppress(FileNotFoundError), open(file, "rb") as standing:
+        fcntl.flock(standing, fcntl.LOCK_EX)
+        if file.with_suffix(".json").exists():
+            become(file.parent, UUID(file.stem), address, keeps_file=True)
+    file.unlink(missing_ok=True)
+
+
 @contextmanager
 def ending(folder: Path, id: UUID) -> Iterator[Session]:
     """A session whose file nobody takes meanwhile, to be dropped. One that still flows need not be waited for, but is to be

@@ -119,6 +119,18 @@ async def test_a_file_that_is_still_read_outlives_its_session(tmp_path: Path) ->
     assert received.path.read_bytes() == BODY
 
 
+async def test_who_has_read_a_file_waits_for_who_takes_it_in_to_say_what_it_became(tmp_path: Path) -> None:
+    done = await complete(tmp_path)
+    with uploads.taken(tmp_path, done.id) as (standing, _file):
+        path = uploads.received(tmp_path, standing).path
+        reading = asyncio.create_task(asyncio.to_thread(uploads.has_been_read, path, "/as the reader says it"))
+        assert not (await asyncio.wait({reading}, timeout=0.3))[0]
+        uploads.become(tmp_path, done.id, "/it", keeps_file=True)
+    await reading
+    assert uploads.session(tmp_path, done.id).became == "/it"
+    assert [path.name for path in tmp_path.iterdir()] == [f"{done.id}.became"]
+
+
 async def test_a_file_that_somebody_needs_outlives_a_session_that_never_said_so(tmp_path: Path) -> None:
     done = await complete(tmp_path)
     path = uploads.received(tmp_path, done).path

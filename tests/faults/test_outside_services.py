@@ -101,10 +101,11 @@ def person(studio: Studio) -> httpx.Client:
 
 @pytest.fixture(scope="module")
 def run(client: Client, material: Material, followers: list[Follower]) -> Iterator[str]:
-    """A run that goes on until everything here is over. Steps are slow, so that its curve is painted whole at the end."""
+    """A run that goes on until everything here is over. Steps are slow, so that its curve is painted whole at the end: of more
+    than a thousand steps a page that is opened anew gets only some."""
     client.put_dataset("rows", material.file, on_bytes=lambda _count: None)
     recipe = material.recipe("rows", "long")
-    recipe["training"] |= {"max_steps": 100_000, "gradient_accumulation_steps": 48}
+    recipe["training"] |= {"max_steps": 100_000, "gradient_accumulation_steps": 400 if IS_LONG else 48}
     recipe["evaluation"] |= {"eval_steps": 5000, "sample_steps": 5000}
     recipe["saving"] |= {"save_steps": 5000}
     launch(client, recipe, followers)

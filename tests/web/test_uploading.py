@@ -21,6 +21,7 @@ from sqlalchemy.orm import Session
 
 from backend.core import operations, uploads
 from backend.core.datasets import store
+from backend.core.db import engine
 from backend.core.models import Audit, DatasetVersion, Role
 from backend.core.settings import Settings
 from backend.core.uploads import Received
@@ -278,6 +279,21 @@ async def test_calling_off_leaves_a_file_that_an_operation_reads(
     session.commit()
     assert (await member.delete(place)).status_code == 204
     assert part.read_bytes() == ROW
+
+
+async def test_what_an_operation_made_of_a_file_is_told_though_who_took_it_in_died_before_it_could_say_so(
+    member: httpx.AsyncClient, session: Session, here: Settings, database_url: str
+) -> None:
+    place = await begun(member, len(ROW), dataset="owls", filename="owls.jsonl")
+    part = here.folder("uploads") / f"{place.rpartition('/')[2]}.part"
+    part.write_bytes(ROW)
+    operation = operations.begin(session, store.upload("owls", "owls.jsonl", Received(part, "0" * 64, len(ROW))))
+    session.commit()
+    await asyncio.to_thread(operations.run_operation, engine(database_url), here, operation.id)
+    told = await member.head(place)
+    assert (told.status_code, told.headers["location"]) == (200, f"/api/v1/operations/{operation.id}")
+    assert (await send(member, place, len(ROW), b"")).headers["location"] == told.headers["location"]
+    assert [path.suffix for path in part.parent.iterdir()] == [".became"]
 
 
 async def test_calling_off_comes_too_late_for_a_file_whose_last_piece_has_come(

@@ -178,7 +178,7 @@ async def in_background(edge: Edge, upload: store.Upload) -> Response:
     await asyncio.to_thread(uploads.settle, upload.path)
     operation = await edge.write(work)
     edge.studio.operations.submit(operation.id)
-    headers = {"Location": f"/api/v1/operations/{operation.id}"}
+    headers = {"Location": operations.address_of(operation.id)}
     return JSONResponse(operation.model_dump(mode="json"), 202, headers)
 
 

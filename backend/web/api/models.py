@@ -78,7 +78,7 @@ async def search(
 async def download(wanted: ToDownload, edge: AnEdge, response: Response) -> OperationOut:
     """Fetch a model from the hub at its commit, as an operation. One that is on its way already is not begun again."""
     operation = await begin(edge, wanted.id, wanted.revision)
-    response.headers["Location"] = f"/api/v1/operations/{operation.id}"
+    response.headers["Location"] = operations.address_of(operation.id)
     return operation
 
 
