@@ -40,6 +40,9 @@ BLOCK_BYTES = 2 << 20
 WRITE_BYTES = 1 << 18
 """Linux asks for as much memory in one piece as is written at once, which in a virtual machine can take five times as long."""
 
+TAKING_SECONDS = 10.0
+"""How long who has read a file waits for who takes it in."""
+
 
 @dataclass(frozen=True)
 class Received:
@@ -327,14 +330,26 @@ def become(folder: Path, id: UUID, address: str, *, keeps_file: bool) -> None:
 
 
 def has_been_read(file: Path, address: str) -> None:
-    """Remove a file that came whole and that what has this address has read. Blocks while the file is `taken`.
+    """Remove a file that came whole and that what has this address has read. Blocks for a while where it is `taken`: by who takes
+    it in, most likely. A sender that stands still there holds up nobody for longer.
 
     Of one that came in a session it is said what became of it: who took it in may have been killed before it was."""
     with suppress(FileNotFoundError), open(file, "rb") as standing:
-        fcntl.flock(standing, fcntl.LOCK_EX)
+        _wait_for(standing)
         if file.with_suffix(".json").exists():
             become(file.parent, UUID(file.stem), address, keeps_file=True)
     file.unlink(missing_ok=True)
+
+
+def _wait_for(file: BinaryIO) -> None:
+    until = time.monotonic() + TAKING_SECONDS
+    while time.monotonic() < until:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(0.05)
+        else:
+            return
 
 
 @contextmanager

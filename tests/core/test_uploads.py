@@ -131,6 +131,17 @@ async def test_who_has_read_a_file_waits_for_who_takes_it_in_to_say_what_it_beca
     assert [path.name for path in tmp_path.iterdir()] == [f"{done.id}.became"]
 
 
+async def test_a_sender_that_stands_still_does_not_hold_up_who_has_read_its_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(uploads, "TAKING_SECONDS", 0.2)
+    done = await complete(tmp_path)
+    with uploads.taken(tmp_path, done.id):
+        await asyncio.to_thread(uploads.has_been_read, uploads.received(tmp_path, done).path, "/it")
+    assert uploads.session(tmp_path, done.id).became == "/it"
+    assert [path.name for path in tmp_path.iterdir()] == [f"{done.id}.became"]
+
+
 async def test_a_file_that_somebody_needs_outlives_a_session_that_never_said_so(tmp_path: Path) -> None:
     done = await complete(tmp_path)
     path = uploads.received(tmp_path, done).path
