@@ -39,6 +39,9 @@ used first: each keeps plans and a catalogue of its own in Postgres, of which th
 FROZEN_SECONDS = 10
 """A process that stands still in the midst of a transaction keeps its row locks no longer than this: else nobody could take
 its run over. Set on each connection, since poolers refuse it among the options of a start."""
+KEEPALIVES = ("tcp_keepalives_idle = 10", "tcp_keepalives_interval = 5", "tcp_keepalives_count = 2")
+"""How many seconds Postgres itself waits before it lets go of what a host that is cut off had locked: nobody else can take that
+work up before. They mean nothing over a Unix socket."""
 
 
 def driver_url(url: str) -> URL:
@@ -61,7 +64,7 @@ def no_address() -> StudioError:
 def engine(url: str, *, pool_size: int = 5) -> Engine:
     """A synchronous engine."""
     made = create_engine(driver_url(url), pool_size=pool_size, connect_args=PATIENCE, **POOL)
-    event.listen(made, "connect", _let_go_when_frozen)
+    event.listen(made, "connect", _let_go_when_gone)
     return made
 
 
@@ -75,9 +78,10 @@ def engine_once(url: str) -> Iterator[Engine]:
         made.dispose()
 
 
-def _let_go_when_frozen(connection: DBAPIConnection, _record: ConnectionPoolEntry) -> None:
+def _let_go_when_gone(connection: DBAPIConnection, _record: ConnectionPoolEntry) -> None:
     cursor = connection.cursor()
-    cursor.execute(f"SET idle_in_transaction_session_timeout = '{FROZEN_SECONDS}s'")
+    for setting in (f"idle_in_transaction_session_timeout = '{FROZEN_SECONDS}s'", *KEEPALIVES):
+        cursor.execute(f"SET {setting}")
     cursor.close()
     connection.commit()
 
@@ -86,7 +90,7 @@ def async_engine(url: str, *, pool_size: int = 10) -> AsyncEngine:
     from sqlalchemy.ext.asyncio import create_async_engine
 
     made = create_async_engine(driver_url(url), pool_size=pool_size, max_overflow=20, connect_args=PATIENCE, **POOL)
-    event.listen(made.sync_engine, "connect", _let_go_when_frozen)
+    event.listen(made.sync_engine, "connect", _let_go_when_gone)
     return made
 
 

@@ -15,11 +15,13 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
+from pathlib import Path
 from threading import Event
 from uuid import UUID
 
 from sqlalchemy import Engine, func, select, update
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import InterfaceError, InternalError, OperationalError, PendingRollbackError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as NoConnectionFree
 from sqlalchemy.orm import Session
 
 from backend.core import hub
@@ -37,6 +39,8 @@ RETRY_SECONDS = 5
 LONGEST_SECONDS = 300
 """A storage that is away is asked again after pauses that grow from the first to the second."""
 THREADS = 2
+OUTAGES = (OperationalError, InternalError, InterfaceError, PendingRollbackError, NoConnectionFree)
+"""Postgres is away or in trouble, or took a transaction back in which this process stood still. No operation fails of that."""
 
 
 def address_of(operation_id: UUID) -> str:
@@ -45,10 +49,10 @@ def address_of(operation_id: UUID) -> str:
 
 
 def begin(session: Session, upload: Upload) -> Operation:
-    """The operation that will read this upload, or the one that is reading this very file already. After the commit, give its
-    id to `Operations.submit`."""
-    going_on = (Operation.kind == INGEST, Operation.state == "running")
-    if same := session.scalar(select(Operation).where(*going_on, Operation.input["path"].astext == str(upload.path))):
+    """The operation that will read this upload, or the one that reads this very file already, or has just done so. After the
+    commit, give its id to `Operations.submit`."""
+    of_file = (Operation.kind == INGEST, Operation.input["path"].astext == str(upload.path))
+    if same := session.scalar(select(Operation).where(*of_file)):
         return same
     operation = Operation(
         kind=INGEST, state="running", input=upload.as_json(), total=upload.bytes, owner_id=upload.owner_id
@@ -84,16 +88,29 @@ class Operations:
             kind: ThreadPoolExecutor(THREADS, thread_name_prefix=f"operation-{kind}") for kind in (INGEST, DOWNLOAD)
         }
         self.closing = Event()
+        self._in_hand: set[UUID] = set()
 
     def resume(self) -> None:
-        """Take up what is unfinished and nobody works on. For the start of a process."""
+        """Take up what is unfinished and nobody works on, and put away files that were read by who died before it did so. For the
+        start of a process, and again and again: a lock may outlive its process until Postgres learns of the death, and an
+        operation may stand though its beginner never heard so."""
+        files = map(str, self.settings.folder("uploads").iterdir())
         with Session(self.engine) as session:
             query = select(Operation.id, Operation.kind).where(Operation.state == "running")
-            for operation_id, kind in session.execute(query.order_by(Operation.id)).all():
-                self.submit(operation_id, kind)
+            running = session.execute(query.order_by(Operation.id)).all()
+            path = Operation.input["path"].astext
+            over = select(Operation.id, path).where(Operation.state != "running", path.in_(list(files)))
+            read = session.execute(over).all()
+        for operation_id, file in read:
+            has_been_read(Path(file), address_of(operation_id))
+        for operation_id, kind in running:
+            self.submit(operation_id, kind)
 
     def submit(self, operation_id: UUID, kind: str = INGEST) -> None:
+        if operation_id in self._in_hand:
+            return
         with suppress(RuntimeError):  # this process is ending: the next start takes it up
+            self._in_hand.add(operation_id)
             self.threads[kind].submit(self._run, operation_id)
 
     def close(self) -> None:
@@ -103,17 +120,25 @@ class Operations:
             threads.shutdown(wait=True, cancel_futures=True)
 
     def _run(self, operation_id: UUID) -> None:
-        while not self.closing.is_set():
-            try:
-                run_operation(self.engine, self.settings, operation_id, stopping=self.closing.is_set)
-                break
-            except OperationalError as error:
-                log.warning("operation %s waits: %s", operation_id, error)
-                self.closing.wait(RETRY_SECONDS)
-            except Exception:
-                log.exception("operation %s failed", operation_id)
-                _fail(self.engine, operation_id, StudioError("This failed unexpectedly."))
-                break
+        try:
+            while not self.closing.is_set():
+                try:
+                    self._carry_out(operation_id)
+                    break
+                except OUTAGES as error:
+                    log.warning("operation %s waits: %s", operation_id, error)
+                    self.closing.wait(RETRY_SECONDS)
+        finally:
+            self._in_hand.discard(operation_id)
+
+    def _carry_out(self, operation_id: UUID) -> None:
+        try:
+            run_operation(self.engine, self.settings, operation_id, stopping=self.closing.is_set)
+        except OUTAGES:
+            raise
+        except Exception:
+            log.exception("operation %s failed", operation_id)
+            _fail(self.engine, operation_id, StudioError("This failed unexpectedly."))
 
 
 def run_operation(
@@ -183,7 +208,10 @@ def _alone(engine: Engine, operation_id: UUID) -> Iterator[bool]:
         try:
             yield bool(connection.scalar(select(func.pg_try_advisory_lock(key))))
         finally:
-            connection.execute(select(func.pg_advisory_unlock_all()))
+            try:
+                connection.execute(select(func.pg_advisory_unlock_all()))
+            except SQLAlchemyError:  # what broke the connection is told already, and its lock ends with it
+                connection.invalidate()
 
 
 def _wanted(engine: Engine, operation_id: UUID) -> tuple[str, Json]:

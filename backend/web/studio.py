@@ -53,6 +53,8 @@ TIDY_AGAIN_SECONDS = 600.0
 """After which what broke off is cleared away where that failed: most likely a bucket is away, and nobody waits for it."""
 SWEEP_SECONDS = 3600.0
 """Between two looks for uploads that nobody has touched for a day."""
+TAKE_UP_SECONDS = 60.0
+"""Between two looks for operations that nobody carries out."""
 THREADS = 40
 """More than all that may take a thread for long, so that a password or a piece of an upload never waits for them."""
 
@@ -117,17 +119,21 @@ class Studio:
         await self.write(self._prepare)
         await asyncio.to_thread(self.operations.resume)
         self.spawn(self._tidy())
+        self.spawn(self._take_up())
 
     async def _tidy(self) -> None:
-        """All of it once, since a bucket may be large. Uploads again and again, and operations that stand though Postgres never
-        answered so: who began those has been told to try again."""
+        """All of it once, since a bucket may be large. Uploads again and again."""
         await until_done("clearing away what broke off", self._tidying(store.clean_up), TIDY_AGAIN_SECONDS)
         while True:
             await asyncio.sleep(SWEEP_SECONDS)
             await until_done("sweeping uploads", self._tidying(store.sweep_uploads), TIDY_AGAIN_SECONDS)
-            await until_done(
-                "taking up operations", partial(asyncio.to_thread, self.operations.resume), TIDY_AGAIN_SECONDS
-            )
+
+    async def _take_up(self) -> None:
+        """Operations that stand though Postgres never answered so, and those whose lock outlived who had it."""
+        while True:
+            await asyncio.sleep(TAKE_UP_SECONDS)
+            resume = partial(asyncio.to_thread, self.operations.resume)
+            await until_done("taking up operations", resume, TAKE_UP_SECONDS)
 
     def _tidying(self, work: Callable[[Session, Settings], None]) -> Callable[[], Awaitable[None]]:
         def tidy() -> None:

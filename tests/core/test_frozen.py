@@ -12,12 +12,14 @@ from tests.core.conftest import Sessions
 
 LIMITS = runs.Limits()
 SHOW = text("SHOW idle_in_transaction_session_timeout")
+OF_SESSION = text("SELECT count(*) FROM pg_settings WHERE name LIKE 'tcp_keepalives%' AND source = 'session'")
 
 
 async def test_every_connection_lets_go_of_its_locks_when_its_process_stands_still(database_url: str) -> None:
     engine, web = db.engine(database_url), db.async_engine(database_url)
     with engine.connect() as connection:
         assert connection.scalar(SHOW) == f"{db.FROZEN_SECONDS}s"
+        assert connection.scalar(OF_SESSION) == len(db.KEEPALIVES), "over a Unix socket their values are nothing"
     async with web.connect() as other:
         assert await other.scalar(SHOW) == f"{db.FROZEN_SECONDS}s"
     engine.dispose()

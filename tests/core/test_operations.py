@@ -9,7 +9,7 @@ from pathlib import Path
 from uuid import UUID
 
 import pytest
-from sqlalchemy import Engine, func, select, update
+from sqlalchemy import Engine, func, select, text, update
 from sqlalchemy.orm import Session
 
 from backend.core import operations, people
@@ -77,6 +77,20 @@ def test_a_file_is_read_by_one_operation_however_often_it_is_handed_in(engine: E
         first, again = operations.begin(session, upload).id, operations.begin(session, upload).id
         other = operations.begin(session, store.upload("large", "a.jsonl", received(jsonl(alpaca(5))))).id
     assert first == again != other
+    run_operation(engine, settings(), first)
+    with Session(engine) as session, session.begin():
+        assert operations.begin(session, upload).id == first, "nor is it read anew once that has ended"
+
+
+def test_a_file_that_was_read_goes_though_its_reader_died_before_it_could_remove_it(engine: Engine) -> None:
+    operation_id = begin(engine, jsonl(alpaca(5)))
+    (file,) = settings().folder("uploads").iterdir()
+    run_operation(engine, settings(), operation_id)
+    file.write_text("as it was")
+    work = Operations(engine, settings())
+    work.resume()
+    work.close()
+    assert not file.exists()
 
 
 def test_a_failed_operation_carries_the_problems(engine: Engine) -> None:
@@ -292,6 +306,37 @@ def test_what_it_waited_for_stands_until_it_has_succeeded(engine: Engine) -> Non
     assert any(each.done for each in seen)
     assert all(each.error for each in seen)
     assert stored(engine, operation_id).error is None
+
+
+def test_whose_lock_is_lost_with_its_connection_ends_without_an_error_of_its_own(engine: Engine) -> None:
+    operation_id = begin(engine, jsonl(alpaca(5)))
+    with operations._alone(engine, operation_id) as is_alone, engine.connect() as other:
+        assert is_alone
+        other.execute(text("SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory'"))
+    with operations._alone(engine, operation_id) as is_alone:
+        assert is_alone
+
+
+def test_a_postgres_that_writes_nothing_for_a_while_costs_no_operation_its_end(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As one does to which its place was given back too early; and so it ends a transaction in which a process stood still."""
+    monkeypatch.setattr(operations, "RETRY_SECONDS", 0.2)
+    operation_id = begin(engine, jsonl(alpaca(5)))
+    alter = text(f'ALTER DATABASE "{engine.url.database}" SET default_transaction_read_only = on')
+    reset = text(f'ALTER DATABASE "{engine.url.database}" RESET default_transaction_read_only')
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(alter)
+        others = make_engine(engine.url.render_as_string(hide_password=False))
+        work = Operations(others, settings())
+        work.submit(operation_id)
+        wait_until(lambda: "read-only transaction" in caplog.text, seconds=60, what="its words")
+        assert stored(engine, operation_id).state == "running"
+        connection.execute(reset)
+    others.dispose()
+    assert ended(engine, operation_id).state == "succeeded"
+    work.close()
+    others.dispose()
 
 
 def test_a_file_that_its_folder_does_not_take_waits_for_it_and_says_so(

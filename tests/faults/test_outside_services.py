@@ -40,7 +40,7 @@ from tests.faults.people import Follower
 from tests.faults.story import RESTS
 from tests.faults.trace import validate
 from tests.journeys.curves import assert_stored, painted, painted_points, points_reach, stored_steps
-from tests.journeys.materials import Material
+from tests.journeys.materials import Material, write_alpaca
 from tests.support.figures import IS_LONG, Note
 from tests.support.processes import is_alive, wait_until
 from tests.support.proxy import Proxy, proxy_to
@@ -100,11 +100,17 @@ def person(studio: Studio) -> httpx.Client:
 
 
 @pytest.fixture(scope="module")
-def run(client: Client, material: Material, followers: list[Follower]) -> Iterator[str]:
+def run(
+    client: Client, material: Material, followers: list[Follower], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
     """A run that goes on until everything here is over. Steps are slow, so that its curve is painted whole at the end: of more
     than a thousand steps a page that is opened anew gets only some."""
     client.put_dataset("rows", material.file, on_bytes=lambda _count: None)
-    recipe = material.recipe("rows", "long")
+    many = write_alpaca(
+        tmp_path_factory.mktemp("many") / "many.json", 4000 if IS_LONG else 60
+    )  # no step takes more than all
+    client.put_dataset("many", many, on_bytes=lambda _count: None)
+    recipe = material.recipe("many", "long")
     recipe["training"] |= {"max_steps": 100_000, "gradient_accumulation_steps": 400 if IS_LONG else 48}
     recipe["evaluation"] |= {"eval_steps": 5000, "sample_steps": 5000}
     recipe["saving"] |= {"save_steps": 5000}

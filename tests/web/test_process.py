@@ -122,11 +122,11 @@ async def test_a_bucket_that_is_away_holds_up_no_start_and_is_tidied_when_it_is_
     assert "the start" not in caplog.text
 
 
-async def test_an_operation_that_stands_though_nobody_was_told_so_is_taken_up_within_the_hour(
+async def test_an_operation_that_stands_though_nobody_was_told_so_is_taken_up_within_a_minute(
     here: Settings, session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Postgres had committed it, and its answer never came: whoever sent the file was told to try again."""
-    monkeypatch.setattr(studio, "SWEEP_SECONDS", 0.2)
+    monkeypatch.setattr(studio, "TAKE_UP_SECONDS", 0.2)
     async with studio.Studio(here).running():
         file = here.folder("uploads") / "file.body"
         file.write_text('{"text": "The owl eats mice."}\n')

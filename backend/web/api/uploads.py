@@ -178,9 +178,11 @@ async def finished(edge: Edge, session: uploads.Session) -> str:
     with uploads.taken(folder(edge), session.id) as (standing, _file):
         if standing.became:
             return standing.became
-        received = await asyncio.to_thread(uploads.received, folder(edge), standing, TALLIES)
         try:
+            received = await asyncio.to_thread(uploads.received, folder(edge), standing, TALLIES)
             taken = await take_in(edge, upload_of(edge, standing, received))
+        except FileNotFoundError:  # an operation of it that stood already has just come to its end
+            return uploads.session(folder(edge), standing.id).became
         except StudioError as error:
             if not isinstance(error, PASSING):
                 uploads.drop(folder(edge), standing.id, await edge.read(uploads.being_read))
