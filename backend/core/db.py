@@ -80,8 +80,8 @@ def engine_once(url: str) -> Iterator[Engine]:
 
 def _let_go_when_gone(connection: DBAPIConnection, _record: ConnectionPoolEntry) -> None:
     cursor = connection.cursor()
-    for setting in (f"idle_in_transaction_session_timeout = '{FROZEN_SECONDS}s'", *KEEPALIVES):
-        cursor.execute(f"SET {setting}")
+    settings = (f"idle_in_transaction_session_timeout = '{FROZEN_SECONDS}s'", *KEEPALIVES)
+    cursor.execute("; ".join(f"SET {setting}" for setting in settings))  # one way there and back for each connection
     cursor.close()
     connection.commit()
 

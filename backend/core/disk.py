@@ -38,8 +38,6 @@ KINDS = ("models", "artifacts", "checkpoints", "datasets", "uploads", "other")
 LARGEST = 8
 UNTOUCHED_HOURS = 24
 """An upload that nobody has gone on with for so long is given up."""
-WORDS = (".json", ".became")
-"""Files of words beside an upload's bytes, or of what it became."""
 
 
 @dataclass(frozen=True)
@@ -204,7 +202,7 @@ def remove(folder: Path) -> bool:
 
 def _waste(files: list[Path], artifacts: list[Path], old_runs: list[Path]) -> Waste:
     return Waste(
-        sum(path.suffix not in WORDS for path in files),
+        sum(path.suffix not in uploads.WORDS for path in files),
         _bytes(files),
         len(artifacts),
         _bytes(artifacts),

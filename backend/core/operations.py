@@ -29,7 +29,7 @@ from backend.core.datasets.store import Prepared, Upload, commit_version, prepar
 from backend.core.errors import Conflict, Forbidden, StudioError, Unavailable, Unstorable
 from backend.core.models import Dataset, Json, Operation, Role, User
 from backend.core.settings import Settings
-from backend.core.uploads import has_been_read
+from backend.core.uploads import WORDS, has_been_read
 
 log = logging.getLogger(__name__)
 
@@ -94,12 +94,12 @@ class Operations:
         """Take up what is unfinished and nobody works on, and put away files that were read by who died before it did so. For the
         start of a process, and again and again: a lock may outlive its process until Postgres learns of the death, and an
         operation may stand though its beginner never heard so."""
-        files = map(str, self.settings.folder("uploads").iterdir())
+        files = [str(file) for file in self.settings.folder("uploads").iterdir() if file.suffix not in WORDS]
         with Session(self.engine) as session:
             query = select(Operation.id, Operation.kind).where(Operation.state == "running")
             running = session.execute(query.order_by(Operation.id)).all()
             path = Operation.input["path"].astext
-            over = select(Operation.id, path).where(Operation.state != "running", path.in_(list(files)))
+            over = select(Operation.id, path).where(Operation.state != "running", path.in_(files))
             read = session.execute(over).all()
         for operation_id, file in read:
             has_been_read(Path(file), address_of(operation_id))

@@ -39,7 +39,8 @@ BLOCK_BYTES = 2 << 20
 """Two of them are held while a body flows. Each is handed to a thread, which takes a tenth of a millisecond."""
 WRITE_BYTES = 1 << 18
 """Linux asks for as much memory in one piece as is written at once, which in a virtual machine can take five times as long."""
-
+WORDS = (".json", ".became")
+"""Files of words beside an upload's bytes, or of what it became."""
 TAKING_SECONDS = 10.0
 """How long who has read a file waits for who takes it in."""
 

@@ -106,12 +106,11 @@ def run(
     """A run that goes on until everything here is over. Steps are slow, so that its curve is painted whole at the end: of more
     than a thousand steps a page that is opened anew gets only some."""
     client.put_dataset("rows", material.file, on_bytes=lambda _count: None)
-    many = write_alpaca(
-        tmp_path_factory.mktemp("many") / "many.json", 4000 if IS_LONG else 60
-    )  # no step takes more than all
+    rows, batches = (4000, 400) if IS_LONG else (60, 48)  # no step takes more batches than there are
+    many = write_alpaca(tmp_path_factory.mktemp("many") / "many.json", rows)
     client.put_dataset("many", many, on_bytes=lambda _count: None)
     recipe = material.recipe("many", "long")
-    recipe["training"] |= {"max_steps": 100_000, "gradient_accumulation_steps": 400 if IS_LONG else 48}
+    recipe["training"] |= {"max_steps": 100_000, "gradient_accumulation_steps": batches}
     recipe["evaluation"] |= {"eval_steps": 5000, "sample_steps": 5000}
     recipe["saving"] |= {"save_steps": 5000}
     launch(client, recipe, followers)

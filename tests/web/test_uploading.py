@@ -21,7 +21,7 @@ from sqlalchemy.orm import Session
 
 from backend.core import operations, uploads
 from backend.core.datasets import store
-from backend.core.db import engine
+from backend.core.db import engine_once
 from backend.core.models import Audit, DatasetVersion, Role
 from backend.core.settings import Settings
 from backend.core.uploads import Received
@@ -289,7 +289,8 @@ async def test_what_an_operation_made_of_a_file_is_told_though_who_took_it_in_di
     part.write_bytes(ROW)
     operation = operations.begin(session, store.upload("owls", "owls.jsonl", Received(part, "0" * 64, len(ROW))))
     session.commit()
-    await asyncio.to_thread(operations.run_operation, engine(database_url), here, operation.id)
+    with engine_once(database_url) as engine:
+        await asyncio.to_thread(operations.run_operation, engine, here, operation.id)
     told = await member.head(place)
     assert (told.status_code, told.headers["location"]) == (200, f"/api/v1/operations/{operation.id}")
     assert (await send(member, place, len(ROW), b"")).headers["location"] == told.headers["location"]
