@@ -57,6 +57,7 @@ class Shared<T extends { seq: number }> {
   private round = new AbortController();
   private channel!: BroadcastChannel;
   private leader: Leader<T> | undefined;
+  private isGone = false; // then news of other tabs' runs says nothing of this page's
 
   constructor(
     private url: string,
@@ -120,14 +121,15 @@ class Shared<T extends { seq: number }> {
   }
 
   private tell(state: State): void {
-    this.listener.state(state);
+    if (!this.isGone) this.listener.state(state);
     document.dispatchEvent(new CustomEvent("connection", { detail: state }));
   }
 
   private lose(run: string): void {
     if (this.cursors[run] === undefined) return;
     delete this.cursors[run];
-    if (Object.keys(this.cursors).length === 0) this.listener.state("gone");
+    this.isGone = !this.beyond && Object.keys(this.cursors).length === 0;
+    if (this.isGone) this.listener.state("gone");
   }
 
   private take(item: T, prev: number): void {

@@ -153,6 +153,7 @@ def test_a_run_that_is_gone_does_not_end_the_stream_of_the_others(context: Brows
     Shipper(session).train(range(1, 4))
     points(second, 3)
     assert stored(session, here) == [(step, 1 / step) for step in (1, 2, 3)]
+    expect(first.locator("[data-connection]")).to_have_text("This run is no longer there.")
 
 
 def test_a_tab_that_was_signed_out_keeps_no_news_from_one_that_signs_in_again(
