@@ -10,6 +10,7 @@ import json
 import math
 import os
 import re
+import shlex
 import threading
 import time
 from collections import defaultdict
@@ -302,7 +303,13 @@ def download(hub_id: str, revision: str | None) -> Path:
             hint="Put its folder under a model root, or try again when the hub can be reached.",
             code="model.unreachable",
         ) from error
+    except ValueError as error:  # it names files that would lie elsewhere, or says what is no JSON
+        raise odd_answer() from error
     return Path(folder).resolve()
+
+
+def odd_answer() -> Unavailable:
+    return Unavailable("The hub's answer cannot be read.", hint="Is HF_ENDPOINT the address of a hub?", code="hub.odd")
 
 
 def hub_folder() -> Path:
@@ -553,7 +560,8 @@ def convert_command(folder: Path) -> str:
         "AutoModelForCausalLM.from_pretrained(source, dtype='auto').save_pretrained(target); "
         "AutoTokenizer.from_pretrained(source).save_pretrained(target)"
     )
-    return f'python -c "{program}" {folder.name} {folder.name}-safetensors'
+    source, target = (shlex.quote(printable(name)) for name in (folder.name, f"{folder.name}-safetensors"))
+    return f'python -c "{program}" {source} {target}'
 
 
 def read_tensors(folder: Path) -> dict[str, Tensor]:

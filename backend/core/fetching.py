@@ -1,4 +1,5 @@
-"""The hub's own library, made to connect as we do: see `reach`. It would follow a redirect to any machine."""
+"""The hub's own library, made to connect as we do: see `reach`. It would follow a redirect to any machine, and keep a file
+wherever the hub's answer says."""
 
 from __future__ import annotations
 
@@ -38,10 +39,21 @@ class _Transport(httpx2.BaseTransport):
 
     def handle_request(self, request: httpx2.Request) -> httpx2.Response:
         proxy = proxy_of(request.url.scheme, request.url.host)
-        return (self._through(proxy) if proxy else self._direct).handle_request(request)
+        response = (self._through(proxy) if proxy else self._direct).handle_request(request)
+        if request.method == "HEAD":
+            _check_names(response)
+        return response
 
     def close(self) -> None:
         self._direct.close()
+
+
+def _check_names(response: httpx2.Response) -> None:
+    """The library takes these for the names of files in its cache (2.4), whatever they are. Raises `ValueError`."""
+    for header in ("ETag", "X-Linked-ETag"):
+        name = response.headers.get(header, "").removeprefix("W/")
+        if "/" in name or ".." in name:
+            raise ValueError(f"the hub names a file {name!r}")
 
 
 class _Direct(httpx2.HTTPTransport):

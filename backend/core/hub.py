@@ -113,7 +113,7 @@ def search(words: str) -> list[HubModel]:
     asked += [("expand[]", each) for each in ("sha", "downloads", "gated", "tags", "safetensors", "config", "siblings")]
     found = _ask("/api/models?" + urlencode(asked))
     if not isinstance(found, list):
-        raise _odd()
+        raise bases.odd_answer()
     usable = [each for each in found[:RESULTS] if isinstance(each, dict) and _id_of(each)]
     with ThreadPoolExecutor(4, thread_name_prefix="hub") as threads:
         return list(threads.map(_judged, usable))
@@ -131,7 +131,7 @@ def look(hub_id: str, revision: str | None = None) -> HubModel:
     at = f"/revision/{quote(revision, safe='')}" if revision else ""
     found = _ask(f"/api/models/{_quoted(hub_id)}{at}?blobs=true", what=hub_id)
     if not isinstance(found, dict) or not _id_of(found):
-        raise _odd()
+        raise bases.odd_answer()
     return _judged(found)
 
 
@@ -222,7 +222,7 @@ def _json(body: bytes) -> Any:
     try:
         return json.loads(body)
     except (ValueError, RecursionError):
-        raise _odd() from None
+        raise bases.odd_answer() from None
 
 
 def _ask_bytes(path: str, *, what: str, most: int) -> bytes:
@@ -286,10 +286,6 @@ def _bounded(answer: Any, deadline: float, most: int) -> bytes:
         if len(body) > most or time.monotonic() > deadline:
             raise OSError("the hub's answer is too long")
     return bytes(body)
-
-
-def _odd() -> Unavailable:
-    return Unavailable("The hub's answer cannot be read.", hint="Is HF_ENDPOINT the address of a hub?", code="hub.odd")
 
 
 # ---- reading what it says -------------------------------------------------------------------------------------------

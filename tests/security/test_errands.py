@@ -91,6 +91,23 @@ def test_a_download_that_is_sent_inward_is_refused(shelf: Shelf, name: str, host
         assert came == []
 
 
+@pytest.mark.parametrize("tag", ['"{outside}"', 'W/"{outside}"', '"../../../../outside"', "../outside"])
+def test_a_file_lands_nowhere_else_whatever_tag_the_hub_gives_it(shelf: Shelf, tmp_path: Path, tag: str) -> None:
+    """The hub's library keeps a file in its cache under its tag."""
+    shelf.tags["config.json"] = tag.format(outside=tmp_path / "outside")
+    with pytest.raises(Unavailable, match="answer cannot be read"):
+        hub.obtain({"id": "owls/far", "revision": COMMIT, "total": 0})
+    assert [*tmp_path.rglob("*outside*")] == []
+
+
+@pytest.mark.parametrize("name", ["../../../../config.json", "/outside/config.json", "..\\config.json"])
+def test_a_file_lands_nowhere_else_whatever_name_the_hub_lists(shelf: Shelf, tmp_path: Path, name: str) -> None:
+    shelf.listed["config.json"] = name
+    with pytest.raises(Unavailable, match="answer cannot be read"):
+        hub.obtain({"id": "owls/far", "revision": COMMIT, "total": 0})
+    assert [*tmp_path.rglob("config.json")] == []
+
+
 @pytest.fixture
 def rebound(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], list[str]]:
     """Makes a name mean an address of the internet when it is first looked up, and from then on another one. Returns what

@@ -35,6 +35,10 @@ class Shelf:
     asked: list[str] = field(default_factory=list)
     claims: dict[str, dict[str, Any]] = field(default_factory=dict)
     """What the hub says of a model in place of what is so."""
+    tags: dict[str, str] = field(default_factory=dict)
+    """ETags that the hub gives files, by their names, in place of their hashes."""
+    listed: dict[str, str] = field(default_factory=dict)
+    """Names under which files are listed, in place of their own."""
 
     def information(self, hub_id: str, *, blobs: bool) -> dict[str, Any]:
         folder = self.models[hub_id]
@@ -51,12 +55,23 @@ class Shelf:
             "tags": ["text-generation", "license:apache-2.0"],
             "safetensors": {"parameters": counts, "total": sum(counts.values())},
             "config": {"tokenizer_config": _json(folder / "tokenizer_config.json")},
-            "siblings": [{"rfilename": path.name} | ({"size": path.stat().st_size} if blobs else {}) for path in files],
+            "siblings": [
+                {"rfilename": self.listed.get(path.name, path.name)} | ({"size": path.stat().st_size} if blobs else {})
+                for path in files
+            ],
         } | self.claims.get(hub_id, {})
 
     def tree(self, hub_id: str) -> list[dict[str, Any]]:
         files = sorted(path for path in self.models[hub_id].iterdir() if path.is_file())
-        return [{"type": "file", "path": path.name, "size": path.stat().st_size, "oid": _hash(path)} for path in files]
+        return [
+            {
+                "type": "file",
+                "path": self.listed.get(path.name, path.name),
+                "size": path.stat().st_size,
+                "oid": _hash(path),
+            }
+            for path in files
+        ]
 
 
 def _hash(path: Path) -> str:
@@ -115,7 +130,11 @@ class _Answers(BaseHTTPRequestHandler):
     def _give(self, file: Path, *, head: bool) -> None:
         body = file.read_bytes()
         start = int(self.headers.get("Range", "bytes=0-").removeprefix("bytes=").split("-")[0])
-        tag = {"ETag": f'"{_hash(file)}"', "X-Repo-Commit": COMMIT, "Accept-Ranges": "bytes"}
+        tag = {
+            "ETag": self.shelf.tags.get(file.name) or f'"{_hash(file)}"',
+            "X-Repo-Commit": COMMIT,
+            "Accept-Ranges": "bytes",
+        }
         if start:
             tag["Content-Range"] = f"bytes {start}-{len(body) - 1}/{len(body)}"
         slow = self.shelf.slow_seconds if file.suffix == ".safetensors" and not head else 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shlex
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ from typer.testing import CliRunner
 from backend.commands.access import make_token
 from backend.commands.model import app as commands
 from backend.core import bases
+from backend.core.bases import convert_command
 from backend.core.models import Device, Operation, Worker
 from backend.core.settings import Settings
 from tests.support.hub import COMMIT, Shelf, hub_in_place
@@ -101,6 +103,11 @@ async def test_a_model_that_cannot_be_used_says_why_and_what_to_do(
     page = (await viewer.get("/models?model=bad")).text
     assert "pickled weights" in page
     assert "save_pretrained" in page
+
+
+def test_a_line_that_people_paste_into_a_shell_names_a_folder_as_one_word() -> None:
+    line = convert_command(Path("models/out;touch x"))
+    assert shlex.split(line)[3:] == ["out;touch x", "out;touch x-safetensors"]
 
 
 async def test_the_hub_is_searched_by_words_and_by_id(viewer: httpx.AsyncClient) -> None:
