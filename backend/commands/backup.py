@@ -44,6 +44,7 @@ def bring_back(settings: Settings, path: Path, *, replace: bool, keep_sign_ins: 
     with own_database(settings) as url, progress("Restoring") as tell:
         made = restore.restore(settings, url, path, replace=replace, keep_sign_ins=keep_sign_ins, tell=tell)
     typer.echo(f"{settings.root} is the studio of {made.contents.made_at:%Y-%m-%d %H:%M} UTC again.")
+    typer.echo("Accounts and tokens are those of that moment: revoke again what was revoked since.", err=True)
     if made.going_on:
         typer.echo(f"Go on from their checkpoints: {', '.join(made.going_on)}", err=True)
 

@@ -115,6 +115,8 @@ async def change_password(edge: Edge, old: str, new: str, *, revoke_tokens: bool
     await edge.studio.write(lambda session: throttle.attempt(session, account))
     user = await edge.read(lambda session: people.find(session, str(edge.who.id)))
     if not await edge.studio.password_matches(old, user.password_hash):
+        failed = partial(people.audit, user_id=user.id, action="person.password.failed", subject=user.name)
+        await edge.studio.write(failed)
         raise Forbidden("The old password is not right.", where="old")
     await edge.studio.write(lambda session: throttle.forget(session, account))
     password_hash = await edge.studio.hash_password(new)

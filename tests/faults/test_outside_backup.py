@@ -96,6 +96,7 @@ def after(before: Before) -> Iterator[Studio]:
     done = command(home, "restore", before.file)
     assert done.returncode == 0, done.stderr
     assert "Go on from their checkpoints: half" in done.stderr
+    assert "revoke again what was revoked since" in done.stderr
     with studio_over(home) as studio:
         yield studio
         studio.stop()

@@ -23,7 +23,7 @@ from sqlalchemy.orm import Session
 
 from backend.core import people, points
 from backend.core.errors import StudioError
-from backend.core.models import Artifact, Repeat, Role, Run
+from backend.core.models import Artifact, Audit, Repeat, Role, Run
 from backend.core.settings import Settings
 from backend.web.app import create_app
 from backend.web.reference import document
@@ -299,6 +299,8 @@ async def test_one_changes_ones_own_language_and_password(session: Session, memb
     session.commit()
     wrong = await member.put("/api/v1/me/password", json={"old": "no", "new": "four other words"})
     assert wrong.status_code == 403
+    failed = select(Audit.person).where(Audit.action == "person.password.failed")
+    assert session.scalars(failed).all() == ["the member"]  # somebody may sit at their open browser
     done = await member.put("/api/v1/me/password", json={"old": "four quiet words", "new": "four other words"})
     assert done.status_code == 204
     session.refresh(user)
