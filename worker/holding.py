@@ -10,7 +10,7 @@ import logging
 import math
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from enum import Enum, auto
@@ -424,9 +424,7 @@ class Holding:
             how = self._killed_why or how_it_died(code)
             return runs.Ending(None, Problem("died", how, hint="Read the end of the log."))
         cause = self._end.get("cause")
-        wanted = ("code", "message", "where", "hint")
-        problem = Problem(**{key: cause[key] for key in wanted if cause.get(key)}) if cause else None
-        return runs.Ending(Outcome(self._end["outcome"]), problem)
+        return runs.Ending(Outcome(self._end["outcome"]), told_first(cause) if cause else None)
 
     def warn(self, of: str, words: str) -> None:
         """Tell who follows the run, once for as long as there is something to warn of."""
@@ -447,6 +445,14 @@ class Holding:
         if self.trainer is not None:
             self.trainer.terminate()
             self._told.word, self._told.since = Word.PAUSE, time.monotonic()
+
+
+def told_first(cause: Mapping[str, Any]) -> Problem:
+    """What a trainer says of its failure; of several problems the first, which says more than that there are some."""
+    first, *others = cause.get("problems") or [cause]
+    more = f"The log names {len(others)} more." if others else ""
+    hint = " ".join(filter(None, (first.get("hint"), more)))
+    return Problem(first["code"], first["message"], first.get("where", ""), hint)
 
 
 def cause_of(error: Exception) -> Problem:

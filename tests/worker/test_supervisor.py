@@ -27,6 +27,7 @@ from sqlalchemy.orm import sessionmaker
 from backend.core import backup, curves, disk, journal, runs
 from backend.core.assignment import ASSIGNMENT, CHECKPOINTS, JOURNAL, Assignment, Outcome
 from backend.core.checkpoints import manifest_sha256, write_manifest
+from backend.core.errors import Problem
 from backend.core.models import Artifact, Attempt, CheckpointRow, Intent, Run, Sample, State, Worker
 from backend.core.rendering.chat import ENDED_BY
 from backend.core.settings import Settings
@@ -34,7 +35,7 @@ from tests.support.hosts import Lab
 from tests.support.labs import MakeLab
 from tests.support.processes import is_alive
 from worker import spares, tail
-from worker.holding import Doing, Holding
+from worker.holding import Doing, Holding, told_first
 from worker.host import Host
 from worker.spares import Spares, Trainer
 from worker.supervisor import Supervisor
@@ -553,6 +554,23 @@ def test_a_trainer_that_was_ended_over_a_template_fails_its_run_in_words_and_is_
     run = lab.run(run_id)
     assert (run.state, run.crashes, (run.cause or {})["code"]) == (State.FAILED, 0, "template")
     assert "it timed out" in (run.cause or {})["message"]
+
+
+def test_a_run_whose_rows_cannot_be_trained_says_which_and_why(lab: Lab) -> None:
+    run_id = lab.launch(data={"max_length": 16, "truncation": "refuse"})
+    with held(lab) as holding:
+        turn_until(holding, Doing.OVER)
+    run = lab.run(run_id)
+    cause = run.cause or {}
+    assert (run.state, cause["code"]) == (State.FAILED, "rows.too_long")
+    assert cause["where"].startswith("row 1")
+    assert "rows are longer than 16 tokens" in cause["message"]
+
+
+def test_of_several_problems_the_first_is_told_and_how_many_more_there_are() -> None:
+    problems = [{"code": "rows.empty", "message": "is empty.", "where": "row 3", "hint": "Fill it in."}] * 3
+    cause = {"code": "rows", "message": "This cannot be trained as it is.", "problems": problems}
+    assert told_first(cause) == Problem("rows.empty", "is empty.", "row 3", "Fill it in. The log names 2 more.")
 
 
 def test_a_redis_that_hangs_holds_up_no_turn(lab: Lab) -> None:
