@@ -254,11 +254,24 @@ class People:
 
     def look(self, ended: threading.Event) -> None:
         paths = ["/runs", "/datasets", "/models", *(f"/runs/{run}" for run in self.fed)]
+        paths += [str(self.client.http.base_url.copy_with(path=page)) for page in self._pages()]
         paths += [f"/runs/{run}/metrics?points=500" for run in self.fed]
         for number in range(10**9):
             self._ask("look", "GET", paths[number % len(paths)])
             if ended.wait(PAGE_SECONDS):
                 return
+
+    def _pages(self) -> list[str]:
+        """Those that a browser is sent, drawn whole."""
+        return [
+            "/",
+            "/runs",
+            "/datasets",
+            "/datasets/rows",
+            "/models",
+            "/runs/new",
+            *(f"/runs/{run}" for run in self.fed),
+        ]
 
     def train(self, ended: threading.Event) -> None:
         number = 0

@@ -36,7 +36,10 @@ LASTING = ("web", "supervisor", "feeder", "celery", "valkey", "postgres", "studi
 """Parts that run from the start to the end; trainers and helpers come and go."""
 MIB = 1 << 20
 KEPT_MINUTES = 20.0
-MOST_GROWTH, SPARE_DESCRIPTORS, MOST_DELAY_SECONDS = 0.05, 3, 1.0
+MOST_GROWTH, MOST_DELAY_SECONDS = 0.05, 1.0
+FLAT, SPARE_DESCRIPTORS, SPARE_PROCESSES = 0.01, 3, 2
+LOOKED_AT = 0.6
+"""The part of the time that lies between the middles of the fifths that are compared: growth is told of the whole."""
 ASKED = ("look", "launch", "follow")
 """What people ask for again and again, none of which is to be refused."""
 LEAST_LOAD = 0.95
@@ -51,17 +54,20 @@ class Meter:
     every_seconds: float
     memory: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     descriptors: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    others: list[float] = field(default_factory=list)
+    """How many processes there are beside those: trainers, readers of files, and who waits for work."""
     first: set[tuple[str, float]] = field(default_factory=set)
     newest: set[tuple[str, float]] = field(default_factory=set)
     """Each process of a part, by its name and its start, at the first look and at the newest."""
 
     def look(self) -> None:
-        self.newest = set()
+        self.newest, others = set(), 0
         memory, descriptors = dict.fromkeys(LASTING, 0.0), dict.fromkeys(LASTING, 0.0)
         for process in processes_of(self.home):
             try:
                 name = name_of(process)
                 if name not in LASTING:
+                    others += 1
                     continue
                 memory[name] += process.memory_full_info().uss if name == "postgres" else process.memory_info().rss
                 descriptors[name] += process.num_fds()
@@ -70,6 +76,7 @@ class Meter:
             except psutil.Error:
                 continue
         self.first = self.first or self.newest
+        self.others.append(others)
         for name in LASTING:
             self.memory[name].append(memory[name])
             self.descriptors[name].append(descriptors[name])
@@ -136,12 +143,15 @@ def _growth(meter: Meter) -> list[Row]:
     found = []
     for name in LASTING:
         early, late = fifths(meter.memory[name])
-        grown = late / early - 1 if early else float("inf")  # what was not there was not measured
+        grown = (late / early - 1) / LOOKED_AT if early else float("inf")  # what was not there was not measured
         memory = f"{early / MIB:.1f} → {late / MIB:.1f} MiB ({grown:+.1%})"
         found.append(Row(f"memory of {name}", memory, f"< {MOST_GROWTH:.0%}", grown < MOST_GROWTH))
         before, after = fifths(meter.descriptors[name])
-        is_flat = after - before <= max(SPARE_DESCRIPTORS, MOST_GROWTH * before)
+        is_flat = after - before <= max(SPARE_DESCRIPTORS, FLAT * before)
         found.append(Row(f"descriptors of {name}", f"{before:.0f} → {after:.0f}", "flat", is_flat))
+    before, after = fifths(meter.others)
+    is_flat = after - before <= SPARE_PROCESSES
+    found.append(Row("processes that come and go", f"{before:.1f} → {after:.1f} at a time", "flat", is_flat))
     died = sorted(name for name, _ in meter.first - meter.newest)
     return [*found, Row("parts that died", ", ".join(died) or "none", "none", not died)]
 
@@ -183,8 +193,8 @@ def report(found: Sequence[Row], minutes: float, rate: float, streams: int) -> s
         f"# A studio under steady load\n\n`python -m tests.faults.soak --minutes {minutes:g}`, {date.today():%d %B %Y}, "
         f"{os.cpu_count()} cores, commit {head()}: {rate:g} points a second, {streams} event streams, an upload every five "
         "seconds, a look every second, one run after the other. Memory and descriptors are the means of the second and of "
-        "the last fifth of the time, summed over a part's processes; Postgres without the memory that its processes "
-        "share.\n\n"
+        "the last fifth of the time, summed over a part's processes; growth is that of the whole time at the same pace; Postgres "
+        "without the memory that its processes share.\n\n"
     )
     return intro + "\n".join(table(found)) + "\n"
 

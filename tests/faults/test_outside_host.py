@@ -7,9 +7,8 @@ import signal
 import time
 
 from backend.core.models import State
-from backend.core.settings import Settings
 from tests.support.figures import Note
-from tests.support.labs import MakeLab
+from tests.support.labs import USUAL, MakeLab
 
 RESUMED_SECONDS, BUSY = 60, 4
 """When the run is to go on, and how much longer its trainer may load on a machine that other tests keep busy."""
@@ -17,13 +16,9 @@ STEPS = 100_000
 """More than the run gets to."""
 
 
-def default(name: str) -> str:
-    return str(Settings.model_fields[name].default)
-
-
 def test_a_host_that_is_gone_for_good_costs_its_run_less_than_a_minute(make_lab: MakeLab, figure: Note) -> None:
     with make_lab() as lab:
-        lab.environment |= {f"STUDIO_{name.upper()}": default(name) for name in ("lease_seconds", "renew_seconds")}
+        lab.environment |= USUAL
         run_id = lab.launch(training={"max_steps": STEPS}, saving={"save_steps": 20})
         with lab.host("gone") as gone:
             lab.wait_for_step(run_id, 25, seconds=300)

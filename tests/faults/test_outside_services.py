@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -60,6 +61,8 @@ USUAL_STEPS, LEAST_STEPS = 12, 5
 """Over how many steps a pace is measured: before anything was struck, and at least meanwhile."""
 SLOWER, HINDERED = 1.2, 2.0
 """How many times as long a step is to take at most, on a machine with nothing else to do, and from when on it was hindered."""
+LONGEST = 5.0
+"""The same of a single one: who stands still for a while and then goes on is slower on the whole by little."""
 
 
 @pytest.fixture(scope="module")
@@ -199,9 +202,21 @@ def unhindered(studio: Studio, usual_seconds: float, figure: Note, what: str) ->
     before = Look.now(studio)
     yield
     goes_on(studio, before, LEAST_STEPS)
-    slower = Look.now(studio).step_seconds(before) / usual_seconds
+    slower, longest = (
+        Look.now(studio).step_seconds(before) / usual_seconds,
+        longest_step(studio, before) / usual_seconds,
+    )
     figure(f"{what}: a step takes, of its usual time", slower, "times", SLOWER)
+    figure(f"{what}: the longest step takes, of the usual time", longest, "times", LONGEST)
     assert slower <= HINDERED, f"{what}: a step took {slower:.1f} times as long"
+    assert longest <= LONGEST * BUSY, f"{what}: one step took {longest:.1f} times as long"
+
+
+def longest_step(studio: Studio, since: Look) -> float:
+    """Seconds between two steps, at most, by their own clock."""
+    lines = (folder_of(studio) / JOURNAL).read_bytes().split(b"\n")[:-1]
+    times: list[float] = [json.loads(line)["t"] for line in lines if b'"grad_norm"' in line][since.steps - 1 :]
+    return max(after - before for before, after in pairwise(times))
 
 
 @contextmanager

@@ -30,6 +30,7 @@ def a_good_hour(tmp_path: Path) -> tuple[Tally, Meter]:
     meter = Meter(tmp_path, 1.0)
     for name in LASTING:
         meter.memory[name], meter.descriptors[name] = [100.0 * MIB] * 50, [40.0] * 50
+    meter.others = [3.0] * 50
     return tally, meter
 
 
@@ -47,8 +48,9 @@ def test_each_goal_that_is_missed_is_named(tmp_path: Path) -> None:
     tally.statuses["stream", 429] = 1
     tally.delays[:10] = [9.0] * 10
     tally.broken["stream: ReadError"] = 1
-    meter.memory["web"][-10:] = [110.0 * MIB] * 10
-    meter.descriptors["celery"][-10:] = [50.0] * 10
+    meter.memory["web"][-10:] = [104.0 * MIB] * 10  # 4 % in three fifths of the time
+    meter.descriptors["celery"][-10:] = [44.0] * 10
+    meter.others[-10:] = [6.0] * 10
     meter.first = {("web", 1.0)}
     assert missed(tally, meter, stored=1999, failures=("feed: ValueError",)) == [
         "answers of 500 and above",
@@ -59,6 +61,7 @@ def test_each_goal_that_is_missed_is_named(tmp_path: Path) -> None:
         "load that stopped",
         "memory of web",
         "descriptors of celery",
+        "processes that come and go",
         "parts that died",
     ]
 

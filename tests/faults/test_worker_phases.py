@@ -1,9 +1,10 @@
 """Pause, stop and keep in every phase of a run: it rests within ten seconds, and the accelerator is free within fifteen.
 
 Phases are made long by what makes them long in life: a hub that does not answer, a disk that does not, many rows, an
-endless run. A run takes a trainer of its own, so the short form takes a third of the phases × actions that need one;
-`STUDIO_FAULTS=all` takes them all. What the names promise is what the long form's figures are held to, on a machine with
-nothing else to do; the assertions bear four times that, since other tests may keep the machine busy.
+endless run. No doorbell rings, and the host looks as seldom as it does by default. A run takes a trainer of its own, so the
+short form takes a third of the phases × actions that need one; `STUDIO_FAULTS=all` takes them all. What the names promise is
+what the long form's figures are held to, on a machine with nothing else to do; the assertions bear four times that, since
+other tests may keep the machine busy.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from backend.core.errors import Conflict
 from backend.core.models import State
 from tests.support.figures import IS_LONG, Note
 from tests.support.hosts import Lab, write_rows
-from tests.support.labs import MakeLab
+from tests.support.labs import USUAL, MakeLab
 from worker.trainer.process import lock_name
 
 REST_SECONDS, FREE_SECONDS = 10.0, 15.0
@@ -243,7 +244,7 @@ def lab(make_lab: MakeLab) -> Iterator[MuteLab]:
     """One host for all; the hub that it asks takes connections and never answers."""
     with make_lab() as made, MuteHub.listening() as hub:
         lab = MuteLab(made.home, made.database_url, made.redis_url, made.engine, hub=hub)
-        lab.environment |= {"HF_ENDPOINT": hub.address, "HF_HUB_OFFLINE": "0"}
+        lab.environment |= USUAL | {"HF_ENDPOINT": hub.address, "HF_HUB_OFFLINE": "0"}
         shutil.copytree(lab.home / "models" / "tiny", lab.home / "models" / STUCK)
         write_rows(lab.home / "datasets" / "many.parquet", 40_000)
         write_rows(lab.home / "datasets" / "some.parquet", 6_000)

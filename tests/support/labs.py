@@ -10,11 +10,16 @@ from pathlib import Path
 import pytest
 
 from backend.core import db
+from backend.core.settings import Settings
 from backend.embedded.service import Service
 from tests.support.databases import fresh_database
 from tests.support.homes import short_home
 from tests.support.hosts import Lab, write_rows
 
+USUAL = {
+    f"STUDIO_{name.upper()}": str(Settings.model_fields[name].default) for name in ("lease_seconds", "renew_seconds")
+}
+"""How often a host looks and how long a lease lasts by default; in a lab both are shorter."""
 MakeLab = Callable[[], AbstractContextManager[Lab]]
 
 
