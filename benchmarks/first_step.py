@@ -3,8 +3,8 @@
 The clock runs from the sending of the launch until the run, asked over HTTP, tells its first step: Postgres has it by then. The
 trainer's own journal tells the parts. A studio reads all rows of a recipe before it takes it, once. While somebody fills in the
 form, its preflight has that done as soon as nothing changes any more, so that the click finds it remembered; a program that
-launches without a preflight waits for it. Both are measured, each round with a data set that nobody has used. All of it is sent
-over HTTP, as a page sends it: no browser clicks. A launch directly after a run, when no spare is ready, is a row of its own.
+launches without a preflight waits for it. Both are measured, each round with a data set that nobody has used: sent by a program,
+and of the smallest size by a click in a browser, too. A launch directly after a run, when no spare is ready, is a row of its own.
 """
 
 from __future__ import annotations
@@ -13,29 +13,35 @@ import json
 import statistics
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
-from backend.commands.client import Client
+from playwright.sync_api import Page, expect
+
+from backend.commands.client import Client, Refused
 from backend.core.assignment import JOURNAL
 from backend.web.shapes.launch import PreflightOut
 from benchmarks.measure import span
 from benchmarks.rows import Asked, Row, growth, row
+from tests.support.browsers import running_chromium
 from tests.support.models import save_base
 from tests.support.processes import is_idle, wait_until
 from tests.support.rows import chat_rows
-from tests.support.studios import Studio, running_studio
+from tests.support.studios import Studio, first_admin, running_studio
+from tests.support.trouble import signed_in
 
 ROUNDS = 3
-COUNTS = (60, 3000, 6000)
-"""As many rows lie between the last two as between the first: what the clock cannot tell weighs the same in both."""
+COUNTS = (60, 600, 3000, 6000)
 MOST_SECONDS = 2.0
 TOLD_APART_SECONDS = 0.05
-"""What the clock of a few rounds tells apart: less between two sizes counts as much as this."""
+"""What the clock of a few rounds tells apart: less between two sizes counts as much as this. Where few rows lie between them
+that makes a row the dearer, so that nothing grows by it."""
 Rounds = Sequence[Mapping[str, float]]
 DATA: dict[str, Any] = {"max_length": 128}
 RECIPE: dict[str, Any] = {
@@ -51,6 +57,7 @@ class Launches:
     """Of one size of data, round by round: the seconds of each part, with rows that a preflight has read and with new ones."""
 
     known: list[dict[str, float]] = field(default_factory=list)
+    clicked: list[dict[str, float]] = field(default_factory=list)
     first: list[dict[str, float]] = field(default_factory=list)
 
 
@@ -60,25 +67,36 @@ def measure(_asked: Asked) -> Sequence[Row]:
     with tempfile.TemporaryDirectory() as given, ExitStack() as stack:
         studio = stack.enter_context(running_studio(save_base(Path(given) / "tiny"), **usual))
         client = stack.enter_context(studio.client())
-        for number, (count, launches), kind in product(range(ROUNDS), found.items(), ("first", "known")):
+        browser, cookie = stack.enter_context(running_chromium()), first_admin(studio).cookies["studio"]
+        page = stack.enter_context(signed_in(browser, studio.address, str(cookie))).new_page()
+        for number, (count, launches), kind in product(range(ROUNDS), found.items(), ("first", "known", "clicked")):
+            if kind == "clicked" and count != COUNTS[0]:
+                continue
             data = f"{kind}-{count}-{number}"
             client.put_dataset(data, write_chats(Path(given) / f"{data}.jsonl", count, data), on_bytes=lambda _: None)
             if kind == "known":
                 client.ask(PreflightOut, "POST", "/preflight", json=recipe_of(data))
+            elif kind == "clicked":
+                fill_in(page, data)
             wait_for_a_spare(studio)
-            getattr(launches, kind).append(launch(studio, client, data))
+            send = partial(click, page, data) if kind == "clicked" else partial(sent, client, data)
+            getattr(launches, kind).append(launch(studio, client, send))
         data = f"known-{COUNTS[0]}-{ROUNDS - 1}"
-        launch(studio, client, data)
+        again = partial(sent, client, data)
+        launch(studio, client, again)
         cold = [
-            launch(studio, client, data) for _ in range(ROUNDS)
+            launch(studio, client, again) for _ in range(ROUNDS)
         ]  # directly after another: no spare has begun to load
     return rows_of(found, cold)
 
 
 def rows_of(found: Mapping[int, Launches], cold: Rounds) -> Sequence[Row]:
     known, first = ({count: getattr(each, kind) for count, each in found.items()} for kind in ("known", "first"))
-    form, program = "the launch that a filled-in form sends", "a launch without a preflight"
+    form, program = "a launch whose rows a preflight has read", "a launch without a preflight"
     return [
+        row_of(
+            "click", "from a click in a browser to the first step", found[COUNTS[0]].clicked, "a spare trainer waits"
+        ),
         row_of("click", f"from {form} to the first step", known[COUNTS[0]], "a spare trainer waits"),
         row_of("click", f"from {program} to the first step", first[COUNTS[0]], "its rows are read meanwhile"),
         row_of("click-cold", f"from {form} to the first step, directly after a run", cold, "no spare trainer is ready"),
@@ -121,18 +139,49 @@ def recipe_of(data: str) -> dict[str, Any]:
     return RECIPE | {"data": DATA | {"sets": [data]}}
 
 
-def launch(studio: Studio, client: Client, data: str) -> dict[str, float]:
-    """Seconds of each part, in order."""
+def fill_in(page: Page, data: str) -> None:
+    """The page of a new run with the same recipe, until its rows are read and it is ready."""
+    choices = {
+        "view": "advanced",
+        "dataset": data,
+        "data.max_length": DATA["max_length"],
+        "model.path": RECIPE["model"],
+    }
+    choices |= {f"{part}.{name}": value for part in ("method", "training") for name, value in RECIPE[part].items()}
+    page.goto(f"/runs/new?{urlencode(choices | {'evaluation.eval_share': 0})}")
+    page.fill("[name=name]", data)
+    expect(page.locator("#preflight-title")).to_contain_text("Ready", timeout=60_000)
+    expect(page.locator("#preflight[data-unread]")).to_have_count(0, timeout=60_000)
+
+
+def click(page: Page, data: str) -> str:
+    page.click("#preflight [data-start]")
+    return data
+
+
+def sent(client: Client, data: str) -> str:
+    return client.launch(recipe_of(data)).name
+
+
+def launch(studio: Studio, client: Client, send: Callable[[], str]) -> dict[str, float]:
+    """Seconds of each part, in order. What sends the launch returns the run's name."""
     clicked = time.time()
-    name = client.launch(recipe_of(data)).name
+    name = send()
     answered = time.time()
-    while not client.run(name).step:
+    while not has_stepped(client, name):
         time.sleep(0.01)
     seen = time.time()
     while client.run(name).state not in ("succeeded", "failed"):
         time.sleep(0.1)
     journal = studio.home / "runs" / str(client.run(name).id) / "attempt-1" / JOURNAL
     return parts_of([json.loads(line) for line in journal.read_text().splitlines()], clicked, answered, seen)
+
+
+def has_stepped(client: Client, name: str) -> bool:
+    try:
+        return client.run(name).step > 0
+    except Refused:  # the click is still on its way
+        return False
 
 
 def parts_of(lines: Sequence[Mapping[str, Any]], clicked: float, answered: float, seen: float) -> dict[str, float]:

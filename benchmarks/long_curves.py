@@ -1,8 +1,10 @@
 """A curve of a million steps as a chart asks for it: stored extremes, beside SQL that reduces the points each time.
 
 A spike of a single step must be seen at every zoom, so 200 of them, up, down and NaN, lie among the values; both sides are
-checked for each that lies in what was asked: they do the same work. Zooms lie just under each level of buckets, where most of
-the finer ones must be read, and between them; a page first asks for fewer points than a zoom, which wants two a pixel.
+checked for each that lies in what was asked: they do the same work. Ours is checked against the values that were stored, too: it
+draws none but these, each at its step, and of every stretch the lowest and the highest. Zooms lie just under each level of
+buckets, where most of the finer ones must be read, and between them; a page first asks for fewer points than a zoom, which wants
+two a pixel.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from itertools import pairwise
 from typing import Any, TypeVar
 from uuid import UUID
 
+import numpy as np
 from sqlalchemy import text
 from sqlalchemy.orm import Session, sessionmaker
 
@@ -51,6 +54,8 @@ class Look:
 
 
 WHOLE = Look(1, STEPS, PAGE)
+Values = np.ndarray[tuple[int], np.dtype[np.float64]]
+"""One of each step, from the first."""
 PEER = text("""
     SELECT bucket, min(value) FILTER (WHERE value <> 'NaN') AS low, max(value) FILTER (WHERE value <> 'NaN') AS high,
            bool_or(value = 'NaN') AS odd
@@ -93,7 +98,7 @@ def measure(_asked: Asked) -> Sequence[Row]:
         with sessions() as session:
             session.execute(text("ANALYZE points, buckets"))
             whole, *closer = (beside_sql(session, *stored[STEPS], look) for look in (WHOLE, *zooms()))
-            each = [partial(curves.read, session, run, ["loss"]) for run, _spikes in stored.values()]
+            each = [partial(curves.read, session, run, ["loss"]) for run, *_ in stored.values()]
             times = [1e3 * seconds for seconds, _curve in in_turns(*each)]
     what = "reading a curve of 100 times the steps"
     grown = growth("3b-growth", what, times, at=lengths, of="steps", unit="ms")
@@ -118,32 +123,33 @@ def slowest_zoom(found: Sequence[Pair]) -> Row:
 
 
 def said(exact: bool) -> str:
-    return "every spike of a step is there on both sides" if exact else "SPIKES ARE MISSING"
+    everything = "every spike of a step is there on both sides, and each stretch's true extremes on ours"
+    return everything if exact else "EXTREMES ARE MISSING"
 
 
-def fill(sessions: sessionmaker[Session], steps: int) -> tuple[UUID, Mapping[int, float]]:
-    """A run with a curve of so many steps, and where its spikes are."""
+def fill(sessions: sessionmaker[Session], steps: int) -> tuple[UUID, Values, Mapping[int, float]]:
+    """A run with a curve of so many steps, its values, and where its spikes are."""
     chance = random.Random(steps)
     odd = (99.0, -99.0, math.nan)
     spikes = {step: chance.choice(odd) for step in chance.sample(range(1, steps + 1), SPIKES)}
+    values = np.array([spikes.get(step, 1 + chance.random()) for step in range(1, steps + 1)])
     run_id = claimed(sessions).run_id
     for first in range(1, steps + 1, 50_000):
-        values = [
-            (step, spikes.get(step, 1 + chance.random()), float(step))
-            for step in range(first, min(first + 50_000, steps + 1))
-        ]
+        last = min(first + 49_999, steps)
+        told = [(step, float(values[step - 1]), float(step)) for step in range(first, last + 1)]
         with sessions.begin() as session:
-            points.store(session, run_id, {"loss": values}, beyond=first - 1)
-    return run_id, spikes
+            points.store(session, run_id, {"loss": told}, beyond=first - 1)
+    return run_id, values, spikes
 
 
-def beside_sql(session: Session, run: UUID, spikes: Mapping[int, float], look: Look) -> Pair:
-    """Both sides look; each stretch of ours that has a spike must show one."""
+def beside_sql(session: Session, run: UUID, values: Values, spikes: Mapping[int, float], look: Look) -> Pair:
+    """Both sides look; each stretch that has a spike must show one, and ours its own extremes, too."""
     asked = {"run": run, "first": look.first, "last": look.last, "buckets": look.points // 2}
     read = partial(curves.read, session, run, ["loss"], first=look.first, last=look.last, points=look.points)
     (ours, drawn), (peer, buckets) = in_turns(read, lambda: session.execute(PEER, asked).all())
     inside = {step: spikes[step] for step in spikes if look.first <= step <= look.last}
     exact = shows_all(drawn["loss"], inside, look) and sql_shows_all(buckets, inside, look)
+    exact = exact and is_true(drawn["loss"], values, look)
     return Pair(look, ours * 1e3, peer * 1e3, exact)
 
 
@@ -151,6 +157,19 @@ def shows_all(drawn: curves.Curve, spikes: Mapping[int, float], look: Look) -> b
     """A stretch keeps its lowest, its highest and its first value that is no number: each kind of spike once a stretch."""
     kinds = {(step // look.stretch, str(points.word(value))) for step, value in spikes.items()}
     return kinds <= {(step // look.stretch, str(value)) for step, value in drawn}
+
+
+def is_true(drawn: curves.Curve, values: Values, look: Look) -> bool:
+    """Whether all that is drawn was stored so, and the lowest and the highest value of each stretch are drawn."""
+    if any(str(points.word(float(values[step - 1]))) != str(value) for step, value in drawn):
+        return False
+    steps = np.arange(look.first, look.last + 1)
+    _, starts = np.unique(steps // look.stretch, return_index=True)
+    asked = values[look.first - 1 : look.last]
+    lowest, highest = (of.reduceat(asked, starts) for of in (np.fmin, np.fmax))  # of the numbers, where there are any
+    extremes = {(step // look.stretch, value) for step, value in drawn}
+    wanted = zip((steps[starts] // look.stretch).tolist(), lowest.tolist(), highest.tolist(), strict=True)
+    return all({(at, low), (at, high)} <= extremes for at, low, high in wanted)
 
 
 def sql_shows_all(buckets: Sequence[Any], spikes: Mapping[int, float], look: Look) -> bool:

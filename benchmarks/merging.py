@@ -1,4 +1,5 @@
 """Base and adapter to one model, beside PEFT's `merge_and_unload` (5a): load, merge and save, at two sizes, all tensors compared.
+How it grows is told from a fiftieth of a billion parameters to a whole one.
 
 5a-large asks ours alone how memory and a parameter's time grow up to 8B, where that is asked for by its id or with what takes
 long: it takes 32 GB of disk.
@@ -39,6 +40,8 @@ class Size:
 
 
 SIZES = (Size("0.3B", 1024, 2816, 14), Size("1B", 2048, 5632, 16))
+SMALL_SIZES = (Size("0.02B", 256, 704, 6), Size("0.1B", 512, 1408, 18))
+"""What the growth is told from, of ours alone: their processes take longer to start than to merge."""
 LARGE_SIZES = (SIZES[-1], Size("3B", 3072, 8448, 26), Size("8B", 4096, 14336, 34))
 
 
@@ -54,7 +57,8 @@ def small() -> Iterator[Row]:
     ours, peft = (found[known][side]["gib"] for side in ("ours", "peft"))
     what = f"memory of a merge of {known.name}, beside PEFT"
     yield row("5a", what, "GiB", ours, peft, most=MOST_GIB, beside=own_versions("peft", "torch"))
-    yield from grown("5a-growth", {size: each["ours"] for size, each in found.items()})
+    few = {size: alone(size) for size in SMALL_SIZES}
+    yield from grown("5a-growth", few | {size: each["ours"] for size, each in found.items()})
 
 
 def large() -> Iterator[Row]:

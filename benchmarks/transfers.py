@@ -348,7 +348,7 @@ def measure_growth(web: Web, member: SignedIn, file: Path) -> Iterator[Row]:
 def bytes_growth(row_id: str, what: str, rounds: Sequence[Sequence[float]]) -> Row:
     megabytes = [size // 1_000_000 for size in GROWTH]
     costs = [1e3 * median(each) / size for size, each in zip(megabytes, zip(*rounds, strict=True), strict=True)]
-    return growth(row_id, what, costs, at=megabytes, of="MB", unit="ms for each")
+    return growth(row_id, what, costs, at=megabytes, of="MB", unit="ms for each", digits=3)
 
 
 def first_bytes(file: Path, path: Path, size: int) -> Path:
