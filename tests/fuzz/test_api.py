@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 import schemathesis
 from fastapi import FastAPI
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from schemathesis.engine import events, from_schema
 
 from backend.core.models import Role
+from backend.web.reference import describe_errors
 from tests.fuzz import __main__ as campaign
 from tests.fuzz import api
 from tests.fuzz.api import Phase
@@ -79,14 +80,55 @@ def test_a_file_that_kills_its_reader_is_no_finding(tmp_path: Path) -> None:
 TRACE = 'Traceback (most recent call last):\n  File "reader.py", line 1, in read\n    facts["x"]\n'
 
 
-def found_in(answer: JSONResponse, log: Path) -> list[Finding]:
+@pytest.mark.parametrize(
+    ("operation", "status"),
+    [
+        ("GET /api/v1/me", 404),
+        ("GET /api/v1/runs", 409),
+        ("GET /api/v1/datasets", 413),
+        ("POST /api/v1/runs", 423),
+        ("GET /api/v1/runs", 429),
+        ("GET /api/v1/me", 500),
+        ("POST /api/v1/runs", 500),
+    ],
+)
+def test_an_error_that_an_operation_has_no_way_to_answer_with_is_found(
+    tmp_path: Path, operation: str, status: int
+) -> None:
+    found = map(str, found_in(refused(status), tmp_path / "web.log", operation))
+    assert f"{operation} (status_code_conformance): Undocumented status code" in found
+
+
+@pytest.mark.parametrize(
+    ("operation", "status"),
+    [
+        ("POST /api/v1/runs", 404),
+        ("GET /api/v1/artifacts/one/download", 409),
+        ("PUT /api/v1/datasets/one", 413),
+        ("PATCH /api/v1/uploads/one", 423),
+    ],
+)
+def test_an_error_that_an_operation_may_answer_with_is_no_finding(tmp_path: Path, operation: str, status: int) -> None:
+    assert found_in(refused(status), tmp_path / "web.log", operation) == []
+
+
+def test_a_bare_500_is_found(tmp_path: Path) -> None:
+    found = map(str, found_in(PlainTextResponse("Internal Server Error", 500), tmp_path / "web.log"))
+    assert "GET /planted (not_a_server_error): Server error" in found
+
+
+def refused(status: int) -> JSONResponse:
+    return JSONResponse({"error": {"code": "planted", "message": "No."}}, status)
+
+
+def found_in(answer: Response, log: Path, operation: str = "GET /planted") -> list[Finding]:
     """What a round finds in a web that answers everything so, as an operation that may refuse what its schema allows."""
     app = FastAPI()
-
-    @app.get("/planted", operation_id="data_sets_preview", responses={422: {"description": "Refused."}})
-    def planted() -> Any:
-        return answer
-
+    method, path = operation.split()
+    app.add_api_route(path, lambda: answer, methods=[method], operation_id="data_sets_preview")
+    described = {"components": {"schemas": {}}} | app.openapi()
+    describe_errors(described)
+    app.openapi_schema = api.narrowed(described)
     seen = api.Round(log=log)
     plan = api.Plan(None, 1, seed=1, examples=1, phases=(Phase.FUZZING,))
     schema = schemathesis.openapi.from_asgi("/openapi.json", app, config=api.configuration(plan, "http://testserver"))
