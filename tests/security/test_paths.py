@@ -92,6 +92,15 @@ def canary(world: World) -> Iterator[Canary]:
 
 
 @dataclass(frozen=True)
+class Heard:
+    """An answer: what is wrong with it, and where it leads."""
+
+    status: int
+    wrong: str
+    place: str = ""
+
+
+@dataclass(frozen=True)
 class Line:
     """A connection that sends the target as it is: no client tidies it up on the way."""
 
@@ -101,10 +110,9 @@ class Line:
     def send(self, method: str, target: str, body: bytes = b"", headers: Mapping[str, str] = NOTHING) -> str:
         """What is wrong with the answer; empty where it was a refusal in words, or an answer that holds no secret and leads
         nowhere but into the studio."""
-        return self.asked(method, target, body, headers)[0]
+        return self.asked(method, target, body, headers).wrong
 
-    def asked(self, method: str, target: str, body: bytes, headers: Mapping[str, str]) -> tuple[str, str]:
-        """The same, and where the answer leads."""
+    def asked(self, method: str, target: str, body: bytes, headers: Mapping[str, str]) -> Heard:
         at = urlsplit(self.world.web.address)
         connection = http.client.HTTPConnection(str(at.hostname), at.port, timeout=60)
         try:
@@ -115,16 +123,16 @@ class Line:
             answer = connection.getresponse()
             place = answer.getheader("location") or ""
             if "event-stream" in (answer.getheader("content-type") or ""):
-                return "", place
+                return Heard(answer.status, "", place)
             said = answer.read().decode("utf-8", "replace")
         except http.client.IncompleteRead:
-            return "the answer broke off", ""
+            return Heard(answer.status, "the answer broke off")
         finally:
             connection.close()
         is_broken = answer.status >= 500 or "x=1" in (answer.getheader("set-cookie") or "")
         leads_away = place != "" and (not place.startswith("/") or place.startswith(("//", "/\\")))
         is_wrong = is_broken or leads_away or SECRET in said or PASSWD in said
-        return (f"{answer.status} {place} {said[:120]}" if is_wrong else "", place)
+        return Heard(answer.status, f"{answer.status} {place} {said[:120]}" if is_wrong else "", place)
 
 
 @pytest.fixture
@@ -143,14 +151,25 @@ def test_no_name_in_an_address_leads_out_of_the_studio(
     wrong, things = [], world.things("admin")
     for route in declared(here):
         method, _, path = route.partition(" ")
+        words = asked(route, things)[2]
         others = partial(PARAMETER.sub, lambda match, route=route: name_of(route, match[1], things))
         for parameter in PARAMETER.finditer(path):
             for name in canary.texts():
                 for spelled in spellings(name):
                     target = others(path[: parameter.start()]) + spelled + others(path[parameter.end() :])
-                    if found := line.send(method, target):
+                    if found := line.send(method, target + query_of(words), *sent(words)):
                         wrong.append(f"{method} {target}: {found}")
     assert wrong == []
+
+
+def test_what_is_sent_along_with_a_name_is_not_what_is_refused(world: World, here: Settings, line: Line) -> None:
+    """Or the test above would end before any name is looked at."""
+    refused = []
+    for route in (each for each in declared(here) if PARAMETER.search(each)):
+        method, path, words = asked(route, world.things("admin"))
+        if line.asked(method, path + query_of(words), *sent(words)).status == 422:
+            refused.append(route)
+    assert refused == []
 
 
 def spellings(name: str) -> set[str]:
@@ -195,6 +214,11 @@ def questions(here: Settings) -> dict[str, list[str]]:
     return found
 
 
+def query_of(words: Words) -> str:
+    """As it stands behind the path."""
+    return f"?{urlencode(words['params'], doseq=True)}" if "params" in words else ""
+
+
 def sent(words: Words) -> tuple[bytes, dict[str, str]]:
     """The body and the headers of a request, as they stand on the line."""
     headers = dict(words.get("headers", {}))
@@ -209,9 +233,8 @@ def test_no_text_in_a_body_leads_out_of_the_studio(world: World, canary: Canary,
     wrong = []
     for route in (each for each in ASKS if "password" not in each):
         method, path, words = asked(route, world.things("admin"))
-        query = f"?{urlencode(words['params'], doseq=True)}" if "params" in words else ""
         for body, headers in hostile_bodies(words, canary.texts()):
-            if found := line.send(method, path + query, body, headers):
+            if found := line.send(method, path + query_of(words), body, headers):
                 wrong.append(f"{method} {path} {body[:120]!r}: {found}")
     assert wrong == []
 
@@ -260,11 +283,12 @@ def test_nothing_that_an_upload_says_of_itself_leads_out_of_the_studio(
         method, path, words = asked("POST /api/v1/uploads", world.things("admin"))
         said = words["headers"]["upload-metadata"] if key != "dataset" else ""
         told = ",".join(filter(None, (said, f"{key} {base64.b64encode(value.encode()).decode()}")))
-        found, place = line.asked(method, path, b"", {**words["headers"], "upload-metadata": told})
-        if place and not found:
+        heard = line.asked(method, path, b"", {**words["headers"], "upload-metadata": told})
+        found = heard.wrong
+        if heard.place and not found:
             begun[key] += 1
             body, headers = sent(asked("PATCH /api/v1/uploads/{upload}", world.things("admin"))[2])
-            found = line.send("PATCH", place, body, headers)
+            found = line.send("PATCH", heard.place, body, headers)
         if found:
             wrong.append(f"{key} {value!r}: {found}")
     assert wrong == []
