@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
-from backend.core.checkpoints import verify
+from backend.core.checkpoints import verify, write_manifest
 from backend.core.datasets.schema import Message, Row
 from backend.core.rendering.chat import ENDED_BY
 from tests.hostile.making import ENDLESS_COMPARISON
+from tests.security.test_code import Payload
 from tests.support.models import save_base
 from tests.support.rows import chat_rows, write_rows
 from tests.worker.trainer.conftest import Attempts
@@ -169,6 +171,21 @@ def test_a_torn_checkpoint_is_not_resumed_from(attempts: Attempts) -> None:
     assert resumed.run() == 1, "another checkpoint may serve, so this is no end"
     assert [line["kind"] for line in resumed.lines][-1] == "log"
     assert "optimizer.pt: is missing" in resumed.lines[-1]["data"]["text"]
+
+
+@pytest.mark.parametrize("name", ["optimizer.pt", "scheduler.pt", "rng_state.pth"])
+def test_a_pickle_in_a_checkpoint_runs_nothing(attempts: Attempts, tmp_path: Path, name: str) -> None:
+    """Its manifest lists what lies there, so a resume reads it."""
+    first, canary = attempts(), tmp_path / "ran"
+    assert first.run() == 0
+    spoiled = first.checkpoint(4)
+    assert (spoiled.folder / name).is_file()
+    (spoiled.folder / name).write_bytes(pickle.dumps(Payload(canary)))
+    write_manifest(spoiled.folder, spoiled.step)
+    resumed = attempts(resume=spoiled)
+    assert resumed.run() == 1, "another checkpoint may serve, so this is no end"
+    assert not canary.exists()
+    assert "Weights only load failed" in resumed.lines[-1]["data"]["text"]
 
 
 def test_data_that_changed_under_a_run_is_noticed(attempts: Attempts, tmp_path: Path) -> None:
