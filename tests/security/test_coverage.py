@@ -56,6 +56,7 @@ COVERED = {
             "security/test_code.py::test_a_worker_runs_no_pickle_and_hears_the_next_hint",
             "core/test_queue.py::test_a_worker_refuses_every_message_that_is_not_json",
             "core/test_hub.py::test_gated_models_and_pickles_are_refused_before_a_download",
+            "worker/trainer/test_failures.py::test_a_pickle_in_a_checkpoint_runs_nothing",
         ),
     ),
     "paths in names": Holes(
@@ -87,6 +88,8 @@ COVERED = {
             "security/test_errands.py::test_nothing_is_fetched_from_an_address_that_a_person_names",
             "security/test_errands.py::test_a_hub_that_answers_never_or_in_drops_is_given_up",
             "security/test_errands.py::test_a_hub_that_sends_elsewhere_is_not_followed",
+            "security/test_errands.py::test_a_download_that_is_sent_inward_is_refused",
+            "security/test_errands.py::test_a_hub_whose_name_comes_to_mean_an_address_inside_is_not_connected_to",
         ),
     ),
     "scripts in what is shown": Holes(
@@ -120,6 +123,8 @@ COVERED = {
         "llama-cpp-python CVE-2024-34359, CVE-2026-5760, vLLM GHSA-69j4-grxj-j64p, CVE-2026-115918 and CVE-2026-44222",
         (
             "security/test_code.py::test_no_route_takes_a_field_that_lets_code_in",
+            "hostile/test_models.py::test_a_hostile_template_is_refused_wherever_it_is_rendered",
+            "worker/trainer/test_failures.py::test_a_template_whose_one_comparison_never_ends_ends_its_trainer",
             "core/rendering/test_tokenizer.py::test_a_broken_or_hostile_template_is_refused_in_words",
             "core/rendering/test_tokenizer.py::test_an_end_that_is_no_special_token_cannot_be_spelled_out_by_data",
             "core/rendering/test_tokenizer.py::test_a_placeholder_of_a_picture_cannot_be_spelled_out_by_data_or_by_a_prompt",
@@ -194,20 +199,31 @@ def test_a_multipart_form_is_refused_unread(world: World) -> None:
     assert not any("set-cookie" in answer.headers for answer in answers)
 
 
-PUBLISHED = re.compile(r"(?P<whole>CVE-\d{4}-\d{4,}|GHSA(?:-\w{4}){3})|(?:/-?| -)(?P<short>\d{4,})")
-"""An id; or, behind one, what another of the same year ends with: CVE-2024-32025/32026, -2780, /-53002."""
+PUBLISHED = re.compile(
+    r"(?P<whole>CVE-\d{4}-\d{4,}|GHSA(?:-\w{4}){3})|(?:/-?| -)(?P<short>\d{4,})"
+    r"|(?:(?:,| and) |(?P<project>[\w./-]+) ?)#(?P<issue>\d{4,})"
+)
+"""An id; or, behind one, what another of the same year ends with: CVE-2024-32025/32026, -2780, /-53002. Or an issue; or,
+behind one, another of the same project: PEFT #3085, #2888."""
 
 
 def ids_in(text: str) -> set[str]:
-    found: list[str] = []
+    found, year, project = set[str](), "", ""
     for match in PUBLISHED.finditer(text):
-        found.append(match["whole"] or f"{found[-1][: len('CVE-2024-')]}{match['short']}")
-    return set(found)
+        if match["issue"]:
+            project = match["project"] or project
+            found.add(f"{project}#{match['issue']}")
+        else:
+            found.add(id := match["whole"] or year + match["short"])
+            year = id[: len("CVE-2024-")]
+    return found
 
 
-def test_an_id_that_is_cut_short_is_of_the_year_before_it() -> None:
-    text = "CVE-2024-32025/32026, CVE-2025-46567/-53002; -2780 (`#1234`); GHSA-f475-x83m-rx5m"
-    whole = "CVE-2024-32025 CVE-2024-32026 CVE-2025-46567 CVE-2025-53002 CVE-2025-2780 GHSA-f475-x83m-rx5m"
+def test_an_id_that_is_cut_short_is_of_the_year_or_the_project_before_it() -> None:
+    text = "CVE-2024-32025/32026, arrow#49955, CVE-2025-46567/-53002; -2780 (`#1234`); GHSA-f475-x83m-rx5m; "
+    text += "PEFT #3085 (`x`), #2888 and #2889; a/b.c#12345"
+    whole = "CVE-2024-32025 CVE-2024-32026 CVE-2025-46567 CVE-2025-53002 CVE-2025-2780 GHSA-f475-x83m-rx5m "
+    whole += "arrow#49955 PEFT#3085 PEFT#2888 PEFT#2889 a/b.c#12345"
     assert ids_in(text) == set(whole.split())
 
 
