@@ -112,8 +112,9 @@ NO_ZIPS = "no archive of several files is taken, so none is ever unpacked"
 NO_ADAPTERS = "no adapter is taken for a base, whatever it was made for and whatever it says"
 OTHERWISE: dict[int, str] = {
     11: "Arrow files are none of the kinds that are read: each is refused by its first bytes",
-    **dict.fromkeys((12, 13, 14, 16), NO_ZIPS),
+    **dict.fromkeys((12, 13, 14, 15, 16), NO_ZIPS),
     39: "the same row is held back wherever it stands, so there is no overlap to count",
+    52: f"a model in a pickle is to be converted; {NO_ADAPTERS}",
     57: NO_ADAPTERS,
     58: NO_ADAPTERS,
     72: "a request holds 1 MiB at most, and so never as many tokens: it is refused unread, as too large; a prompt that fits into "
