@@ -38,6 +38,7 @@ def test_the_table_is_the_one_that_was_agreed_on(shared: Path) -> None:
         Cost(seconds=NOISE * SECONDS + 0.1, cpu_seconds=0.01),  # it waited
         Cost(seconds=SECONDS, cpu_seconds=SECONDS + 0.1),
         Cost(memory_mib=MEMORY_MIB + 1),
+        Cost(all_mib=MEMORY_MIB + 1),
     ],
     ids=str,
 )
