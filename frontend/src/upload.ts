@@ -4,6 +4,7 @@ import { guarded } from "./dom";
 
 const MIB = 1024 * 1024;
 const AT_ONCE = MIB; // below this one request is quicker than a session
+const NO_PART_OF_AN_ADDRESS = /^\.{1,2}$|\//; // names that would lead elsewhere: a session is told what is wrong with them
 const SMALLEST_PIECE = MIB / 4;
 const LARGEST_PIECE = 256 * MIB; // half a second of the quickest line; what came before a break is kept
 const PATIENCE = 8; // failures of the server in a row; a lost line is waited for
@@ -89,7 +90,8 @@ export class Transfer {
   }
 
   private async send(signal: AbortSignal, moved: Watcher["moved"]): Promise<string> {
-    if (this.file.size <= AT_ONCE && !this.address) return this.put(signal, moved);
+    const isPlain = !NO_PART_OF_AN_ADDRESS.test(this.plan.dataset);
+    if (this.file.size <= AT_ONCE && !this.address && isPlain) return this.put(signal, moved);
     this.address ||= await this.create(signal);
     let answer = await request(this.address, "HEAD", {}, signal);
     for (;;) {
