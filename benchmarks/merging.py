@@ -57,7 +57,7 @@ def small() -> Iterator[Row]:
     ours, peft = (found[known][side]["gib"] for side in ("ours", "peft"))
     what = f"memory of a merge of {known.name}, beside PEFT"
     yield row("5a", what, "GiB", ours, peft, most=MOST_GIB, beside=own_versions("peft", "torch"))
-    few = {size: alone(size) for size in SMALL_SIZES}
+    few = {size: alone(size, ROUNDS) for size in SMALL_SIZES}
     yield from grown("5a-growth", few | {size: each["ours"] for size, each in found.items()})
 
 
@@ -75,7 +75,7 @@ def grown(row_id: str, found: Mapping[Size, Mapping[str, float]]) -> Iterator[Ro
     memory = [each["gib"] for each in found.values()]
     costs = [each["cpu"] / each["billions"] for each in found.values()]
     yield growth(row_id, f"memory of a merge, from {smallest} on", memory, at=names, of="parameters", unit="GiB",
-                 times="× as much")  # fmt: skip
+                 digits=3, times="× as much")  # fmt: skip
     yield growth(row_id, f"time of a merge for each parameter, from {smallest} on", costs, at=names, of="parameters",
                  unit="s of processor for a billion")  # fmt: skip
 
@@ -88,10 +88,11 @@ def merge_row(name: str, found: dict[str, Any]) -> Row:
     return row("5a", what, "CPU-s", ours["cpu"], peft["cpu"], least_ratio=1.3, equal=equal, beside=beside)
 
 
-def alone(size: Size) -> dict[str, float]:
+def alone(size: Size, rounds: int = 1) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as given:
         write_work(folder := Path(given), size)
-        return side_run("ours", folder)
+        found = [side_run("ours", folder) for _ in range(rounds)]
+    return {name: statistics.median(each[name] for each in found) for name in found[0]}
 
 
 def compare(size: Size) -> dict[str, Any]:
