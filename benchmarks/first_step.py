@@ -117,7 +117,7 @@ def grown(what: str, rounds: Mapping[int, Rounds]) -> Row:
     between = [*pairwise(each for each in wholes if each[0] in COMPARED)]
     costs = [max(more - less, TOLD_APART_SECONDS) / (many - few) * 1e3 for (few, less), (many, more) in between]
     sizes = [f"from {few:,} to {many:,}" for (few, _less), (many, _more) in between]
-    found = growth("click-growth", what, costs, at=sizes, of="rows", unit="ms")
+    found = growth("click-growth", what, costs, at=sizes, of="rows", unit="ms", digits=3)
     return replace(found, beside=f"{found.beside}; {' → '.join(f'{whole:.2f}' for _count, whole in wholes)} s in all")
 
 
