@@ -211,6 +211,8 @@ def main() -> int:
         material = Material(base, write_alpaca(Path(folder) / "rows.json"), rows=60)
         with running_studio(base) as studio:
             found = soak(studio, material, asked.minutes, asked.rate, asked.streams)
+            if not all_hold(found):
+                print(studio.logs(), file=sys.stderr)
     page = report(found, asked.minutes, asked.rate, asked.streams)
     if into := asked.into or (RESULT if asked.minutes >= KEPT_MINUTES else None):
         into.write_text(page)

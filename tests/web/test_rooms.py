@@ -12,11 +12,11 @@ from pathlib import Path
 import httpx
 import pytest
 from fastapi import FastAPI
-from sqlalchemy import event, update
+from sqlalchemy import Engine, event, update
 from sqlalchemy.orm import Session
 
 from backend.core import points, recipes, run_list, runs
-from backend.core.models import Attempt, Bucket, Point, Role, Run
+from backend.core.models import Attempt, Bucket, Device, Point, Role, Run, Worker
 from backend.core.outlook import outlook
 from backend.core.run_list import Sort, Wanted
 from backend.core.settings import Settings
@@ -36,6 +36,31 @@ def measured(session: Session, run: Run, losses: Sequence[float], name: str = "l
 
 
 # ---- home -----------------------------------------------------------------------------------------------------------
+
+
+async def test_home_is_drawn_though_a_run_is_claimed_between_the_list_and_the_accelerators(
+    admin: httpx.AsyncClient, session: Session
+) -> None:
+    run = queued_run(session)
+    session.add(Worker(name="box", place="here", facts={}))
+    session.flush()
+    session.add(Device(worker="box", name="cpu", title="A processor", memory_bytes=1 << 34))
+    session.commit()
+    looked = []
+
+    def claim(_connection: object, _cursor: object, statement: str, *_others: object) -> None:
+        if "attempts.device" in statement and not looked:
+            looked.append(statement)
+            runs.claim(session, worker="box", device="cpu", place="here", lease_seconds=60, limits=runs.Limits())
+            session.commit()
+
+    event.listen(Engine, "before_cursor_execute", claim)
+    try:
+        home = await admin.get("/")
+    finally:
+        event.remove(Engine, "before_cursor_execute", claim)
+    assert home.status_code == 200
+    assert f'<a class="clip" href="/runs/{run.name}">' in home.text
 
 
 @pytest.mark.parametrize("language", ["en", "zh"])
