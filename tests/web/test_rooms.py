@@ -46,7 +46,7 @@ async def test_home_is_drawn_though_a_run_is_claimed_between_the_list_and_the_ac
     session.flush()
     session.add(Device(worker="box", name="cpu", title="A processor", memory_bytes=1 << 34))
     session.commit()
-    looked = []
+    looked: list[str] = []
 
     def claim(_connection: object, _cursor: object, statement: str, *_others: object) -> None:
         if "attempts.device" in statement and not looked:
