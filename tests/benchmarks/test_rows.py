@@ -199,7 +199,7 @@ def test_a_growth_that_was_kept_is_the_worst_between_the_costs_that_stand_beside
             told = each["beside"].partition(";")[0].partition(": ")[2].split(" → ")
             costs = [float(cost.split()[0].replace(",", "")) for cost in told]
             worst = growth(each["id"], "", costs, at=(), of="", unit="").ours
-            assert each["ours"] == pytest.approx(worst, rel=0.02), each["id"]  # the costs are told with few digits
+            assert each["ours"] == pytest.approx(worst, rel=0.03), each["id"]  # the costs are told with few digits
 
 
 def test_the_script_for_accelerators_runs_without_one() -> None:
