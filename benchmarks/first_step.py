@@ -30,6 +30,7 @@ from backend.web.shapes.launch import PreflightOut
 from benchmarks.measure import span
 from benchmarks.rows import Asked, Row, growth, row
 from tests.support.browsers import running_chromium
+from tests.support.labs import USUAL
 from tests.support.models import save_base
 from tests.support.processes import is_idle, wait_until
 from tests.support.rows import chat_rows
@@ -62,10 +63,9 @@ class Launches:
 
 
 def measure(_asked: Asked) -> Sequence[Row]:
-    usual = {"STUDIO_LEASE_SECONDS": "30", "STUDIO_RENEW_SECONDS": "5"}  # tests have a studio look more often
     found = {count: Launches() for count in COUNTS}
     with tempfile.TemporaryDirectory() as given, ExitStack() as stack:
-        studio = stack.enter_context(running_studio(save_base(Path(given) / "tiny"), **usual))
+        studio = stack.enter_context(running_studio(save_base(Path(given) / "tiny"), **USUAL))
         client = stack.enter_context(studio.client())
         browser, cookie = stack.enter_context(running_chromium()), first_admin(studio).cookies["studio"]
         page = stack.enter_context(signed_in(browser, studio.address, str(cookie))).new_page()

@@ -19,7 +19,6 @@ from typer.testing import CliRunner
 from backend.commands.access import make_token
 from backend.commands.model import app as commands
 from backend.core import bases
-from backend.core.bases import convert_command
 from backend.core.models import Device, Operation, Worker
 from backend.core.settings import Settings
 from tests.support.hub import COMMIT, Shelf, hub_in_place
@@ -106,7 +105,7 @@ async def test_a_model_that_cannot_be_used_says_why_and_what_to_do(
 
 
 def test_a_line_that_people_paste_into_a_shell_names_a_folder_as_one_word() -> None:
-    line = convert_command(Path("models/out;touch x"))
+    line = bases.convert_command(Path("models/out;touch x"))
     assert shlex.split(line)[3:] == ["out;touch x", "out;touch x-safetensors"]
 
 
