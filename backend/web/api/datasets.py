@@ -20,7 +20,7 @@ from backend.web import previews, reading
 from backend.web.bodies import body_of
 from backend.web.deps import AnEdge, Edge, Offset, may_change
 from backend.web.routers import api_router
-from backend.web.shapes.common import MOST
+from backend.web.shapes.common import LARGEST, MOST
 from backend.web.shapes.datasets import DatasetDetailOut, DatasetOut, OperationOut, PreviewOut, ProbeOut, RowsOut
 
 router = api_router("/datasets", "data sets")
@@ -102,7 +102,7 @@ async def look(
     request: Request,
     edge: AnEdge,
     filename: Annotated[str, Query(max_length=255, description="What the file is called; its ending counts.")],
-    size: Annotated[int, Query(ge=0, description="Bytes of the whole file.")],
+    size: Annotated[int, Query(ge=0, le=LARGEST, description="Bytes of the whole file.")],
     format: FormatName = None,
     columns: Columns = "",
 ) -> ProbeOut:

@@ -22,7 +22,7 @@ from backend.web import launching, reading
 from backend.web.deps import AnEdge, Edge, may_change
 from backend.web.downloads import Answers, a_file, attachment
 from backend.web.routers import api_router
-from backend.web.shapes.common import Listing
+from backend.web.shapes.common import LARGEST, Listing
 from backend.web.shapes.runs import (
     AmendmentOut,
     ArtifactOut,
@@ -193,8 +193,8 @@ async def metrics(
     run: RunName,
     edge: AnEdge,
     names: Names = "",
-    first: Annotated[int | None, Query(alias="from", ge=0, description="First step.")] = None,
-    last: Annotated[int | None, Query(alias="to", ge=0, description="Last step.")] = None,
+    first: Annotated[int | None, Query(alias="from", ge=0, le=LARGEST, description="First step.")] = None,
+    last: Annotated[int | None, Query(alias="to", ge=0, le=LARGEST, description="Last step.")] = None,
     points: Annotated[int, Query(ge=10, le=20_000, description="About how many points a curve.")] = 1000,
     times: Annotated[bool, Query(description="Tell when each of the steps was measured, too.")] = False,
 ) -> CurvesOut:

@@ -26,6 +26,7 @@ from backend.web.api.datasets import GIB, check_owner, columns_of, take_in
 from backend.web.bodies import body_of
 from backend.web.deps import AnEdge, Edge
 from backend.web.routers import api_router
+from backend.web.shapes.common import LARGEST
 from backend.web.shapes.datasets import UploadOut
 
 router = api_router("/uploads", "uploads")
@@ -71,7 +72,7 @@ async def capabilities(edge: AnEdge) -> Response:
 @router.post("", status_code=201, response_class=Response, responses=told(201, "Begun.", "Location", "Upload-Offset"))
 async def create(
     edge: AnEdge,
-    upload_length: Annotated[int, Header(ge=0, description="Bytes of the whole file.")],
+    upload_length: Annotated[int, Header(ge=0, le=LARGEST, description="Bytes of the whole file.")],
     upload_metadata: Annotated[str, Header(max_length=4000, description="`dataset YWxwYWNh,filename YS5qc29ubA==`")],
 ) -> Response:
     """Begin an upload; send its pieces to `Location`."""
@@ -157,7 +158,9 @@ def rows_so_far(session: uploads.Session) -> dict[str, int]:
     responses=told(204, "It was added.", "Upload-Offset", perhaps=["Upload-Rows", "Location"]),
     openapi_extra=PIECE_BODY,
 )
-async def append(upload: UUID, request: Request, edge: AnEdge, upload_offset: Annotated[int, Header(ge=0)]) -> Response:
+async def append(
+    upload: UUID, request: Request, edge: AnEdge, upload_offset: Annotated[int, Header(ge=0, le=LARGEST)]
+) -> Response:
     """Send the piece that begins at `Upload-Offset`."""
     if request.headers.get("content-type") != PIECE:
         raise BadRequest(f"A piece comes as {PIECE}.", where="Content-Type")

@@ -10,6 +10,8 @@ Json = dict[str, Any]
 T = TypeVar("T")
 MOST = 2**31 - 1
 """The largest number that the database keeps in a column of plain numbers."""
+LARGEST = 2**63 - 1
+"""The same of large numbers: steps, bytes."""
 Value = float | Literal["NaN", "Infinity", "-Infinity"]
 """A metric's value. JSON has no word for what is not finite, so that comes as text."""
 
