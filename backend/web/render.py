@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import fields
 from datetime import UTC, datetime, timedelta
-from functools import cache, lru_cache, partial
+from functools import cache, cached_property, lru_cache, partial
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -45,12 +45,19 @@ class Renderer:
         folder = folder or frontend_folder()
         manifest = static / "manifest.json"
         self.assets: Mapping[str, str] = json.loads(manifest.read_text()) if manifest.exists() else {}
-        chinese = folder / "locales" / "zh.json"
-        self.catalogues: Mapping[str, Mapping[str, str]] = {
-            "zh": json.loads(chinese.read_text("utf-8")) if chinese.exists() else {}
-        }
-        self.phrases = Phrases(json.loads((folder / "locales" / "messages.zh.json").read_text("utf-8")))
+        self.locales = folder / "locales"
         self.environment = self._environment(folder)
+
+    @cached_property
+    def catalogue(self) -> Mapping[str, str]:
+        """The pages' texts in Chinese. It is read when somebody first reads Chinese, for it is a megabyte and a half."""
+        texts: Mapping[str, str] = json.loads((self.locales / "zh.json").read_text("utf-8"))
+        return texts
+
+    @cached_property
+    def phrases(self) -> Phrases:
+        """The server's messages in Chinese."""
+        return Phrases(json.loads((self.locales / "messages.zh.json").read_text("utf-8")))
 
     def _environment(self, folder: Path) -> Environment:
         environment = Environment(
@@ -79,7 +86,7 @@ class Renderer:
 
     def gettext(self, message: str) -> str:
         """The English text in the reader's language; itself where there is no translation."""
-        return self.catalogues.get(_language.get(), {}).get(message) or message
+        return message if _language.get() == "en" else self.catalogue.get(message) or message
 
     def ngettext(self, one: str, many: str, count: int) -> str:
         """Chinese has one form, which stands at the plural."""
