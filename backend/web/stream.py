@@ -246,7 +246,8 @@ async def frames(hub: Hub, viewer: Viewer) -> AsyncIterator[bytes]:
                 spoke = time.monotonic()
                 yield block
             elif viewer.is_single and all(feed.has_ended for feed in feeds.values()):
-                yield ending(feeds)
+                if feeds:  # else it was deleted since it was found
+                    yield ending(feeds)
                 return
             elif since(spoke) >= BEAT_SECONDS:
                 spoke = time.monotonic()

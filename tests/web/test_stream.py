@@ -8,9 +8,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
+from uuid import uuid4
 
 import httpx
 import pytest
+from fastapi import FastAPI
 from sqlalchemy.orm import Session
 
 from backend.core import events as core_events
@@ -85,6 +87,17 @@ def test_a_stream_goes_on_behind_the_last_event_that_was_seen(served: str, sessi
     for headers, query in (({"last-event-id": "700"}, "?after=3"), ({}, "?after=700")):
         with opened(served, f"/api/v1/runs/{run.name}/events{query}", who, **headers) as lines:
             assert [int(event.id) for event in read_events(lines, 501)] == list(range(701, 1202))
+
+
+async def test_the_stream_of_a_run_that_is_deleted_before_it_began_ends_without_an_end_of_the_run(app: FastAPI) -> None:
+    """Whoever comes again is told that there is no such run."""
+
+    async def still_holds() -> bool:
+        return True
+
+    cursors = {uuid4(): 0}
+    viewer = stream.Viewer(cursors, is_single=True, wants_latest=False, beyond=None, may_go_on=still_holds)
+    assert [frame async for frame in stream.frames(app.state.studio.hub, viewer)] == [stream.OPENING]
 
 
 def test_a_nonsense_cursor_replays_from_the_start(served: str, session: Session) -> None:
