@@ -1,7 +1,8 @@
 """Where the studio is, and by what right a command talks to it.
 
 `STUDIO_URL` and `STUDIO_TOKEN` name any studio. Without them a command talks to the one that serves `STUDIO_HOME` on this
-machine, with a token that is made on first use and kept in the home, where only its owner can read it.
+machine, with a token that is made on first use and kept in the home, where only its owner can read it. One that holds no
+more makes room for a new one: it may have been revoked, and a restored database never knew it.
 """
 
 from __future__ import annotations
@@ -47,13 +48,16 @@ def local_address(home: Path) -> str:
 
 
 def local_token(settings: Settings) -> str:
-    """The token of this machine's own commands: from the home, or made in the database and kept there."""
+    """The token of this machine's own commands: from the home while it holds, else made in the database and kept there."""
     from backend.embedded.home import private_folder, write_private
 
-    file = private_folder(settings.root / "run") / TOKEN_FILE
-    if not file.exists():
-        write_private(file, make_token(database_url(settings)) + "\n")
-    return file.read_text().strip()
+    file, url = private_folder(settings.root / "run") / TOKEN_FILE, database_url(settings)
+    kept = file.read_text().strip() if file.exists() else ""
+    if kept and still_holds(url, kept):
+        return kept
+    made = make_token(url)
+    write_private(file, made + "\n")
+    return made
 
 
 def database_url(settings: Settings) -> str:
@@ -63,8 +67,23 @@ def database_url(settings: Settings) -> str:
     return settings.database_url or Postgres(settings.root).url
 
 
+def still_holds(url: str, token: str) -> bool:
+    """Whether the studio takes this token. Where the database gives no answer it is believed: the studio says what is away."""
+    from sqlalchemy.exc import SQLAlchemyError
+    from sqlalchemy.orm import Session
+
+    from backend.core import db, people
+
+    try:
+        with db.engine_once(url) as engine, Session(engine) as session:
+            return people.find_credential(session, "token", people.hashed(token)) is not None
+    except SQLAlchemyError:
+        return True
+
+
 def make_token(url: str) -> str:
-    """A token of the machine's own account. Raises `Unavailable` where the database cannot be reached."""
+    """A token of the machine's own account. Raises `Unavailable` where the database cannot be reached, and `Unauthenticated`
+    where that account is disabled: no token of it would hold."""
     from sqlalchemy.exc import OperationalError
     from sqlalchemy.orm import Session
 
@@ -74,6 +93,9 @@ def make_token(url: str) -> str:
     try:
         with db.engine_once(url) as engine, Session(engine) as session, session.begin():
             owner = people.this_machine(session)
+            if owner.disabled_at:
+                hint = "Ask an administrator to enable it, or set STUDIO_TOKEN."
+                raise Unauthenticated(f"The account “{owner.name}” is disabled.", hint=hint)
             return people.create_token(session, owner, "commands", role=Role.ADMIN, days=None, by=owner.id).secret
     except OperationalError as error:
         hint = "Start the studio with `studio up`, or set STUDIO_TOKEN."

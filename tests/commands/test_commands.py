@@ -71,6 +71,13 @@ def test_a_command_on_the_studios_machine_needs_no_token_and_keeps_its_own_to_it
     assert (studio.home / "run" / "setup-link").exists(), "the machine's account does not count as a person"
 
 
+def test_a_command_whose_own_token_was_revoked_makes_itself_another(studio: Studio) -> None:
+    studio.command("dataset", "list")
+    [own] = [line for line in studio.command("token", "list").stdout.splitlines() if "  commands  for ever" in line]
+    studio.command("token", "revoke", own.split()[0])
+    studio.command("dataset", "list")
+
+
 def run_elsewhere(**environment: str) -> subprocess.CompletedProcess[str]:
     kept = {"PATH": "/usr/bin:/bin"} | environment
     command = [sys.executable, "-m", "backend.cli", "run", "list"]

@@ -1,0 +1,75 @@
+"""The token of the machine's own commands, on a real database: it is kept while it holds, and no longer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+import pytest
+from sqlalchemy import delete, func, select
+from sqlalchemy.orm import Session
+
+from backend.commands.access import local_token
+from backend.core import db, people
+from backend.core.errors import Unauthenticated
+from backend.core.models import ApiToken
+from backend.core.settings import Settings, settings
+
+
+@pytest.fixture
+def here(studio_home: object, database_url: str, monkeypatch: pytest.MonkeyPatch) -> Settings:  # noqa: ARG001 -- set up
+    monkeypatch.setenv("DATABASE_URL", database_url)
+    settings.cache_clear()
+    return settings()
+
+
+@pytest.fixture
+def session(database_url: str) -> Iterator[Session]:
+    with db.engine_once(database_url) as engine, Session(engine) as session:
+        yield session
+
+
+def holds(session: Session, token: str) -> bool:
+    session.rollback()  # what others wrote meanwhile is seen
+    return people.find_bearer(session, token) is not None
+
+
+def test_a_token_that_holds_is_kept(here: Settings, session: Session) -> None:
+    assert local_token(here) == local_token(here)
+    assert session.scalar(select(func.count()).select_from(ApiToken)) == 1
+
+
+def test_a_token_that_was_revoked_makes_room_for_a_new_one(here: Settings, session: Session) -> None:
+    first = local_token(here)
+    session.scalars(select(ApiToken)).one().revoked_at = datetime.now(UTC)
+    session.commit()
+    second = local_token(here)
+    assert (holds(session, first), holds(session, second)) == (False, True)
+    assert local_token(here) == second
+    file = here.root / "run" / "cli-token"
+    assert (file.read_text(), file.stat().st_mode & 0o777) == (second + "\n", 0o600)
+
+
+def test_a_database_that_does_not_know_the_token_gets_a_new_one(here: Settings, session: Session) -> None:
+    local_token(here)
+    session.execute(delete(ApiToken))  # as after a restore, and where the database was made anew
+    session.commit()
+    assert holds(session, local_token(here))
+
+
+def test_while_the_database_is_away_the_token_is_kept_and_the_studio_tells(
+    here: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = local_token(here)
+    monkeypatch.setenv("DATABASE_URL", "postgresql://nobody@127.0.0.1:9/none")
+    settings.cache_clear()
+    assert local_token(settings()) == kept
+
+
+def test_where_the_machines_account_is_disabled_no_token_is_made(here: Settings, session: Session) -> None:
+    local_token(here)
+    people.this_machine(session).disabled_at = datetime.now(UTC)
+    session.commit()
+    with pytest.raises(Unauthenticated, match="“this machine” is disabled"):
+        local_token(here)
+    assert session.scalar(select(func.count()).select_from(ApiToken)) == 1
