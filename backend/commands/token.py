@@ -28,8 +28,9 @@ def create(
 ) -> None:
     """Make a token. Its secret is printed, once, and nothing else on standard output."""
     with database() as session:
-        owner = people.find(session, user) if user else people.this_machine(session)
-        made = people.create_token(session, owner, name, role=role, days=days or None, by=owner.id)
+        machine = people.this_machine(session)
+        owner = people.find(session, user) if user else machine
+        made = people.create_token(session, owner, name, role=role, days=days or None, by=machine.id)
     typer.echo(made.secret)
     typer.echo("It is not stored and cannot be shown again. Send it as “Authorization: Bearer …”.", err=True)
 
@@ -49,7 +50,7 @@ def list_tokens() -> None:
 def revoke(token: Annotated[str, typer.Argument(help="The token's id, as `studio token list` shows it.")]) -> None:
     """Refuse a token from now on."""
     with database() as session:
-        row = people.revoke_token(session, token, owner_id=None, by=None)
+        row = people.revoke_token(session, token, owner_id=None, by=people.this_machine(session).id)
         typer.echo(f"“{row.name}” is refused from now on.")
 
 

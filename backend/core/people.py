@@ -528,7 +528,7 @@ def create_token(
     )
     session.add(row)
     session.flush()
-    audit(session, by, "token.create", f"{owner.name}: {name}", role=role)
+    audit(session, by, "token.create", f"{owner.name}: {row.name}", role=role)
     return NewToken(row, secret)
 
 
@@ -564,7 +564,8 @@ def revoke_token(session: Session, token_id: str, *, owner_id: UUID | None, by: 
         raise NotFound("There is no such token.", code="tokens.unknown")
     if row.revoked_at is None:
         row.revoked_at = datetime.now(UTC)
-        audit(session, by, "token.revoke", row.name)
+        owner = session.get_one(User, row.user_id)
+        audit(session, by, "token.revoke", f"{owner.name}: {row.name}")
     return row
 
 
