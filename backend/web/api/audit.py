@@ -94,4 +94,4 @@ def _csv_line(cells: Iterable[str]) -> str:
 
 def _harmless(text: str) -> str:
     """A spreadsheet takes what begins like this for a formula; names of people and things come from people."""
-    return "'" + text if text[:1] in "=+-@\t\r" else text
+    return "'" + text if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
