@@ -63,10 +63,13 @@ def begin(session: Session, upload: Upload) -> Operation:
 
 
 def begin_download(session: Session, model: hub.HubModel, owner_id: UUID) -> Operation:
-    """The operation that will fetch this model at its commit, or the one that is fetching it already."""
+    """The operation that will fetch this model at its commit, or the one that is fetching it already. Raises `Conflict` while
+    another commit of it is fetched: both would lie in one folder, whose size tells how far a download is."""
     session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended("download", 0))))
     going_on = (Operation.kind == DOWNLOAD, Operation.state == "running")
     if same := session.scalar(select(Operation).where(*going_on, Operation.input["id"].astext == model.id)):
+        if same.input["revision"] != model.revision:
+            raise _another_commit(same)
         return same
     left = func.greatest(func.coalesce(Operation.total, 0) - Operation.done, 0)
     hub.refuse_unusable(
@@ -77,6 +80,11 @@ def begin_download(session: Session, model: hub.HubModel, owner_id: UUID) -> Ope
     session.add(operation)
     session.flush()
     return operation
+
+
+def _another_commit(going_on: Operation) -> Conflict:
+    words = f"“{going_on.input['id']}” is being downloaded at another commit, {going_on.input['revision']}."
+    return Conflict(words, hint="Wait for it to end, then try again.", where="revision", code="model.other_commit")
 
 
 class Operations:

@@ -16,7 +16,7 @@ from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
 from backend.core import bases, hub, operations, people
-from backend.core.errors import Forbidden, Invalid, NotFound, Unavailable
+from backend.core.errors import Conflict, Forbidden, Invalid, NotFound, Unavailable
 from backend.core.memory import shape_of
 from backend.core.models import Operation, Role
 from backend.core.recipe import ModelChoice
@@ -176,6 +176,18 @@ def test_a_download_ends_with_a_model_that_can_be_trained(shelf: Shelf, engine: 
 def test_a_second_download_of_the_same_model_joins_the_first(engine: Engine) -> None:
     assert begun(engine, "owls/tiny") == begun(engine, "owls/tiny")
     assert begun(engine, "owls/tiny") != begun(engine, "owls/tiny-instruct")
+
+
+def test_while_a_model_is_fetched_at_one_commit_another_commit_of_it_is_refused_in_words(
+    shelf: Shelf, engine: Engine
+) -> None:
+    first = begun(engine, "owls/tiny")
+    shelf.claims["owls/tiny"] = {"sha": "f" * 40}
+    with pytest.raises(Conflict, match=f"“owls/tiny” is being downloaded at another commit, {COMMIT}"):
+        begun(engine, "owls/tiny")
+    with Session(engine) as session, session.begin():
+        session.get_one(Operation, first).state = "cancelled"
+    assert state(engine, begun(engine, "owls/tiny")).input["revision"] == "f" * 40
 
 
 def test_the_disk_is_promised_to_one_download_only(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -76,7 +76,8 @@ async def search(
 
 @router.post("/download", status_code=202)
 async def download(wanted: ToDownload, edge: AnEdge, response: Response) -> OperationOut:
-    """Fetch a model from the hub at its commit, as an operation. One that is on its way already is not begun again."""
+    """Fetch a model from the hub at its commit, as an operation. One that is on its way already is not begun again, and no other
+    commit of it beside that."""
     operation = await begin(edge, wanted.id, wanted.revision)
     response.headers["Location"] = operations.address_of(operation.id)
     return operation
