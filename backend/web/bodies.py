@@ -19,9 +19,21 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
 from uvicorn.server import ServerState
 
+from backend.core.errors import BadRequest
 from backend.core.uploads import Body, Chunks
+from backend.web.shapes.common import ErrorBody, ErrorOut
 
 LINE = "line"
+MALFORMED = ErrorOut(
+    error=ErrorBody(
+        code=BadRequest.code,
+        message="This is no HTTP request, or its address and headers are too long.",
+        where=None,
+        hint="Shorten the address: all of a request before its body has at most 64 KiB.",
+        problems=None,
+        incident=None,
+    )
+)
 LARGE_BYTES = 32 << 20
 """From here on a body is worth its connection: to open the next one costs a few times the way there and back."""
 LINGER_SECONDS = 1.0
@@ -43,7 +55,9 @@ class Line(asyncio.Protocol):
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         serve: Any = AutoHTTPProtocol
-        self.served: asyncio.Protocol = serve(config, server_state, app_state | {LINE: self}, _loop)
+        served = serve(config, server_state, app_state | {LINE: self}, _loop)
+        served.send_400_response = self._refuse
+        self.served: asyncio.Protocol = served
         self.transport: asyncio.Transport
         self.ends = False
         """With the next answer."""
@@ -53,6 +67,14 @@ class Line(asyncio.Protocol):
         self.transport = transport
         transport.set_protocol(self.served)
         self.served.connection_made(transport)
+
+    def _refuse(self, _message: str) -> None:
+        """What no application gets to see is refused in the shape of all refusals; by itself the server would send a line of
+        plain text."""
+        body = MALFORMED.model_dump_json(exclude_none=True).encode()
+        head = f"content-type: application/json\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n"
+        self.transport.write(b"HTTP/1.1 400 Bad Request\r\n" + head.encode() + body)
+        self.transport.close()
 
 
 class Straight(asyncio.BufferedProtocol):

@@ -111,7 +111,8 @@ class Scene:
         home, url = self.studio.home, self.studio.postgres.url
         found = collect(home, url, seen, samples, self.striking.struck, self.people.accepted)
         clocks = {host: 3600.0 * hours for host, hours in self.studio.clocks.items()}
-        return replace(found, ended=self.striking.ended, clocks=clocks, read=dict(self.reader.read))
+        read, words = dict(self.reader.read), list(self.people.words)
+        return replace(found, ended=self.striking.ended, clocks=clocks, read=read, words=words)
 
 
 @dataclass

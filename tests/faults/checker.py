@@ -17,6 +17,11 @@ from itertools import combinations, pairwise, zip_longest
 
 from tests.faults.history import History, Row, Sample, Seen, Struck
 from tests.faults.story import ACTIVE, RESTS, Line, Story, seconds, stories
+from tests.faults.words import (
+    a_change_is_made_and_holds,
+    no_accepted_word_is_lost,
+    who_was_told_to_end_trains_no_longer,
+)
 
 DYING_SECONDS = 8.0
 """How long a trainer may outlive its supervisor, or the moment from which that can know that it is over: two seconds, and four
@@ -480,6 +485,9 @@ RULES_OF_A_STUDIO: tuple[Callable[[History, Sequence[Story]], Iterator[str]], ..
     what_is_published_can_be_read,
     losses_are_those_of_an_undisturbed_run,
     nothing_is_left_over,
+    no_accepted_word_is_lost,
+    who_was_told_to_end_trains_no_longer,
+    a_change_is_made_and_holds,
 )
 
 

@@ -111,7 +111,8 @@ class History:
     """`accepted` are the runs whose launch was answered with success. `readable` lists, of each folder that is published
     now, what is wrong with its bytes, and `read` the same of checkpoints that were read when they had just been published,
     and stayed so meanwhile. `reference` holds, of runs that have one, the losses of an undisturbed run. `clocks`
-    tells by how many seconds a host's clock was ahead. Where nobody looked at processes, or followed runs, nothing is said of
+    tells by how many seconds a host's clock was ahead. `words` are the words of people that were answered with success, each
+    with its run, as the audit log calls it. Where nobody looked at processes, or followed runs, nothing is said of
     them: `is_watched` and `is_followed` tell that from a watcher that saw nothing."""
 
     runs: list[Row]
@@ -133,6 +134,7 @@ class History:
     reference: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
     ended: list[Ended] = field(default_factory=list)
     read: dict[str, list[str]] = field(default_factory=dict)
+    words: list[tuple[str, str]] = field(default_factory=list)
     is_watched: bool = True
     is_followed: bool = True
 
@@ -168,6 +170,7 @@ def load(path: Path) -> History:
     stored |= {name: [shape(**each) for each in stored.get(name, ())] for name, shape in made.items()}
     stored["journals"] = {_key(name): lines for name, lines in stored["journals"].items()}
     stored["reference"] = {run: [(step, loss) for step, loss in pairs] for run, pairs in stored["reference"].items()}
+    stored["words"] = [(run, action) for run, action in stored.get("words", ())]
     return History(**stored)
 
 

@@ -30,6 +30,17 @@ EXPECTED = {409, 429, 502, 503, 504}
 """Refusals that a studio under fault may give: not now, or not in this state."""
 
 
+ACTIONS = {
+    "pause": "run.pause",
+    "resume": "run.resume",
+    "amend": "run.amend",
+    "keep": "run.stop",
+    "discard": "run.discard",
+    "restore": "run.restore",
+}
+"""What the audit log calls each word."""
+
+
 def recipe(name: str, steps: int) -> dict[str, Any]:
     """A run of some seconds, with checkpoints, measurements and samples on the way."""
     return RECIPE | {
@@ -83,8 +94,8 @@ class People(threading.Thread):
         self.dice, self.steps, self.alive = dice, steps, alive
         self.client, self._stream = client(5.0), client(PATIENCE_SECONDS)
         self.followers: dict[str, Follower] = {}
-        self.said: Counter[str] = Counter()
-        """How often each word was taken."""
+        self.words: list[tuple[str, str]] = []
+        """Each word that was answered with success: its run, and what the audit log calls it."""
         self._wrong: list[str] = []
         self._count, self._resumes = 0, dict[str, int]()
         self.is_calm = True
@@ -102,6 +113,12 @@ class People(threading.Thread):
     def is_idle(self) -> bool:
         """Whether no launch waits for its answer."""
         return self._launching is None
+
+    @property
+    def said(self) -> Counter[str]:
+        """How often each word was taken."""
+        names = {action: word for word, action in ACTIONS.items()}
+        return Counter(names[action] for _, action in self.words)
 
     def rest(self) -> None:
         """Launch nothing more, change no mind, and resume what waits for a person."""
@@ -179,7 +196,7 @@ class People(threading.Thread):
         self._tell(run, word)
 
     def _tell(self, run: RunOut, word: str) -> None:
-        """Counted where the studio says yes: a word whose answer broke off may never have come."""
+        """Kept where the studio says yes: a word whose answer broke off may never have come."""
         match word:
             case "amend":
                 body = {"field": "training.learning_rate", "value": self.dice.uniform(1e-3, 1e-2)}
@@ -188,4 +205,4 @@ class People(threading.Thread):
                 self.client.tell(run.name, "stop", keep=word == "keep")
             case _:
                 self.client.tell(run.name, word)
-        self.said[word] += 1
+        self.words.append((str(run.id), ACTIONS[word]))

@@ -21,6 +21,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from backend.core import uploads
 from backend.web import bodies
 from backend.web.bodies import Line, body_of, ends_the_connection
+from backend.web.shapes.common import ErrorOut
 from tests.support.links import Link
 
 BODY = os.urandom(700_000)
@@ -101,6 +102,19 @@ def cut(sent: bytes, seed: int) -> list[bytes]:
         pieces.append(sent[at : at + size])
         at += size
     return pieces
+
+
+@pytest.mark.parametrize("head", [b"GET /?run=" + b"a" * 70_000 + b" HTTP/1.1\r\n\r\n", b"what?\r\n\r\n"])
+async def test_what_is_no_request_or_too_long_for_one_is_refused_as_all_else_is(head: bytes) -> None:
+    async with served() as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(head)
+        status, _, rest = (await asyncio.wait_for(reader.read(), 10)).partition(b"\r\n")
+        writer.close()
+    headers, _, body = rest.partition(b"\r\n\r\n")
+    assert status == b"HTTP/1.1 400 Bad Request"
+    assert b"content-type: application/json" in headers
+    assert ErrorOut.model_validate_json(body).error.code == "bad_request"
 
 
 @pytest.mark.parametrize("seed", range(4))
