@@ -25,6 +25,7 @@ from tests.faults.checker import DYING_SECONDS, Violation, check
 from tests.faults.history import History, Leftover, Struck, Watcher, collect
 from tests.faults.story import ACTIVE, RESTS
 from tests.faults.trace import validate
+from tests.faults.words import AMENDED_FIELD, HEARD_SECONDS
 from tests.support.hosts import FAST, Lab
 from tests.support.links import Connection, Link
 from tests.support.processes import is_alive, processes_of, wait_until
@@ -66,6 +67,8 @@ class Drive:
     lab: Lab
     program: Program
     struck: list[Struck] = field(default_factory=list)
+    beside: list[UUID] = field(default_factory=list)
+    """Other runs that were launched."""
     watcher: Watcher = field(init=False)
 
     def __post_init__(self) -> None:
@@ -95,7 +98,8 @@ class Drive:
             wait_until(lambda: not processes_of(self.lab.home), seconds=ENDING_SECONDS)
         left = [Leftover("process", str(process)) for process in processes_of(self.lab.home)]
         home, url, samples = self.lab.home, self.lab.database_url, self.watcher.stop()
-        return collect(home, url, samples=samples, struck=self.struck, accepted=[str(run_id)], leftovers=left)
+        accepted = [str(each) for each in (*self.beside, run_id)]
+        return collect(home, url, samples=samples, struck=self.struck, accepted=accepted, leftovers=left)
 
 
 def kill_the_trainer(drive: Drive) -> UUID:
@@ -182,6 +186,40 @@ def preempt_the_host(drive: Drive) -> UUID:
     return run_id
 
 
+def pause_the_run(drive: Drive) -> UUID:
+    """A person's word in mid-training, long before the last step."""
+    lab = drive.lab
+    with lab.host("a", drive.program):
+        run_id = lab.launch(**RECIPE | {"training": {"max_steps": 100_000}})
+        lab.wait_for_step(run_id, STRIKE_STEP, PATIENCE_SECONDS)
+        with lab.sessions.begin() as session:
+            runs.pause(session, run_id)
+        with suppress(AssertionError):
+            lab.wait(lambda: lab.run(run_id).state in RESTS, "its rest", 2 * HEARD_SECONDS)
+        if lab.run(run_id).state not in RESTS:
+            with lab.sessions.begin() as session:
+                runs.stop(session, run_id, keep=False)
+            drive.rest(run_id)
+    return run_id
+
+
+def change_the_rate(drive: Drive) -> UUID:
+    """The learning rate is changed in mid-training, and then the trainer is killed, before the change is in any
+    checkpoint. Another run was left as it was."""
+    lab = drive.lab
+    with lab.host("a", drive.program):
+        drive.beside.append(lab.launch(**RECIPE))
+        lab.wait_for(drive.beside[0], State.SUCCEEDED, seconds=PATIENCE_SECONDS)
+        run_id = lab.launch(**RECIPE | {"saving": {"save_steps": 1000}})
+        lab.wait_for_step(run_id, STRIKE_STEP, PATIENCE_SECONDS)
+        with lab.sessions.begin() as session:
+            runs.amend(session, run_id, AMENDED_FIELD, 1e-4, by=None)
+        lab.wait_for_step(run_id, lab.run(run_id).step + STRIKE_STEP, PATIENCE_SECONDS)
+        drive.struck.append(kill_trainer(run_id, 1, lab.trainer_of(run_id)))
+        drive.rest(run_id)
+    return run_id
+
+
 @contextmanager
 def home_of_its_own(lab: Lab, name: str) -> Iterator[None]:
     """For a host that is started meanwhile: it shares the storage alone, as another machine does."""
@@ -233,6 +271,8 @@ DRIVES: dict[str, Callable[[Drive], UUID]] = {
     "forgotten": kill_the_trainer,
     "spared": wake_the_host,
     "hurried": preempt_the_host,
+    "deaf": pause_the_run,
+    "heedless": change_the_rate,
 }
 
 

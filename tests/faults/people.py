@@ -24,13 +24,7 @@ GOING = ("queued", "preparing", "training", "finishing")
 DONE = ("succeeded", "stopped")
 RESUMES = 20
 """How often one run is resumed while the studio comes to rest: more is a run that never gets on."""
-WORDS = ("pause", "resume", "amend", "keep", "discard", "restore")
-"""What people say of a run that was launched."""
-EXPECTED = {409, 429, 502, 503, 504}
-"""Refusals that a studio under fault may give: not now, or not in this state."""
-
-
-ACTIONS = {
+WORDS = {
     "pause": "run.pause",
     "resume": "run.resume",
     "amend": "run.amend",
@@ -38,7 +32,9 @@ ACTIONS = {
     "discard": "run.discard",
     "restore": "run.restore",
 }
-"""What the audit log calls each word."""
+"""What people say of a run that was launched, and what the audit log calls it."""
+EXPECTED = {409, 429, 502, 503, 504}
+"""Refusals that a studio under fault may give: not now, or not in this state."""
 
 
 def recipe(name: str, steps: int) -> dict[str, Any]:
@@ -117,7 +113,7 @@ class People(threading.Thread):
     @property
     def said(self) -> Counter[str]:
         """How often each word was taken."""
-        names = {action: word for word, action in ACTIONS.items()}
+        names = {action: word for word, action in WORDS.items()}
         return Counter(names[action] for _, action in self.words)
 
     def rest(self) -> None:
@@ -205,4 +201,4 @@ class People(threading.Thread):
                 self.client.tell(run.name, "stop", keep=word == "keep")
             case _:
                 self.client.tell(run.name, word)
-        self.words.append((str(run.id), ACTIONS[word]))
+        self.words.append((str(run.id), WORDS[word]))

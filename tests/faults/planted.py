@@ -98,6 +98,32 @@ def spare_the_trainer() -> None:
     holding.Holding._leave = leave  # type: ignore[assignment, method-assign]
 
 
+def hear_nothing() -> None:
+    """That a run is to pause is read, and passed on to nobody."""
+    from worker import holding
+
+    tell = holding.Holding._tell
+
+    def tell_the_rest(held: holding.Holding, heard: Any) -> None:
+        if heard.intent != "pause":
+            tell(held, heard)
+
+    vars(holding)["Holding"]._tell = tell_the_rest
+
+
+def forget_what_was_changed() -> None:
+    """Whoever takes a run over is not told what people changed of it."""
+    from backend.core import history
+
+    begin = history.begin
+
+    def begin_plainly(*what: Any, **how: Any) -> list[Any]:
+        begin(*what, **how)
+        return []
+
+    vars(history)["begin"] = begin_plainly
+
+
 # ---- in the trainer --------------------------------------------------------------------------------------------------
 
 
@@ -142,6 +168,8 @@ BUGS = {
     "forgotten": Bug(supervisor=forget_what_was_saved),
     "spared": Bug(supervisor=spare_the_trainer),
     "hurried": Bug(trainer=end_unsaved),
+    "deaf": Bug(supervisor=hear_nothing),
+    "heedless": Bug(supervisor=forget_what_was_changed),
 }
 
 

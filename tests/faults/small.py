@@ -35,6 +35,7 @@ ARRIVAL_SECONDS = 0.25
 """After so long a client has received an event."""
 ENDINGS = ((1, 100.5, 104.5, "It was killed."), (2, 105.0, 109.0, "succeeded"))
 """Each attempt with its start, its end and how it ended."""
+RATE = 0.002
 CHECKPOINT = "runs/run-1/attempt-1/checkpoints/checkpoint-2"
 
 
@@ -95,6 +96,7 @@ def small_history() -> History:
         "odd": None,
     }
     row = {"id": RUN, "name": "owls", "state": "succeeded", "intent": "run", "seq": len(events), "total_steps": 4}
+    row["recipe"] = {"training": {"learning_rate": RATE}}
     return History(
         runs=[row | {"holder": None, "lease_until": None, "cause": None}],
         attempts=[attempt_row(*each) for each in ENDINGS],

@@ -207,6 +207,13 @@ def told_twice_by_its_trainer(history: History) -> History:
     return replace(told, journals=told.journals | {(RUN, 2): list(journal(told.events, 2))})
 
 
+def amended_in_vain(history: History) -> History:
+    """Somebody asks for another learning rate, and neither the first trainer nor the second heeds it."""
+    told = inserted(5, "amendment", 1, 1, 101.6, None)(history)
+    wanted = {"sequence": 1, "field": "training.learning_rate", "value": 1e-9}
+    return changed_event(5, data=wanted)(told)
+
+
 BROKEN: dict[str, Change] = {
     "events are numbered without a gap": changed_run(seq=99),
     "only the owner of the history writes": stale,
@@ -238,6 +245,11 @@ BROKEN: dict[str, Change] = {
     ),
     "losses are those of an undisturbed run": lambda history: replace(history, reference={RUN: [(1, 3.0), (2, 2.0)]}),
     "nothing is left over": lambda history: replace(history, leftovers=[Leftover("file", ".tmp-merged")]),
+    "no accepted word is lost": lambda history: replace(history, words=[(RUN, "run.pause")]),
+    "who was told to end trains no longer": changed_event(
+        10, data={"state": "preparing", "intent": "keep", "attempt": 2}
+    ),
+    "a change is made and holds": amended_in_vain,
 }
 
 

@@ -23,6 +23,8 @@ FITTING = {
     "forgotten": "a run goes on from its newest checkpoint",
     "spared": "one trainer works on a run",
     "hurried": "who is preempted in training loses no step",
+    "deaf": "who was told to end trains no longer",
+    "heedless": "a change is made and holds",
 }
 SECONDS = 600
 Way = Callable[[Drive], UUID]
