@@ -192,12 +192,17 @@ def test_words_that_would_hang_a_regular_expression_are_words(studio: Studio) ->
     assert studio.client.put("/api/v1/datasets/unseen?filename=a.jsonl", content=good).status_code == 201
     usual = studio.innocent(
         "a search in rows that nobody has seen",
-        lambda: studio.client.get("/datasets/unseen", params={"q": "owl", "wait": 1}),
+        lambda: studio.client.get("/datasets/unseen", params={"q": "owl"}),
     )
     with studio.metered("73 a pattern, searched for", innocent=usual):
-        page = studio.client.get("/datasets/patterns", params={"q": "(a+)+$", "wait": 1})
+        page = studio.client.get("/datasets/patterns", params={"q": "(a+)+$"})
     assert page.status_code == 200
     assert "aaaa" not in page.text
+    inked = studio.client.get(
+        "/datasets/patterns", params={"q": "(a+)+$", "wait": 1}
+    )  # a page asks for the ink by itself
+    assert "aaaa" not in inked.text
+    assert "(a+)+$" in inked.text
     for path in ("runs", "datasets"):
         with studio.metered(f"73 a pattern among {path}"):
             assert studio.client.get(f"/api/v1/{path}", params={"q": "(a+)+$"}).status_code == 200
