@@ -119,9 +119,24 @@ def test_a_trainer_that_goes_on_long_after_its_pause_was_read_is_told() -> None:
 def test_one_that_stood_still_or_whose_pause_was_taken_back_is_no_deaf_trainer() -> None:
     late = with_a_step_at(EVENTS[3][3] + HEARD_SECONDS + 0.5, paused(small_history()))
     frozen = Struck(103.0, 1, 7, "trainer.freeze", "training", "trainer 11 of run-1/1", healed=106.5)
+    cut = Struck(101.3, 1, 7, "network.host-postgres.cut", "training", "a-postgres", healed=106.5)
     resumed = replace(late, audit=[*late.audit, said("run.resume", 102.0)])
-    for history in (replace(late, struck=[frozen]), resumed):
+    for history in (replace(late, struck=[frozen]), replace(late, struck=[cut]), resumed):
         assert list(who_was_told_to_end_trains_no_longer(history, stories(history))) == []
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        Struck(103.0, 1, 7, "network.host-postgres.cut", "training", "b-postgres", healed=106.5),
+        Struck(90.0, 1, 7, "trainer.freeze", "training", "trainer 11 of run-1/1", healed=95.0),
+        Struck(103.0, 1, 7, "web.kill", "training", "web", healed=106.5),
+    ],
+)
+def test_what_was_struck_elsewhere_or_long_before_is_no_excuse(other: Struck) -> None:
+    late = with_a_step_at(EVENTS[3][3] + HEARD_SECONDS + 0.5, paused(small_history()))
+    history = replace(late, struck=[other])
+    assert len(list(who_was_told_to_end_trains_no_longer(history, stories(history)))) == 1
 
 
 def test_a_clock_that_is_ahead_makes_nobody_deaf() -> None:

@@ -26,8 +26,8 @@ SHIPPED = ("metrics", "checkpoint", "phase", "progress", "facts", "sample", "art
 """Events that a supervisor stores, and reads in the same transaction what is wanted of its run."""
 HEARD_SECONDS = 5.0
 """How long whoever has read a word may train on: a step, and what it takes to hear, where the processor is fought for."""
-STANDING = ("trainer.freeze", "trainer.starve", "supervisor.freeze", "host.freeze")
-"""Faults in which nothing can be heard or done for a while."""
+STANDING = ("trainer.freeze", "trainer.starve", "supervisor.freeze", "host.freeze", "disk.fill")
+"""Faults in which nothing can be done for a while, or nobody be told of it."""
 RATE_TOLERANCE = 1e-4
 
 
@@ -118,7 +118,8 @@ def _first_behind(history: History, story: Story, word: Word, until: float = mat
     ahead = history.clocks.get(host or "", 0.0)
     for line in story.written.get(attempt, ()):
         at = line.t - ahead
-        if "loss" in line.values and read_at + HEARD_SECONDS < at < until and not _stood(history.struck, word.at, at):
+        is_late = "loss" in line.values and read_at + HEARD_SECONDS < at < until
+        if is_late and not any(_excuses(each, host, word.at, at) for each in history.struck):
             return line
     return None
 
@@ -129,9 +130,11 @@ def _read_at(story: Story, told: Row) -> float:
     return next((seconds(event["at"]) for event in behind if event["attempt"] == told["attempt"]), math.inf)
 
 
-def _stood(struck: Sequence[Struck], since: float, at: float) -> bool:
-    """Whether anybody may have stood still in between."""
-    return any(each.kind in STANDING and since - HEARD_SECONDS < each.until and each.at < at for each in struck)
+def _excuses(strike: Struck, host: str | None, since: float, at: float) -> bool:
+    """Whether somebody may have stood still in between, or an answer of Postgres that tells the word been lost on its way."""
+    is_between = since - HEARD_SECONDS < strike.until and strike.at < at
+    is_away = strike.kind.startswith("postgres.") or strike.target == f"{host}-postgres"
+    return is_between and (is_away or strike.kind in STANDING)
 
 
 def _changes(story: Story) -> Iterator[Row]:
