@@ -13,6 +13,9 @@ from tests.faults.history import History, Row, Seen
 
 ACTIVE = ("preparing", "training", "finishing")
 RESTS = ("paused", "stopped", "failed", "succeeded")
+SHIPPED = ("metrics", "checkpoint", "phase", "progress", "facts", "sample", "artifact", "amended")
+"""Events that a supervisor stores from a journal: in the same transaction it reads what is wanted of its run, and has its lease
+made longer. A warning of the host's own is none of them."""
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from itertools import pairwise
 from tests.faults.checker import CRASHED, NO_PROGRESS, Violation
 from tests.faults.history import History, Row
 from tests.faults.model import ACTIVE, RESTS, Protocol, Refused, Run, must
-from tests.faults.story import Line, Story, seconds, stories
+from tests.faults.story import SHIPPED, Line, Story, seconds, stories
 
 RULE = "the protocol allows each step"
 WORDS = {"pause": "pause", "run": "resume", "stop": "stop", "keep": "keep"}
@@ -23,10 +23,8 @@ RESTORE, START_OVER = "run.restore", "run.start_over"
 """Words of people beside the protocol, as the audit log calls them."""
 BROUGHT_BACK = {"paused": "pause", "queued": "run"}
 """The states that a discarded run may be brought back to, each with the intent that it then has."""
-BY_WHO_HOLDS = ("phase", "progress", "facts", "sample", "artifact", "log", "amended")
+BY_WHO_HOLDS = (*SHIPPED, "log")
 """What only the holder of an attempt tells."""
-RENEWING = ("metrics", "checkpoint", *(kind for kind in BY_WHO_HOLDS if kind != "log"))
-"""What is stored together with a longer lease, as a claim is. A warning of the host's own is not."""
 
 
 def validate(history: History, lease_seconds: float) -> list[Violation]:
@@ -82,7 +80,7 @@ class Replay:
                 yield partial(self.protocol.publish, attempt=attempt, step=step)
             case "phase":
                 yield partial(self._works, attempt)
-            case kind if kind in BY_WHO_HOLDS or kind == "metrics":
+            case kind if kind in BY_WHO_HOLDS:
                 yield partial(self._tells, attempt)
             case _:
                 yield lambda run: run  # people's notes and wishes move nothing
@@ -155,7 +153,7 @@ class Replay:
         """A run that is held may be taken once its holder was silent for a whole lease."""
         if run.is_held:
             before = pairwise(self.story.events[: event["seq"] - 1])
-            renewed = [then for first, then in before if then["kind"] in RENEWING or then["attempt"] > first["attempt"]]
+            renewed = [then for first, then in before if then["kind"] in SHIPPED or then["attempt"] > first["attempt"]]
             silence = seconds(event["at"]) - seconds(renewed[-1]["at"])
             must(silence >= self.lease_seconds, f"it is taken {silence:.2f} s after its holder's last word")
         return self.protocol.claim(run, is_lapsed=True)

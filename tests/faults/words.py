@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import zip_longest
 
 from tests.faults.history import History, Row, Struck
-from tests.faults.story import ACTIVE, Line, Story, seconds
+from tests.faults.story import ACTIVE, SHIPPED, Line, Story, seconds
 
 TOLD_AS = {
     "run.pause": ("pause",),
@@ -22,8 +22,6 @@ TOLD_AS = {
 """Which intent a run has once a word was taken, as the audit log calls that."""
 ENDING = ("run.pause", "run.stop", "run.discard")
 AMEND, AMENDED_FIELD = "run.amend", "training.learning_rate"
-SHIPPED = ("metrics", "checkpoint", "phase", "progress", "facts", "sample", "artifact", "amended")
-"""Events that a supervisor stores, and reads in the same transaction what is wanted of its run."""
 HEARD_SECONDS = 5.0
 """How long whoever has read a word may train on: a step, and what it takes to hear, where the processor is fought for."""
 STANDING = ("trainer.freeze", "trainer.starve", "supervisor.freeze", "host.freeze", "disk.fill")

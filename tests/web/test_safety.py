@@ -68,6 +68,24 @@ async def test_whatever_stands_for_a_model_is_answered_in_words(animals: httpx.A
 
 @pytest.mark.usefixtures("animals")
 async def test_a_number_that_no_table_holds_is_said_to_be_too_large_in_the_description_too(
+    admin: httpx.AsyncClient,
+) -> None:
+    document = (await admin.get("/api/v1/openapi.json")).json()
+    for path, name in (
+        ("/api/v1/tokens", "offset"),
+        ("/api/v1/recipes", "offset"),
+        ("/api/v1/people", "offset"),
+        ("/api/v1/datasets/{name}/rows", "offset"),
+        ("/api/v1/datasets/{name}/rows", "version"),
+    ):
+        answer = await admin.get(f"{path.format(name='animals')}?{name}={2**40}")
+        assert (answer.status_code, "number out of range" in answer.text) == (422, False), path
+        told = next(each for each in document["paths"][path]["get"]["parameters"] if each["name"] == name)
+        assert "maximum" in str(told["schema"]), path
+
+
+@pytest.mark.usefixtures("animals")
+async def test_every_number_that_is_asked_for_says_how_large_it_may_be(
     admin: httpx.AsyncClient, session: Session
 ) -> None:
     queued_run(session, "owls")
