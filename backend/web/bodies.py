@@ -8,6 +8,7 @@ server's protocol. The parser is never told, so it still waits for that body, an
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -21,18 +22,11 @@ from uvicorn.server import ServerState
 
 from backend.core.errors import BadRequest
 from backend.core.uploads import Body, Chunks
-from backend.web.shapes.common import ErrorBody, ErrorOut
 
 LINE = "line"
-MALFORMED = ErrorOut(
-    error=ErrorBody(
-        code=BadRequest.code,
-        message="This is no HTTP request, or its address and headers are too long.",
-        where=None,
-        hint="Shorten the address: all of a request before its body has at most 64 KiB.",
-        problems=None,
-        incident=None,
-    )
+MALFORMED = BadRequest(
+    "This is no HTTP request, or its address and headers are too long.",
+    hint="Shorten the address: all of a request before its body has at most 64 KiB.",
 )
 LARGE_BYTES = 32 << 20
 """From here on a body is worth its connection: to open the next one costs a few times the way there and back."""
@@ -71,7 +65,7 @@ class Line(asyncio.Protocol):
     def _refuse(self, _message: str) -> None:
         """What no application gets to see is refused in the shape of all refusals; by itself the server would send a line of
         plain text."""
-        body = MALFORMED.model_dump_json(exclude_none=True).encode()
+        body = json.dumps(MALFORMED.as_json()).encode()
         head = f"content-type: application/json\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n"
         self.transport.write(b"HTTP/1.1 400 Bad Request\r\n" + head.encode() + body)
         self.transport.close()
