@@ -20,19 +20,22 @@ import psycopg
 from tests.faults import checker, leftovers, trace
 from tests.faults.checker import Violation
 from tests.faults.couriers import Courier, Deed, meanwhile
-from tests.faults.history import History, Reader, Watcher, collect
+from tests.faults.history import Curves, History, Reader, Watcher, collect
 from tests.faults.parts import Studio, running_studio
 from tests.faults.people import DONE, People
 from tests.faults.phases import Phase
 from tests.faults.story import seconds, stories
 from tests.faults.strikes import LEASE_SECONDS
 from tests.faults.striking import Plan, Segment, Striking
+from tests.faults.words import put_to_the_test
 from tests.support.figures import head, keep, kept_in
 
 REFERENCE = """
-    SELECT points.step, points.value FROM points JOIN runs ON runs.id = points.run_id
-    WHERE runs.name = 'run-1' AND runs.state = 'succeeded' AND points.name = 'loss' ORDER BY points.step
+    SELECT points.name, points.step, points.value FROM points JOIN runs ON runs.id = points.run_id
+    WHERE runs.name = 'run-1' AND runs.state = 'succeeded' AND points.name != ALL(%s) ORDER BY points.step
 """
+OF_THE_MACHINE = ["tokens_per_second", "memory_gib"]
+"""Curves that no two runs have alike."""
 SHIFTED_HOST, CLOCK_HOURS = "b", (1, 0, -1)
 """Whose clock is wrong, and by how much in one studio after the other."""
 HISTORY = "history.json"
@@ -119,14 +122,14 @@ class Scene:
 class Campaign:
     """The studios of one call, one after the other. `keep` is where histories with a violation are kept for reading.
 
-    `reference` holds the losses of a run that nothing happened to: the first one of the first studio. `open_then` is what each
+    `reference` holds the curves of a run that nothing happened to: the first one of the first studio. `open_then` is what each
     part had open when that run had ended: one that was just started has hardly a connection to compare with.
     """
 
     base: Path
     plan: Plan
     keep: Path
-    reference: list[tuple[int, float]] = field(default_factory=list)
+    reference: Curves = field(default_factory=list)
     open_then: leftovers.Kinds = field(default_factory=dict)
 
     def begin(self, first: int) -> Segment:
@@ -206,7 +209,7 @@ class Campaign:
             assert time.monotonic() < deadline, f"an undisturbed run did not succeed\n{studio.logs()}"
             time.sleep(0.2)
             with studio.connect() as connection:
-                self.reference += connection.execute(REFERENCE).fetchall()  # type: ignore[arg-type]
+                self.reference += connection.execute(REFERENCE, [OF_THE_MACHINE]).fetchall()  # type: ignore[arg-type]
 
 
 def measure(segment: Segment, history: History) -> None:
@@ -221,6 +224,8 @@ def measure(segment: Segment, history: History) -> None:
     segment.shown = list(_shown_after(history))
     segment.outlived = checker.outlived(history)
     segment.checkpoints_read = len(history.read)
+    segment.obeyed = put_to_the_test(history, told)
+    segment.preempted = checker.preemptions(history, told)
 
 
 def _shown_after(history: History) -> Iterator[float]:

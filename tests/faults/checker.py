@@ -10,13 +10,13 @@ import json
 import math
 import re
 from bisect import bisect_left
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations, pairwise, zip_longest
 
 from tests.faults.history import History, Row, Sample, Seen, Struck
-from tests.faults.story import ACTIVE, RESTS, Line, Story, seconds, stories
+from tests.faults.story import ACTIVE, FILLED, RESTS, Line, Owner, Story, seconds, stories
 from tests.faults.words import (
     a_change_is_made_and_holds,
     no_accepted_word_is_lost,
@@ -39,6 +39,8 @@ CLEAR_SECONDS = 1.0
 ZOMBIE_SECONDS = 60.0
 WOUND_SECONDS = 10.0
 """For how long at most a fault may still be felt before what it struck is mended."""
+FELT_SECONDS = 2.0
+"""For how long what was struck may be felt once it is mended."""
 CRASHED, NO_PROGRESS = "crashed", "no_progress"
 OF_ITSELF = "It ended with code"
 """How an end is told that no signal brought about: no fault ends a trainer that way."""
@@ -54,7 +56,13 @@ BORNE = {
     "facts": (),
 }
 """Kinds of events that are lines of a journal, with what tells one from another. Warnings are the hosts' own, too."""
-FILLED, TORN = "disk.fill", "checkpoint.tear"
+TOLD = {*BORNE, "metrics", "log"}
+"""Lines of a journal that are told. Its end is its supervisor's to read."""
+ITS_OWN = ("phase", "progress", "checkpoint", "artifact")
+"""Lines of a journal that are told of an attempt only as long as nobody took the run over."""
+OTHERWISE = {"metrics": ("values",)}
+Borne = tuple[str, int, str]
+TORN = "checkpoint.tear"
 KILLING = ("trainer.kill", "trainers.kill", TORN)
 """Kinds of faults that end a trainer. Others that strike it make it pause."""
 DISOBEYED = "It was told to end, had not done so"
@@ -115,17 +123,71 @@ def only_the_owner_of_the_history_writes(story: Story) -> Iterator[str]:
 
 
 def _in_no_journal(story: Story) -> Iterator[str]:
-    """Events that are no lines of their owner's journal; metrics are looked at above."""
-    written = {attempt: set(map(_borne, lines)) for attempt, lines in story.journals.items()}
+    """Events that are no lines of their owner's journal, or tell a line once more; metrics are looked at above."""
+    written = {attempt: Counter(map(_borne, lines)) for attempt, lines in story.journals.items()}
     for event in (event for event in story.events if event["kind"] in BORNE):
         owner = story.owner_at(event["seq"]).attempt if story.owners else None
-        if owner is None or _borne(event) not in written.get(owner, ()):
+        left = written.get(owner, Counter()) if owner is not None else Counter[Borne]()
+        if not left[_borne(event)]:
             yield f"{story.name}: event {event['seq']} ({event['kind']}) is in no journal of attempt {owner}, the owner"
+        left[_borne(event)] -= 1
 
 
-def _borne(told: Row) -> tuple[str, int, str]:
+def what_its_owner_wrote_is_told(story: Story) -> Iterator[str]:
+    """A journal is told from its start without a gap, that of whoever brought the run to its end to its last line. What an
+    attempt that was taken over by then has to say of itself, its checkpoints and what it gave out is nobody's to hear."""
+    for owner, then in zip_longest(story.owners, story.owners[1:]):
+        events = [each for each in story.events if owner.seq < each["seq"] < (then.seq if then else math.inf)]
+        is_whole = then is None and story.row["state"] == "succeeded"
+        untold = next(_gaps(story, owner, events, is_whole), None)
+        if untold is not None:
+            yield f"{story.name}: attempt {owner.attempt} wrote a {untold['kind']} of step {untold['step']}, and nothing tells it"
+
+
+def _gaps(story: Story, owner: Owner, events: Sequence[Row], is_whole: bool) -> Iterator[Row]:
+    """The lines of an owner's journal that no event tells, though it tells a later one, or should tell all."""
+    by_whom: dict[Borne, list[int]] = defaultdict(list)
+    for event in events:
+        by_whom[_borne(event)].append(event["attempt"])
+    untold: list[Row] = []
+    for line in (line for line in story.journals.get(owner.attempt, ()) if line["kind"] in TOLD):
+        if stored := by_whom[_borne(line)]:
+            by = stored.pop(0)
+            yield from (each for each in untold if by == owner.attempt or each["kind"] not in ITS_OWN)
+            untold = []
+        elif line["kind"] != "metrics" and not _was_asked_before(story, owner, line):
+            untold.append(line)
+    if is_whole:
+        yield from untold
+
+
+def _was_asked_before(story: Story, owner: Owner, line: Row) -> bool:
+    """Whether it is what the model was asked once more at the step that its checkpoint owed that."""
+    before = (each for each in story.events if each["kind"] == "sample" and each["seq"] < owner.seq)
+    asked = (line["step"], line["data"].get("index"))
+    is_sample = line["kind"] == "sample" and line["step"] <= owner.base
+    return is_sample and any((each["step"], each["data"]["index"]) == asked for each in before)
+
+
+def what_is_given_out_is_what_was_told(story: Story) -> Iterator[str]:
+    """Each checkpoint and artifact has its event and its row, but for a checkpoint whose trainer died before it was told, and
+    from which the next one went on; and a run that succeeded has something to give."""
+    adopted = {(each["step"], None) for each in story.rewound}
+    for kind, rows in (("checkpoint", story.checkpoints), ("artifact", story.artifacts)):
+        events = (each for each in story.events if each["kind"] == kind)
+        told = Counter((each["attempt"], each["step"], each["data"].get("sha256")) for each in events)
+        stored = Counter((row["attempt"], row["step"], row.get("sha256")) for row in rows)
+        untold = [key for key in stored - told if key[1:] not in adopted]
+        for attempt, step, _ in (*(told - stored), *untold):
+            yield f"{story.name}: the {kind} of attempt {attempt} at step {step} is not told as often as it is stored"
+    standing = [row for row in story.artifacts if row["withdrawn_at"] is None]
+    if story.row["state"] == "succeeded" and not standing:
+        yield f"{story.name} succeeded, and has nothing to give"
+
+
+def _borne(told: Row) -> Borne:
     """What a line and its event have in common."""
-    wanted = BORNE.get(told["kind"]) or tuple(told["data"])
+    wanted = OTHERWISE.get(told["kind"]) or BORNE.get(told["kind"]) or tuple(told["data"])
     return told["kind"], told["step"], json.dumps({name: told["data"].get(name) for name in wanted}, sort_keys=True)
 
 
@@ -147,8 +209,12 @@ def _told_otherwise(story: Story) -> Iterator[str]:
         if trained is None or told.key != trained.key:
             yield f"{story.name}: " + _how_it_differs(place, told, trained, story.drawn)
             return
-    if story.row["state"] == "succeeded" and story.drawn and story.drawn[-1].step != story.row["total_steps"]:
-        yield f"{story.name} succeeded at step {story.drawn[-1].step} of {story.row['total_steps']}"
+    steps = [line.step for line in story.drawn if "loss" in line.values]
+    missing = next((step for step, found in enumerate(steps, start=1) if found > step), None)
+    if missing is not None:
+        yield f"{story.name}: step {missing} was never trained, and step {steps[missing - 1]} was"
+    elif story.row["state"] == "succeeded" and len(steps) != story.row["total_steps"]:
+        yield f"{story.name} succeeded at step {len(steps)} of {story.row['total_steps']}"
 
 
 def _out_of_order(story: Story) -> Iterator[str]:
@@ -390,13 +456,10 @@ def no_part_ends_for_nothing(history: History, _told: Sequence[Story]) -> Iterat
 
 def who_is_preempted_in_training_loses_no_step(history: History, told: Sequence[Story]) -> Iterator[str]:
     """A machine that is taken away in order takes nothing with it: the run goes on from its very last step."""
-    for strike in (strike for strike in history.struck if strike.kind == PREEMPTED and strike.phase == "training"):
-        for story in told:
-            for row in (row for row in story.attempts if _was_preempted(row, strike)):
-                then = next((event for event in story.rewound if event["attempt"] > row["number"]), None)
-                if then and then["data"]["lost"] and not any(_besides(history, strike, row, seconds(then["at"]))):
-                    words = f"attempt {row['number']} was preempted, and {then['data']['lost']} of its steps were lost"
-                    yield f"{story.name}: {words}"
+    for story, row, then in _preempted(history, told):
+        if then["data"]["lost"]:
+            words = f"attempt {row['number']} was preempted, and {then['data']['lost']} of its steps were lost"
+            yield f"{story.name}: {words}"
 
 
 def nothing_happens_unseen(history: History, told: Sequence[Story]) -> Iterator[str]:
@@ -436,14 +499,18 @@ def what_is_published_can_be_read(history: History, told: Sequence[Story]) -> It
                 yield f"{story.name}: {words}"
 
 
-def losses_are_those_of_an_undisturbed_run(history: History, told: Sequence[Story]) -> Iterator[str]:
-    """Kills and resumes change no bit of what is learned."""
+def curves_are_those_of_an_undisturbed_run(history: History, told: Sequence[Story]) -> Iterator[str]:
+    """Kills and resumes change no bit of what is learned and measured; and who comes to the end has measured all of it."""
     for story in told:
-        expected = dict(history.reference.get(story.row["id"], ()))
-        losses = [(line.step, line.values["loss"]) for line in story.drawn if "loss" in line.values]
-        other = next((step for step, loss in losses if expected and expected.get(step) != loss), None)
+        expected = {(name, step): value for name, step, value in history.reference.get(story.row["id"], ())}
+        names = {name for name, _ in expected}
+        found = {
+            (name, line.step): value for line in story.drawn for name, value in line.values.items() if name in names
+        }
+        due = expected if story.row["state"] == "succeeded" else {key: expected.get(key) for key in found}
+        other = min((key[::-1] for key in due | found if due.get(key) != found.get(key)), default=None)
         if other is not None:
-            yield f"{story.name}: from step {other} on, its losses are not those of a run that nothing happened to"
+            yield f"{story.name}: from step {other[0]} on, its {other[1]} is not that of a run that nothing happened to"
 
 
 def nothing_is_left_over(history: History, _told: Sequence[Story]) -> Iterator[str]:
@@ -461,6 +528,8 @@ def nothing_is_left_over(history: History, _told: Sequence[Story]) -> Iterator[s
 RULES_OF_A_RUN: tuple[Callable[[Story], Iterator[str]], ...] = (
     events_are_numbered_without_a_gap,
     only_the_owner_of_the_history_writes,
+    what_its_owner_wrote_is_told,
+    what_is_given_out_is_what_was_told,
     each_step_is_told_once_as_it_was_trained,
     points_are_what_the_events_draw,
     extremes_are_those_of_the_points,
@@ -483,7 +552,7 @@ RULES_OF_A_STUDIO: tuple[Callable[[History, Sequence[Story]], Iterator[str]], ..
     nothing_happens_unseen,
     a_dead_trainer_is_shown_in_time,
     what_is_published_can_be_read,
-    losses_are_those_of_an_undisturbed_run,
+    curves_are_those_of_an_undisturbed_run,
     nothing_is_left_over,
     no_accepted_word_is_lost,
     who_was_told_to_end_trains_no_longer,
@@ -585,6 +654,22 @@ def _killers(history: History, attempt: Row) -> Iterator[Struck]:
             yield strike
 
 
+def preemptions(history: History, told: Sequence[Story]) -> int:
+    """How many trainers lost nothing as their machine was taken away, though nothing would have excused it."""
+    return sum(1 for _ in _preempted(history, told))
+
+
+def _preempted(history: History, told: Sequence[Story]) -> Iterator[tuple[Story, Row, Row]]:
+    """Each attempt that was preempted in mid-training, where nothing else was done to it, and the event that tells what the next
+    one lost of it."""
+    for strike in (strike for strike in history.struck if strike.kind == PREEMPTED and strike.phase == "training"):
+        for story in told:
+            for row in (row for row in story.attempts if _was_preempted(row, strike)):
+                then = next((event for event in story.rewound if event["attempt"] > row["number"]), None)
+                if then and not any(_besides(history, strike, row, seconds(then["at"]))):
+                    yield story, row, then
+
+
 def _was_preempted(attempt: Row, strike: Struck) -> bool:
     ended = seconds(attempt["ended_at"]) if attempt["ended_at"] else math.inf
     is_there = seconds(attempt["started_at"]) <= strike.at <= ended
@@ -594,10 +679,13 @@ def _was_preempted(attempt: Row, strike: Struck) -> bool:
 def _besides(history: History, preempted: Struck, attempt: Row, until: float) -> Iterator[Struck]:
     """What else was done to a preempted attempt, to what lies of it on the disk, and to its way to Postgres."""
     of_its_host = (f"-{attempt['worker']}", f" of {attempt['worker']}", f"{attempt['worker']}-postgres")
-    for strike in history.struck:
-        is_about_then = strike.until > preempted.at - WOUND_SECONDS and strike.at < until
-        is_its = attempt["run_id"] in strike.target or strike.target.endswith(of_its_host)
-        if is_about_then and strike is not preempted and (is_its or strike.kind.startswith(("postgres.", "disk."))):
+    ended = seconds(attempt["ended_at"]) if attempt["ended_at"] else until
+    for strike in (
+        each for each in history.struck if each is not preempted and each.until > preempted.at - FELT_SECONDS
+    ):
+        is_its = attempt["run_id"] in strike.target and strike.at < until
+        is_where_it_was = strike.target.endswith(of_its_host) or strike.kind.startswith(("postgres.", "disk."))
+        if is_its or (is_where_it_was and strike.at < ended):
             yield strike
 
 

@@ -25,7 +25,7 @@ from tests.faults.checker import DYING_SECONDS, Violation, check
 from tests.faults.history import History, Leftover, Struck, Watcher, collect
 from tests.faults.story import ACTIVE, RESTS
 from tests.faults.trace import validate
-from tests.faults.words import AMENDED_FIELD, HEARD_SECONDS
+from tests.faults.words import AMENDED_FIELD
 from tests.support.hosts import FAST, Lab
 from tests.support.links import Connection, Link
 from tests.support.processes import is_alive, processes_of, wait_until
@@ -42,6 +42,8 @@ STRIKE_STEP = 6
 ABANDONED_SECONDS = 15.0
 """A run that has been queued for so long beside an idle host will not be taken any more."""
 ORPHAN_SECONDS = 10.0
+DEAF_SECONDS = 10.0
+"""Whoever has not paused by then has not heard that it is to."""
 ENDING_SECONDS = 30.0
 PATIENCE_SECONDS = 300.0
 """How long a busy machine may take for what is sure to come."""
@@ -195,7 +197,7 @@ def pause_the_run(drive: Drive) -> UUID:
         with lab.sessions.begin() as session:
             runs.pause(session, run_id)
         with suppress(AssertionError):
-            lab.wait(lambda: lab.run(run_id).state in RESTS, "its rest", 2 * HEARD_SECONDS)
+            lab.wait(lambda: lab.run(run_id).state in RESTS, "its rest", DEAF_SECONDS)
         if lab.run(run_id).state not in RESTS:
             with lab.sessions.begin() as session:
                 runs.stop(session, run_id, keep=False)

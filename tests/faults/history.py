@@ -23,6 +23,8 @@ from psycopg import sql
 from tests.support.processes import serves
 
 Row = dict[str, Any]
+Curves = list[tuple[str, int, float]]
+"""The name, the step and the value of each point."""
 TABLES = ("runs", "attempts", "events", "points", "buckets", "checkpoints", "artifacts", "audit")
 STORED_AS = {"events": "run_events"}
 ORDER = {
@@ -90,6 +92,15 @@ class Struck:
 
 
 @dataclass(frozen=True)
+class Said:
+    """A word of a person that was answered with success, as the audit log calls it, with the value of a change."""
+
+    run: str
+    action: str
+    value: float | None = None
+
+
+@dataclass(frozen=True)
 class Ended:
     """A part of the studio that ended though nobody stopped it, and when it had been started."""
 
@@ -110,9 +121,8 @@ class Leftover:
 class History:
     """`accepted` are the runs whose launch was answered with success. `readable` lists, of each folder that is published
     now, what is wrong with its bytes, and `read` the same of checkpoints that were read when they had just been published,
-    and stayed so meanwhile. `reference` holds, of runs that have one, the losses of an undisturbed run. `clocks`
-    tells by how many seconds a host's clock was ahead. `words` are the words of people that were answered with success, each
-    with its run, as the audit log calls it. Where nobody looked at processes, or followed runs, nothing is said of
+    and stayed so meanwhile. `reference` holds, of runs that have one, the curves of an undisturbed run. `clocks`
+    tells by how many seconds a host's clock was ahead. Where nobody looked at processes, or followed runs, nothing is said of
     them: `is_watched` and `is_followed` tell that from a watcher that saw nothing."""
 
     runs: list[Row]
@@ -131,10 +141,10 @@ class History:
     buckets: list[Row] = field(default_factory=list)
     audit: list[Row] = field(default_factory=list)
     clocks: dict[str, float] = field(default_factory=dict)
-    reference: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
+    reference: dict[str, Curves] = field(default_factory=dict)
     ended: list[Ended] = field(default_factory=list)
     read: dict[str, list[str]] = field(default_factory=dict)
-    words: list[tuple[str, str]] = field(default_factory=list)
+    words: list[Said] = field(default_factory=list)
     is_watched: bool = True
     is_followed: bool = True
 
@@ -166,11 +176,12 @@ class History:
 def load(path: Path) -> History:
     """A history that was saved."""
     stored = json.loads(path.read_text())
-    made = {"seen": Seen, "samples": Sample, "struck": Struck, "leftovers": Leftover, "ended": Ended}
+    made = {"seen": Seen, "samples": Sample, "struck": Struck, "leftovers": Leftover, "ended": Ended, "words": Said}
     stored |= {name: [shape(**each) for each in stored.get(name, ())] for name, shape in made.items()}
     stored["journals"] = {_key(name): lines for name, lines in stored["journals"].items()}
-    stored["reference"] = {run: [(step, loss) for step, loss in pairs] for run, pairs in stored["reference"].items()}
-    stored["words"] = [(run, action) for run, action in stored.get("words", ())]
+    stored["reference"] = {
+        run: [(name, step, value) for name, step, value in each] for run, each in stored["reference"].items()
+    }
     return History(**stored)
 
 

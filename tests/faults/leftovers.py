@@ -13,10 +13,12 @@ from typing import TypeVar
 import psutil
 import redis
 
+from backend.core.assignment import ARTIFACTS, ASSIGNMENT, CHECKPOINTS, CONTROL, JOURNAL
 from backend.core.queue import POKE, celery_app
 from tests.faults.history import Leftover
-from tests.faults.parts import Studio
+from tests.faults.parts import HOSTS, Studio
 from tests.support.processes import processes_of
+from worker.spares import PROCESS
 
 T = TypeVar("T")
 PUBLISHED = ("runs", "datasets", "models")
@@ -34,6 +36,14 @@ MORE_NAMELESS = 4
 OWN_FOLDERS, MOST_OWN = ("logs", "run", "dev"), 2
 """Where a part's log and its lock lie. It writes both of its outputs into the one."""
 HALF_WRITTEN = (".*", "*.tmp", "*.part", "*.partial", "*.draft", "*.body")
+OF_A_HOST = f"[{''.join(HOSTS)}]"
+MAY_HOLD = {
+    "runs/*/attempt-*": (ASSIGNMENT, CONTROL, JOURNAL, CHECKPOINTS, ARTIFACTS, PROCESS, "tokenizer"),
+    OF_A_HOST: ("logs", "run", *RUN_FILES),
+    f"{OF_A_HOST}/run": ("*.lock", "*.sock", "place"),
+    "run": ("*.lock", "*.sock", ".s.PGSQL.*", "place", "setup-link"),
+}
+"""All that the folder of an attempt and those of the hosts may hold."""
 FOLDERS = """
     SELECT folder FROM checkpoints WHERE replaced_at IS NULL UNION SELECT folder FROM artifacts
 """
@@ -198,12 +208,19 @@ def unnamed_folders(home: Path, named: Named) -> list[str]:
 
 
 def files(home: Path, named: Named) -> Iterator[Leftover]:
-    """Half of a file, whatever its name, and a data set that no row names."""
+    """Half of a file, what the folder of an attempt or a host has no use for, and a data set that no row names."""
     half = (path for folder in PUBLISHED for pattern in HALF_WRITTEN for path in (home / folder).rglob(pattern))
     unnamed = [
         path for path in (home / "datasets").rglob("*") if path.is_file() and _place(path, home) not in named.keys
     ]
-    yield from (Leftover("file", place) for place in sorted({_place(path, home) for path in (*half, *unnamed)}))
+    strange = (
+        path
+        for folder, names in MAY_HOLD.items()
+        for path in home.glob(f"{folder}/*")
+        if not any(path.match(name) for name in names)
+    )
+    found = {_place(path, home) for path in (*half, *unnamed, *strange)}
+    yield from (Leftover("file", place) for place in sorted(found))
 
 
 def uploads(home: Path, web_started: float) -> Iterator[Leftover]:

@@ -15,13 +15,18 @@ import httpx
 from backend.commands.client import Client, Refused, Unreachable
 from backend.core.errors import StudioError
 from backend.web.shapes.runs import RunDetailOut, RunOut
-from tests.faults.history import Seen
+from tests.faults.history import Said, Seen
+from tests.faults.words import AMENDED_FIELD
 from tests.support.hosts import RECIPE
 
 PATIENCE_SECONDS = 600.0
 PAUSE_SECONDS = 0.3
 GOING = ("queued", "preparing", "training", "finishing")
 DONE = ("succeeded", "stopped")
+MIND = {"training": 0.1}
+"""How likely it is each time that somebody changes their mind about a run, by its state, and of any other that goes on: who
+is to be obeyed at once is found in mid-training alone."""
+ANY_MIND = 0.02
 RESUMES = 20
 """How often one run is resumed while the studio comes to rest: more is a run that never gets on."""
 WORDS = {
@@ -90,8 +95,7 @@ class People(threading.Thread):
         self.dice, self.steps, self.alive = dice, steps, alive
         self.client, self._stream = client(5.0), client(PATIENCE_SECONDS)
         self.followers: dict[str, Follower] = {}
-        self.words: list[tuple[str, str]] = []
-        """Each word that was answered with success: its run, and what the audit log calls it."""
+        self.words: list[Said] = []
         self._wrong: list[str] = []
         self._count, self._resumes = 0, dict[str, int]()
         self.is_calm = True
@@ -114,7 +118,7 @@ class People(threading.Thread):
     def said(self) -> Counter[str]:
         """How often each word was taken."""
         names = {action: word for word, action in WORDS.items()}
-        return Counter(names[action] for _, action in self.words)
+        return Counter(names[said.action] for said in self.words)
 
     def rest(self) -> None:
         """Launch nothing more, change no mind, and resume what waits for a person."""
@@ -177,7 +181,7 @@ class People(threading.Thread):
         if run.state in ("paused", "failed"):
             if self._is_resting or self.dice.random() < 0.3:
                 self._resume(run)
-        elif run.state in GOING and not self.is_calm and self.dice.random() < 0.02:
+        elif run.state in GOING and not self.is_calm and self.dice.random() < MIND.get(run.state, ANY_MIND):
             self._change_mind(run)
         elif run.discarded_at and not self.is_calm and self.dice.random() < 0.1:
             self._tell(run, "restore")
@@ -193,12 +197,14 @@ class People(threading.Thread):
 
     def _tell(self, run: RunOut, word: str) -> None:
         """Kept where the studio says yes: a word whose answer broke off may never have come."""
+        value = None
         match word:
             case "amend":
-                body = {"field": "training.learning_rate", "value": self.dice.uniform(1e-3, 1e-2)}
+                value = self.dice.uniform(1e-3, 1e-2)
+                body = {"field": AMENDED_FIELD, "value": value}
                 self.client.ask(dict, "POST", f"/runs/{run.name}/amendments", json=body)
             case "keep" | "discard":
                 self.client.tell(run.name, "stop", keep=word == "keep")
             case _:
                 self.client.tell(run.name, word)
-        self.words.append((str(run.id), WORDS[word]))
+        self.words.append(Said(str(run.id), WORDS[word], value))

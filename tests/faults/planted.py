@@ -108,7 +108,7 @@ def hear_nothing() -> None:
         if heard.intent != "pause":
             tell(held, heard)
 
-    vars(holding)["Holding"]._tell = tell_the_rest
+    holding.Holding._tell = tell_the_rest  # type: ignore[assignment, method-assign]
 
 
 def forget_what_was_changed() -> None:

@@ -163,6 +163,9 @@ def _brought_and_kept(done: Sequence[Segment], here: Sequence[Segment]) -> list[
             "each at least once",
             all(said[word] for word in SAID),
         ),
+        _judged(
+            "words to pause, stop or keep that had to be obeyed at once, in the row", here, lambda each: each.obeyed
+        ),
         Row(
             "checkpoints and artifacts that no row names and nobody adopts, in the row",
             f"{unnamed:,}",
@@ -186,6 +189,7 @@ def _deaths(done: Sequence[Segment], here: Sequence[Segment]) -> list[Row]:
     return [
         Row("takeovers", f"{sum(each.takeovers for each in done):,}"),
         Row("of these from a checkpoint in mid-training", f"{sum(each.resumes for each in done):,}"),
+        _judged("trainers preempted that had to lose no step, in the row", here, lambda each: each.preempted),
         Row(
             "death of a trainer told with its cause, in the row, supervisor and Postgres well",
             _spread(told_after),
@@ -285,6 +289,12 @@ def _errands(here: Sequence[Segment]) -> Row:
     what = "files brought from the first strike on, and files of artifacts fetched, in the row"
     is_met = bool(fetched) and _in_each([(sent, read_later) for sent, read_later, _ in counts], all)
     return Row(what, found, "some fetched, and some brought, of both kinds, in each studio", is_met)
+
+
+def _judged(what: str, here: Sequence[Segment], count: Callable[[Segment], int]) -> Row:
+    """How often a promise could have been seen to be broken: a rule that never could is none."""
+    judged = sum(map(count, here))
+    return Row(what, f"{judged:,}", "some", judged > 0)
 
 
 def _in_each(here: Sequence[T], has_some: Callable[[T], object]) -> bool:

@@ -16,6 +16,7 @@ EVENTS: tuple[tuple[str, int, int, float, Any], ...] = (
     ("state", 0, 0, 100.0, "queued"),
     ("state", 0, 1, 100.5, "preparing"),
     ("state", 0, 1, 101.0, "training"),
+    ("phase", 0, 1, 101.0, None),
     ("metrics", 1, 1, 101.5, 3.0),
     ("metrics", 2, 1, 102.5, 2.5),
     ("checkpoint", 2, 1, 102.6, None),
@@ -25,9 +26,11 @@ EVENTS: tuple[tuple[str, int, int, float, Any], ...] = (
     ("state", 3, 2, 105.0, "preparing"),
     ("rewound", 2, 2, 105.5, None),
     ("state", 2, 2, 106.0, "training"),
+    ("phase", 2, 2, 106.0, None),
     ("metrics", 3, 2, 106.5, 2.25),
     ("metrics", 4, 2, 107.5, 2.0),
     ("state", 4, 2, 108.0, "finishing"),
+    ("artifact", 4, 2, 108.5, None),
     ("state", 4, 2, 109.0, "succeeded"),
 )
 """Kind, step, attempt, time, and the loss, the state or the words."""
@@ -36,6 +39,7 @@ ARRIVAL_SECONDS = 0.25
 ENDINGS = ((1, 100.5, 104.5, "It was killed."), (2, 105.0, 109.0, "succeeded"))
 """Each attempt with its start, its end and how it ended."""
 RATE = 0.002
+GIVEN = {"kind": "adapter", "bytes": 7, "sha256": "5e"}
 CHECKPOINT = "runs/run-1/attempt-1/checkpoints/checkpoint-2"
 
 
@@ -49,6 +53,10 @@ def event(seq: int, kind: str, step: int, attempt: int, at: float, what: Any) ->
         data = {"state": what, "intent": "run", "attempt": attempt}
     if kind == "metrics":
         data = {"values": {"loss": what}, "epoch": 0.0, "t": at - 0.1}
+    if kind == "phase":
+        data = {"phase": "training", "text": ""}
+    if kind == "artifact":
+        data = dict(GIVEN)
     if kind == "rewound":
         data = {"step": step, "lost": 0}
     if kind == "log":
@@ -71,6 +79,12 @@ def checkpoint(attempt: int, step: int, at: float) -> Row:
     folder = f"runs/{RUN}/attempt-{attempt}/checkpoints/checkpoint-{step}"
     row = {"run_id": RUN, "attempt": attempt, "step": step, "folder": folder}
     return row | {"created_at": moment(at), "replaced_at": None}
+
+
+def artifact(attempt: int, step: int, at: float) -> Row:
+    folder = f"runs/{RUN}/attempt-{attempt}/artifacts/{GIVEN['kind']}"
+    row = {"run_id": RUN, "attempt": attempt, "step": step, "folder": folder, "sha256": GIVEN["sha256"]}
+    return row | {"created_at": moment(at), "withdrawn_at": None}
 
 
 def looks(pid: int, name: str, first: float, last: float, attempt: int | None = None) -> list[Sample]:
@@ -104,7 +118,7 @@ def small_history() -> History:
         points=[{"run_id": RUN, "name": "loss", "step": step, "value": value} for step, value in curve.items()],
         buckets=[bucket | {"width": width} for width in LEVELS],
         checkpoints=[checkpoint(1, 2, 102.6)],
-        artifacts=[],
+        artifacts=[artifact(2, 4, 108.5)],
         journals={(RUN, attempt): list(journal(events, attempt)) for attempt in (1, 2)},
         seen=[seen(each, seconds(each["at"]) + ARRIVAL_SECONDS) for each in events],
         samples=[
@@ -116,19 +130,22 @@ def small_history() -> History:
         accepted=[RUN],
         leftovers=[],
         readable={CHECKPOINT: []},
-        reference={RUN: list(curve.items())},
+        reference={RUN: [("loss", *point) for point in curve.items()]},
     )
 
 
 def journal_line(told: Row) -> Row:
     """What the trainer wrote of an event."""
     data = {name: value for name, value in told["data"].items() if name != "t"}
-    return {"kind": told["kind"], "step": told["step"], "t": told["data"].get("t", seconds(told["at"])), "data": data}
+    return {
+        "kind": told["kind"],
+        "step": told["step"],
+        "t": told["data"].get("t", seconds(told["at"]) - 0.1),
+        "data": data,
+    }
 
 
 def journal(events: Sequence[Row], attempt: int) -> Iterator[Row]:
-    """What the attempt's trainer wrote: that it has its accelerator and loads, and then what became events."""
-    own = [each for each in events if each["attempt"] == attempt]
-    began = next(seconds(each["at"]) for each in own if each["kind"] == "state" and each["data"]["state"] == "training")
-    yield {"kind": "phase", "step": 0, "t": began - 0.2, "data": {"phase": "loading", "text": ""}}
-    yield from (journal_line(each) for each in own if each["kind"] in ("metrics", "checkpoint"))
+    """What the attempt's trainer wrote: that it works, and then all that became events."""
+    own = (each for each in events if each["attempt"] == attempt)
+    return (journal_line(each) for each in own if each["kind"] in ("phase", "metrics", "checkpoint", "artifact"))

@@ -16,6 +16,7 @@ RESTS = ("paused", "stopped", "failed", "succeeded")
 SHIPPED = ("metrics", "checkpoint", "phase", "progress", "facts", "sample", "artifact", "amended")
 """Events that a supervisor stores from a journal: in the same transaction it reads what is wanted of its run, and has its lease
 made longer. A warning of the host's own is none of them."""
+FILLED = "disk.fill"
 
 
 @dataclass(frozen=True)

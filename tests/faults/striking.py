@@ -81,6 +81,10 @@ class Segment:
     fetched: int = 0
     said: Counter[str] = field(default_factory=Counter)
     """How often people said which word of a run."""
+    obeyed: int = 0
+    """How many words that are to end a run came when whoever did not heed them would have been told."""
+    preempted: int = 0
+    """How many trainers were preempted in mid-training, where a step that was lost would have been told."""
     checkpoints_read: int = 0
     """How many were read as soon as they were published."""
     unnamed: list[str] = field(default_factory=list)

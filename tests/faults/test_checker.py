@@ -18,7 +18,7 @@ from tests.faults.checker import (
     each_step_is_told_once_as_it_was_trained,
     outlived,
 )
-from tests.faults.history import Ended, History, Leftover, Row, Struck
+from tests.faults.history import Ended, History, Leftover, Row, Said, Struck
 from tests.faults.small import (
     ARRIVAL_SECONDS,
     CHECKPOINT,
@@ -27,6 +27,7 @@ from tests.faults.small import (
     RUN,
     SECOND,
     SUPERVISOR,
+    artifact,
     attempt_row,
     checkpoint,
     event,
@@ -72,8 +73,7 @@ def inserted(place: int, kind: str, step: int, attempt: int, at: float, what: ob
     def change(history: History) -> History:
         events = list(history.events)
         events.insert(place - 1, event(place, kind, step, attempt, at, what))
-        events = [row | {"seq": number} for number, row in enumerate(events, start=1)]
-        return replace(unfollowed(history), events=events, runs=[history.runs[0] | {"seq": len(events)}])
+        return renumbered(events, history)
 
     return change
 
@@ -86,7 +86,7 @@ def of_the_first_trainer(history: History) -> Row:
 
 def stale(history: History) -> History:
     line = of_the_first_trainer(history)
-    told = inserted(14, "metrics", 4, 2, 107.1, line["data"]["values"]["loss"])(history)
+    told = inserted(16, "metrics", 4, 2, 107.1, line["data"]["values"]["loss"])(history)
     journals = history.journals | {(RUN, 1): [*history.journals[RUN, 1], line]}
     return replace(told, journals=journals)
 
@@ -119,21 +119,18 @@ def without_the_first_point(history: History) -> History:
 
 def kept_without_its_last_step(history: History) -> History:
     """It was stopped and kept: an artifact is told, and the last step that it was trained on is not."""
-    told = inserted(16, "artifact", 4, 2, 108.5, None)(history)
-    told = changed_event(17, data={"state": "stopped", "intent": "keep", "attempt": 2})(told)
+    told = changed_event(19, data={"state": "stopped", "intent": "keep", "attempt": 2})(history)
     last = next(row for row in told.events if row["kind"] == "metrics" and row["step"] == 4)
     events = [row for row in told.events if row is not last]
     events = [row | {"seq": number} for number, row in enumerate(events, start=1)]
     row = told.runs[0] | {"seq": len(events), "state": "stopped", "intent": "keep"}
     buckets = [bucket | {"low": 2.25, "low_step": 3} for bucket in told.buckets]
-    given = {"kind": "artifact", "step": 4, "t": 108.4, "data": {}}
-    journals = told.journals | {(RUN, 2): [*told.journals[RUN, 2], given]}
-    return replace(told, events=events, runs=[row], points=told.points[:-1], buckets=buckets, journals=journals)
+    return replace(told, events=events, runs=[row], points=told.points[:-1], buckets=buckets)
 
 
 def told_late(history: History) -> History:
     """Nobody says for a long while that the first trainer is dead."""
-    later = [row | {"at": moment(KILLED_AT + 7)} if row["seq"] in (8, 9) else row for row in history.events]
+    later = [row | {"at": moment(KILLED_AT + 7)} if row["seq"] in (9, 10) else row for row in history.events]
     return replace(history, events=later)
 
 
@@ -141,8 +138,8 @@ def begun_anew(history: History) -> History:
     """The second attempt trains everything once more, and says so, though the checkpoint of step 2 stood."""
     metrics = [row for row in history.events if row["kind"] == "metrics"]
     again = [(row["step"], row["data"]["values"]["loss"], 105.6 + 0.2 * row["step"]) for row in metrics[:2]]
-    told = changed_event(11, step=0)(history)
-    for place, (step, loss, at) in enumerate(again, start=13):
+    told = changed_event(12, step=0)(history)
+    for place, (step, loss, at) in enumerate(again, start=15):
         told = inserted(place, "metrics", step, 2, at, loss)(told)
     return replace(told, journals=told.journals | {(RUN, 2): list(journal(told.events, 2))})
 
@@ -150,7 +147,7 @@ def begun_anew(history: History) -> History:
 def found_damaged(history: History, step: int = 2, words: str = "is damaged: optimizer.pt is missing.") -> History:
     """Who takes the run over says so."""
     text = {"level": "warning", "text": f"The checkpoint of step {step} {words}"}
-    return changed_event(11, data=text)(inserted(11, "log", 2, 2, 105.4, None)(history))
+    return changed_event(12, data=text)(inserted(12, "log", 2, 2, 105.4, None)(history))
 
 
 def failed_for(code: str, state: str = "failed", message: str = "It could not go on.") -> Change:
@@ -159,7 +156,7 @@ def failed_for(code: str, state: str = "failed", message: str = "It could not go
 
     def change(history: History) -> History:
         data = {"state": state, "intent": "pause" if state == "paused" else "run", "attempt": 1, "cause": cause}
-        resumed = inserted(10, "state", 3, 1, 104.7, "queued")(changed_event(9, data=data)(history))
+        resumed = inserted(11, "state", 3, 1, 104.7, "queued")(changed_event(10, data=data)(history))
         ended = [row | {"cause": state} if row["number"] == 1 else row for row in resumed.attempts]
         return replace(resumed, attempts=ended)
 
@@ -171,7 +168,7 @@ def preempted(lost: int) -> Change:
     notice = Struck(KILLED_AT - 0.4, 1, 7, "supervisor.preempt", "training", "supervisor-a", healed=KILLED_AT + 1)
 
     def change(history: History) -> History:
-        told = changed_event(11, data={"step": 2, "lost": lost})(history)
+        told = changed_event(12, data={"step": 2, "lost": lost})(history)
         attempts = [row | {"cause": "queued"} if row["number"] == 1 else row for row in told.attempts]
         return replace(told, struck=[notice], attempts=attempts)
 
@@ -182,7 +179,7 @@ def published_in(folder: str) -> Change:
     """The newest checkpoint is told as the second attempt's, and its files are elsewhere."""
 
     def change(history: History) -> History:
-        told = inserted(15, "checkpoint", 4, 2, 107.9, None)(history)
+        told = inserted(17, "checkpoint", 4, 2, 107.9, None)(history)
         lines = told.journals | {(RUN, 2): list(journal(told.events, 2))}
         row = checkpoint(2, 4, 107.9) | {"folder": folder}
         return replace(told, journals=lines, checkpoints=[*told.checkpoints, row])
@@ -197,32 +194,85 @@ def loading_early(text: str) -> Change:
         others = [look for look in history.samples if look.pid != SECOND]
         line = {"kind": "phase", "step": 0, "t": 101.2, "data": {"phase": "loading", "text": text}}
         journals = history.journals | {(RUN, 2): [line, *history.journals[RUN, 2]]}
-        return replace(history, samples=[*others, *looks(SECOND, "trainer", 101.0, 108.9, 2)], journals=journals)
+        told = changed_event(13, data=line["data"])(inserted(13, "phase", 0, 2, 105.9, None)(history))
+        return replace(told, samples=[*others, *looks(SECOND, "trainer", 101.0, 108.9, 2)], journals=journals)
 
     return change
 
 
 def told_twice_by_its_trainer(history: History) -> History:
-    told = inserted(15, "metrics", 4, 2, 107.9, 2.0)(history)
+    told = inserted(17, "metrics", 4, 2, 107.9, 2.0)(history)
     return replace(told, journals=told.journals | {(RUN, 2): list(journal(told.events, 2))})
 
 
 def amended_in_vain(history: History) -> History:
     """Somebody asks for another learning rate, and neither the first trainer nor the second heeds it."""
-    told = inserted(5, "amendment", 1, 1, 101.6, None)(history)
+    told = inserted(6, "amendment", 1, 1, 101.6, None)(history)
     wanted = {"sequence": 1, "field": "training.learning_rate", "value": 1e-9}
-    return changed_event(5, data=wanted)(told)
+    return changed_event(6, data=wanted)(told)
+
+
+def without_its_artifact(history: History) -> History:
+    """What a trainer gave out never reached the log of its run, and no row names it; an older one is there."""
+    told = renumbered([row for row in history.events if row["kind"] != "artifact"], history)
+    before = inserted(9, "artifact", 3, 1, 103.9, None)(told)
+    journals = before.journals | {(RUN, 1): list(journal(before.events, 1))}
+    return replace(before, journals=journals, artifacts=[artifact(1, 3, 103.9)])
+
+
+def renumbered(events: list[Row], history: History) -> History:
+    """These are all of its events."""
+    return replace(unfollowed(history), events=numbered(events), runs=[history.runs[0] | {"seq": len(events)}])
+
+
+def numbered(events: list[Row]) -> list[Row]:
+    return [row | {"seq": number} for number, row in enumerate(events, start=1)]
+
+
+def with_a_line(kind: str, step: int, data: Row) -> Change:
+    """Its second trainer wrote that before its last step, and nothing tells it."""
+    line = {"kind": kind, "step": step, "t": 107.0, "data": data}
+
+    def change(history: History) -> History:
+        *before, last, given = history.journals[RUN, 2]
+        return replace(history, journals=history.journals | {(RUN, 2): [*before, line, last, given]})
+
+    return change
+
+
+def never_trained(history: History) -> History:
+    """A run that succeeds at once."""
+    told = changed_event(12, step=0)(history)
+    told = renumbered([row for row in told.events if row["kind"] not in ("metrics", "checkpoint")], told)
+    lines = {
+        key: [line for line in each if line["kind"] in ("phase", "artifact")] for key, each in history.journals.items()
+    }
+    return replace(told, journals=lines, points=[], buckets=[], checkpoints=[], reference={})
+
+
+def without_the_third_step(history: History) -> History:
+    """Neither trainer wrote it, and so nobody told it."""
+
+    def is_third(row: Row) -> bool:
+        return (row["kind"], row["step"]) == ("metrics", 3)
+
+    told = renumbered([row for row in history.events if not is_third(row)], history)
+    lines = {key: [line for line in each if not is_third(line)] for key, each in history.journals.items()}
+    points = [row for row in history.points if row["step"] != 3]
+    return replace(told, journals=lines, points=points, reference={})
 
 
 BROKEN: dict[str, Change] = {
     "events are numbered without a gap": changed_run(seq=99),
     "only the owner of the history writes": stale,
-    "each step is told once as it was trained": inserted(5, "metrics", 1, 1, 101.5, 3.0),
+    "what its owner wrote is told": without_its_artifact,
+    "what is given out is what was told": lambda history: replace(history, artifacts=[]),
+    "each step is told once as it was trained": inserted(6, "metrics", 1, 1, 101.5, 3.0),
     "points are what the events draw": without_the_first_point,
     "extremes are those of the points": lambda history: replace(
         history, buckets=[history.buckets[0] | {"low_step": 3}, *history.buckets[1:]]
     ),
-    "states follow each other as they may": inserted(15, "state", 4, 2, 107.9, "preparing"),
+    "states follow each other as they may": inserted(17, "state", 4, 2, 107.9, "preparing"),
     "a failed run names its cause": failed_for(""),
     "a run at rest holds nothing": changed_run(holder="a"),
     "a run goes on from its newest checkpoint": begun_anew,
@@ -243,11 +293,13 @@ BROKEN: dict[str, Change] = {
     "what is published can be read": lambda history: replace(
         history, readable={"a folder": ["optimizer.pt is missing"]}
     ),
-    "losses are those of an undisturbed run": lambda history: replace(history, reference={RUN: [(1, 3.0), (2, 2.0)]}),
+    "curves are those of an undisturbed run": lambda history: replace(
+        history, reference={RUN: [("loss", 1, 3.0), ("loss", 2, 2.0), ("loss", 3, 2.25), ("loss", 4, 2.0)]}
+    ),
     "nothing is left over": lambda history: replace(history, leftovers=[Leftover("file", ".tmp-merged")]),
-    "no accepted word is lost": lambda history: replace(history, words=[(RUN, "run.pause")]),
+    "no accepted word is lost": lambda history: replace(history, words=[Said(RUN, "run.pause")]),
     "who was told to end trains no longer": changed_event(
-        10, data={"state": "preparing", "intent": "keep", "attempt": 2}
+        11, data={"state": "preparing", "intent": "keep", "attempt": 2}
     ),
     "a change is made and holds": amended_in_vain,
 }
@@ -293,13 +345,30 @@ def test_what_breaks_a_rule_is_told_by_that_rule(rule: str) -> None:
             "a failed run names its cause",
             lambda history: replace(history, attempts=[row | {"cause": None} for row in history.attempts]),
         ),
-        ("a failed run names its cause", changed_event(8, data={"level": "error", "text": "The trainer died."})),
+        ("a failed run names its cause", changed_event(9, data={"level": "error", "text": "The trainer died."})),
         ("each step is told once as it was trained", kept_without_its_last_step),
         (
             "extremes are those of the points",
             lambda history: replace(history, buckets=[row for row in history.buckets if row["width"] != 512]),
         ),
         ("every client receives every event once", lambda history: replace(history, seen=history.seen[:-1])),
+        ("each step is told once as it was trained", never_trained),
+        ("each step is told once as it was trained", without_the_third_step),
+        ("what its owner wrote is told", with_a_line("sample", 3, {"index": 0, "prompt": "?", "text": "!"})),
+        ("what its owner wrote is told", with_a_line("log", 3, {"level": "info", "text": "Halfway."})),
+        ("what its owner wrote is told", with_a_line("checkpoint", 4, {"bytes": 9})),
+        ("only the owner of the history writes", inserted(15, "phase", 2, 2, 106.1, None)),
+        ("what is given out is what was told", lambda history: replace(history, checkpoints=[])),
+        (
+            "what is given out is what was told",
+            lambda history: replace(
+                history, artifacts=[row | {"withdrawn_at": row["created_at"]} for row in history.artifacts]
+            ),
+        ),
+        (
+            "curves are those of an undisturbed run",
+            lambda history: replace(history, reference={RUN: [*history.reference[RUN], ("eval_loss", 4, 2.5)]}),
+        ),
         ("every client receives every event once", lambda history: replace(history, seen=history.seen[1:])),
     ],
     ids=[
@@ -311,11 +380,36 @@ def test_what_breaks_a_rule_is_told_by_that_rule(rule: str) -> None:
         "no last step",
         "no level of buckets",
         "no last event",
+        "no step at all",
+        "no third step, whoever is asked",
+        "no sample",
+        "no word of its trainer",
+        "no checkpoint that was published",
+        "a phase told twice",
+        "no row of a checkpoint",
+        "nothing to give",
+        "no last measurement",
         "no first event",
     ],
 )
 def test_what_is_missing_breaks_a_rule_too(rule: str, change: Change) -> None:
     assert {violation.rule for violation in check(change(small_history()))} == {rule}
+
+
+def test_what_an_attempt_wrote_of_itself_is_nobodys_to_hear_once_it_was_taken_over() -> None:
+    """Its successor stored its last steps, and what it was asked; neither its progress nor its checkpoint."""
+    history = small_history()
+    last = [{"kind": "progress", "step": 3, "t": 103.6, "data": {"what": "eval", "done": 1, "total": 2}}]
+    last.append({"kind": "checkpoint", "step": 3, "t": 103.7, "data": {"bytes": 9}})
+    asked = {"kind": "sample", "step": 3, "t": 103.8, "data": {"index": 0, "prompt": "?", "text": "!"}}
+    told = changed_event(12, data=asked["data"])(inserted(12, "sample", 3, 2, 105.2, None)(history))
+    journals = told.journals | {(RUN, 1): [*told.journals[RUN, 1], *last, asked]}
+    assert check(replace(told, journals=journals)) == []
+    before = [row | {"attempt": 1} if row["seq"] == 12 else row for row in told.events]
+    still_its_own = replace(told, journals=journals, events=[*before[:10], before[11], before[10], *before[12:]])
+    assert {violation.rule for violation in check(replace(still_its_own, events=numbered(still_its_own.events)))} == {
+        "what its owner wrote is told"
+    }
 
 
 def with_grad_norm(row: Row) -> Row:
@@ -360,7 +454,7 @@ def test_a_death_is_counted_unless_what_sees_and_tells_it_was_struck(kind: str, 
 
 def test_a_death_that_a_client_hears_of_too_late_is_told() -> None:
     history = small_history()
-    late = [replace(each, at=KILLED_AT + 6) if each.seq >= 8 else each for each in history.seen]
+    late = [replace(each, at=KILLED_AT + 6) if each.seq >= 9 else each for each in history.seen]
     (violation,) = check(replace(history, seen=late))
     assert violation.rule == "a dead trainer is shown in time"
     assert violation.what.endswith("was dead for 6.0 s before a client had heard of it")
@@ -385,7 +479,7 @@ def test_that_a_client_hears_late_of_a_death_is_excused_by_what_was_struck_on_th
 ) -> None:
     """It had heard of step 3 a quarter of a second before the trainer died."""
     history = small_history()
-    late = [replace(each, at=KILLED_AT + 6) if each.seq >= 8 else each for each in history.seen]
+    late = [replace(each, at=KILLED_AT + 6) if each.seq >= 9 else each for each in history.seen]
     strike = Struck(at, 2, 7, kind, "training", target, healed)
     found = check(replace(history, seen=late, struck=[*history.struck, strike]))
     assert (found == []) == is_excused
@@ -406,7 +500,7 @@ def test_an_attempt_that_was_given_up_is_no_death_that_was_detected() -> None:
 
 def test_what_was_said_of_an_attempt_before_its_trainer_died_is_no_detection() -> None:
     history = small_history()
-    early = [row | {"at": moment(KILLED_AT - 1)} if row["seq"] in (8, 9) else row for row in history.events]
+    early = [row | {"at": moment(KILLED_AT - 1)} if row["seq"] in (9, 10) else row for row in history.events]
     told = replace(history, events=early)
     assert detections(told, stories(told)) == []
 
@@ -565,8 +659,10 @@ def test_a_checkpoint_that_only_its_row_calls_replaced_is_still_the_newest() -> 
     assert len(check(replace(history, checkpoints=replaced))) == 1
     newer = checkpoint(1, 3, 104.7)
     torn = Struck(104.75, 2, 7, "checkpoint.tear", "training", newer["folder"])
-    told = found_damaged(replace(history, struck=[*history.struck, torn]), step=3)
-    assert check(replace(told, checkpoints=[*replaced, newer])) == []
+    told = inserted(10, "checkpoint", 3, 1, 104.5, None)(found_damaged(history, step=3))
+    journals = told.journals | {(RUN, 1): list(journal(told.events, 1))}
+    struck = [*history.struck, torn]
+    assert check(replace(told, struck=struck, journals=journals, checkpoints=[*replaced, newer])) == []
 
 
 @pytest.mark.parametrize(("stopped_until", "is_excused"), [(0.0, False), (200.0, False), (300.0, True)])
@@ -629,8 +725,9 @@ def test_what_is_published_or_told_is_of_who_owned_the_history() -> None:
     folder = f"runs/{RUN}/attempt-{{}}/checkpoints/checkpoint-4"
     assert check(published_in(folder.format(2))(small_history())) == []
     assert {violation.rule for violation in check(published_in(folder.format(1))(small_history()))} == {rule}
-    unwritten = inserted(15, "checkpoint", 4, 2, 107.9, None)(small_history())
-    assert {violation.rule for violation in check(unwritten)} == {rule}
+    unwritten = inserted(17, "checkpoint", 4, 2, 107.9, None)(small_history())
+    stored = replace(unwritten, checkpoints=[*unwritten.checkpoints, checkpoint(2, 4, 107.9)])
+    assert {violation.rule for violation in check(stored)} == {rule}
 
 
 def test_no_step_follows_a_later_one_though_its_trainer_says_so() -> None:
@@ -662,7 +759,7 @@ def test_a_trainer_that_died_must_have_been_killed_while_it_was_the_runs(
 
 def died_otherwise(words: str) -> History:
     """Its first trainer, of something else."""
-    history = changed_event(8, data={"level": "error", "text": f"The trainer died. {words}"})(small_history())
+    history = changed_event(9, data={"level": "error", "text": f"The trainer died. {words}"})(small_history())
     return replace(history, attempts=[history.attempts[0] | {"cause": words}, *history.attempts[1:]])
 
 
@@ -717,12 +814,12 @@ def test_who_looked_at_processes_must_have_met_each_trainer_that_wrote_for_a_whi
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (without_event(10), "attempt 2 writes, 1 is current"),
-        (without_event(11), "is stored"),
-        (changed_event(10, attempt=3, data={"state": "preparing", "intent": "run", "attempt": 3}), "leads to"),
-        (changed_event(6, step=3), "the checkpoint of step 3 is published"),
-        (inserted(8, "state", 3, 1, 104.2, "succeeded"), "leads to"),
-        (changed_event(11, step=1), ""),
+        (without_event(11), "attempt 2 writes, 1 is current"),
+        (without_event(12), "is stored"),
+        (changed_event(11, attempt=3, data={"state": "preparing", "intent": "run", "attempt": 3}), "leads to"),
+        (changed_event(7, step=3), "the checkpoint of step 3 is published"),
+        (inserted(9, "state", 3, 1, 104.2, "succeeded"), "leads to"),
+        (changed_event(12, step=1), ""),
         (stale, "is stored"),
     ],
     ids=[
@@ -741,7 +838,7 @@ def test_a_step_that_the_protocol_does_not_allow_is_named(change: Change, reason
 
 
 def test_a_run_that_is_held_is_taken_only_after_a_lease_of_silence() -> None:
-    history = without_event(9)(small_history())
+    history = without_event(10)(small_history())
     taken = replace(history, events=[row | {"seq": number} for number, row in enumerate(history.events, start=1)])
     assert validate(taken, lease_seconds=1.4) == []
     (violation,) = validate(taken, lease_seconds=1.6)
@@ -789,9 +886,9 @@ def test_a_run_that_was_just_claimed_is_not_taken_again() -> None:
 
 def test_a_run_is_not_given_up_at_the_first_death_of_its_trainer() -> None:
     history = small_history()
-    early = [row | {"data": row["data"] | {"state": "failed"}} if row["seq"] == 9 else row for row in history.events]
+    early = [row | {"data": row["data"] | {"state": "failed"}} if row["seq"] == 10 else row for row in history.events]
     (violation,) = validate(replace(history, events=early), LEASE_SECONDS)
-    assert "event 9" in violation.what
+    assert "event 10" in violation.what
 
 
 def test_a_run_whose_trainers_die_is_queued_twice_and_no_third_time() -> None:

@@ -118,13 +118,18 @@ def lay(home: Path, *names: str) -> None:
         "runs/1/attempt-1/artifacts/.tmp-merged",
         "datasets/ab/abd.parquet",
         "models/tiny/weights.partial",
+        "runs/1/attempt-1/tmpab12",
+        "a/tmp/merged",
+        "b/run/tmpab12",
+        "run/tmpab12",
     ],
 )
 def test_a_data_set_that_no_row_names_and_what_is_half_written_is_named(tmp_path: Path, what: str) -> None:
     lay(tmp_path, f"{CHECKPOINT}/manifest.json", f"{ARTIFACT}/adapter.safetensors", ROWS, "models/tiny/weights")
+    lay(tmp_path, "runs/1/attempt-1/events.jsonl", "a/logs/worker.log", "b/run/supervisor-b.sock", "run/postgres.lock")
     assert list(leftovers.files(tmp_path, NAMED)) == []
     lay(tmp_path, what)
-    assert [left.what for left in leftovers.files(tmp_path, NAMED)] == [what]
+    assert [left.what for left in leftovers.files(tmp_path, NAMED)] == [what.removesuffix("/merged")]
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,16 @@ from dataclasses import replace
 import pytest
 
 from tests.faults.checker import check
-from tests.faults.history import History, Row, Struck
+from tests.faults.history import History, Row, Said, Struck
 from tests.faults.small import EVENTS, RATE, RUN, event, journal_line, moment, small_history
 from tests.faults.story import seconds, stories
-from tests.faults.words import HEARD_SECONDS, a_change_is_made_and_holds, who_was_told_to_end_trains_no_longer
+from tests.faults.words import (
+    HEARD_SECONDS,
+    a_change_is_made_and_holds,
+    no_accepted_word_is_lost,
+    put_to_the_test,
+    who_was_told_to_end_trains_no_longer,
+)
 
 PAUSED_AT = 101.2
 OTHER = "run-2"
@@ -23,11 +29,11 @@ def said(action: str, at: float) -> Row:
 def paused(history: History) -> History:
     """The run was told to pause while its first trainer was at work, before that one's first step."""
     events = list(history.events)
-    events.insert(3, event(4, "state", 0, 1, PAUSED_AT, "training"))
-    events[3]["data"]["intent"] = "pause"
+    events.insert(4, event(5, "state", 0, 1, PAUSED_AT, "training"))
+    events[4]["data"]["intent"] = "pause"
     events = [row | {"seq": number} for number, row in enumerate(events, start=1)]
     row = history.runs[0] | {"seq": len(events)}
-    words = [(RUN, "run.pause")]
+    words = [Said(RUN, "run.pause")]
     told = replace(history, events=events, runs=[row], words=words, audit=[said("run.pause", PAUSED_AT)])
     return replace(told, seen=[], is_followed=False)
 
@@ -88,8 +94,8 @@ def test_a_word_that_was_taken_told_and_obeyed_breaks_no_rule() -> None:
 
 @pytest.mark.parametrize("lost", ["audit", "words"])
 def test_an_accepted_word_that_is_written_down_nowhere_is_lost(lost: str) -> None:
-    history = replace(small_history(), words=[(RUN, "run.pause")])
-    (violation,) = check(history if lost == "audit" else replace(history, words=[("run-9", "run.pause")]))
+    history = replace(small_history(), words=[Said(RUN, "run.pause")])
+    (violation,) = check(history if lost == "audit" else replace(history, words=[Said("run-9", "run.pause")]))
     assert (violation.rule, "run.pause was accepted 1 times, and 0" in violation.what) == (
         "no accepted word is lost",
         True,
@@ -107,8 +113,49 @@ def test_a_change_that_no_event_tells_is_lost() -> None:
     assert (violation.rule, "nothing tells of run.amend" in violation.what) == ("no accepted word is lost", True)
 
 
+def test_each_of_two_words_is_told_by_an_event_of_its_own() -> None:
+    """Two pauses are written down, and one state tells of them."""
+    history = paused(small_history())
+    (violation,) = check(replace(history, audit=[*history.audit, said("run.pause", PAUSED_AT - 0.1)]))
+    assert (violation.rule, "nothing tells of run.pause" in violation.what) == ("no accepted word is lost", True)
+
+
+@pytest.mark.parametrize(("values", "lost"), [([2 * RATE], []), ([3 * RATE], ["0.006"]), ([2 * RATE] * 2, ["0.004"])])
+def test_a_change_is_told_with_the_value_that_was_asked_for(values: list[float], lost: list[str]) -> None:
+    history = changed(HELD)
+    audit = [said("run.amend", 101.55)] * len(values)
+    words = [Said(RUN, "run.amend", value) for value in values]
+    found = list(no_accepted_word_is_lost(replace(history, words=words, audit=audit), stories(history)))
+    assert [each for each in found if "learning rate" in each] == [
+        f"run run-1: a learning rate of {value} was accepted, and no event tells it" for value in lost
+    ]
+
+
+@pytest.mark.parametrize(
+    ("total_steps", "struck", "count"),
+    [
+        (1000, [], 1),
+        (4, [], 0),
+        (1000, [Struck(102.0, 1, 7, "postgres.kill", "training", "postgres", healed=103.0)], 0),
+        (1000, [Struck(101.0, 1, 7, "postgres.kill", "training", "postgres", healed=101.8)], 0),
+        (1000, [Struck(102.0, 1, 7, "web.kill", "training", "web", healed=103.0)], 1),
+    ],
+    ids=["long before the end", "at the end", "Postgres away", "Postgres away before", "the web away"],
+)
+def test_words_that_had_to_be_obeyed_at_once_are_counted(total_steps: int, struck: list[Struck], count: int) -> None:
+    """The run is paused after its second step, and whoever holds it reads that when its checkpoint is stored."""
+    history = small_history()
+    events = list(history.events)
+    events.insert(6, event(7, "state", 2, 1, 102.55, "training"))
+    events[6]["data"]["intent"] = "pause"
+    events = [row | {"seq": number} for number, row in enumerate(events, start=1)]
+    row = history.runs[0] | {"total_steps": total_steps}
+    told = replace(history, runs=[row], events=events, audit=[said("run.pause", 102.54)], struck=struck)
+    assert put_to_the_test(told, stories(told)) == count
+
+
 def test_a_trainer_that_goes_on_long_after_its_pause_was_read_is_told() -> None:
-    read_at = seconds(moment(EVENTS[3][3]))
+    read_at = seconds(moment(EVENTS[4][3]))
     in_time, late = (with_a_step_at(read_at + HEARD_SECONDS + by, paused(small_history())) for by in (-0.5, 0.5))
     assert [list(who_was_told_to_end_trains_no_longer(each, stories(each))) for each in (in_time, late)] == [
         [],
@@ -117,7 +164,7 @@ def test_a_trainer_that_goes_on_long_after_its_pause_was_read_is_told() -> None:
 
 
 def test_one_that_stood_still_or_whose_pause_was_taken_back_is_no_deaf_trainer() -> None:
-    late = with_a_step_at(EVENTS[3][3] + HEARD_SECONDS + 0.5, paused(small_history()))
+    late = with_a_step_at(EVENTS[4][3] + HEARD_SECONDS + 0.5, paused(small_history()))
     frozen = Struck(103.0, 1, 7, "trainer.freeze", "training", "trainer 11 of run-1/1", healed=106.5)
     cut = Struck(101.3, 1, 7, "network.host-postgres.cut", "training", "a-postgres", healed=106.5)
     resumed = replace(late, audit=[*late.audit, said("run.resume", 102.0)])
@@ -131,16 +178,20 @@ def test_one_that_stood_still_or_whose_pause_was_taken_back_is_no_deaf_trainer()
         Struck(103.0, 1, 7, "network.host-postgres.cut", "training", "b-postgres", healed=106.5),
         Struck(90.0, 1, 7, "trainer.freeze", "training", "trainer 11 of run-1/1", healed=95.0),
         Struck(103.0, 1, 7, "web.kill", "training", "web", healed=106.5),
+        Struck(103.0, 1, 7, "trainer.freeze", "training", "trainer 99 of run-7/1", healed=106.5),
+        Struck(103.0, 1, 7, "trainer.starve", "training", "trainer 99 of run-1/2", healed=106.5),
+        Struck(103.0, 1, 7, "host.freeze", "training", "supervisor-b", healed=106.5),
+        Struck(96.0, 1, 7, "postgres.kill", "training", "postgres", healed=PAUSED_AT - 2),
     ],
 )
 def test_what_was_struck_elsewhere_or_long_before_is_no_excuse(other: Struck) -> None:
-    late = with_a_step_at(EVENTS[3][3] + HEARD_SECONDS + 0.5, paused(small_history()))
+    late = with_a_step_at(EVENTS[4][3] + HEARD_SECONDS + 0.5, paused(small_history()))
     history = replace(late, struck=[other])
     assert len(list(who_was_told_to_end_trains_no_longer(history, stories(history)))) == 1
 
 
 def test_a_clock_that_is_ahead_makes_nobody_deaf() -> None:
-    late = with_a_step_at(EVENTS[3][3] + HEARD_SECONDS + 0.5, paused(small_history()))
+    late = with_a_step_at(EVENTS[4][3] + HEARD_SECONDS + 0.5, paused(small_history()))
     ahead = replace(late, clocks={"a": 3600.0})
     assert list(who_was_told_to_end_trains_no_longer(ahead, stories(ahead))) == []
 

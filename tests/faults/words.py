@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import zip_longest
 
 from tests.faults.history import History, Row, Struck
-from tests.faults.story import ACTIVE, SHIPPED, Line, Story, seconds
+from tests.faults.story import ACTIVE, FILLED, SHIPPED, Line, Story, seconds
 
 TOLD_AS = {
     "run.pause": ("pause",),
@@ -22,10 +22,13 @@ TOLD_AS = {
 """Which intent a run has once a word was taken, as the audit log calls that."""
 ENDING = ("run.pause", "run.stop", "run.discard")
 AMEND, AMENDED_FIELD = "run.amend", "training.learning_rate"
-HEARD_SECONDS = 5.0
-"""How long whoever has read a word may train on: a step, and what it takes to hear, where the processor is fought for."""
-STANDING = ("trainer.freeze", "trainer.starve", "supervisor.freeze", "host.freeze", "disk.fill")
-"""Faults in which nothing can be done for a while, or nobody be told of it."""
+HEARD_SECONDS = 2.0
+"""How long whoever has read a word may train on: 0.05 s were seen, a step of a tiny model; and what it takes where the processor
+is fought for."""
+JUST_SECONDS = 1.0
+"""What was struck so long before a word was read may be felt yet."""
+STANDING = ("trainer.freeze", "trainer.starve", "supervisor.freeze", "host.freeze")
+"""Faults in which whoever is struck does nothing for a while."""
 RATE_TOLERANCE = 1e-4
 
 
@@ -40,15 +43,20 @@ class Word:
 
 def words(story: Story) -> list[Word]:
     """All that people said of a run, in its order."""
-    said = sorted(story.audit, key=lambda row: seconds(row["at"]))
-    known = (row for row in said if row["action"] in (*TOLD_AS, AMEND))
-    return [Word(seconds(row["at"]), row["action"], _event_of(story, row)) for row in known]
+    untold, found = list(story.events), []
+    for row in sorted(story.audit, key=lambda row: seconds(row["at"])):
+        if row["action"] in (*TOLD_AS, AMEND):
+            event = _event_of(untold, row)
+            found.append(Word(seconds(row["at"]), row["action"], event))
+            if event is not None:
+                untold.remove(event)  # it tells of one word alone
+    return found
 
 
-def _event_of(story: Story, said: Row) -> Row | None:
+def _event_of(events: Sequence[Row], said: Row) -> Row | None:
     """The first of its kind from then on: both are stored under the run's lock, the word first."""
     kind = "amendment" if said["action"] == AMEND else "state"
-    later = (event for event in story.events if event["kind"] == kind and seconds(event["at"]) >= seconds(said["at"]))
+    later = (event for event in events if event["kind"] == kind and seconds(event["at"]) >= seconds(said["at"]))
     event = next(later, None)
     fits = event is not None and (kind == "amendment" or event["data"].get("intent") in TOLD_AS[said["action"]])
     return event if fits else None
@@ -58,13 +66,17 @@ def _event_of(story: Story, said: Row) -> Row | None:
 
 
 def no_accepted_word_is_lost(history: History, told: Sequence[Story]) -> Iterator[str]:
-    """What was answered with success stands in the audit log, and the run's own log tells it."""
+    """What was answered with success stands in the audit log, and the run's own log tells it, one by one; of a change it tells
+    the value that was asked for."""
     names = {story.row["id"]: story for story in told}
-    for (run, action), count in Counter(history.words).items():
+    for (run, action), count in Counter((said.run, said.action) for said in history.words).items():
         kept = sum(row["action"] == action for row in names[run].audit) if run in names else 0
         if kept < count:
             yield f"run {run}: {action} was accepted {count} times, and {kept} are written down"
     for story in told:
+        asked = Counter(said.value for said in history.words if said.run == story.row["id"] and said.value is not None)
+        for value in asked - Counter(float(change["data"]["value"]) for change in _changes(story)):
+            yield f"{story.name}: a learning rate of {value} was accepted, and no event tells it"
         for word in words(story):
             if word.event is None:
                 yield f"{story.name}: nothing tells of {word.action}, which is written down"
@@ -78,10 +90,10 @@ def who_was_told_to_end_trains_no_longer(history: History, told: Sequence[Story]
             steps = [line for line in story.written.get(row["number"], ()) if "loss" in line.values]
             if steps and _claimed_to_keep(story, row["number"]):
                 yield f"{story.name}: attempt {row['number']} was to keep what is there, and trained step {steps[0].step}"
-        for word, until in _endings(story):
-            late = _first_behind(history, story, word, until)
+        for action, event, until in _endings(story):
+            late = _first_behind(history, story, event, until)
             if late is not None:
-                yield f"{story.name}: step {late.step} was trained after {word.action} had been read"
+                yield f"{story.name}: step {late.step} was trained after {action} had been read"
 
 
 def a_change_is_made_and_holds(history: History, told: Sequence[Story]) -> Iterator[str]:
@@ -95,44 +107,78 @@ def a_change_is_made_and_holds(history: History, told: Sequence[Story]) -> Itera
 # ---- looking ---------------------------------------------------------------------------------------------------------
 
 
+def put_to_the_test(history: History, told: Sequence[Story]) -> int:
+    """How many words that are to end a run came so that whoever did not heed them would be told: in mid-training, long before
+    the end, where nothing struck that excuses it."""
+    ends = [(story, event, until) for story in told for _, event, until in _endings(story)]
+    holders = [(Holder.of(history, story, event), until) for story, event, until in ends]
+    return sum(each.is_put_to_the_test() for each, until in holders if until > each.read_at + HEARD_SECONDS)
+
+
 def _claimed_to_keep(story: Story, attempt: int) -> bool:
     states = (event for event in story.events if event["kind"] == "state" and event["attempt"] == attempt)
     return any((each["data"]["state"], each["data"].get("intent")) == ("preparing", "keep") for each in states)
 
 
-def _endings(story: Story) -> Iterator[tuple[Word, float]]:
-    """Each word that is to end what goes on, and when the next word came."""
+def _endings(story: Story) -> Iterator[tuple[str, Row, float]]:
+    """Each word that is to end what goes on, the event that tells it, and when the next word came."""
     said = [word for word in words(story) if word.action != AMEND]
     for word, then in zip_longest(said, said[1:]):
         if word.action in ENDING and word.event is not None and word.event["data"]["state"] in ACTIVE:
-            yield word, then.at if then else math.inf
+            yield word.action, word.event, then.at if then else math.inf
 
 
-def _first_behind(history: History, story: Story, word: Word, until: float = math.inf) -> Line | None:
-    """The first step that was trained although whoever held the run had long read the word."""
-    assert word.event is not None
-    attempt, read_at = word.event["attempt"], _read_at(story, word.event)
-    host = next((row["worker"] for row in story.attempts if row["number"] == attempt), None)
-    ahead = history.clocks.get(host or "", 0.0)
-    for line in story.written.get(attempt, ()):
-        at = line.t - ahead
-        is_late = "loss" in line.values and read_at + HEARD_SECONDS < at < until
-        if is_late and not any(_excuses(each, host, word.at, at) for each in history.struck):
-            return line
-    return None
+def _first_behind(history: History, story: Story, told: Row, until: float = math.inf) -> Line | None:
+    """The first step that was trained although whoever held the run had long read what this event tells."""
+    holder = Holder.of(history, story, told)
+    late = (line for at, line in holder.steps if holder.read_at + HEARD_SECONDS < at < until)
+    return next((line for line in late if not holder.is_excused(line.t - holder.ahead)), None)
 
 
-def _read_at(story: Story, told: Row) -> float:
-    """When the attempt that an event is of stored something behind it, and so read what is wanted."""
-    behind = (event for event in story.events[told["seq"] :] if event["kind"] in SHIPPED)
-    return next((seconds(event["at"]) for event in behind if event["attempt"] == told["attempt"]), math.inf)
+@dataclass(frozen=True)
+class Holder:
+    """The attempt that an event is of, once it has read what that tells: `read_at` is when it stored something behind it, and
+    so read what is wanted. `steps` are those that it trained, with their times, `ahead` how far its host's clock was."""
 
+    story: Story
+    struck: Sequence[Struck]
+    attempt: int
+    host: str
+    ahead: float
+    read_at: float
+    steps: Sequence[tuple[float, Line]]
 
-def _excuses(strike: Struck, host: str | None, since: float, at: float) -> bool:
-    """Whether somebody may have stood still in between, or an answer of Postgres that tells the word been lost on its way."""
-    is_between = since - HEARD_SECONDS < strike.until and strike.at < at
-    is_away = strike.kind.startswith("postgres.") or strike.target == f"{host}-postgres"
-    return is_between and (is_away or strike.kind in STANDING)
+    @classmethod
+    def of(cls, history: History, story: Story, told: Row) -> Holder:
+        attempt = told["attempt"]
+        host = next((row["worker"] for row in story.attempts if row["number"] == attempt), "")
+        behind = (event for event in story.events[told["seq"] :] if event["kind"] in SHIPPED)
+        read_at = next((seconds(event["at"]) for event in behind if event["attempt"] == attempt), math.inf)
+        ahead = history.clocks.get(host, 0.0)
+        steps = [(line.t - ahead, line) for line in story.written.get(attempt, ()) if "loss" in line.values]
+        return cls(story, history.struck, attempt, host, ahead, read_at, steps)
+
+    def is_excused(self, at: float) -> bool:
+        """Whether since it was read somebody of its own stood still, or the answer of Postgres was lost that tells it."""
+        return any(strike.at < at and self.read_at - JUST_SECONDS < strike.until for strike in self._its_own())
+
+    def is_put_to_the_test(self) -> bool:
+        """Whether it would be told of this attempt that it is deaf, were it so."""
+        before = [at for at, _ in self.steps if at < self.read_at]
+        if not before or not self.story.row["total_steps"]:
+            return False
+        left = self.story.row["total_steps"] - self.steps[len(before) - 1][1].step
+        usual = (before[-1] - before[0]) / len(before)
+        return left * usual > HEARD_SECONDS and not self.is_excused(self.read_at + HEARD_SECONDS)
+
+    def _its_own(self) -> Iterator[Struck]:
+        """What kept it, its supervisor or its host, or Postgres and the way there. Disks are all hosts'."""
+        theirs = (f" of {self.story.row['id']}/{self.attempt}", f"supervisor-{self.host}", f"trainers of {self.host}")
+        for strike in self.struck:
+            is_away = strike.kind.startswith("postgres.") or strike.target == f"{self.host}-postgres"
+            stood = strike.kind in STANDING and strike.target.endswith(theirs)
+            if is_away or stood or strike.kind == FILLED:
+                yield strike
 
 
 def _changes(story: Story) -> Iterator[Row]:
@@ -148,12 +194,11 @@ def _unmade(history: History, story: Story) -> Iterator[str]:
     for change in _changes(story):
         sequence = change["data"]["sequence"]
         first_made = made.get(sequence, math.inf)
-        for each in story.told:
-            if each.writer is not None and each.writer > change["attempt"] and "loss" in each.line.values:
-                if each.seq < first_made:
-                    yield f"{story.name}: attempt {each.writer} trained step {each.line.step}, and change {sequence} was not made"
-                break
-        late = _first_behind(history, story, Word(seconds(change["at"]), AMEND, change))
+        later = (told for told in story.told if told.writer is not None and told.writer > change["attempt"])
+        first = next((told for told in later if "loss" in told.line.values), None)
+        if first is not None and first.seq < first_made:
+            yield f"{story.name}: attempt {first.writer} trained step {first.line.step}, and change {sequence} was not made"
+        late = _first_behind(history, story, change)
         if late is not None and first_made == math.inf:
             yield f"{story.name}: step {late.step} was trained after change {sequence} had been read, which was never made"
 
