@@ -13,21 +13,18 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
+import h11
 from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Scope
 from uvicorn.config import Config
-from uvicorn.protocols.http.auto import AutoHTTPProtocol
+from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
 from backend.core.errors import BadRequest
 from backend.core.uploads import Body, Chunks
 
 LINE = "line"
-MALFORMED = BadRequest(
-    "This is no HTTP request, or its address and headers are too long.",
-    hint="Shorten the address: all of a request before its body has at most 64 KiB.",
-)
 LARGE_BYTES = 32 << 20
 """From here on a body is worth its connection: to open the next one costs a few times the way there and back."""
 LINGER_SECONDS = 1.0
@@ -38,8 +35,8 @@ IDLE_SECONDS = 45.0
 its upload be locked. Behind a proxy, no probe of the system finds that out. A page asks for the lock somewhat longer."""
 
 
-class Line(asyncio.Protocol):
-    """A connection. The server's own protocol serves it, and each request finds it in its state."""
+class Line(H11Protocol):
+    """A connection, which each request finds in its state."""
 
     def __init__(
         self,
@@ -48,34 +45,34 @@ class Line(asyncio.Protocol):
         app_state: dict[str, Any],
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
-        serve: Any = AutoHTTPProtocol
-        served = serve(config, server_state, app_state | {LINE: self}, _loop)
-        served.send_400_response = self._refuse
-        self.served: asyncio.Protocol = served
-        self.transport: asyncio.Transport
+        super().__init__(config, server_state, app_state | {LINE: self}, _loop)
         self.ends = False
         """With the next answer."""
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
-        transport.set_protocol(self.served)
-        self.served.connection_made(transport)
-
-    def _refuse(self, _message: str) -> None:
+    def send_400_response(self, _msg: str) -> None:
         """What no application gets to see is refused in the shape of all refusals; by itself the server would send a line of
-        plain text."""
-        body = json.dumps(MALFORMED.as_json()).encode()
-        head = f"content-type: application/json\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n"
-        self.transport.write(b"HTTP/1.1 400 Bad Request\r\n" + head.encode() + body)
+        plain text. What goes wrong behind an answer, or while one is under way, has no answer of its own."""
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            self.transport.write(malformed())
         self.transport.close()
+
+
+def malformed() -> bytes:
+    """The whole answer to what the parser makes no request of."""
+    refusal = BadRequest(
+        "This is no HTTP request, or its address and headers are too long.",
+        hint="Shorten the address: all of a request before its body has at most 64 KiB.",
+    )
+    body = json.dumps(refusal.as_json()).encode()
+    head = f"content-type: application/json\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n"
+    return b"HTTP/1.1 400 Bad Request\r\n" + head.encode() + body
 
 
 class Straight(asyncio.BufferedProtocol):
     """A body of which `came` is here, and `left` bytes are still to come. None behind them are read."""
 
     def __init__(self, line: Line, came: bytes, left: int) -> None:
-        self._transport, self._served = line.transport, line.served
+        self._transport, self._line = line.transport, line
         self._came, self._left = memoryview(came), left
         self._room = memoryview(b"")
         self._filled = asyncio.Event()
@@ -129,19 +126,19 @@ class Straight(asyncio.BufferedProtocol):
             self._transport.pause_reading()
             self._filled.set()
 
-    def eof_received(self) -> bool | None:
-        return self._served.eof_received()
+    def eof_received(self) -> None:
+        self._line.eof_received()
 
     def connection_lost(self, error: Exception | None) -> None:
         self._is_lost = True
         self._filled.set()
-        self._served.connection_lost(error)
+        self._line.connection_lost(error)
 
     def pause_writing(self) -> None:
-        self._served.pause_writing()
+        self._line.pause_writing()
 
     def resume_writing(self) -> None:
-        self._served.resume_writing()
+        self._line.resume_writing()
 
 
 @asynccontextmanager

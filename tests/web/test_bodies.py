@@ -117,6 +117,51 @@ async def test_what_is_no_request_or_too_long_for_one_is_refused_as_all_else_is(
     assert ErrorOut.model_validate_json(body).error.code == "bad_request"
 
 
+async def all_of(port: int, sent: bytes, *, until: bytes, then: bytes) -> bytes:
+    """Everything that is answered to what is sent, and to what is sent as soon as `until` was answered, until the other side
+    ends the connection."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(sent)
+    came = await asyncio.wait_for(reader.readuntil(until), 10)
+    writer.write(then)
+    came += await asyncio.wait_for(reader.read(), 10)
+    writer.close()
+    return came
+
+
+CHUNKED = b"POST / HTTP/1.1\r\nHost: here\r\nTransfer-Encoding: chunked\r\n\r\n"
+BROKEN_CHUNK = b"what?\r\n\r\n"
+
+
+async def test_behind_an_answer_that_came_early_nothing_more_is_answered() -> None:
+    async def at_once(scope: Scope, _receive: Receive, send: Send) -> None:
+        await reply(scope, send, b"refused".ljust(64))
+
+    async with served(at_once) as port:
+        came = await all_of(port, CHUNKED, until=b"refused".ljust(64), then=BROKEN_CHUNK)
+    assert came.count(b"HTTP/1.1 ") == 1
+    assert came.endswith(b"refused".ljust(64))
+
+
+async def test_into_an_answer_that_has_begun_nothing_is_written() -> None:
+    async def for_long(_scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"1000")]})
+        await send({"type": "http.response.body", "body": b"begun", "more_body": True})
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+    async with served(for_long) as port:
+        came = await all_of(port, CHUNKED, until=b"begun", then=BROKEN_CHUNK)
+    assert came.count(b"HTTP/1.1 ") == 1
+    assert came.endswith(b"begun")
+
+
+async def test_what_is_no_request_is_refused_behind_one_that_was_answered_too() -> None:
+    async with served() as port:
+        came = await all_of(port, put(b""), until=hashlib.sha256().hexdigest().encode(), then=BROKEN_CHUNK)
+    assert [came.count(status) for status in (b"HTTP/1.1 200 ", b"HTTP/1.1 400 ")] == [1, 1]
+
+
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("path", ["/", "/slow"])
 async def test_a_large_body_arrives_whole_however_it_comes_in_pieces_and_ends_its_connection(
