@@ -1,14 +1,16 @@
 """Where the studio is, and by what right a command talks to it.
 
 `STUDIO_URL` and `STUDIO_TOKEN` name any studio. Without them a command talks to the one that serves `STUDIO_HOME` on this
-machine, with a token that is made on first use and kept in the home, where only its owner can read it. One that holds no
-more makes room for a new one: it may have been revoked, and a restored database never knew it.
+machine, with a token that is made on first use and kept in the home, where only its owner can read it. One that the studio
+refuses makes room for a new one: it may have been revoked, and a restored database never knew it.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from backend.core.errors import Unauthenticated, Unavailable
@@ -23,6 +25,8 @@ class Access:
 
     address: str
     token: str
+    renew: Callable[[str], str] | None = None
+    """Gives another token for one that the studio refuses. None where a person gave the token: it is theirs to replace."""
 
 
 def find_access(settings: Settings) -> Access:
@@ -30,12 +34,16 @@ def find_access(settings: Settings) -> Access:
     address = os.environ.get("STUDIO_URL", "").rstrip("/")
     token = os.environ.get("STUDIO_TOKEN", "")
     if not address:
-        local = local_address(settings.root)
-        return Access(local, token or local_token(settings))
+        return Access(local_address(settings.root), token) if token else local_access(settings)
     if not token:
         hint = "Make one there (Settings, or `studio token create`) and set STUDIO_TOKEN."
         raise Unauthenticated(f"{address} asks for an API token.", hint=hint)
     return Access(address, token)
+
+
+def local_access(settings: Settings) -> Access:
+    """To the studio that serves this home, by the token of this machine's own commands."""
+    return Access(local_address(settings.root), local_token(settings), partial(new_token, settings))
 
 
 def local_address(home: Path) -> str:
@@ -48,42 +56,45 @@ def local_address(home: Path) -> str:
 
 
 def local_token(settings: Settings) -> str:
-    """The token of this machine's own commands: from the home while it holds, else made in the database and kept there."""
+    """The token of this machine's own commands: as it is kept in the home, else made. Whether it holds, the studio says."""
+    return kept_token(settings.root) or new_token(settings)
+
+
+def kept_token(home: Path) -> str:
+    """Empty where there is none."""
+    from backend.embedded.home import private_folder
+
+    file = private_folder(home / "run") / TOKEN_FILE
+    return file.read_text().strip() if file.exists() else ""
+
+
+def new_token(settings: Settings, refused: str = "") -> str:
+    """The kept token in place of one that was refused, or of none."""
     from backend.embedded.home import private_folder, write_private
 
-    file, url = private_folder(settings.root / "run") / TOKEN_FILE, database_url(settings)
-    kept = file.read_text().strip() if file.exists() else ""
-    if kept and still_holds(url, kept):
-        return kept
-    made = make_token(url)
-    write_private(file, made + "\n")
+    folder = private_folder(settings.root / "run")
+    made = make_token(database_url(settings), refused)
+    write_private(folder / TOKEN_FILE, made + "\n")
     return made
 
 
 def database_url(settings: Settings) -> str:
-    """The database of the studio that serves this home."""
+    """The database of the studio that serves this home. Raises `Unavailable` where it is none of our own and not named."""
     from backend.embedded.postgres import Postgres
 
-    return settings.database_url or Postgres(settings.root).url
+    if settings.database_url:
+        return settings.database_url
+    own = Postgres(settings.root)
+    if not own.is_begun:
+        hint = "Start the studio with `studio up`, or set DATABASE_URL."
+        raise Unavailable(f"There is no database in {settings.root}.", hint=hint)
+    return own.url
 
 
-def still_holds(url: str, token: str) -> bool:
-    """Whether the studio takes this token. Where the database gives no answer it is believed: the studio says what is away."""
-    from sqlalchemy.exc import SQLAlchemyError
-    from sqlalchemy.orm import Session
-
-    from backend.core import db, people
-
-    try:
-        with db.engine_once(url) as engine, Session(engine) as session:
-            return people.find_credential(session, "token", people.hashed(token)) is not None
-    except SQLAlchemyError:
-        return True
-
-
-def make_token(url: str) -> str:
+def make_token(url: str, refused: str = "") -> str:
     """A token of the machine's own account. Raises `Unavailable` where the database cannot be reached, and `Unauthenticated`
-    where that account is disabled: no token of it would hold."""
+    where a new token would hold no more than the `refused` one: that account is disabled, or the studio asks another database
+    than this one, which knows it."""
     from sqlalchemy.exc import OperationalError
     from sqlalchemy.orm import Session
 
@@ -96,6 +107,9 @@ def make_token(url: str) -> str:
             if owner.disabled_at:
                 hint = "Ask an administrator to enable it, or set STUDIO_TOKEN."
                 raise Unauthenticated(f"The account “{owner.name}” is disabled.", hint=hint)
+            if refused and people.find_credential(session, "token", people.hashed(refused)):
+                hint = "Set DATABASE_URL to the studio's own, or STUDIO_TOKEN."
+                raise Unauthenticated("The studio does not use the database that is set here.", hint=hint)
             return people.create_token(session, owner, "commands", role=Role.ADMIN, days=None, by=owner.id).secret
     except OperationalError as error:
         hint = "Start the studio with `studio up`, or set STUDIO_TOKEN."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -23,7 +23,7 @@ from backend.web.shapes.runs import ArtifactOut, CurvesOut, EventOut, RunDetailO
 T = TypeVar("T")
 Json = dict[str, Any]
 OnBytes = Callable[[int], None]
-"""Hears how many bytes were just sent or received."""
+"""Hears how many bytes were just sent or received; less than none where they are sent anew."""
 
 PIECE_BYTES = 1 << 18
 TIMEOUT = httpx.Timeout(30.0, read=600.0)
@@ -64,14 +64,32 @@ class Unreachable(Unavailable):
         super().__init__(f"The studio at {address} cannot be reached: {error}.", hint=hint)
 
 
+class Bearer(httpx.Auth):
+    """Sends the token with every request. Where the studio takes it no more and another can be had, that one is used from then
+    on, and the request is sent again, once."""
+
+    def __init__(self, access: Access) -> None:
+        self.token, self._renew = access.token, access.renew
+
+    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response]:
+        request.headers["Authorization"] = f"Bearer {self.token}"
+        response = yield request
+        if response.status_code == httpx.codes.UNAUTHORIZED and self._renew:
+            self.token = self._renew(self.token)
+            request.headers["Authorization"] = f"Bearer {self.token}"
+            yield request
+
+
 class Client:
-    """A connection to one studio. Every method raises `Refused` or `Unreachable`."""
+    """A connection to one studio. Every method raises `Refused` or `Unreachable`, and what `Access.renew` does."""
 
     def __init__(self, access: Access, *, patience_seconds: float = PATIENCE_SECONDS) -> None:
         self.address, self.patience_seconds = access.address, patience_seconds
-        headers = {"Authorization": f"Bearer {access.token}"}
+        self.bearer = Bearer(access)
         # Proxies of the environment are for the world outside; a studio on loopback or in a LAN is not there.
-        self.http = httpx.Client(base_url=f"{access.address}/api/v1", headers=headers, timeout=TIMEOUT, trust_env=False)
+        self.http = httpx.Client(
+            base_url=f"{access.address}/api/v1", auth=self.bearer, timeout=TIMEOUT, trust_env=False
+        )
 
     def __enter__(self) -> Client:
         return self
@@ -107,7 +125,7 @@ class Client:
             f"/datasets/{quote(name, safe='')}",
             params={"filename": file.name, **options},
             headers=headers,
-            content=_pieces(file, on_bytes),
+            content=_Pieces(file, on_bytes),
         )
         shape = OperationOut if response.status_code == httpx.codes.ACCEPTED else DatasetDetailOut
         return TypeAdapter[DatasetDetailOut | OperationOut](shape).validate_json(response.content)
@@ -226,11 +244,22 @@ def _run(name: str) -> str:
     return f"/runs/{quote(name, safe='')}"
 
 
-def _pieces(file: Path, on_bytes: OnBytes) -> Iterator[bytes]:
-    with file.open("rb") as opened:
-        while piece := opened.read(PIECE_BYTES):
-            yield piece
-            on_bytes(len(piece))
+class _Pieces:
+    """A file as it is sent: from its beginning whenever it is asked for, as a request that is sent again asks twice."""
+
+    def __init__(self, file: Path, on_bytes: OnBytes) -> None:
+        self._file, self._on_bytes, self._sent = file, on_bytes, 0
+
+    def __iter__(self) -> Iterator[bytes]:
+        self._tell(-self._sent)
+        with self._file.open("rb") as opened:
+            while piece := opened.read(PIECE_BYTES):
+                yield piece
+                self._tell(len(piece))
+
+    def _tell(self, count: int) -> None:
+        self._sent += count
+        self._on_bytes(count)
 
 
 def check(response: httpx.Response) -> None:

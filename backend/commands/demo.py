@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from backend.commands.access import Access, local_address, local_token
+from backend.commands.access import local_access, local_address
 from backend.commands.client import Client
 from backend.commands.dataset import send
 from backend.commands.following import display, watch
@@ -66,7 +66,7 @@ def demo(settings: Settings, *, ends: bool) -> None:
     with serving(settings, home) as process:
         make_base(home, out)
         address = wait_until_ready(process, home)
-        with Client(Access(address, local_token(settings))) as client:
+        with Client(local_access(settings)) as client:
             run = train(client, out)
             report = report_on(client, run, settings, time.monotonic() - begun)
             tell(client.samples(run.name), report, out)

@@ -131,6 +131,11 @@ class Postgres:
         hint = f"Install PostgreSQL {wanted}, or move the data with pg_dump and pg_restore."
         raise PostgresUnavailable(f"{self.data} was written by PostgreSQL {wanted}, which is not installed.", hint=hint)
 
+    @property
+    def is_begun(self) -> bool:
+        """Whether the home has one, or will have from its next start on. To look begins none."""
+        return (self.home / "postgres").is_dir()
+
     @cached_property
     def password(self) -> str:
         return secret(private_folder(self.home / "postgres") / "password")

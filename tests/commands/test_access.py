@@ -1,19 +1,21 @@
-"""The token of the machine's own commands, on a real database: it is kept while it holds, and no longer."""
+"""The token of the machine's own commands, on a real database: it is kept until the studio refuses it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
-from backend.commands.access import local_token
+from backend.commands.access import find_access, local_token, new_token
 from backend.core import db, people
-from backend.core.errors import Unauthenticated
+from backend.core.errors import Unauthenticated, Unavailable
 from backend.core.models import ApiToken
 from backend.core.settings import Settings, settings
+from backend.embedded.home import private_folder, write_private
 
 
 @pytest.fixture
@@ -34,7 +36,7 @@ def holds(session: Session, token: str) -> bool:
     return people.find_bearer(session, token) is not None
 
 
-def test_a_token_that_holds_is_kept(here: Settings, session: Session) -> None:
+def test_a_token_is_kept(here: Settings, session: Session) -> None:
     assert local_token(here) == local_token(here)
     assert session.scalar(select(func.count()).select_from(ApiToken)) == 1
 
@@ -43,7 +45,7 @@ def test_a_token_that_was_revoked_makes_room_for_a_new_one(here: Settings, sessi
     first = local_token(here)
     session.scalars(select(ApiToken)).one().revoked_at = datetime.now(UTC)
     session.commit()
-    second = local_token(here)
+    second = new_token(here, first)
     assert (holds(session, first), holds(session, second)) == (False, True)
     assert local_token(here) == second
     file = here.root / "run" / "cli-token"
@@ -51,25 +53,39 @@ def test_a_token_that_was_revoked_makes_room_for_a_new_one(here: Settings, sessi
 
 
 def test_a_database_that_does_not_know_the_token_gets_a_new_one(here: Settings, session: Session) -> None:
-    local_token(here)
+    first = local_token(here)
     session.execute(delete(ApiToken))  # as after a restore, and where the database was made anew
     session.commit()
-    assert holds(session, local_token(here))
+    assert holds(session, new_token(here, first))
 
 
-def test_while_the_database_is_away_the_token_is_kept_and_the_studio_tells(
-    here: Settings, monkeypatch: pytest.MonkeyPatch
+def test_for_a_token_that_holds_here_and_is_refused_by_the_studio_none_is_made(
+    here: Settings, session: Session
 ) -> None:
-    kept = local_token(here)
-    monkeypatch.setenv("DATABASE_URL", "postgresql://nobody@127.0.0.1:9/none")
-    settings.cache_clear()
-    assert local_token(settings()) == kept
+    first = local_token(here)
+    with pytest.raises(Unauthenticated, match="does not use the database that is set here"):
+        new_token(here, first)
+    assert session.scalar(select(func.count()).select_from(ApiToken)) == 1
+    assert local_token(here) == first
+
+
+def test_where_the_database_is_known_to_the_studio_alone_none_is_begun(studio_home: Path) -> None:
+    with pytest.raises(Unavailable, match="There is no database"):
+        local_token(settings())
+    assert not (studio_home / "postgres").exists()
 
 
 def test_where_the_machines_account_is_disabled_no_token_is_made(here: Settings, session: Session) -> None:
-    local_token(here)
+    first = local_token(here)
     people.this_machine(session).disabled_at = datetime.now(UTC)
     session.commit()
     with pytest.raises(Unauthenticated, match="“this machine” is disabled"):
-        local_token(here)
+        new_token(here, first)
     assert session.scalar(select(func.count()).select_from(ApiToken)) == 1
+
+
+def test_a_kept_token_is_used_as_it_is_and_no_database_is_asked_or_begun(studio_home: Path) -> None:
+    write_private(private_folder(studio_home / "run") / "cli-token", "fts_kept\n")
+    (studio_home / "run" / "address").write_text("http://127.0.0.1:9\n")
+    assert find_access(settings()).token == "fts_kept"
+    assert not (studio_home / "postgres").exists()

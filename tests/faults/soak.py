@@ -177,7 +177,7 @@ def _load(
     with studio.client() as client:
         client.put_dataset("rows", material.file, on_bytes=lambda _count: None)
         people = People(client, material, feeder.run_ids, tally)
-        token = {"Authorization": client.http.headers["Authorization"]}
+        token = {"Authorization": f"Bearer {client.bearer.token}"}
         readers = Readers(studio.address, token, feeder, streams, tally)
         with in_threads(readers.read, people.upload, people.look, people.train) as failures:
             until = time.monotonic() + seconds
