@@ -17,6 +17,8 @@ from backend.core.errors import Unauthenticated, Unavailable
 from backend.core.settings import Settings
 
 TOKEN_FILE = "cli-token"
+LOCK_SECONDS = 30.0
+"""A database that does not answer is given up sooner."""
 
 
 @dataclass(frozen=True)
@@ -69,13 +71,21 @@ def kept_token(home: Path) -> str:
 
 
 def new_token(settings: Settings, refused: str = "") -> str:
-    """The kept token in place of one that was refused, or of none."""
-    from backend.embedded.home import private_folder, write_private
+    """The kept token in place of one that was refused, or of none. Of commands that lack it at once the first makes it and the
+    others find it: it has no end, so none may be made that nobody keeps."""
+    from backend.embedded.home import lock, private_folder, write_private
 
     folder = private_folder(settings.root / "run")
-    made = make_token(database_url(settings), refused)
-    write_private(folder / TOKEN_FILE, made + "\n")
-    return made
+    held = lock(folder / f"{TOKEN_FILE}.lock", wait_seconds=LOCK_SECONDS)
+    try:
+        kept = kept_token(settings.root)
+        if kept not in ("", refused):
+            return kept
+        made = make_token(database_url(settings), refused)
+        write_private(folder / TOKEN_FILE, made + "\n")
+        return made
+    finally:
+        os.close(held)
 
 
 def database_url(settings: Settings) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -89,3 +90,13 @@ def test_a_kept_token_is_used_as_it_is_and_no_database_is_asked_or_begun(studio_
     (studio_home / "run" / "address").write_text("http://127.0.0.1:9\n")
     assert find_access(settings()).token == "fts_kept"
     assert not (studio_home / "postgres").exists()
+
+
+def test_commands_that_need_a_new_token_at_once_share_it(here: Settings, session: Session) -> None:
+    first = local_token(here)
+    session.execute(delete(ApiToken))
+    session.commit()
+    with ThreadPoolExecutor() as pool:
+        made = set(pool.map(lambda _: new_token(here, first), range(4)))
+    assert len(made) == 1
+    assert session.scalar(select(func.count()).select_from(ApiToken)) == 1
