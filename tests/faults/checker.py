@@ -678,13 +678,14 @@ def _was_preempted(attempt: Row, strike: Struck) -> bool:
 
 def _besides(history: History, preempted: Struck, attempt: Row, until: float) -> Iterator[Struck]:
     """What else was done to a preempted attempt, to what lies of it on the disk, and to its way to Postgres."""
-    of_its_host = (f"-{attempt['worker']}", f" of {attempt['worker']}", f"{attempt['worker']}-postgres")
+    host = attempt["worker"]
+    of_its_host = (f"supervisor-{host}", f"celery-{host}", f"trainers of {host}", f"{host}-postgres")
     ended = seconds(attempt["ended_at"]) if attempt["ended_at"] else until
     for strike in (
         each for each in history.struck if each is not preempted and each.until > preempted.at - FELT_SECONDS
     ):
         is_its = attempt["run_id"] in strike.target and strike.at < until
-        is_where_it_was = strike.target.endswith(of_its_host) or strike.kind.startswith(("postgres.", "disk."))
+        is_where_it_was = strike.target in of_its_host or strike.kind.startswith(("postgres.", "disk."))
         if is_its or (is_where_it_was and strike.at < ended):
             yield strike
 

@@ -39,7 +39,7 @@ RECIPE: dict[str, Any] = {
 }
 SHORT = RECIPE | {"training": {"max_steps": 3}}
 STRIKE_STEP = 6
-ABANDONED_SECONDS = 15.0
+ABANDONED_SECONDS = 25.0
 """A run that has been queued for so long beside an idle host will not be taken any more."""
 ORPHAN_SECONDS = 10.0
 DEAF_SECONDS = 10.0

@@ -799,6 +799,7 @@ def test_steps_that_a_preempted_run_lost_are_excused_by_what_else_was_struck() -
         ("trainer.starve", f"trainer {FIRST} of {RUN}/1", True),
         ("network.host-postgres.cut", "b-postgres", False),
         ("valkey.kill", "valkey", False),
+        ("network.web-postgres.cut", "web-postgres", False),
     ):
         struck = [*history.struck, Struck(KILLED_AT, 2, 7, kind, "training", target)]
         assert (check(replace(history, struck=struck)) == []) == is_excused, kind

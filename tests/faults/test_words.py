@@ -190,6 +190,18 @@ def test_what_was_struck_elsewhere_or_long_before_is_no_excuse(other: Struck) ->
     assert len(list(who_was_told_to_end_trains_no_longer(history, stories(history)))) == 1
 
 
+def test_who_was_taken_to_train_and_is_told_to_keep_while_it_prepares_may_have_trained() -> None:
+    history = small_history()
+    events = list(history.events)
+    events.insert(2, event(3, "state", 0, 1, 100.8, "preparing"))
+    events[2]["data"]["intent"] = "keep"
+    kept = replace(history, events=[row | {"seq": number} for number, row in enumerate(events, start=1)])
+    assert list(who_was_told_to_end_trains_no_longer(kept, stories(kept))) == []
+    events[1]["data"]["intent"] = "keep"
+    (told,) = who_was_told_to_end_trains_no_longer(kept, stories(kept))
+    assert told == "run run-1: attempt 1 was to keep what is there, and trained step 1"
+
+
 def test_a_clock_that_is_ahead_makes_nobody_deaf() -> None:
     late = with_a_step_at(EVENTS[4][3] + HEARD_SECONDS + 0.5, paused(small_history()))
     ahead = replace(late, clocks={"a": 3600.0})

@@ -116,8 +116,9 @@ def put_to_the_test(history: History, told: Sequence[Story]) -> int:
 
 
 def _claimed_to_keep(story: Story, attempt: int) -> bool:
-    states = (event for event in story.events if event["kind"] == "state" and event["attempt"] == attempt)
-    return any((each["data"]["state"], each["data"].get("intent")) == ("preparing", "keep") for each in states)
+    """What its first event tells. A later one may tell that somebody said so meanwhile."""
+    claim = next((event for event in story.events if event["kind"] == "state" and event["attempt"] == attempt), None)
+    return claim is not None and claim["data"].get("intent") == "keep"
 
 
 def _endings(story: Story) -> Iterator[tuple[str, Row, float]]:
