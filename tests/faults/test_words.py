@@ -150,7 +150,8 @@ def test_words_that_had_to_be_obeyed_at_once_are_counted(total_steps: int, struc
     events[6]["data"]["intent"] = "pause"
     events = [row | {"seq": number} for number, row in enumerate(events, start=1)]
     row = history.runs[0] | {"total_steps": total_steps}
-    told = replace(history, runs=[row], events=events, audit=[said("run.pause", 102.54)], struck=struck)
+    audit = [said("run.pause", 102.54), said("run.resume", 103.0)]
+    told = replace(history, runs=[row], events=events, audit=audit, struck=struck)
     assert put_to_the_test(told, stories(told)) == count
 
 

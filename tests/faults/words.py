@@ -109,10 +109,9 @@ def a_change_is_made_and_holds(history: History, told: Sequence[Story]) -> Itera
 
 def put_to_the_test(history: History, told: Sequence[Story]) -> int:
     """How many words that are to end a run came so that whoever did not heed them would be told: in mid-training, long before
-    the end, where nothing struck that excuses it."""
-    ends = [(story, event, until) for story in told for _, event, until in _endings(story)]
-    holders = [(Holder.of(history, story, event), until) for story, event, until in ends]
-    return sum(each.is_put_to_the_test() for each, until in holders if until > each.read_at + HEARD_SECONDS)
+    the end, where nothing struck that excuses it. That somebody resumed the run soon is no matter: it had to rest before."""
+    ends = [(Holder.of(history, story, event), until) for story in told for _, event, until in _endings(story)]
+    return sum(holder.is_put_to_the_test() for holder, until in ends if until > holder.read_at)
 
 
 def _claimed_to_keep(story: Story, attempt: int) -> bool:
