@@ -69,6 +69,8 @@ DISOBEYED = "It was told to end, had not done so"
 """How an end is told that whoever stands still may meet: its time to end is counted meanwhile. That in which nothing may move
 is much longer than any pause."""
 PREEMPTED = "supervisor.preempt"
+MEASURED = "eval_loss"
+"""The curve that has a point more where a run is kept."""
 PASSED_OVER = re.compile(r"The checkpoint of step (\d+) is (?:damaged|not the one)")
 MAY_FOLLOW = {
     "": {"queued"},
@@ -500,7 +502,8 @@ def what_is_published_can_be_read(history: History, told: Sequence[Story]) -> It
 
 
 def curves_are_those_of_an_undisturbed_run(history: History, told: Sequence[Story]) -> Iterator[str]:
-    """Kills and resumes change no bit of what is learned and measured; and who comes to the end has measured all of it."""
+    """Kills and resumes change no bit of what is learned and measured; and who comes to the end has measured all of it. What is
+    kept on the way is measured there, too."""
     for story in told:
         expected = {(name, step): value for name, step, value in history.reference.get(story.row["id"], ())}
         names = {name for name, _ in expected}
@@ -508,7 +511,9 @@ def curves_are_those_of_an_undisturbed_run(history: History, told: Sequence[Stor
             (name, line.step): value for line in story.drawn for name, value in line.values.items() if name in names
         }
         due = expected if story.row["state"] == "succeeded" else {key: expected.get(key) for key in found}
-        other = min((key[::-1] for key in due | found if due.get(key) != found.get(key)), default=None)
+        kept = {(MEASURED, event["step"]) for event in story.events if _state(event) == "finishing"} - expected.keys()
+        others = (key[::-1] for key in (due | found).keys() - kept if due.get(key) != found.get(key))
+        other = min(others, default=None)
         if other is not None:
             yield f"{story.name}: from step {other[0]} on, its {other[1]} is not that of a run that nothing happened to"
 

@@ -14,6 +14,7 @@ from tests.faults.checker import (
     RULES_OF_A_STUDIO,
     Death,
     check,
+    curves_are_those_of_an_undisturbed_run,
     detections,
     each_step_is_told_once_as_it_was_trained,
     outlived,
@@ -651,6 +652,16 @@ def test_a_run_that_goes_on_from_an_older_checkpoint_is_excused_by_a_torn_one_an
     assert check(replace(history, audit=[said])) == []
     assert check(replace(history, audit=[said | {"subject": "another"}])) != []
     assert check(replace(history, audit=[said | {"action": "run.resume"}])) != []
+
+
+@pytest.mark.parametrize(("step", "is_due"), [(4, True), (3, False)])
+def test_what_is_measured_where_a_run_is_kept_is_more_than_an_undisturbed_run_has(step: int, is_due: bool) -> None:
+    """It is kept at step 4, and a run that goes on is measured at step 9."""
+    measured = changed_event(17, data={"values": {"eval_loss": 2.5}, "t": 107.7})
+    told = measured(inserted(17, "metrics", step, 2, 107.8, None)(small_history()))
+    history = replace(told, runs=[told.runs[0] | {"state": "stopped"}])
+    known = replace(history, reference={RUN: [*history.reference[RUN], ("eval_loss", 9, 2.0)]})
+    assert (list(curves_are_those_of_an_undisturbed_run(known, stories(known))) == []) == is_due
 
 
 def test_a_checkpoint_that_only_its_row_calls_replaced_is_still_the_newest() -> None:
