@@ -33,6 +33,8 @@ DISCARD_BYTES = 1 << 16
 IDLE_SECONDS = 45.0
 """Who sends nothing for so long has left without a word, as a computer that was closed: its connection would stand for good, and
 its upload be locked. Behind a proxy, no probe of the system finds that out. A page asks for the lock somewhat longer."""
+HEAD_BYTES = 64 << 10
+"""Of a request before its body, as far as it comes in pieces."""
 
 
 class Line(H11Protocol):
@@ -46,8 +48,31 @@ class Line(H11Protocol):
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         super().__init__(config, server_state, app_state | {LINE: self}, _loop)
+        self.conn = h11.Connection(h11.SERVER, HEAD_BYTES)
         self.ends = False
         """With the next answer."""
+        self._watch: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)  # type: ignore[arg-type]
+        self._look_again()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        if self._watch:
+            self._watch.cancel()
+
+    def _look_again(self) -> None:
+        """In a while whether the head of the next request is here: the server itself would wait for it without end."""
+        before = self.cycle
+
+        def look() -> None:
+            if self.conn.their_state is h11.IDLE and self.cycle is before:
+                self.transport.abort()
+            else:
+                self._look_again()
+
+        self._watch = self.loop.call_later(IDLE_SECONDS, look)
 
     def send_400_response(self, _msg: str) -> None:
         """What no application gets to see is refused in the shape of all refusals; by itself the server would send a line of
@@ -61,7 +86,7 @@ def malformed() -> bytes:
     """The whole answer to what the parser makes no request of."""
     refusal = BadRequest(
         "This is no HTTP request, or its address and headers are too long.",
-        hint="Shorten the address: all of a request before its body has at most 64 KiB.",
+        hint=f"Shorten the address: all of a request before its body has at most {HEAD_BYTES >> 10} KiB.",
     )
     body = json.dumps(refusal.as_json()).encode()
     head = f"content-type: application/json\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n"
@@ -146,7 +171,7 @@ async def body_of(request: Request) -> AsyncIterator[Body]:
     """The body of a request that nobody has begun to read."""
     line, length = request.scope["state"].get(LINE), announced(request.headers)
     if line is None or length <= LARGE_BYTES:
-        yield Chunks(_while_it_comes(request.stream(), line))
+        yield Chunks(pieces(request))
         return
     message = await request.receive()
     if message["type"] != "http.request":
@@ -160,12 +185,14 @@ async def body_of(request: Request) -> AsyncIterator[Body]:
         raise
 
 
-async def _while_it_comes(pieces: AsyncIterator[bytes], line: Line | None) -> AsyncIterator[bytes]:
-    """The pieces of a body, of which the next is not waited for without end. Raises `ClientDisconnect`."""
+async def pieces(request: Request) -> AsyncIterator[bytes]:
+    """The body of a request that nobody has begun to read, to its end. The next piece is not waited for without end. Raises
+    `ClientDisconnect` where the connection breaks off before."""
+    stream, line = request.stream(), request.scope["state"].get(LINE)
     try:
         while True:
             async with asyncio.timeout(IDLE_SECONDS):
-                piece = await anext(pieces)
+                piece = await anext(stream)
             yield piece
     except StopAsyncIteration:
         return

@@ -30,6 +30,16 @@ class Repeated(Exception):
         self.status, self.answer = status, answer
 
 
+class KeyTaken(Conflict):
+    """The key belongs to another request, which was answered like this."""
+
+    code = "idempotency_key"
+
+    def __init__(self, answer: Any) -> None:
+        super().__init__("This Idempotency-Key was used for another request.", hint="Take a new key.")
+        self.answer = answer
+
+
 def check_key(key: str) -> str:
     if not key.isascii() or not key.isprintable() or len(key) > MAX_KEY:
         raise BadRequest(f"An Idempotency-Key is plain text of at most {MAX_KEY} characters.", where="Idempotency-Key")
@@ -48,16 +58,15 @@ def stored(key: str) -> str:
 
 
 def look_up(session: Session, user_id: UUID, key: str, print_: str) -> None:
-    """Raises `Repeated` where this request was answered, `Conflict` where the key belongs to another request."""
+    """Raises `Repeated` where this request was answered, `KeyTaken` where the key belongs to another request."""
     row = session.get(Repeat, (user_id, key), populate_existing=True)
     if row is None:
         return
+    answer = row.answer and row.answer["body"]
     if row.fingerprint != print_:
-        raise Conflict(
-            "This Idempotency-Key was used for another request.", hint="Take a new key.", code="idempotency_key"
-        )
+        raise KeyTaken(answer)
     if row.status is not None and row.answer is not None:
-        raise Repeated(row.status, row.answer["body"])
+        raise Repeated(row.status, answer)
 
 
 def reserve(session: Session, user_id: UUID, key: str, print_: str) -> None:

@@ -26,7 +26,7 @@ from backend.core.errors import BadRequest, Forbidden, TooLarge, Unauthenticated
 from backend.core.models import Role
 from backend.core.people import Identity
 from backend.core.throttle import plain_address
-from backend.web.bodies import ends_the_connection
+from backend.web.bodies import announced, ends_the_connection, pieces
 
 HEALTH = "/healthz"
 OPEN = frozenset({HEALTH, "/signin", "/setup", "/invitation"})
@@ -103,7 +103,7 @@ class Guard:
         if scope["method"] in SAFE:
             return receive
         streamed = STREAMED.fullmatch(path) is not None
-        body = b"" if streamed else await whole_body(headers, receive)
+        body = b"" if streamed else await whole_body(Request(scope, receive))
         if identity and identity.via == "session":
             check_csrf(identity, headers, body)
         return receive if streamed else replay(body, receive)
@@ -248,19 +248,18 @@ def pairs_in(text: str) -> list[tuple[str, str]]:
         raise TooLarge(f"A form has at most {MAX_FORM_FIELDS} fields.") from None
 
 
-async def whole_body(headers: Headers, receive: Receive) -> bytes:
-    """The body, at most `MAX_BODY_BYTES`. Raises `TooLarge` before more of it is read."""
-    body = bytearray()
-    declared = headers.get("content-length", "0")
-    has_more = True
-    while has_more:
-        if len(body) > MAX_BODY_BYTES or (declared.isdecimal() and int(declared) > MAX_BODY_BYTES):
-            raise TooLarge(
-                f"A request body has at most {MAX_BODY_BYTES >> 20} MiB.", hint="Data goes to /api/v1/datasets."
-            )
-        message = await receive()
-        body += message.get("body", b"")
-        has_more = message.get("more_body", False) and message["type"] == "http.request"
+async def whole_body(request: Request) -> bytes:
+    """The body, at most `MAX_BODY_BYTES`. Raises `TooLarge` before more of it is read, and `ClientDisconnect` where it does not
+    come whole: half of a form is another form."""
+    body, too_large = bytearray(), announced(request.headers) > MAX_BODY_BYTES
+    if not too_large:
+        async for piece in pieces(request):
+            body += piece
+            if too_large := len(body) > MAX_BODY_BYTES:
+                break
+    if too_large:
+        hint = "Data goes to /api/v1/datasets."
+        raise TooLarge(f"A request body has at most {MAX_BODY_BYTES >> 20} MiB.", hint=hint)
     return bytes(body)
 
 

@@ -7,7 +7,7 @@ import hashlib
 import os
 import random
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -104,8 +104,12 @@ def cut(sent: bytes, seed: int) -> list[bytes]:
     return pieces
 
 
-@pytest.mark.parametrize("head", [b"GET /?run=" + b"a" * 70_000 + b" HTTP/1.1\r\n\r\n", b"what?\r\n\r\n"])
+TOO_LONG = b"GET / HTTP/1.1\r\nHost: here\r\nX-Run: " + b"a" * 70_000
+
+
+@pytest.mark.parametrize("head", [TOO_LONG, b"what?\r\n\r\n"])
 async def test_what_is_no_request_or_too_long_for_one_is_refused_as_all_else_is(head: bytes) -> None:
+    """However much of it is still to come."""
     async with served() as port:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(head)
@@ -115,6 +119,40 @@ async def test_what_is_no_request_or_too_long_for_one_is_refused_as_all_else_is(
     assert status == b"HTTP/1.1 400 Bad Request"
     assert b"content-type: application/json" in headers
     assert ErrorOut.model_validate_json(body).error.code == "bad_request"
+
+
+async def test_a_head_of_almost_64_kib_is_taken_in_pieces_too() -> None:
+    head = (
+        b"PUT / HTTP/1.1\r\nHost: here\r\nContent-Length: 0\r\nX-Run: "
+        + b"a" * 65_000
+        + b"\r\nConnection: close\r\n\r\n"
+    )
+    async with served() as port:
+        (answer,) = await told(port, [head[:20_000], head[20_000:40_000], head[40_000:]])
+    assert answer == hashlib.sha256().hexdigest()
+
+
+@pytest.mark.parametrize("begun", [b"", b"GET / HTTP/1.1\r\nHo", put(b"") + b"GET / HT"])
+async def test_a_connection_over_which_the_head_of_a_request_never_ends_is_given_up(
+    begun: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bodies, "IDLE_SECONDS", 0.2)
+    async with served() as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(begun)
+        with suppress(ConnectionResetError):
+            await asyncio.wait_for(reader.read(), 10)
+        writer.close()
+
+
+async def test_an_answer_may_take_as_long_as_it_takes_and_the_next_request_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def late(scope: Scope, receive: Receive, send: Send) -> None:
+        await asyncio.sleep(0.6)
+        await digest(scope, receive, send)
+
+    monkeypatch.setattr(bodies, "IDLE_SECONDS", 0.2)
+    async with served(late) as port:
+        assert await told(port, [put(b""), put(b"")]) == [hashlib.sha256().hexdigest()] * 2
 
 
 async def all_of(port: int, sent: bytes, *, until: bytes, then: bytes) -> bytes:

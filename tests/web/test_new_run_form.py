@@ -10,7 +10,7 @@ import time
 from html import unescape
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, unquote, urlencode
 
 import httpx
 import pytest
@@ -82,6 +82,23 @@ async def test_two_clicks_on_start_make_one_run(writer: httpx.AsyncClient, sessi
     assert [answer.status_code for answer in answers] == [303, 303]
     assert len({answer.headers["location"] for answer in answers}) == 1
     assert len(session.scalars(select(Run)).all()) == 1
+
+
+async def test_a_form_that_is_sent_again_with_other_values_starts_nothing_and_tells_what_it_started_before(
+    writer: httpx.AsyncClient, session: Session
+) -> None:
+    """The answer of the first time was lost, and a value was changed before the second."""
+    form = FORM | {"once": "a-word-of-this-form", "data.truncation": "drop"}
+    first = await writer.post("/runs", data=form)
+    name = unquote(first.headers["location"].rpartition("/")[2])
+    again = await writer.post("/runs", data=form | {"training.learning_rate": "0.5"})
+    assert again.status_code == 409
+    assert f"This form has started the run “{name}” already, with other values." in again.text
+    assert len(session.scalars(select(Run)).all()) == 1
+    (fresh,) = re.findall(r'name="once" value="([^"]+)"', again.text)
+    third = await writer.post("/runs", data=form | {"training.learning_rate": "0.5", "once": fresh})
+    assert third.status_code == 303
+    assert len(session.scalars(select(Run)).all()) == 2
 
 
 async def test_the_first_answer_is_fast_and_the_second_says_the_same_and_more(writer: httpx.AsyncClient) -> None:

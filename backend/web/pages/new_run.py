@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Annotated, Any
@@ -15,7 +16,7 @@ from backend.core import recipes, run_list, runs
 from backend.core.catalog import METHODS
 from backend.core.datasets import store
 from backend.core.difference import SettingDifference, setting_differences
-from backend.core.errors import StudioError
+from backend.core.errors import Conflict, StudioError
 from backend.core.launch import held_back_prompts, pin
 from backend.core.prospects import Prospect
 from backend.core.recipe import read_recipe
@@ -176,7 +177,8 @@ async def save_recipe(request: Request, pairs: Pairs, edge: AnEdge) -> Response:
 
 @router.post("/runs")
 async def launch(request: Request, pairs: Pairs, edge: AnEdge) -> Response:
-    """Starts one run, however often the same form is sent: whoever sends it again is led to that run."""
+    """Starts one run, however often the same form is sent: whoever sends it again is led to that run, and told of it where the
+    values are others by then."""
     draft = draft_from(pairs)
     try:
         if draft.refusal:
@@ -185,6 +187,8 @@ async def launch(request: Request, pairs: Pairs, edge: AnEdge) -> Response:
         run = await launching.launch(once(edge, draft), draft.raw, parent_id=parent_id)
     except Repeated as repeated:
         return go(path_to("runs", repeated.answer["name"]))
+    except repeats.KeyTaken as taken:
+        return await drawn(request, edge, draft, refused(sent_before(taken), draft), status=taken.status)
     except StudioError as error:
         return await drawn(request, edge, draft, refused(error, draft), status=error.status)
     return go(path_to("runs", run.name))
@@ -195,8 +199,19 @@ def once(edge: Edge, draft: Draft) -> Edge:
     word = draft.fields.get("once", "")
     if not word:
         return edge
-    key = repeats.check_key(word)
-    return replace(edge, key=repeats.stored(key), fingerprint=repeats.fingerprint(key, "POST", ROUTE, b""), status=303)
+    key, values = repeats.check_key(word), json.dumps([draft.raw, draft.parent], sort_keys=True, default=str)
+    print_ = repeats.fingerprint(key, "POST", ROUTE, values.encode())
+    return replace(edge, key=repeats.stored(key), fingerprint=print_, status=303)
+
+
+def sent_before(taken: repeats.KeyTaken) -> Conflict:
+    """Of a form whose first answer was lost, and which was changed before it was sent again."""
+    name = taken.answer["name"] if taken.answer else ""
+    return Conflict(
+        f"This form has started the run “{name}” already, with other values.",
+        hint="Look at that run. To start one with these values too, start again.",
+        code="form.sent",
+    )
 
 
 async def drawn(
