@@ -2,7 +2,8 @@
 
 `STUDIO_URL` and `STUDIO_TOKEN` name any studio. Without them a command talks to the one that serves `STUDIO_HOME` on this
 machine, with a token that is made on first use and kept in the home, where only its owner can read it. One that the studio
-refuses makes room for a new one: it may have been revoked, and a restored database never knew it.
+refuses makes room for a new one: it may have been revoked, and a restored database never knew it. Where that studio has ended,
+anybody on the machine may listen at its port: nothing is sent there.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ class Access:
     token: str
     renew: Callable[[str], str] | None = None
     """Gives another token for one that the studio refuses. None where a person gave the token: it is theirs to replace."""
+    serves: Callable[[], bool] = lambda: True
+    """Whether the studio still is at the address, as far as can be known without asking there."""
 
 
 def find_access(settings: Settings) -> Access:
@@ -36,25 +39,39 @@ def find_access(settings: Settings) -> Access:
     address = os.environ.get("STUDIO_URL", "").rstrip("/")
     token = os.environ.get("STUDIO_TOKEN", "")
     if not address:
-        return Access(local_address(settings.root), token) if token else local_access(settings)
+        return local_access(settings, token)
     if not token:
         hint = "Make one there (Settings, or `studio token create`) and set STUDIO_TOKEN."
         raise Unauthenticated(f"{address} asks for an API token.", hint=hint)
     return Access(address, token)
 
 
-def local_access(settings: Settings) -> Access:
-    """To the studio that serves this home, by the token of this machine's own commands."""
-    return Access(local_address(settings.root), local_token(settings), partial(new_token, settings))
+def local_access(settings: Settings, given: str = "") -> Access:
+    """To the studio that serves this home, by the token that is `given`, else by that of this machine's own commands."""
+    address = local_address(settings.root)
+    serves = partial(serves_at, settings.root, address)
+    if given:
+        return Access(address, given, serves=serves)
+    return Access(address, local_token(settings), partial(new_token, settings), serves)
 
 
 def local_address(home: Path) -> str:
-    """What `studio up` wrote into the home when it began to serve."""
-    try:
-        return (home / "run" / "address").read_text().strip()
-    except OSError:
-        hint = "Start it with `studio up`, or set STUDIO_URL and STUDIO_TOKEN to use another."
-        raise Unavailable(f"No studio has served {home} yet.", hint=hint, code="no_studio") from None
+    """Of the `studio up` that serves this home. Raises `Unavailable` where none does, though one that was killed left its own."""
+    if address := announced(home):
+        return address
+    hint = "Start it with `studio up`, or set STUDIO_URL and STUDIO_TOKEN to use another."
+    raise Unavailable(f"No studio serves {home}.", hint=hint, code="no_studio")
+
+
+def serves_at(home: Path, address: str) -> bool:
+    return announced(home) == address
+
+
+def announced(home: Path) -> str:
+    """Empty where no studio serves this home."""
+    from backend.embedded.home import noted
+
+    return noted(home / "run" / "address")
 
 
 def local_token(settings: Settings) -> str:

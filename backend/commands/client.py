@@ -65,19 +65,24 @@ class Unreachable(Unavailable):
 
 
 class Bearer(httpx.Auth):
-    """Sends the token with every request. Where the studio takes it no more and another can be had, that one is used from then
-    on, and the request is sent again, once."""
+    """Sends the token with every request, for as long as the studio is there. Where it takes the token no more and another can be
+    had, that one is used from then on, and the request is sent again, once."""
 
     def __init__(self, access: Access) -> None:
-        self.token, self._renew = access.token, access.renew
+        self.token, self._renew, self._serves = access.token, access.renew, access.serves
 
     def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response]:
-        request.headers["Authorization"] = f"Bearer {self.token}"
-        response = yield request
+        response = yield self._signed(request)
         if response.status_code == httpx.codes.UNAUTHORIZED and self._renew:
             self.token = self._renew(self.token)
-            request.headers["Authorization"] = f"Bearer {self.token}"
-            yield request
+            yield self._signed(request)
+
+    def _signed(self, request: httpx.Request) -> httpx.Request:
+        """Raises as for a broken connection where the studio has ended: it may come back, to whoever waits for it."""
+        if not self._serves():
+            raise httpx.ConnectError("no studio of this home serves there", request=request)
+        request.headers["Authorization"] = f"Bearer {self.token}"
+        return request
 
 
 class Client:

@@ -87,7 +87,6 @@ def serving(settings: Settings, home: Path) -> Iterator[subprocess.Popen[bytes] 
         yield None
         return
     log = rotated_log(home, "up")
-    (home / "run" / "address").unlink(missing_ok=True)
     environment = {**os.environ, "STUDIO_HOME": str(home), "STUDIO_PORT": str(free_port(settings))}
     command = [sys.executable, "-m", "backend.cli", "up"]
     process = spawn(command, env=environment, log=log, on_our_death=signal.SIGTERM)

@@ -8,6 +8,8 @@ import os
 import secrets
 import stat
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from backend.core.errors import StudioError
@@ -129,12 +131,38 @@ def lock(path: Path, *, wait_seconds: float = 0.0, note: str = "") -> int:
     return descriptor
 
 
-def _try_lock(descriptor: int) -> bool:
+def _try_lock(descriptor: int, kind: int = fcntl.LOCK_EX) -> bool:
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True
+
+
+@contextmanager
+def standing_note(path: Path, note: str) -> Iterator[None]:
+    """`note` in `path`, private, for as long as the context lasts. Its lock is that of this very file, taken before anybody can
+    see it: whoever ends without a word leaves a note that `noted` does not take for a living one's."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft.unlink(missing_ok=True)
+    held = lock(draft, note=note)
+    try:
+        draft.rename(path)
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        os.close(held)
+
+
+def noted(path: Path) -> str:
+    """What stands in the `standing_note` of a process that lives; empty where there is none."""
+    try:
+        file = path.open()
+    except OSError:
+        return ""
+    with file:
+        abandoned = _try_lock(file.fileno(), fcntl.LOCK_SH)  # shared: others who read it do not hold it against us
+        return "" if abandoned else file.read().strip()
 
 
 def rotated_log(home: Path, name: str) -> Path:

@@ -17,7 +17,7 @@ from signal import SIGINT
 from backend.core.errors import StudioError
 from backend.core.settings import Settings
 from backend.core.unfinished import refuse_unfinished
-from backend.embedded.home import Locked, lock, prepare_home, private_folder, rotated_log, write_private
+from backend.embedded.home import Locked, lock, prepare_home, private_folder, rotated_log, standing_note
 from backend.embedded.init import Child, Init, Stopped
 from backend.embedded.postgres import Postgres
 from backend.embedded.service import last_words
@@ -40,8 +40,9 @@ def up(settings: Settings) -> None:
         for child in studio_children(program, listener):
             init.start(child)
         init.watch(until=lambda: answers(address))
-        announce(home, address, listener)
-        init.watch()
+        with standing_note(home / "run" / "address", address + "\n"):  # for the other commands
+            announce(home, address, listener)
+            init.watch()
 
 
 def work(settings: Settings) -> None:
@@ -193,8 +194,7 @@ def answers(address: str) -> bool:
 
 
 def announce(home: Path, address: str, listener: socket.socket) -> None:
-    """Say where the studio is, to people and, in `home/run/address`, to the other commands."""
-    write_private(home / "run" / "address", address + "\n")
+    """Say where the studio is, to people."""
     print(f"\nFinetune Studio is ready: {address}")
     link = home / "run" / "setup-link"
     if link.exists():

@@ -1,22 +1,27 @@
-"""The token of the machine's own commands, on a real database: it is kept until the studio refuses it."""
+"""The token of the machine's own commands, on a real database: it is kept until the studio refuses it, and sent to no other."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
 from backend.commands.access import find_access, local_token, new_token
+from backend.commands.client import Client, Unreachable
 from backend.core import db, people
 from backend.core.errors import Unauthenticated, Unavailable
 from backend.core.models import ApiToken
 from backend.core.settings import Settings, settings
-from backend.embedded.home import private_folder, write_private
+from backend.embedded.home import private_folder, standing_note, write_private
+from backend.embedded.studio import only_one
 
 
 @pytest.fixture
@@ -87,8 +92,8 @@ def test_where_the_machines_account_is_disabled_no_token_is_made(here: Settings,
 
 def test_a_kept_token_is_used_as_it_is_and_no_database_is_asked_or_begun(studio_home: Path) -> None:
     write_private(private_folder(studio_home / "run") / "cli-token", "fts_kept\n")
-    (studio_home / "run" / "address").write_text("http://127.0.0.1:9\n")
-    assert find_access(settings()).token == "fts_kept"
+    with standing_note(studio_home / "run" / "address", "http://127.0.0.1:9\n"):
+        assert find_access(settings()).token == "fts_kept"
     assert not (studio_home / "postgres").exists()
 
 
@@ -100,3 +105,59 @@ def test_commands_that_need_a_new_token_at_once_share_it(here: Settings, session
         made = set(pool.map(lambda _: new_token(here, first), range(4)))
     assert len(made) == 1
     assert session.scalar(select(func.count()).select_from(ApiToken)) == 1
+
+
+@pytest.mark.parametrize("given", ["", "fts_given"])
+def test_an_address_that_a_killed_studio_left_is_not_believed_whoever_has_the_home_to_themselves(
+    studio_home: Path, monkeypatch: pytest.MonkeyPatch, given: str
+) -> None:
+    """A restore holds the same lock as the studio and serves nobody."""
+    monkeypatch.setenv("STUDIO_TOKEN", given)
+    write_private(private_folder(studio_home / "run") / "cli-token", "fts_kept\n")
+    (studio_home / "run" / "address").write_text("http://127.0.0.1:9\n")
+    for _ in range(2):
+        with pytest.raises(Unavailable, match="No studio serves") as refusal:
+            find_access(settings())
+        assert "`studio up`" in refusal.value.hint
+        with only_one(studio_home), pytest.raises(Unavailable, match="No studio serves"):
+            find_access(settings())
+
+
+@contextmanager
+def listening(heard: list[str | None]) -> Iterator[str]:
+    """The address of somebody who keeps the tokens that come, at a port that a studio may have had."""
+
+    class Listener(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            heard.append(self.headers["Authorization"])
+            self.send_response(503)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None: ...
+
+    with HTTPServer(("127.0.0.1", 0), Listener) as server:
+        Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+
+
+@pytest.mark.parametrize("given", ["", "fts_kept"])
+def test_a_command_that_outlives_its_studio_sends_the_token_to_nobody_who_listens_there_next(
+    studio_home: Path, monkeypatch: pytest.MonkeyPatch, given: str
+) -> None:
+    monkeypatch.setenv("STUDIO_TOKEN", given)
+    write_private(private_folder(studio_home / "run") / "cli-token", "fts_kept\n")
+    heard = list[str | None]()
+    with listening(heard) as address:
+        with standing_note(studio_home / "run" / "address", address + "\n"):
+            client = Client(find_access(settings()), patience_seconds=0)
+            with pytest.raises(Unreachable):
+                next(client.events("first"))
+            assert heard == ["Bearer fts_kept"]
+        with pytest.raises(Unreachable, match="no studio of this home serves there"):
+            client.runs(1)
+        with client, pytest.raises(Unreachable, match="no studio of this home serves there"):
+            next(client.events("first"))
+    assert heard == ["Bearer fts_kept"]

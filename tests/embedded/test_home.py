@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,13 +14,24 @@ from backend.embedded.home import (
     HomeError,
     Locked,
     lock,
+    noted,
     prepare_home,
     private_folder,
     rotated_log,
     secret,
+    standing_note,
     write_private,
 )
 from tests.support.homes import own_home
+
+WRITER = """
+import sys, time
+from pathlib import Path
+from backend.embedded.home import standing_note
+with standing_note(Path(sys.argv[1]), "there"):
+    print("written", flush=True)
+    time.sleep(60)
+"""
 
 
 def test_a_new_home_is_private(home: Path) -> None:
@@ -80,6 +93,29 @@ def test_a_second_lock_is_refused_and_names_the_holder(home: Path) -> None:
     assert refusal.value.holder == "process 7"
     os.close(held)
     os.close(lock(home / "lock"))
+
+
+def test_a_note_stands_for_as_long_as_its_writer_keeps_it_however_many_read_it(home: Path) -> None:
+    assert noted(home / "note") == ""
+    with standing_note(home / "note", "here\n"):
+        assert {noted(home / "note") for _ in range(3)} == {"here"}
+        assert (home / "note").stat().st_mode & 0o777 == 0o600
+    assert noted(home / "note") == ""
+    assert [*home.iterdir()] == []
+
+
+def test_a_note_whose_writer_was_killed_with_9_stands_no_more_and_can_be_written_anew(home: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", WRITER, home / "note"], stdout=subprocess.PIPE) as writer:
+        assert writer.stdout is not None
+        writer.stdout.readline()
+        assert noted(home / "note") == "there"
+        writer.kill()
+    assert (home / "note").read_text() == "there"
+    with (home / "note").open() as reading:
+        fcntl.flock(reading, fcntl.LOCK_SH)  # as whoever reads it at the same time does
+        assert noted(home / "note") == ""
+    with standing_note(home / "note", "here"):
+        assert noted(home / "note") == "here"
 
 
 def test_a_fresh_log_keeps_the_one_before(home: Path) -> None:
