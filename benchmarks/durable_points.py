@@ -26,7 +26,7 @@ from backend.core import journal, runs
 from backend.core.models import Point
 from backend.core.recipe import read_recipe
 from benchmarks.logging_call import NAMES
-from benchmarks.measure import span
+from benchmarks.measure import in_turns, span
 from benchmarks.peers import environment, told, versions
 from benchmarks.rows import Asked, Row, growth, row
 from tests.support.databases import own_postgres
@@ -65,7 +65,11 @@ def measure(asked: Asked) -> Sequence[Row]:
 
 def beside_mlflow(engine: Engine, folder: Path) -> Row:
     with environment("mlflow") as python:
-        rounds = [one_round(engine, python, folder, at) for at in range(ROUNDS)]
+        sides = {
+            "ours": lambda _at: keep(engine, folder, STEPS),
+            "mlflow": lambda at: peer(engine, python, folder / f"{at}.db"),
+        }
+        rounds = [(each["ours"], each["mlflow"]) for each in in_turns(sides, ROUNDS)]
         known = versions(python, "mlflow")
     ours, theirs = zip(*rounds, strict=True)
     ratios = [mine / others for mine, others in rounds]
@@ -78,18 +82,6 @@ def beside_mlflow(engine: Engine, folder: Path) -> Row:
     )
     what = "points a second from the call to the disk"
     return row("2b", what, "points/s", *middle, more_is_better=True, least_ratio=LEAST_RATIO, beside=beside)
-
-
-def one_round(engine: Engine, python: Path, folder: Path, at: int) -> tuple[float, float]:
-    """Points a second of ours, and of MLflow."""
-    sides = {
-        "ours": lambda: keep(engine, folder, STEPS),
-        "mlflow": lambda: peer(engine, python, folder / f"{at}.db"),
-    }
-    rates = {}
-    for side in sorted(sides, reverse=at % 2 == 0):
-        rates[side] = sides[side]()
-    return rates["ours"], rates["mlflow"]
 
 
 def settle(engine: Engine) -> None:

@@ -1,7 +1,7 @@
 """What telling a step's eight metrics costs the training: our journal beside trackio.
 
 The call is timed where a trainer makes it, between two pieces of work of a few milliseconds, so that whatever thread
-writes the metrics has its turns. Both sides are then asked what they stored, to the last bit.
+writes the metrics has its turns. The sides take turns in who begins, and both are then asked what they stored, to the last bit.
 
 The share of a step cannot be read off two noisy runs of long steps, one with and one without: it would need a hundredth of a
 percent. What telling adds to a step of a real trainer (the batch counted, loss and norm asked for, the call, the thread that
@@ -16,9 +16,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from benchmarks.measure import in_turns
 from benchmarks.peers import ONE_THREAD, environment, told, versions
 from benchmarks.rows import Asked, Row, growth, row
 
@@ -76,7 +78,8 @@ print(json.dumps({"median": median, "stored": [[step, json.loads(text)] for step
 
 def measure(_asked: Asked) -> Sequence[Row]:
     with environment("trackio") as python:
-        rounds = [(side_run(sys.executable, OURS), side_run(python, PEER)) for _ in range(ROUNDS)]
+        sides = {"ours": partial(side_run, sys.executable, OURS), "trackio": partial(side_run, python, PEER)}
+        rounds = [(each["ours"], each["trackio"]) for each in in_turns(sides, ROUNDS)]
         known = versions(python, "trackio")
     ours, peer = (statistics.median(each["median"] for each in side) for side in zip(*rounds, strict=True))
     equal = all(one["stored"] == other["stored"] for one, other in rounds)
@@ -89,7 +92,7 @@ def measure(_asked: Asked) -> Sequence[Row]:
     return [call, share_of_a_step(), grown]
 
 
-def side_run(python: str | Path, program: str) -> dict[str, Any]:
+def side_run(python: str | Path, program: str, _round: int) -> dict[str, Any]:
     command = [python, "-c", HEAD + program, str(STEPS), ",".join(NAMES)]
     answer: dict[str, Any] = told(command, TRACKIO_DISABLE_TELEMETRY="1")
     return answer

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from benchmarks.rows import Row, row
+
+Measured = TypeVar("Measured")
 
 PAINTED = """
 const frame = () => new Promise(requestAnimationFrame);
@@ -36,6 +39,13 @@ class Figure:
         ranges += [f"{self.peer_name} {span(self.peer)}"] if self.peer else []
         ours = statistics.median(self.ours)
         return row(row_id, self.name, self.unit, ours, peer, most=self.goal, beside=", ".join(ranges))
+
+
+def in_turns(sides: Mapping[str, Callable[[int], Measured]], rounds: int) -> list[dict[str, Measured]]:
+    """What came of each side, which is told the number of the round. Each round takes them in the opposite order of the last: who
+    follows finds files in memory, the disk busy and the processor warm, and that must not always be the same."""
+    orders = [[*sides], [*sides][::-1]]
+    return [{side: sides[side](at) for side in orders[at % 2]} for at in range(rounds)]
 
 
 def span(values: Sequence[float], digits: int = 2) -> str:

@@ -17,9 +17,11 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from benchmarks.measure import in_turns
 from benchmarks.peers import ONE_THREAD, own_versions, told
 from benchmarks.rows import Asked, Row, growth, row
 from worker.peak import peak_bytes
@@ -91,16 +93,16 @@ def merge_row(name: str, found: dict[str, Any]) -> Row:
 def alone(size: Size, rounds: int = 1) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as given:
         write_work(folder := Path(given), size)
-        found = [side_run("ours", folder) for _ in range(rounds)]
+        found = [side_run("ours", folder, at) for at in range(rounds)]
     return {name: statistics.median(each[name] for each in found) for name in found[0]}
 
 
 def compare(size: Size) -> dict[str, Any]:
-    """Both sides in turns, each as often the first of two as the other: what follows finds files in memory."""
+    """Both sides in turns, and whether what they made last is the same."""
     with tempfile.TemporaryDirectory() as given:
         write_work(folder := Path(given), size)
-        orders = [("ours", "peft"), ("peft", "ours")] * (ROUNDS // 2)
-        rounds = [{side: side_run(side, folder) for side in order} for order in orders]
+        both = {side: partial(side_run, side, folder) for side in ("ours", "peft")}
+        rounds = in_turns(both, ROUNDS)
         tensors, differing = compared(folder / "ours", folder / "peft")
     sides = {
         side: {name: statistics.median(each[side][name] for each in rounds) for name in rounds[0][side]}
@@ -176,7 +178,7 @@ def write_adapter(folder: Path, base: Path) -> None:
 # ---- both sides -----------------------------------------------------------------------------------------------------
 
 
-def side_run(side: str, folder: Path) -> dict[str, float]:
+def side_run(side: str, folder: Path, _round: int) -> dict[str, float]:
     command = [sys.executable, "-W", "ignore", "-m", "benchmarks.merging", side, str(folder)]
     found: dict[str, float] = told(command, **ONE_THREAD)
     return found

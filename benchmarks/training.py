@@ -1,10 +1,11 @@
 """Training beside TRL: real tokens for a second of processor time, where rows differ in length (1a) and where they do not (1b).
 
-Both sides take turns, each run in a process of its own with one thread (`benchmarks/sft.py`). Where lengths differ, ours packs
-and TRL pads; a step has as many tokens on both sides, and so has the run as many steps. What each has learned is measured
-the same way afterwards: the loss over every supervised token of all rows. Each round brings the rows in another order: how far
-TRL's own losses then lie apart is what an order is worth. The medians of both sides may lie as far apart as that, by 1 % in
-any case and by 2 % at most, whichever of them is lower: who learns more in as many tokens trains something else, too.
+Both sides take turns, in who begins too, each run in a process of its own with one thread (`benchmarks/sft.py`). Where lengths
+differ, ours packs and TRL pads; a step has as many tokens on both sides, and so has the run as many steps. What each has
+learned is measured the same way afterwards: the loss over every supervised token of all rows. Each round brings the rows in
+another order: how far TRL's own losses then lie apart is what an order is worth. The medians of both sides may lie as far apart
+as that, by 1 % in any case and by 2 % at most, whichever of them is lower: who learns more in as many tokens trains something
+else, too.
 """
 
 from __future__ import annotations
@@ -14,10 +15,11 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measure import span
+from benchmarks.measure import in_turns, span
 from benchmarks.peers import ONE_THREAD, beside_ours, told, versions
 from benchmarks.rows import Asked, Row, growth, row
 
@@ -63,7 +65,7 @@ def compare(case: Case, environment: Mapping[str, str], *, scale: int = 1) -> Ro
     with tempfile.TemporaryDirectory() as given:
         folder = Path(given)
         write(folder, case, case.documents * scale, LONGEST, case.rows_a_step)
-        rounds = [{side: side_run(side, folder, environment, at) for side in ("ours", "trl")} for at in range(ROUNDS)]
+        rounds = in_turns({side: partial(side_run, side, folder, environment) for side in ("ours", "trl")}, ROUNDS)
     known = versions(sys.executable, "trl", "transformers", "peft", "torch", **environment)
     return one_row(case, [each["ours"] for each in rounds], [each["trl"] for each in rounds], known)
 

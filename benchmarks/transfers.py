@@ -1,10 +1,10 @@
 """400 MB in and out: uploads beside FastAPI's `UploadFile`, downloads beside Starlette's `FileResponse`, both under uvicorn.
 
 Our upload is hashed and kept, on the disk before it is answered, in one request or in the pieces in which a page sends it,
-whose rows are counted too; the peer's multipart lands in a temporary file, and its bytes are counted. Our download is sent by
-nginx, set up with the README's own lines, to which the studio answers with `X-Accel-Redirect` once it has checked who asks;
-without a proxy the studio sends it itself. Every round's bytes are compared by their hash, and what the studio says of a file
-must reach whoever takes it.
+whose rows are counted too; the peer's multipart lands in a temporary file, and its bytes are counted; a second question, not
+timed, has it hash them. Our download is sent by nginx, set up with the README's own lines, to which the studio answers with
+`X-Accel-Redirect` once it has checked who asks; without a proxy the studio sends it itself. The sides take turns in who begins.
+Every round's bytes are compared by their hash, and what the studio says of a file must reach whoever takes it.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ import psutil
 from backend.core import runs
 from backend.core.models import Artifact
 from backend.core.recipe import read_recipe
-from benchmarks.measure import span
+from benchmarks.measure import in_turns, span
 from benchmarks.peers import answers, environment, free_port, serving, versions
 from benchmarks.rows import ROOT, Asked, Row, growth, row
 from tests.support.artifacts import publish
@@ -47,14 +47,21 @@ TUS = {"Tus-Resumable": "1.0.0"}
 BOUNDARY = "a-line-between-parts"
 ACCEL_PREFIX = "/studio-files"
 PEER = """
-import os
+import hashlib, os
 import uvicorn
 from fastapi import FastAPI, UploadFile
 from fastapi.responses import FileResponse
 app = FastAPI()
+received = []
 @app.post("/upload")
 async def upload(file: UploadFile):
+    received.append(os.dup(file.file.fileno()))
     return {"bytes": file.size}
+@app.get("/received")
+def hashed():
+    with open(received.pop(), "rb") as file:
+        file.seek(0)
+        return hashlib.file_digest(file, "sha256").hexdigest()
 @app.get("/download")
 async def download():
     return FileResponse(os.environ["FILE"])
@@ -116,23 +123,34 @@ def write_rows(path: Path) -> Path:
 
 
 def measure_uploads(web: Web, member: SignedIn, theirs: psutil.Process, file: Path) -> Iterator[Row]:
-    sha256, peers, ours = digest(file), list[Sent](), {put: list[Sent](), send: list[Sent]()}
-    for at in range(ROUNDS):
-        peers.append(post(theirs, file))
-        for way, rounds in ours.items():
-            rounds.append(received(web, member, partial(way, web, member, file, f"rows-{at}-{way.__name__}")))
-            assert rounds[-1].sha256 == sha256
-    for what, done, rounds in (
-        ("upload of 400 MB in one request", "hashed", ours[put]),
-        ("upload of 400 MB in the pieces of a page", "hashed, its rows counted", ours[send]),
+    sides: dict[str, Callable[[int], Sent]] = {
+        "peer": lambda _at: post(theirs, file),
+        "put": lambda at: received(web, member, partial(put, web, member, file, f"rows-{at}-put")),
+        "send": lambda at: received(web, member, partial(send, web, member, file, f"rows-{at}-send")),
+    }
+    yield from upload_rows(in_turns(sides, ROUNDS), digest(file), known(theirs))
+
+
+def upload_rows(found: Sequence[Mapping[str, Sent]], sha256: str, peers_versions: str) -> Iterator[Row]:
+    """A row for each of our ways, beside the peer's. It holds where each file arrived as it was sent."""
+    peers = [each["peer"] for each in found]
+    for what, done, way in (
+        ("upload of 400 MB in one request", "hashed", "put"),
+        ("upload of 400 MB in the pieces of a page", "hashed, its rows counted", "send"),
     ):
+        rounds = [each[way] for each in found]
+        equal = {each.sha256 for each in (*rounds, *peers)} == {sha256}
         cpu = f"{median(each.cpu for each in rounds):.2f} s of processor for {median(each.cpu for each in peers):.2f} s"
         beside = (
-            f"{known(theirs)}; {cpu}; ours is {done} and synced, the peer's bytes are counted; neither's rows are read"
+            f"{peers_versions}; {cpu}; ours is {done} and synced, the peer's bytes are counted; neither's rows are read"
         )
-        beside += f"; every round's hash was that of the file; ours {told_range(rounds)}, peer {told_range(peers)}"
+        beside += f"; {told_bytes(equal=equal)}; ours {told_range(rounds)}, peer {told_range(peers)}"
         rates = [median(each.rate for each in side) / 1e6 for side in (rounds, peers)]
-        yield row("7b", what, "MB/s", *rates, more_is_better=True, least_ratio=2, beside=beside)
+        yield row("7b", what, "MB/s", *rates, more_is_better=True, least_ratio=2, equal=equal, beside=beside)
+
+
+def told_bytes(*, equal: bool) -> str:
+    return "the same bytes arrived" if equal else "OTHER BYTES ARRIVED"
 
 
 def told_range(rounds: Sequence[Sent]) -> str:
@@ -228,7 +246,8 @@ def post(theirs: psutil.Process, file: Path) -> Sent:
     told = json.loads(connection.getresponse().read())
     rate, cpu = file.stat().st_size / (time.perf_counter() - began), processor_seconds(theirs) - before
     assert told["bytes"] == file.stat().st_size
-    return Sent(rate, cpu, "")
+    connection.request("GET", "/received")
+    return Sent(rate, cpu, json.loads(connection.getresponse().read()))
 
 
 def between(head: bytes, file: Path, tail: bytes) -> Iterator[bytes]:
@@ -249,19 +268,16 @@ def measure_downloads(web: Web, member: SignedIn, theirs: psutil.Process, file: 
     with nginx(web) as proxy:
         refuse_strangers(proxy, path, artifact.folder)
         check_part(web, proxy, f"{path}/files/{file.name}", cookie, file)
-        rounds = [
-            (
-                get(proxy, f"{path}/files/{file.name}", cookie, app),
-                get(address_of(theirs), "/download", {}, theirs),
-            )
-            for _ in range(ROUNDS)
-        ]
-    ours, peers = ([each[side] for each in rounds] for side in (0, 1))
+        sides: dict[str, Callable[[int], Sent]] = {
+            "ours": lambda _at: get(proxy, f"{path}/files/{file.name}", cookie, app),
+            "peer": lambda _at: get(address_of(theirs), "/download", {}, theirs),
+        }
+        rounds = in_turns(sides, ROUNDS)
+    ours, peers = ([each[side] for each in rounds] for side in ("ours", "peer"))
     equal = {each.sha256 for each in (*ours, *peers)} == {sha256}
     cpu = f"{median(each.cpu for each in ours):.3f} s of the studio's processor for {median(each.cpu for each in peers):.2f} s"
     rates = [median(each.rate for each in side) / 1e6 for side in (ours, peers)]
-    arrived = "the same bytes arrived" if equal else "OTHER BYTES ARRIVED"
-    beside = f"{known(theirs)}; {cpu}; strangers are refused; {arrived}, with the studio's headers"
+    beside = f"{known(theirs)}; {cpu}; strangers are refused; {told_bytes(equal=equal)}, with the studio's headers"
     what = "download of 400 MB, sent by nginx"
     yield row("7c", what, "MB/s", *rates, more_is_better=True, least_ratio=2.5, equal=equal, beside=beside)
 

@@ -1,4 +1,4 @@
-"""What the benchmark of transfers demands of an nginx that is set up as the README says."""
+"""What the benchmark of transfers demands: of both sides, and of an nginx that is set up as the README says."""
 
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ import pytest
 from benchmarks.transfers import (
     ACCEL_PREFIX,
     OF_THE_CONNECTION,
+    Sent,
     answered,
     check_part,
     in_front,
     location,
     published,
     refuse_strangers,
+    upload_rows,
 )
 from tests.support.webs import Web, running_web
 
@@ -49,6 +51,15 @@ def offered(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Offered]:
     with running_web(STUDIO_ACCEL_PREFIX=ACCEL_PREFIX) as web:
         artifact, cookie = published(web, file), {"Cookie": f"studio={web.sign_in('ada').cookie}"}
         yield Offered(web, f"/api/v1/artifacts/{artifact.id}", artifact.folder, file, cookie)
+
+
+@pytest.mark.parametrize(("of_peer", "holds"), [("as sent", True), ("otherwise", False), ("", False)])
+def test_an_upload_is_faster_only_where_the_peer_received_the_same_bytes(of_peer: str, *, holds: bool) -> None:
+    ours = Sent(3e6, 1, "as sent")
+    rounds = [{"peer": Sent(1e6, 1, each), "put": ours, "send": ours} for each in ("as sent", of_peer)]
+    for row in upload_rows(rounds, "as sent", "fastapi 1"):
+        assert (row.ratio, row.holds) == (3, holds)
+        assert ("; the same bytes arrived; " if holds else "; OTHER BYTES ARRIVED; ") in row.beside
 
 
 def test_the_readmes_lines_pass_on_whatever_the_studio_says_of_a_file(offered: Offered) -> None:
