@@ -90,8 +90,12 @@ def test_where_the_machines_account_is_disabled_no_token_is_made(here: Settings,
     assert session.scalar(select(func.count()).select_from(ApiToken)) == 1
 
 
+def keep_a_token(home: Path) -> None:
+    write_private(private_folder(home / "run") / "cli-token", "fts_kept\n")
+
+
 def test_a_kept_token_is_used_as_it_is_and_no_database_is_asked_or_begun(studio_home: Path) -> None:
-    write_private(private_folder(studio_home / "run") / "cli-token", "fts_kept\n")
+    keep_a_token(studio_home)
     with standing_note(studio_home / "run" / "address", "http://127.0.0.1:9\n"):
         assert find_access(settings()).token == "fts_kept"
     assert not (studio_home / "postgres").exists()
@@ -113,7 +117,7 @@ def test_an_address_that_a_killed_studio_left_is_not_believed_whoever_has_the_ho
 ) -> None:
     """A restore holds the same lock as the studio and serves nobody."""
     monkeypatch.setenv("STUDIO_TOKEN", given)
-    write_private(private_folder(studio_home / "run") / "cli-token", "fts_kept\n")
+    keep_a_token(studio_home)
     (studio_home / "run" / "address").write_text("http://127.0.0.1:9\n")
     for _ in range(2):
         with pytest.raises(Unavailable, match="No studio serves") as refusal:
@@ -148,7 +152,7 @@ def test_a_command_that_outlives_its_studio_sends_the_token_to_nobody_who_listen
     studio_home: Path, monkeypatch: pytest.MonkeyPatch, given: str
 ) -> None:
     monkeypatch.setenv("STUDIO_TOKEN", given)
-    write_private(private_folder(studio_home / "run") / "cli-token", "fts_kept\n")
+    keep_a_token(studio_home)
     heard = list[str | None]()
     with listening(heard) as address:
         with standing_note(studio_home / "run" / "address", address + "\n"):

@@ -38,7 +38,7 @@ def wholes(world: World, client: httpx.Client) -> Iterator[httpx.Request]:
 
 
 def head(request: httpx.Request, body: bytes, *, in_chunks: bool) -> bytes:
-    """A line, its headers, and half of the body; of one that is empty a byte was to come."""
+    """A request up to its body; of one that is empty a byte is announced."""
     length = ("transfer-encoding", "chunked") if in_chunks else ("content-length", str(max(len(body), 1)))
     kept = [pair for pair in request.headers.items() if pair[0] not in ("content-length", "transfer-encoding")]
     lines = [f"{request.method} {request.url.raw_path.decode()} HTTP/1.1", *map(": ".join, [*kept, length])]
