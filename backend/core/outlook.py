@@ -29,6 +29,7 @@ from backend.core.models import (
 from backend.core.points import WIDTHS
 
 PACE_STEPS = 100
+ROUNDING = 1e-6
 """The pace is that of so many newest steps: what has just changed shows, and a single slow step does not."""
 
 
@@ -56,7 +57,7 @@ class Queue:
 class Outlook:
     """Everything is None until enough is known to say it honestly."""
 
-    steps_a_pass: float | None = None
+    steps_a_pass: int | None = None
     busy_seconds: float = 0.0
     """How long workers have been at it; pauses and waits do not count."""
     step_seconds: float | None = None
@@ -97,13 +98,22 @@ def outlook(session: Session, run: Run) -> Outlook:
     )
 
 
-def steps_a_pass(session: Session, run_id: UUID) -> float | None:
+def steps_a_pass(session: Session, run_id: UUID) -> int | None:
     """Steps of one pass over the data, as the newest metrics tell it; packing makes it unlike rows by batch."""
     epoch = cast(RunEvent.data["epoch"].astext, Float)
     where = (RunEvent.run_id == run_id, RunEvent.kind == EventKind.METRICS, epoch > 0)
     query = select(RunEvent.step, epoch).where(*where).order_by(RunEvent.seq.desc()).limit(1)
     found = session.execute(query).one_or_none()
-    return found[0] / found[1] if found else None
+    return whole_pass(*found) if found else None
+
+
+def whole_pass(step: int, epoch: float) -> int:
+    """Steps of one pass, after the trainer told that `step` steps were `epoch` passes.
+
+    It counts passes by batches, and the last step of each takes only the batches that are left: within a pass the quotient
+    lies up to 1 below.
+    """
+    return math.ceil(step / epoch - ROUNDING)
 
 
 def _busy_seconds(session: Session, run_id: UUID) -> float:

@@ -8,6 +8,9 @@ export type Scale = { of(step: number): number; back(x: number): number };
 
 export const STEPS: Scale = { of: (step) => step, back: (x) => x };
 
+/** Steps of one pass, whose last one takes only the batches that are left: within a pass the quotient lies up to 1 below. */
+export const stepsOfAPass = (step: number, epoch: number): number => Math.ceil(step / epoch - 1e-6);
+
 export const passes = (stepsAPass: number): Scale => ({
   of: (step) => step / stepsAPass,
   back: (x) => x * stepsAPass,

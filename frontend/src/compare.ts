@@ -1,6 +1,6 @@
 /** Runs beside each other: their curves in the same charts, live, and what in their answers differs from the first one's. */
 import { Anew } from "./anew";
-import { type AxisKind, passes, type Scale, Times } from "./axes";
+import { type AxisKind, passes, type Scale, stepsOfAPass, Times } from "./axes";
 import { Chart, type Line, type Series, type Span } from "./chart";
 import type { Pair } from "./curves";
 import { differences } from "./diff";
@@ -31,7 +31,7 @@ class Track {
 
   put(step: number, values: Values, at: number, epoch: number): void {
     this.times.put(step, at);
-    if (epoch > 0) this.stepsAPass = step / epoch;
+    if (epoch > 0) this.stepsAPass = stepsOfAPass(step, epoch);
     if (typeof values.trained_tokens === "number") this.tokens.put(step, values.trained_tokens);
   }
 

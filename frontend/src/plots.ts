@@ -1,6 +1,6 @@
 /** The charts of one run: their lines as the page says them, their axes by the run's own passes and times. */
 import { Anew } from "./anew";
-import { type AxisKind, passes, type Scale, Times } from "./axes";
+import { type AxisKind, passes, type Scale, stepsOfAPass, Times } from "./axes";
 import { Chart, type Line, type Mark, type Series, type Span, type View } from "./chart";
 import type { Pair, Value } from "./curves";
 import { find, getJson } from "./dom";
@@ -33,7 +33,7 @@ export class Plots {
   }
 
   put(step: number, values: Values, at: number, epoch: number): void {
-    if (epoch > 0) this.stepsAPass = step / epoch;
+    if (epoch > 0) this.stepsAPass = stepsOfAPass(step, epoch);
     if (this.knowsTimes) this.times.put(step, at);
     this.curves.now(() => {
       for (const [key, value] of Object.entries(values)) for (const chart of this.charts) chart.put(key, step, value);

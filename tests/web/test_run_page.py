@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 from backend.core import journal, runs
 from backend.core.assignment import LineKind, Outcome
 from backend.core.errors import Problem
+from backend.core.events import EventKind
 from backend.core.models import Intent, Point, Role, Run, RunEvent, Worker
 from backend.core.outlook import outlook
 from backend.core.yaml12 import read_yaml
@@ -41,6 +42,15 @@ def test_pace_and_time_left_follow_from_the_newest_steps(session: Session, rich:
     assert found.step_seconds == pytest.approx(STEP_SECONDS)
     assert found.left_seconds == pytest.approx(STEP_SECONDS * 70)
     assert found.busy_seconds == pytest.approx(130 * STEP_SECONDS + 40, abs=10)
+
+
+async def test_the_passes_asked_for_are_the_passes_shown_in_the_midst_of_one(
+    admin: httpx.AsyncClient, session: Session, rich: Run
+) -> None:
+    rich_steps = RunEvent.run_id == rich.id, RunEvent.kind == EventKind.METRICS, RunEvent.step == 130
+    session.execute(update(RunEvent).where(*rich_steps).values(data={"values": {}, "epoch": 32 + 2 * 16 / 49}))
+    session.commit()
+    assert "pass 32.50 of 50<" in (await admin.get("/runs/rich")).text
 
 
 def test_the_figures_are_what_the_points_say(session: Session, rich: Run) -> None:

@@ -18,7 +18,7 @@ class ComparedOut(Out):
     recipe: Json = Field(description="Every setting, as changes in mid-run have left it.")
     eval_loss: float | None = Field(None, description="The lowest.")
     eval_loss_step: int | None = None
-    steps_a_pass: float | None = None
+    steps_a_pass: int | None = None
     busy_seconds: float = Field(description="How long workers were at it; waits do not count.")
     step_seconds: float | None = None
     tokens_per_second: float | None = None

@@ -94,7 +94,7 @@ class CurvesOut(Out):
     times: list[tuple[int, float]] = Field(
         [], description="When these steps were measured, in seconds since the epoch; with `times` alone."
     )
-    steps_a_pass: float | None = Field(None, description="How many steps are one pass over the data.")
+    steps_a_pass: int | None = Field(None, description="How many steps are one pass over the data.")
     seq: int = Field(description="Follow the events after this number to go on.")
 
 

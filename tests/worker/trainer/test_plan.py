@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from backend.core.assignment import Amendment
+from backend.core.assignment import Amendment, LineKind
+from backend.core.outlook import whole_pass
+from tests.worker.trainer.conftest import Attempts
 from worker.trainer.plan import Amendments
 
 
@@ -30,3 +32,11 @@ def test_after_going_back_an_older_change_does_not_undo_a_newer_one() -> None:
     amendments.add([change(2, 0.2)])
     assert [each.value for each in amendments.take(11)] == [0.2]
     assert amendments.take(15) == []
+
+
+def test_a_pass_has_as_many_steps_in_its_midst_as_at_its_end(attempts: Attempts) -> None:
+    three = attempts({"training": {"max_steps": -1, "num_train_epochs": 3, "gradient_accumulation_steps": 5}})
+    assert three.run() == 0
+    told = [(line["step"], line["data"]["epoch"]) for line in three.lines if line["kind"] == LineKind.METRICS]
+    assert any(step / epoch < whole_pass(step, epoch) - 0.01 for step, epoch in told), "each step takes as many batches"
+    assert {3 * whole_pass(step, epoch) for step, epoch in told} == {told[-1][0]}
