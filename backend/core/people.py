@@ -181,11 +181,22 @@ def listing(session: Session, limit: int | None = None, offset: int = 0) -> list
 
 
 def find(session: Session, name_or_id: str) -> User:
-    """Raises `NotFound`."""
-    found = by_name(session, name_or_id) or ((key := as_uuid(name_or_id)) and session.get(User, key))
+    """By what somebody wrote; for who asks, there is `by_id`. Raises `NotFound`."""
+    found = ((key := as_uuid(name_or_id)) and session.get(User, key)) or by_name(session, name_or_id)
     if not found:
         raise NotFound(f"There is nobody called “{name_or_id}”.", code="people.unknown")
     return found
+
+
+def by_id(session: Session, user_id: UUID) -> User:
+    """Raises `Unauthenticated` where the account is gone."""
+    return _here(session.get(User, user_id))
+
+
+def _here(user: User | None) -> User:
+    if user is None:
+        raise Unauthenticated("This account was removed.", hint="Ask an administrator.")
+    return user
 
 
 def by_name(session: Session, name: str) -> User | None:
@@ -197,6 +208,8 @@ def create(session: Session, name: str, password_hash: str, role: Role, *, by: I
     name = name.strip()
     if not NAME.fullmatch(name):
         raise Invalid("A person's name holds letters, digits, spaces and _ . + -, at most 80.", where="name")
+    if as_uuid(name):
+        raise Invalid("A person's name does not look like an id: it would be taken for somebody else's.", where="name")
     is_machines = name.lower() == THIS_MACHINE and (by is not None or password_hash != NO_PASSWORD)
     if by_name(session, name) or is_machines:
         raise Conflict(f"Somebody is called “{name}” already.", where="name")
@@ -387,10 +400,7 @@ def unchanged(session: Session, user_id: UUID) -> User:
     """A person as they are now, and stay until this transaction ends: a password takes its time to check, and what it was
     checked against may be another's by then. Raises `Unauthenticated` where the account is gone."""
     query = select(User).where(User.id == user_id).with_for_update(key_share=True)
-    user = session.scalar(query.execution_options(populate_existing=True))
-    if user is None:
-        raise Unauthenticated("This account was removed.", hint="Ask an administrator.")
-    return user
+    return _here(session.scalar(query.execution_options(populate_existing=True)))
 
 
 def has_signed_in(session: Session, name: str, address: str) -> bool:

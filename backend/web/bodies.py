@@ -63,11 +63,13 @@ class Line(H11Protocol):
             self._watch.cancel()
 
     def _look_again(self) -> None:
-        """In a while whether the head of the next request is here: the server itself would wait for it without end."""
+        """In a while whether the head of the next request is here, behind what nobody wanted of the last one's body: the server
+        itself would wait for both without end."""
         before = self.cycle
 
         def look() -> None:
-            if self.conn.their_state is h11.IDLE and self.cycle is before:
+            is_answered = before is None or before.response_complete
+            if is_answered and self.cycle is before:
                 self.transport.abort()
             else:
                 self._look_again()

@@ -21,7 +21,7 @@ from backend.core.models import Role
 from backend.core.people import Identity
 from backend.core.settings import Settings
 from backend.web import repeats
-from backend.web.security import STREAMED
+from backend.web.security import is_streamed
 from backend.web.shapes.common import MOST
 from backend.web.studio import Studio, studio_of
 from backend.web.turns import Turns
@@ -122,7 +122,7 @@ async def edge(
     status = (isinstance(route, APIRoute) and route.status_code) or 200
     path = request.url.path
     key = repeats.check_key(idempotency_key) if request.method == "POST" else ""
-    if not key or not path.startswith("/api/") or STREAMED.fullmatch(path):
+    if not key or not path.startswith("/api/") or is_streamed(request.method, path):
         return Edge(studio, who, status, "", "")
     target = path + "?" + request.url.query
     print_ = repeats.fingerprint(key, request.method, target, await request.body())

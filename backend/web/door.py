@@ -113,7 +113,7 @@ async def change_password(edge: Edge, old: str, new: str, *, revoke_tokens: bool
     """Raises `Forbidden` where the old password is wrong: a stolen session must not become an account."""
     account = throttle.account(edge.who.name, INSIDE)
     await edge.studio.write(lambda session: throttle.attempt(session, account))
-    user = await edge.read(lambda session: people.find(session, str(edge.who.id)))
+    user = await edge.read(lambda session: people.by_id(session, edge.who.id))
     if not await edge.studio.password_matches(old, user.password_hash):
         failed = partial(people.audit, user_id=user.id, action="person.password.failed", subject=user.name)
         await edge.studio.write(failed)

@@ -40,8 +40,8 @@ it; nor what administrators do to people, where these are its owner (`people.che
 OWN = re.compile(rf"/signout|/settings/language|/api/v1/me|{WAYS_IN.pattern}", re.DOTALL)
 """What viewers may write too: their own sign-ins, password, language and tokens."""
 
-STREAMED = re.compile(r"/api/v1/(datasets|uploads)/[^/]+")
-"""Bodies that flow to the disk as they come; all others fit into memory."""
+STREAMED = re.compile(r"PUT /api/v1/datasets/[^/]+|POST /api/v1/datasets/probe|PATCH /api/v1/uploads/[^/]+")
+"""Whose bodies flow to the disk as they come; all others fit into memory."""
 
 HOST = re.compile(r"(?:\[(?P<address>[0-9A-Fa-f:.]+)\]|(?P<name>[\w.-]+))(?::\d{1,5})?")
 MAX_BODY_BYTES = 1 << 20
@@ -102,7 +102,7 @@ class Guard:
             check_identity(identity, scope["method"], path)
         if scope["method"] in SAFE:
             return receive
-        streamed = STREAMED.fullmatch(path) is not None
+        streamed = is_streamed(scope["method"], path)
         body = b"" if streamed else await whole_body(Request(scope, receive))
         if identity and identity.via == "session":
             check_csrf(identity, headers, body)
@@ -149,6 +149,10 @@ def is_static(path: str) -> bool:
 def asks_nobody(path: str) -> bool:
     """Whether it is the same for everybody: then nobody is looked up, and it answers while Postgres is away."""
     return is_static(path) or path == HEALTH
+
+
+def is_streamed(method: str, path: str) -> bool:
+    return STREAMED.fullmatch(f"{method} {path}") is not None
 
 
 def is_open(path: str) -> bool:

@@ -90,6 +90,14 @@ def test_a_name_is_taken_whatever_its_case(session: Session) -> None:
     assert people.find(session, "ADA").name == "Ada"
 
 
+def test_who_took_the_id_of_another_as_a_name_is_not_found_by_it(session: Session) -> None:
+    """Such an account may be there from a time when it could be made."""
+    ada, thief = person(session, "ada"), person(session, "eve")
+    thief.name = str(ada.id)
+    session.flush()
+    assert people.find(session, str(ada.id)) is people.by_id(session, ada.id) is ada
+
+
 def test_nobody_takes_the_machines_own_name(session: Session) -> None:
     """Its tokens may do more than those of people."""
     ada = signed_in(session, person(session, "ada", Role.ADMIN))
@@ -99,7 +107,7 @@ def test_nobody_takes_the_machines_own_name(session: Session) -> None:
     assert people.this_machine(session).role == Role.ADMIN
 
 
-@pytest.mark.parametrize("name", ["", "../x", "a/b", "a\nb", "x" * 81, "<b>"])
+@pytest.mark.parametrize("name", ["", "../x", "a/b", "a\nb", "x" * 81, "<b>", "01A21E20-986a-7c08-9e24-715bf460277f"])
 def test_a_name_that_cannot_be_one_is_refused(session: Session, name: str) -> None:
     with pytest.raises(Invalid):
         person(session, name)

@@ -22,6 +22,7 @@ from backend.core.people import Identity
 from backend.core.recipe import read_recipe
 from backend.core.settings import Settings
 from backend.web.app import create_app
+from backend.web.bodies import Line
 from tests.support.trouble import signed_in
 
 ADDRESS = "http://127.0.0.1:8321"
@@ -122,7 +123,9 @@ async def admin(app: FastAPI, session: Session) -> AsyncIterator[httpx.AsyncClie
 @pytest.fixture
 def served(here: Settings) -> Iterator[str]:
     """The address of the application behind a real server, for what flows."""
-    server = uvicorn.Server(uvicorn.Config(create_app(here), port=0, log_level="warning", timeout_graceful_shutdown=1))
+    application = create_app(here)
+    config = uvicorn.Config(application, http=Line, port=0, log_level="warning", timeout_graceful_shutdown=1)
+    server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
     thread.start()
     while not server.started:

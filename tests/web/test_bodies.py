@@ -145,6 +145,18 @@ async def test_a_connection_over_which_the_head_of_a_request_never_ends_is_given
         writer.close()
 
 
+async def test_a_body_that_nobody_wanted_does_not_keep_its_connection_behind_the_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def deaf(scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG001 -- it reads no body
+        await reply(scope, send, b"done".ljust(64))
+
+    monkeypatch.setattr(bodies, "IDLE_SECONDS", 0.2)
+    async with served(deaf) as port:
+        with suppress(ConnectionResetError):
+            await all_of(port, put(BODY)[:100], until=b"done".ljust(64), then=BODY[:1])
+
+
 async def test_an_answer_may_take_as_long_as_it_takes_and_the_next_request_too(monkeypatch: pytest.MonkeyPatch) -> None:
     async def late(scope: Scope, receive: Receive, send: Send) -> None:
         await asyncio.sleep(0.6)

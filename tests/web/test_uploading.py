@@ -7,9 +7,11 @@ import errno
 import gzip
 import json
 import os
+import socket
 import time
 from base64 import b64encode
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from uuid import UUID
 
@@ -25,6 +27,8 @@ from backend.core.db import engine_once
 from backend.core.models import Audit, DatasetVersion, Role
 from backend.core.settings import Settings
 from backend.core.uploads import Received
+from backend.web import bodies
+from tests.support.processes import wait_until
 from tests.web.conftest import account, client_of, queued_run
 
 ROW = b'{"instruction": "Who eats mice?", "output": "The owl."}\n'
@@ -454,3 +458,20 @@ async def test_an_example_becomes_a_data_set_without_a_flaw(
     assert list(here.folder("uploads").iterdir()) == []
     assert (await member.get("/api/v1/datasets")).json()[0]["versions"] == 1
     assert (await member.post("/datasets/example", data={"example": "none"})).status_code == 404
+
+
+@pytest.mark.parametrize(
+    "begun", ["PUT /api/v1/datasets/owls?filename=a.jsonl", "POST /api/v1/datasets/probe?filename=a.jsonl&size=10"]
+)
+def test_a_file_that_stands_still_is_given_up_and_leaves_nothing(
+    begun: str, served: str, here: Settings, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bodies, "IDLE_SECONDS", 0.5)
+    place = served.removeprefix("http://")
+    headers = account(session, Role.MEMBER).headers | {"host": place, "origin": served, "content-length": "1000"}
+    head = "\r\n".join([f"{begun} HTTP/1.1", *map(": ".join, headers.items()), "", "half"])
+    with socket.create_connection(("127.0.0.1", int(place.rpartition(":")[2])), timeout=10) as connection:
+        connection.sendall(head.encode())
+        with suppress(ConnectionResetError):
+            assert connection.recv(1) == b""
+    wait_until(lambda: not list(here.folder("uploads").iterdir()), seconds=5)

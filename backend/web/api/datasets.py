@@ -109,7 +109,8 @@ async def look(
     """Look at the beginning of a file before sending it: its shape, its columns with examples, the first rows as they would
     be read, and what is wrong with them. Nothing is kept."""
     choice = columns_of(columns)
-    head = await uploads.receive(uploads.Chunks(request.stream()), edge.settings.folder("uploads"), probe.HEAD_BYTES)
+    async with body_of(request) as body:
+        head = await uploads.receive(body, edge.settings.folder("uploads"), probe.HEAD_BYTES)
     glimpse = probe.Glimpse(str(head.path), filename, max(size, head.bytes), format, choice)
     try:
         found = await edge.apart(probe.probe, glimpse)

@@ -40,7 +40,7 @@ async def get_me(edge: AnEdge) -> PersonOut:
 @router.patch("")
 async def change_me(body: ChangeMe, edge: AnEdge) -> PersonOut:
     def work(session: Session) -> PersonOut:
-        own = people.find(session, str(edge.who.id))
+        own = people.by_id(session, edge.who.id)
         people.set_language(session, own, body.language)
         return reading.person_out(own)
 
@@ -66,7 +66,7 @@ async def end_other_sessions(edge: AnEdge) -> None:
 
 
 def end_others(session: Session, who: Identity) -> None:
-    ended = people.end_sessions(session, people.find(session, str(who.id)), but=who.credential)
+    ended = people.end_sessions(session, people.by_id(session, who.id), but=who.credential)
     people.audit(session, who.id, "session.end_others", who.name, count=ended)
 
 

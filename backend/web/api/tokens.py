@@ -48,7 +48,7 @@ async def create(body: NewToken, edge: AnEdge) -> NewTokenOut:
 
 
 def make(session: Session, edge: Edge, body: NewToken) -> NewTokenOut:
-    owner = people.find(session, str(edge.who.id))
+    owner = people.by_id(session, edge.who.id)
     new = people.create_token(session, owner, body.name, role=Role(body.role), days=body.days, by=edge.who.id)
     session.refresh(new.row)
     return NewTokenOut.model_validate(reading.token_fields(new.row, owner.name) | {"token": new.secret})

@@ -94,7 +94,7 @@ async def set_language(request: Request, form: Form, edge: AnEdge) -> Response:
     language = form.get("language", "")
     if language not in LANGUAGES:
         raise Invalid("The studio speaks English (en) and Chinese (zh).", where="language")
-    await edge.write(lambda session: people.set_language(session, people.find(session, str(edge.who.id)), language))
+    await edge.write(lambda session: people.set_language(session, people.by_id(session, edge.who.id), language))
     response = go("/settings/you")
     response.set_cookie(LANGUAGE_COOKIE, language, max_age=YEAR_SECONDS, secure=is_https(request), samesite="lax")
     return response
