@@ -40,6 +40,7 @@ from backend.core.models import Attempt, Intent, Run, State
 from backend.core.recipe import Recipe
 from backend.core.rendering.chat import ENDED_BY, endless
 from worker import disks, spares, tail
+from worker.awake import Awake
 from worker.host import Host, beside, is_outage
 from worker.inputs import Inputs, fetch_inputs
 from worker.picking import Pick, pick
@@ -86,6 +87,7 @@ class Told:
 
     word: Word | None = None
     since: float = 0.0
+    """By the clock of who looks on."""
     changes: set[int] = field(default_factory=set)
 
 
@@ -99,7 +101,8 @@ class Holding:
         self.trainer: Trainer | None = None
         self._work: Work | None = None
         self._amendments: list[Amendment] = []
-        self._offset, self._renewed, self._last_line = 0, time.monotonic(), time.monotonic()
+        self._offset, self._renewed = 0, time.monotonic()
+        self._awake, self._last_line = Awake(), 0.0
         self._idle_seconds, self._phase, self._what = 0.0, "", ""
         self._has_trained = False
         self._warned_of: set[str] = set()
@@ -279,7 +282,7 @@ class Holding:
         path.write_text(assignment.model_dump_json(indent=1))
         self._told.changes = {each.sequence for each in self._amendments}
         self._told.word, self._told.since = assignment.word, math.inf  # it loads first, however long that takes
-        self._last_line = time.monotonic()
+        self._last_line = self._awake.look()
         trainer = self.host.spares.take()
         self.watch(trainer)
         trainer.assign(path)
@@ -349,7 +352,7 @@ class Holding:
         return heard
 
     def _note(self, chunk: tail.Chunk) -> None:
-        self._last_line = time.monotonic()
+        self._last_line = self._awake.look()
         for line in chunk.lines:
             is_progress = line.kind == LineKind.PROGRESS
             self._idle_seconds = float(line.data.get("idle_seconds", 0)) if is_progress else 0.0
@@ -358,7 +361,7 @@ class Holding:
             if line.kind == LineKind.PHASE:
                 self._phase = line.data["phase"]
             if line.kind == LineKind.END:
-                self._end, self._ended_at = line.data, time.monotonic()
+                self._end, self._ended_at = line.data, self._last_line
 
     def _tell(self, heard: journal.Heard) -> None:
         """Pass on what is wanted. Where nothing would be lost, the trainer is not asked: loading may take minutes."""
@@ -371,7 +374,7 @@ class Holding:
         word = {Intent.PAUSE: Word.PAUSE, Intent.KEEP: Word.KEEP}.get(Intent(heard.intent))
         if word is not None and word is not self._told.word:
             self._control(Order(word=word))
-            self._told.word, self._told.since = word, time.monotonic()
+            self._told.word, self._told.since = word, self._awake.look()
         for amendment in heard.pending:
             if amendment.sequence not in self._told.changes:
                 self._control(Change(amendment=amendment))
@@ -389,7 +392,7 @@ class Holding:
     def _lose_patience(self) -> None:
         """Kill a trainer that is silent, stuck, or does not obey in time. That counts as a death."""
         assert self.trainer is not None
-        now, limits = time.monotonic(), self.host.settings
+        now, limits = self._awake.look(), self.host.settings
         deadline = limits.silence_seconds("saving" if self._what == "saving" else self._phase)
         silent = max(now - self._last_line, self._idle_seconds) > deadline
         obeys = not self._shut_down and ("saving" in (self._phase, self._what) or self._phase == "exporting")
@@ -399,7 +402,7 @@ class Holding:
             words = f"It was told to end, had not done so {limits.stop_seconds:g} seconds later, and was killed."
             if silent:
                 words = f"It was killed, since nothing had moved in it for {deadline:g} seconds."
-            self._killed_why, self._killed_at = words, now
+            self._killed_why, self._killed_at = words, time.monotonic()
             log.warning("run %s: %s", self.token.run_id, self._killed_why)
             self.trainer.kill(wait=False)  # the next turns see its end
 
@@ -444,7 +447,7 @@ class Holding:
         self._shut_down = True
         if self.trainer is not None:
             self.trainer.terminate()
-            self._told.word, self._told.since = Word.PAUSE, time.monotonic()
+            self._told.word, self._told.since = Word.PAUSE, self._awake.look()
 
 
 def told_first(cause: Mapping[str, Any]) -> Problem:

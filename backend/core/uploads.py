@@ -218,9 +218,15 @@ def create(folder: Path, length: int, metadata: dict[str, str], owner: str, limi
     if shutil.disk_usage(folder).free < length:
         raise DiskFull("There is no room for a file of this size.", hint="Make room on the server.")
     session = Session(uuid7(), length, 0, owner, metadata, time.time())
-    _part(folder, session.id).touch()
     words = {"length": length, "owner": owner, "metadata": metadata, "begun": session.begun}
-    _words(folder, session.id).write_text(json.dumps(words))
+    try:
+        with _a_full_disk_in_words():
+            _part(folder, session.id).touch()
+            _words(folder, session.id).write_text(json.dumps(words))
+    except BaseException:
+        for path in (_part(folder, session.id), _words(folder, session.id)):
+            path.unlink(missing_ok=True)
+        raise
     return session
 
 

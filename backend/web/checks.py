@@ -18,6 +18,7 @@ from backend.core.errors import StudioError
 from backend.core.launch import Pinned
 from backend.core.models import Json
 from backend.core.settings import Settings
+from backend.web.failures import in_words
 
 REMEMBERED = 200
 AT_ONCE = 2
@@ -101,8 +102,8 @@ class Checks:
                     on_progress=check.progress,
                     cancelled=lambda: not check.is_wanted,
                 )
-        except StudioError as error:
-            check.failure = error
+        except Exception as error:
+            check.failure = in_words(error, "reading the rows of a recipe")
         except asyncio.CancelledError:
             check.is_stopped = True
             raise

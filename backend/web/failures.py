@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import secrets
 from collections.abc import Mapping, Sequence
@@ -29,6 +30,7 @@ from backend.core.errors import (
     TooMany,
     Unauthenticated,
     Unavailable,
+    Unstorable,
 )
 from backend.web.contexts.door import ErrorPage
 from backend.web.pulse import no_database
@@ -77,8 +79,6 @@ class Broken(StudioError):
 def understood(error: Exception, request: Request) -> StudioError:
     """Whatever was raised, as an error that a person may see."""
     match error:
-        case StudioError():
-            return error
         case RequestValidationError():
             return _unusable(error.errors())
         case HTTPException(status_code=404):
@@ -89,13 +89,25 @@ def understood(error: Exception, request: Request) -> StudioError:
             return Forbidden(str(error.detail))
         case HTTPException() if error.status_code < 500:
             return BadRequest(str(error.detail))
+        case ClientDisconnect():
+            return BadRequest("The connection broke off.")
+        case _:
+            return in_words(error, f"{request.method} {request.url.path}")
+
+
+def in_words(error: Exception, doing: str) -> StudioError:
+    """What went wrong in the midst of something, in a request or beside all of them."""
+    match error:
+        case StudioError():
+            return error
+        case OSError(errno=errno.ENOSPC | errno.EDQUOT):
+            log.warning("%s: the disk is full: %s", doing, error)
+            return Unstorable("The disk is full.", hint="Make room on the server, then try again.")
         case DataError():
             return Invalid("A value holds what a database cannot: a NUL character, or a number out of range.")
         case IntegrityError():
             log.warning("two requests met: %s", error.orig)
             return Conflict("Somebody else changed the same thing at this moment.", hint="Look at it, and try again.")
-        case ClientDisconnect():
-            return BadRequest("The connection broke off.")
         case NoConnectionFree():
             log.warning("every connection to Postgres is in use")
             return no_database()
@@ -107,7 +119,7 @@ def understood(error: Exception, request: Request) -> StudioError:
             return Unavailable("The studio has too much to do now.", hint="Nothing was changed. Try again in a moment.")
         case _:
             incident = secrets.token_hex(4)
-            log.error("incident %s: %s %s", incident, request.method, request.url.path, exc_info=error)
+            log.error("incident %s: %s", incident, doing, exc_info=error)
             return Broken(incident)
 
 

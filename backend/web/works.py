@@ -14,6 +14,7 @@ from uuid import UUID
 
 from backend.core.errors import StudioError
 from backend.core.models import Json
+from backend.web.failures import in_words
 from backend.web.turns import Turns
 
 AT_ONCE, EACH = 3, 2
@@ -61,8 +62,8 @@ class Works:
         try:
             async with self._turns.of(person):
                 await asyncio.to_thread(work, standing)
-        except StudioError as failure:
-            standing.failure = failure
+        except Exception as error:
+            standing.failure = in_words(error, "reading a whole data set")
         except asyncio.CancelledError:
             standing.is_stopped = True
             raise

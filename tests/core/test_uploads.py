@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import shutil
 import time
 from collections.abc import AsyncIterator, Collection
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from backend.core import uploads
 from backend.core.errors import Conflict, Invalid, NotFound, TooLarge
 from backend.core.ids import uuid7
+from tests.support.disks import fill, mounted
 
 BODY = os.urandom(3_000_000)
 
@@ -35,6 +37,18 @@ async def pieces(body: bytes, breaks: bool, piece: int) -> AsyncIterator[bytes]:
 
 def new(folder: Path, length: int = len(BODY)) -> uploads.Session:
     return uploads.create(folder, length, {"filename": "a.json"}, "ann", 1 << 30)
+
+
+def test_a_session_for_which_there_is_no_room_leaves_nothing(tmp_path: Path) -> None:
+    folder = tmp_path / "uploads"
+    with mounted(folder, 1) as refusal:
+        if refusal:
+            pytest.skip(f"no file system of one's own can be mounted here: {refusal}")
+        assert fill(folder)
+        (folder / "the last room").write_bytes(bytes(shutil.disk_usage(folder).free))
+        with pytest.raises(uploads.DiskFull):
+            new(folder, length=0)
+        assert [path.name for path in folder.iterdir()] == ["the last room"]
 
 
 async def test_a_body_is_stored_and_hashed_as_it_comes(tmp_path: Path) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import errno
 import gzip
 import json
+import os
 import shutil
 import threading
 import time
@@ -231,6 +233,24 @@ async def test_work_for_one_person_waits_its_turn_and_keeps_nobody_else_waiting(
     await asyncio.gather(*tasks)
     assert len(begun) == EACH + 4
     assert works.running == {}, "what is over is forgotten"
+
+
+async def test_work_that_ends_in_an_error_of_ours_is_told_and_not_begun_again_in_silence(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    tasks: list[asyncio.Task[None]] = []
+    works = Works(lambda work: tasks.append(asyncio.create_task(work)))
+
+    def full(_: Work) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def broken(_: Work) -> None:
+        raise ZeroDivisionError
+
+    told = [await works.soon(work, work, None, uuid4()) for work in (full, broken)]
+    assert [work and work.failure and work.failure.status for work in told] == [507, 500]
+    assert "ZeroDivisionError" in caplog.text
+    await asyncio.gather(*tasks)
 
 
 async def test_failures_that_nobody_comes_back_for_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,7 +34,7 @@ from backend.core.settings import Settings
 from tests.support.hosts import Lab
 from tests.support.labs import MakeLab
 from tests.support.processes import is_alive
-from worker import spares, tail
+from worker import awake, spares, tail
 from worker.holding import Doing, Holding, told_first
 from worker.host import Host
 from worker.spares import Spares, Trainer
@@ -502,9 +502,12 @@ def test_a_trainer_that_is_killed_for_its_silence_is_said_to_have_been_silent(la
 
 @contextmanager
 def deaf_trainer() -> Iterator[Trainer]:
-    """One that leads no group, and so hears no kill: as if it hung in a driver."""
+    """One that leads no group, and so hears no kill: as if it hung in a driver. A word to end it hears neither."""
     trainer = Trainer.__new__(Trainer)
-    trainer.process = subprocess.Popen(["/bin/sleep", "60"])
+    deaf = ["/bin/sh", "-c", "trap '' TERM; echo; exec sleep 60"]
+    trainer.process = subprocess.Popen(deaf, stdout=subprocess.PIPE)
+    assert trainer.process.stdout is not None
+    assert trainer.process.stdout.readline()
     try:
         yield trainer
     finally:
@@ -542,6 +545,27 @@ def test_a_trainer_that_cannot_be_killed_is_counted_as_dead_and_its_device_stays
         assert supervisor._is_free("cpu")
         supervisor.sweep()
         assert not draft.exists()
+
+
+@pytest.mark.parametrize("why", ["nothing had moved in it", "told to end"])
+def test_nobody_is_blamed_for_the_time_in_which_the_whole_host_stood_still(
+    lab: Lab, why: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A container that is paused stops the supervisor together with the trainer, which is healthy when both go on."""
+    monkeypatch.setattr(spares, "KILL_SECONDS", 0.3)
+    monkeypatch.setattr(awake, "GAP_SECONDS", 0.1)
+    lab.launch()
+    patience = {"told to end": {"stop_seconds": 1.0}}.get(why, {"loading_silence_seconds": 1.0})
+    with held(lab, **patience) as holding, deaf_trainer() as deaf:
+        holding.watch(deaf)
+        if why == "told to end":
+            holding.shut_down()
+        holding.turn()
+        time.sleep(1.5)
+        holding.turn()
+        assert why not in caplog.text
+        turn_until(holding, Doing.OVER)
+        assert why in caplog.text
 
 
 def test_a_trainer_that_was_ended_over_a_template_fails_its_run_in_words_and_is_not_tried_again(lab: Lab) -> None:

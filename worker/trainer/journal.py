@@ -17,6 +17,7 @@ from typing import Any
 
 from backend.core.assignment import Line, LineKind, Outcome
 from backend.core.errors import StudioError
+from worker import awake
 
 HEARTBEAT_SECONDS = 10.0
 FLUSH_SECONDS = 0.05
@@ -177,12 +178,16 @@ class Journal:
             raise
 
     def _beat(self) -> None:
+        looked = time.monotonic()
         while not self._closing.wait(FLUSH_SECONDS):
             with contextlib.suppress(Exception):  # a full disk may have room again; of all else the next step hears
                 if self._told:
                     with self._lock:
                         self._flush()
                 now = time.monotonic()
+                if now - looked > awake.GAP_SECONDS:  # the process stood still, and the work with it
+                    self._last_work = min(now, self._last_work + now - looked)
+                looked = now
                 if now - self._last_line >= self._heartbeat_seconds * 0.9:
                     idle = round(now - self._last_work, 1)
                     self._write(LineKind.PROGRESS, self._progress | {"idle_seconds": idle}, is_work=False)

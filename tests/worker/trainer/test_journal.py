@@ -6,6 +6,8 @@ import json
 import os
 import resource
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any, cast
@@ -52,6 +54,31 @@ def test_silence_is_broken_by_a_heartbeat_that_says_how_long_nothing_moved(tmp_p
     assert len(beats) >= 2
     assert {beat["what"] for beat in beats} == {"loading"}
     assert beats[-1]["idle_seconds"] >= 0.4
+
+
+IDLE = """
+import sys, time
+from pathlib import Path
+from worker import awake
+from worker.trainer.journal import Journal
+
+awake.GAP_SECONDS = 1.0
+with Journal(Path(sys.argv[1]), heartbeat_seconds=0.2) as journal:
+    journal.phase("loading")
+    time.sleep(6)
+"""
+
+
+def test_what_stood_still_as_a_whole_was_not_idle_meanwhile(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    process = subprocess.Popen([sys.executable, "-c", IDLE, path])
+    wait_until(lambda: path.exists() and bool(lines(path)), seconds=30)
+    process.send_signal(signal.SIGSTOP)
+    time.sleep(4.8)
+    process.send_signal(signal.SIGCONT)
+    assert process.wait(30) == 0
+    beats = [line["data"]["idle_seconds"] for line in lines(path) if line["kind"] == LineKind.PROGRESS]
+    assert max(beats) < 3
 
 
 def test_progress_told_often_is_written_once_a_second(tmp_path: Path) -> None:
