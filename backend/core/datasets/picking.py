@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from backend.core.datasets.groups import Group, groups, records
 from backend.core.datasets.schema import COLUMNS, Row, from_record
 from backend.core.limited import report, run_limited
 
 if TYPE_CHECKING:
     from pyarrow.parquet import ParquetFile
 
-BATCH_ROWS = 1000
 FOUND_ROWS = 10_000
 """A search ends with so many rows."""
 SEARCH_SECONDS = 60
@@ -35,25 +35,16 @@ def pick(path: Path, places: Sequence[int]) -> list[Picked]:
 
     wanted = sorted(set(places))
     with pq.ParquetFile(path) as file:
-        return [each for group, start, count in _groups(file) for each in _picked(file, group, start, count, wanted)]
+        return [each for group in groups(file) for each in _picked(file, group, wanted)]
 
 
-def _groups(file: ParquetFile) -> Iterator[tuple[int, int, int]]:
-    """Index, first place and number of rows of each row group."""
-    start = 0
-    for index in range(file.num_row_groups):
-        count = file.metadata.row_group(index).num_rows
-        yield index, start, count
-        start += count
-
-
-def _picked(file: ParquetFile, index: int, start: int, count: int, wanted: Sequence[int]) -> Iterator[Picked]:
-    here = [place - start for place in wanted if start <= place < start + count]
+def _picked(file: ParquetFile, group: Group, wanted: Sequence[int]) -> Iterator[Picked]:
+    here = [place - group.start for place in wanted if group.start <= place < group.start + group.count]
     if not here:
         return
     kept = [*COLUMNS, "raw"] if "raw" in file.schema_arrow.names else list(COLUMNS)
-    for place, record in zip(here, file.read_row_group(index, kept).take(here).to_pylist(), strict=True):
-        yield Picked(start + place, from_record(record), record.get("raw"))
+    for place, record in zip(here, file.read_row_group(group.index, kept).take(here).to_pylist(), strict=True):
+        yield Picked(group.start + place, from_record(record), record.get("raw"))
 
 
 def place_of(path: Path, number: int) -> int:
@@ -103,7 +94,7 @@ def texts_in(row: Row) -> Iterator[str]:
 
 
 def all_rows(path: Path, *, tell: bool = False) -> Iterator[Row]:
-    """Every row of a version, a batch at a time."""
+    """Every row of a version, a row group at a time."""
     yield from (row for row, _ in all_records(path, tell=tell, columns=COLUMNS))
 
 
@@ -114,10 +105,9 @@ def all_records(
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(path) as file:
-        kept, done = [each for each in columns if each in file.schema_arrow.names], 0
-        for batch in file.iter_batches(BATCH_ROWS, columns=kept):
-            for record in batch.to_pylist():
+        kept = [each for each in columns if each in file.schema_arrow.names]
+        for group in groups(file):
+            for record in records(file.read_row_group(group.index, kept)):
                 yield from_record(record), record.get("raw")
-            done += len(batch)
             if tell:
-                report({"done": done, "of": file.metadata.num_rows})
+                report({"done": group.start + group.count, "of": file.metadata.num_rows})

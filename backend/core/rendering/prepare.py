@@ -8,6 +8,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, NoReturn
 
 from backend.core.assignment import DataFile
+from backend.core.datasets.groups import groups, records
 from backend.core.datasets.schema import COLUMNS, Row, from_record
 from backend.core.errors import Invalid, Problem
 from backend.core.recipe import Data, Recipe, resolve
@@ -72,8 +73,9 @@ def has_conversations(files: Sequence[DataFile]) -> bool:
 
     for file in files:
         with parquet.ParquetFile(file.path) as stored:
-            if any(batch.column("text").null_count for batch in stored.iter_batches(columns=["text"])):
-                return True
+            for group in groups(stored):
+                if stored.read_row_group(group.index, ["text"]).column("text").null_count:
+                    return True
     return False
 
 
@@ -90,9 +92,10 @@ def rows_of(file: DataFile, skip: int = 0) -> Iterator[Row]:
     from pyarrow import parquet
 
     with parquet.ParquetFile(file.path) as stored:
-        for batch in stored.iter_batches(batch_size=BATCH_ROWS, columns=COLUMNS):
-            yield from map(from_record, batch.slice(min(skip, len(batch))).to_pylist())
-            skip = max(0, skip - len(batch))
+        for group in groups(stored):
+            if skip < group.start + group.count:
+                wanted = stored.read_row_group(group.index, COLUMNS).slice(max(0, skip - group.start))
+                yield from map(from_record, records(wanted))
 
 
 def histogram(lengths: Sequence[int], bars: int = BARS) -> tuple[tuple[int, int, int], ...]:
