@@ -53,6 +53,17 @@ async def test_a_file_becomes_a_data_set_in_versions(member: httpx.AsyncClient) 
     assert [each["name"] for each in (await member.get("/api/v1/datasets")).json()] == ["numbers"]
 
 
+async def test_a_page_of_long_rows_says_where_to_go_on(member: httpx.AsyncClient) -> None:
+    rows = [{"instruction": f"say {n}", "output": "a" * (3 << 20)} for n in range(4)]
+    await member.put("/api/v1/datasets/long", content="".join(json.dumps(row) + "\n" for row in rows).encode())
+    first = (await member.get("/api/v1/datasets/long/rows?limit=200")).json()
+    assert ([row["number"] for row in first["rows"]], first["total"], first["next"]) == ([1, 2], 4, 2)
+    last = (await member.get(f"/api/v1/datasets/long/rows?limit=200&offset={first['next']}")).json()
+    assert ([row["number"] for row in last["rows"]], last["next"]) == ([3, 4], None)
+    behind = (await member.get("/api/v1/datasets/long/rows?offset=4")).json()
+    assert (behind["rows"], behind["next"]) == ([], None)
+
+
 async def test_a_bad_file_is_refused_with_every_row(member: httpx.AsyncClient) -> None:
     bad = ROWS + b'{"instruction": "no answer"}\n{broken\n'
     answer = await member.put("/api/v1/datasets/numbers", content=bad)

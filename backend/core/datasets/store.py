@@ -19,6 +19,7 @@ from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlalchemy.orm import Session
 
 from backend.core import uploads
+from backend.core.datasets.groups import fitting, groups
 from backend.core.datasets.ingest import Order, ingest
 from backend.core.datasets.problems import printable
 from backend.core.datasets.schema import COLUMNS, Row, from_record
@@ -33,6 +34,8 @@ from backend.core.uploads import Received
 GIB, MIB = 1 << 30, 1 << 20
 LEFTOVER_HOURS = 24
 PREFIX = "datasets"
+PAGE_BYTES = 8 * MIB
+"""A page of rows ends with the last one that fits: a row may be as long as that itself."""
 
 
 @dataclass(frozen=True)
@@ -305,7 +308,8 @@ def removed(session: Session, limit: int = 100) -> list[Dataset]:
 
 
 def rows(storage: Storage, version: DatasetVersion, offset: int = 0, limit: int = 20) -> list[Row]:
-    """Some rows of a version; only the row groups that hold them are read. Blocks."""
+    """Rows of a version from `offset` on: `limit`, or as many as `PAGE_BYTES` hold, but one at least. Only the row groups that
+    hold them are read, one at a time. Blocks."""
     return read_rows(storage.fetch(version.key), offset, limit)
 
 
@@ -314,15 +318,18 @@ def read_rows(path: Path, offset: int, limit: int) -> list[Row]:
     import pyarrow.parquet as pq
 
     found: list[Row] = []
-    start = 0
+    room = PAGE_BYTES
     with pq.ParquetFile(path) as file:
-        for index in range(file.num_row_groups):
-            count = file.metadata.row_group(index).num_rows
-            skipped = max(0, offset + len(found) - start)
-            if skipped < count and len(found) < limit:
-                group = file.read_row_group(index, COLUMNS).slice(skipped, limit - len(found))
-                found += map(from_record, group.to_pylist())
-            start += count
+        for group in groups(file):
+            skipped = max(0, offset - group.start)
+            if skipped >= group.count:
+                continue
+            rest = file.read_row_group(group.index, COLUMNS).slice(skipped, limit - len(found))
+            page = rest.slice(0, max(fitting(rest, room), 0 if found else 1))
+            found += map(from_record, page.to_pylist())
+            room -= page.nbytes
+            if len(page) < len(rest) or len(found) == limit:
+                break
     return found
 
 

@@ -211,10 +211,13 @@ async def rows(
     offset: Offset = 0,
     limit: Annotated[int, Query(ge=1, le=200)] = 20,
 ) -> RowsOut:
-    """Rows as they were normalised."""
+    """Rows as they were normalised: `limit` of them, or fewer where they are long, for a page ends at about 8 MiB. `next` is
+    the `offset` of the page behind it."""
     found = await edge.read(lambda session: store.version(session, name, version))
     page = await asyncio.to_thread(store.rows, storage(edge.settings), found, offset, limit)
-    return RowsOut(rows=[reading.row_out(row) for row in page], total=found.rows)
+    behind = offset + len(page)
+    is_last = not page or behind >= found.rows
+    return RowsOut(rows=[reading.row_out(row) for row in page], total=found.rows, next=None if is_last else behind)
 
 
 @router.get("/{name}/preview")

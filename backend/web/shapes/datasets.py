@@ -98,6 +98,7 @@ class RowsOut(Out):
 
     rows: list[Json]
     total: int
+    next: int | None = Field(None, description="The `offset` at which the next page begins; null at the end.")
 
 
 class PieceOut(Out):

@@ -11,6 +11,7 @@ import pytest
 from backend.core.assignment import DataFile
 from backend.core.datasets.picking import all_records
 from backend.core.datasets.schema import Message, Row
+from backend.core.datasets.store import PAGE_BYTES, read_rows
 from backend.core.datasets.writer import GROUP_ROWS
 from backend.core.rendering.prepare import has_conversations, rows_of
 from tests.support.held_rows import MIB, long_rows, most_held, written
@@ -27,6 +28,7 @@ def long_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 READERS: dict[str, Callable[[Path], Iterable[Any]]] = {
     "all records": all_records,
     "rows to train on": lambda path: rows_of(DataFile(name="a", version=1, path=path)),
+    "a page": lambda path: read_rows(path, 0, 200),
 }
 
 
@@ -34,6 +36,20 @@ READERS: dict[str, Callable[[Path], Iterable[Any]]] = {
 def test_reading_long_rows_holds_no_more_than_a_few_of_them(long_file: Path, reader: str) -> None:
     held = most_held(lambda: READERS[reader](long_file))
     assert held < 32 * MIB, f"{held / MIB:.0f} MiB of {LONG}"
+
+
+def test_a_page_of_long_rows_ends_where_it_is_full_and_the_next_one_goes_on(long_file: Path) -> None:
+    numbers: list[int] = []
+    while page := read_rows(long_file, len(numbers), 200):
+        assert sum(len(row.text or "") for row in page) <= PAGE_BYTES
+        numbers += [row.number for row in page]
+    assert numbers == list(range(1, LONG + 1))
+    assert [row.number for row in read_rows(long_file, 6, 3)] == [7, 8, 9]
+
+
+def test_a_page_has_a_row_that_alone_is_longer_than_a_page(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.parquet", long_rows(2, PAGE_BYTES + 1))
+    assert [row.number for row in read_rows(path, 1, 200)] == [2]
 
 
 def test_a_conversation_behind_many_texts_is_seen(tmp_path: Path) -> None:
