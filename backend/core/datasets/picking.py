@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,17 +53,17 @@ def place_of(path: Path, number: int) -> int:
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(path) as file:
-        rows: int = file.metadata.num_rows
-        if rows and _last_number(file) == rows:  # none was left out, so a row's number is its place
-            return min(max(number, 1), rows) - 1
-        numbers = file.read(["number"]).column(0).to_pylist()
-    return min(bisect_left(numbers, number), rows - 1)
+        found = bisect_left(range(file.num_row_groups), number, key=lambda index: _last_number(file, index))
+        group = next(islice(groups(file), found, None), None)
+        if group is None:
+            return int(file.metadata.num_rows) - 1
+        numbers = file.read_row_group(group.index, ["number"]).column(0).to_pylist()
+    return group.start + bisect_left(numbers, number)
 
 
-def _last_number(file: ParquetFile) -> int | None:
-    last = file.metadata.row_group(file.num_row_groups - 1)
-    statistics = last.column(0).statistics
-    return int(statistics.max) if statistics is not None and statistics.has_min_max else None
+def _last_number(file: ParquetFile, index: int) -> int:
+    """Of a row group, from the footer. Numbers ascend, within a group and from one to the next."""
+    return int(file.metadata.row_group(index).column(0).statistics.max)
 
 
 def search(path: Path, words: str) -> list[int]:

@@ -6,10 +6,12 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from backend.core.assignment import DataFile
-from backend.core.datasets.picking import all_records
+from backend.core.datasets.picking import all_records, place_of
 from backend.core.datasets.schema import Message, Row
 from backend.core.datasets.store import PAGE_BYTES, read_rows
 from backend.core.datasets.writer import GROUP_ROWS
@@ -58,3 +60,26 @@ def test_a_conversation_behind_many_texts_is_seen(tmp_path: Path) -> None:
     written(files[0].path, long_rows(GROUP_ROWS + 5, 10))
     written(files[1].path, [*texts, talk])
     assert [has_conversations([file]) for file in files] == [False, True]
+
+
+@pytest.fixture(scope="module")
+def gaps(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[int]]:
+    """A file in which every third row of its source was left out, and the numbers that stayed."""
+    numbers = [number for number in range(2, 300_000) if number % 3]
+    path = tmp_path_factory.mktemp("gaps") / "a.parquet"
+    pq.write_table(pa.table({"number": pa.array(numbers, pa.int64())}), path, row_group_size=GROUP_ROWS)
+    return path, numbers
+
+
+def test_a_number_is_found_at_its_place_or_at_that_of_the_next_one_kept(gaps: tuple[Path, list[int]]) -> None:
+    path, numbers = gaps
+    last = len(numbers) - 1
+    for place in (0, 1, GROUP_ROWS - 1, GROUP_ROWS, 50 * GROUP_ROWS - 1, 50 * GROUP_ROWS, last):
+        assert place_of(path, numbers[place]) == place
+        assert place_of(path, numbers[place] + 1) == min(place + 1, last)
+    assert [place_of(path, number) for number in (-5, 0, 1, 10**12)] == [0, 0, 0, last]
+
+
+def test_a_number_is_found_without_holding_all_of_them(gaps: tuple[Path, list[int]]) -> None:
+    path, numbers = gaps
+    assert most_held(lambda: [place_of(path, numbers[-1])]) < MIB
