@@ -17,6 +17,8 @@ from backend.core.datasets.schema import Row, arrow_schema, to_record
 GROUP_ROWS = 1000
 GROUP_CHARACTERS = 8 << 20
 """A row group is what a page of the preview or a training worker reads at once."""
+TURN_CHARACTERS = 64
+"""Counted for a turn besides its texts: in memory, many short turns take up more than what they say."""
 DIGEST_BYTES = 16
 HEAPS = 64
 SPILL_ROWS = 500_000
@@ -65,7 +67,7 @@ class Writer:
         digest, characters = fingerprint(row)
         self._digests.add(digest)
         self._group.append(to_record(row) | {"raw": raw})
-        self._characters += characters + len(raw or "")
+        self._characters += _weight(row) + len(raw or "")
         self.counts.rows += 1
         self.counts.characters += characters
         self.counts.turns += len(row.messages)
@@ -79,6 +81,12 @@ class Writer:
         if self._group:
             self._file.write_table(pa.Table.from_pylist(self._group, self._schema))
         self._group, self._characters = [], 0
+
+
+def _weight(row: Row) -> int:
+    """In characters, of all that is stored of it."""
+    turns = (len(turn.content) + len(turn.tool_calls or "") + len(turn.name or "") for turn in row.messages)
+    return sum(turns) + TURN_CHARACTERS * len(row.messages) + len(row.text or "") + len(row.tools or "")
 
 
 def raw_text(record: Mapping[str, Any]) -> str:

@@ -54,6 +54,27 @@ def test_a_page_has_a_row_that_alone_is_longer_than_a_page(tmp_path: Path) -> No
     assert [row.number for row in read_rows(path, 1, 200)] == [2]
 
 
+@pytest.mark.parametrize(
+    "row",
+    [
+        Row(1, (Message("user", "Q"), Message("assistant", "A")), tools="t" * 50_000),
+        Row(1, (Message("user", "Q"), Message("assistant", "", tool_calls="c" * 50_000))),
+        Row(1, (Message("user", "Q"), Message("assistant", "A")) * 400),
+    ],
+    ids=["tools", "calls", "many short turns"],
+)
+def test_a_row_group_is_ended_by_all_that_its_rows_hold(tmp_path: Path, row: Row) -> None:
+    with pq.ParquetFile(written(tmp_path / "a.parquet", [row] * 400)) as file:
+        assert file.num_row_groups >= 2
+        sizes = [file.read_row_group(index).nbytes for index in range(file.num_row_groups)]
+    assert max(sizes) < 10 * MIB
+
+
+def test_short_rows_fill_a_row_group_by_their_number(tmp_path: Path) -> None:
+    with pq.ParquetFile(written(tmp_path / "a.parquet", long_rows(GROUP_ROWS + 1, 10))) as file:
+        assert [file.metadata.row_group(index).num_rows for index in range(file.num_row_groups)] == [GROUP_ROWS, 1]
+
+
 def test_a_conversation_behind_many_texts_is_seen(tmp_path: Path) -> None:
     texts, talk = long_rows(GROUP_ROWS + 5, 10), Row(9999, (Message("user", "Q"), Message("assistant", "A")))
     files = [DataFile(name=name, version=1, path=tmp_path / name) for name in ("texts", "mixed")]
