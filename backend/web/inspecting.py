@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from backend.core import bases, lengths
 from backend.core.datasets import picking
 from backend.core.datasets.picking import Picked
+from backend.core.datasets.schema import Row
 from backend.core.errors import StudioError
 from backend.core.lengths import CONTROL, ENDLESS, REFUSED, Lengths, Lens
 from backend.core.limited import run_limited
@@ -39,6 +40,8 @@ MARK = "backend.core.rendering.marking:mark"
 MARK_SECONDS = 60
 ROWS_SHOWN = 5
 REMEMBERED_TOKENS, REMEMBERED_SEARCHES, ROW_WEIGHT = 400_000, 50, 40
+ROW_CHARACTERS, TURN_CHARACTERS = 100_000, 100
+"""Of one row as it is stored, about so much is shown; a turn counts for its frame too. What follows is counted."""
 FLAGS = {"refused": REFUSED, "endless": ENDLESS, "control": CONTROL}
 
 
@@ -185,6 +188,9 @@ class Panel:
     """Rows there are to go through."""
     total: int
     picked: list[Picked] = field(default_factory=list)
+    """The beginning of very long rows alone."""
+    beyond: dict[int, int] = field(default_factory=dict)
+    """How many characters of such a row are not shown, by place."""
     records: dict[int, str] = field(default_factory=dict)
     """The records of these rows as they stood in their file, by place."""
     inked: list[InkedRow] = field(default_factory=list)
@@ -213,7 +219,7 @@ def panel(
     path = storage(settings).fetch(version.key)
     selection = select_rows(settings, version, look, whole, findings)
     shown = selection.page(picking.place_of(path, look.row)) if selection.count else []
-    picked = picking.pick(path, shown)
+    picked, beyond = shortened(picking.pick(path, shown))
     context = whole.context_length if whole else bases_context(settings, look.model)
     cut = Cut(min(look.cut_at(context), context or look.cut_at(context)), look.truncation)
     numbers = _Numbers(path)
@@ -223,6 +229,7 @@ def panel(
         count=selection.count,
         total=version.rows,
         picked=picked,
+        beyond=beyond,
         records={each.place: pretty(each.raw) for each in picked if each.raw and look.view == "raw"},
         badges=badges(shown, findings),
         before=numbers(selection.before(place)),
@@ -257,6 +264,32 @@ def _with_ink(
     inked = ink(rows, found.cut, opened=look.open, whole=look.view == "tokens")
     longest = max([whole.quantile(0.99) if whole else 0, *(row.tokens for row in inked)])
     return replace(found, inked=inked, rules={row.place: Rule.of(row, found.cut, longest) for row in inked})
+
+
+def shortened(picked: Sequence[Picked]) -> tuple[list[Picked], dict[int, int]]:
+    """The rows as a page shows them, and how many characters of each are left out, where any are."""
+    shown = [(each, *_beginning(each.row)) for each in picked]
+    return [replace(each, row=row) for each, row, _ in shown], {each.place: left for each, _, left in shown if left}
+
+
+def _beginning(row: Row) -> tuple[Row, int]:
+    """About `ROW_CHARACTERS` of a row, whole turns as far as they go, and how many characters are left out."""
+    room, left_out, turns = ROW_CHARACTERS, 0, []
+
+    def kept(text: str) -> str:
+        nonlocal room, left_out
+        shown = text[:room]
+        room -= len(shown)
+        left_out += len(text) - len(shown)
+        return shown
+
+    for turn in row.messages:
+        content, calls = kept(turn.content), kept(turn.tool_calls or "")
+        if content or calls or room:
+            turns.append(replace(turn, content=content, tool_calls=calls or None, name=turn.name and kept(turn.name)))
+            room = max(0, room - TURN_CHARACTERS)
+    text, tools = kept(row.text or ""), kept(row.tools or "")
+    return replace(row, messages=tuple(turns), text=row.text and text, tools=tools or None), left_out
 
 
 def pretty(raw: str) -> str:

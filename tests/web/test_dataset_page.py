@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -96,6 +97,23 @@ async def test_a_version_is_downloaded_as_json_lines(animals: httpx.AsyncClient)
     rows = [json.loads(line) for line in answer.text.splitlines()]
     assert len(rows) == len(ROWS)
     assert rows[5]["messages"][1]["content"] == "Blue."
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"text": "owl " * 300_000},
+        {"messages": [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "A " * 300_000}]},
+        {"messages": [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "A"}] * 5000},
+    ],
+    ids=["a text", "an answer", "many turns"],
+)
+async def test_of_a_very_long_row_the_page_shows_the_beginning(member: httpx.AsyncClient, row: dict[str, Any]) -> None:
+    content = (json.dumps(row) + "\n").encode() + b'{"text": "The owl."}\n' * ("text" in row)
+    assert (await member.put("/api/v1/datasets/long", content=content)).status_code == 201
+    page = (await member.get("/datasets/long?view=text")).text
+    assert len(page) < 600_000
+    assert texts(page).count("of this row are not shown.") == 1
 
 
 async def test_whatever_makes_no_sense_in_the_address_counts_as_unsaid(animals: httpx.AsyncClient) -> None:
