@@ -13,6 +13,7 @@ import base64
 import hashlib
 import http.client
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -163,7 +164,9 @@ def signed(web: Web, member: SignedIn) -> dict[str, str]:
 
 
 def received(web: Web, member: SignedIn, sending: Callable[[], str]) -> Sent:
-    """What `sending` a file costs, whose operation it returns. The reading of its rows is called off: the peer reads none."""
+    """What `sending` a file costs, whose operation it returns. The reading of its rows is called off: the peer reads none. What
+    the peer left for the disk to write is written before: ours is answered once it is on the disk."""
+    os.sync()
     process = psutil.Process(web.process.pid)
     lain = large_files(web)
     began, before = time.perf_counter(), processor_seconds(process)
