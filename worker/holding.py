@@ -34,13 +34,13 @@ from backend.core.assignment import (
     Outcome,
     Word,
 )
+from backend.core.awake import Awake
 from backend.core.errors import Fenced, Problem, StudioError
 from backend.core.events import EventKind, emit
 from backend.core.models import Attempt, Intent, Run, State
 from backend.core.recipe import Recipe
 from backend.core.rendering.chat import ENDED_BY, endless
 from worker import disks, spares, tail
-from worker.awake import Awake
 from worker.host import Host, beside, is_outage
 from worker.inputs import Inputs, fetch_inputs
 from worker.picking import Pick, pick

@@ -33,10 +33,10 @@ PATIENCE = {
     "tcp_user_timeout": 20_000,
 }
 """A host that is cut off learns of it in seconds (libpq's own names and units)."""
-POOL = {"pool_pre_ping": True, "pool_recycle": 240, "pool_use_lifo": True}
+POOL = {"pool_pre_ping": True, "pool_recycle": 60, "pool_use_lifo": True}
 """A connection is checked before its use, so that a restart of Postgres costs one retry, not an error. Each keeps plans and a
-catalogue of its own in Postgres, which grow from 2 to 5 MiB within half an hour: so the one used last is used first, since the
-idle ones then need none, and each is opened anew every few minutes."""
+catalogue of its own in Postgres, which grow from 2 to 5 MiB within four minutes of use: so the one used last is used first,
+since the idle ones then need none, and each is opened anew once a minute."""
 FROZEN_SECONDS = 10
 """A process that stands still in the midst of a transaction keeps its row locks no longer than this: else nobody could take
 its run over. Set on each connection, since poolers refuse it among the options of a start."""

@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from backend.core import errors
+from backend.core.awake import Awake
 from backend.core.errors import Conflict, Invalid, Problem, StudioError, Unstorable, is_failure, sayable
 from backend.core.spare import Spare
 
@@ -171,7 +172,7 @@ class _Conversation:
     def _listen(self) -> None:
         """Read until the answer is here: an interpreter takes tenths of a second to end by itself. Of a process that gives none,
         until both pipes close. Raises as soon as a limit is passed."""
-        deadline = time.monotonic() + self.timeout_seconds
+        awake = Awake()
         output, complaints = self.process.stdout, self.process.stderr
         assert output is not None
         assert complaints is not None
@@ -182,10 +183,10 @@ class _Conversation:
                 for key, _ in waiting.select(WATCH_SECONDS):
                     block = os.read(key.fd, 65536)
                     key.data(block) if block else waiting.unregister(key.fileobj)
-                self._check(deadline)
+                self._check(awake.look())
 
-    def _check(self, deadline: float) -> None:
-        if time.monotonic() > deadline:
+    def _check(self, seconds: float) -> None:
+        if seconds > self.timeout_seconds:
             raise Invalid(
                 f"Reading took longer than {self.timeout_seconds:g} s and was stopped.",
                 hint="A file of data can be split into smaller ones.",

@@ -29,8 +29,9 @@ from backend.core.models import (
 from backend.core.points import WIDTHS
 
 PACE_STEPS = 100
-ROUNDING = 1e-6
 """The pace is that of so many newest steps: what has just changed shows, and a single slow step does not."""
+ROUNDING = 1e-6
+"""How far above a whole number a quotient of steps and passes may lie for want of digits."""
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,8 @@ from typing import Annotated, Self
 from pydantic import BeforeValidator, Field, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from backend.core.awake import GAP_SECONDS
+
 
 def _parts(value: object) -> object:
     """`a, b` → `("a", "b")`: what else holds several names in a shell."""
@@ -62,7 +64,9 @@ class Settings(BaseSettings):
         30.0, gt=0, description="A lease that stayed unchanged for this long may be reclaimed."
     )
     renew_seconds: float = Field(5.0, gt=0, description="How often a supervisor renews its leases and looks for work.")
-    ship_seconds: float = Field(0.05, gt=0, description="How often a supervisor ships what its trainers wrote.")
+    ship_seconds: float = Field(
+        0.05, gt=0, lt=GAP_SECONDS, description="How often a supervisor ships what its trainers wrote."
+    )
     spare_seconds: float = Field(
         5.0,
         ge=0,

@@ -62,17 +62,18 @@ class Line(H11Protocol):
         if self._watch:
             self._watch.cancel()
 
-    def _look_again(self) -> None:
+    def _look_again(self, unread: int = 0) -> None:
         """In a while whether the head of the next request is here, behind what nobody wanted of the last one's body: the server
-        itself would wait for both without end."""
+        itself would wait for both without end. Who still reads of the last answer, of which `unread` bytes were left, may."""
         before = self.cycle
 
         def look() -> None:
             is_answered = before is None or before.response_complete
-            if is_answered and self.cycle is before:
+            left = self.transport.get_write_buffer_size()
+            if is_answered and self.cycle is before and left in (0, unread):
                 self.transport.abort()
             else:
-                self._look_again()
+                self._look_again(left)
 
         self._watch = self.loop.call_later(IDLE_SECONDS, look)
 

@@ -102,7 +102,7 @@ def in_words(error: Exception, doing: str) -> StudioError:
             return error
         case OSError(errno=errno.ENOSPC | errno.EDQUOT):
             log.warning("%s: the disk is full: %s", doing, error)
-            return Unstorable("The disk is full.", hint="Make room on the server, then try again.")
+            return Unstorable("The disk is full.", code="disk_full", hint="Make room on the server, then try again.")
         case DataError():
             return Invalid("A value holds what a database cannot: a NUL character, or a number out of range.")
         case IntegrityError():

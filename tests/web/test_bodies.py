@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import os
 import random
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from functools import partial
@@ -155,6 +156,29 @@ async def test_a_body_that_nobody_wanted_does_not_keep_its_connection_behind_the
     async with served(deaf) as port:
         with suppress(ConnectionResetError):
             await all_of(port, put(BODY)[:100], until=b"done".ljust(64), then=BODY[:1])
+
+
+async def test_an_answer_that_is_read_slowly_arrives_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    answer = os.urandom(24 << 20)
+
+    async def at_once(scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG001 -- it reads no body
+        headers = [(b"content-length", f"{len(answer)}".encode()), (b"connection", b"close")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": answer})
+
+    monkeypatch.setattr(bodies, "IDLE_SECONDS", 0.5)
+    came = b""
+    async with served(at_once) as port:
+        with socket.socket() as own:
+            own.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
+            own.connect(("127.0.0.1", port))
+            own.setblocking(False)
+            loop = asyncio.get_running_loop()
+            await loop.sock_sendall(own, b"GET / HTTP/1.1\r\nHost: here\r\n\r\n")
+            while piece := await loop.sock_recv(own, 1 << 17):
+                came += piece
+                await asyncio.sleep(0.012)
+    assert came.endswith(answer[-1000:])
 
 
 async def test_an_answer_may_take_as_long_as_it_takes_and_the_next_request_too(monkeypatch: pytest.MonkeyPatch) -> None:

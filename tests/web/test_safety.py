@@ -248,7 +248,8 @@ async def test_work_that_ends_in_an_error_of_ours_is_told_and_not_begun_again_in
         raise ZeroDivisionError
 
     told = [await works.soon(work, work, None, uuid4()) for work in (full, broken)]
-    assert [work and work.failure and work.failure.status for work in told] == [507, 500]
+    failures = [work.failure for work in told if work and work.failure]
+    assert [(failure.status, failure.code) for failure in failures] == [(507, "disk_full"), (500, "internal")]
     assert "ZeroDivisionError" in caplog.text
     await asyncio.gather(*tasks)
 

@@ -24,7 +24,7 @@ from sqlalchemy import create_engine, func, select, update
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import sessionmaker
 
-from backend.core import backup, curves, disk, journal, runs
+from backend.core import awake, backup, curves, disk, journal, runs
 from backend.core.assignment import ASSIGNMENT, CHECKPOINTS, JOURNAL, Assignment, Outcome
 from backend.core.checkpoints import manifest_sha256, write_manifest
 from backend.core.errors import Problem
@@ -34,7 +34,7 @@ from backend.core.settings import Settings
 from tests.support.hosts import Lab
 from tests.support.labs import MakeLab
 from tests.support.processes import is_alive
-from worker import awake, spares, tail
+from worker import spares, tail
 from worker.holding import Doing, Holding, told_first
 from worker.host import Host
 from worker.spares import Spares, Trainer

@@ -15,9 +15,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from backend.core import awake
 from backend.core.assignment import Line, LineKind, Outcome
 from backend.core.errors import StudioError
-from worker import awake
 
 HEARTBEAT_SECONDS = 10.0
 FLUSH_SECONDS = 0.05

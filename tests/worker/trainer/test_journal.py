@@ -59,7 +59,7 @@ def test_silence_is_broken_by_a_heartbeat_that_says_how_long_nothing_moved(tmp_p
 IDLE = """
 import sys, time
 from pathlib import Path
-from worker import awake
+from backend.core import awake
 from worker.trainer.journal import Journal
 
 awake.GAP_SECONDS = 1.0
