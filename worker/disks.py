@@ -7,7 +7,8 @@ import os
 import shutil
 from pathlib import Path
 
-FULL = (errno.ENOSPC, errno.EDQUOT)
+from backend.core.errors import FULL
+
 WORDS = tuple(os.strerror(number) for number in FULL)
 """What libraries written in other languages say of it in an error of their own."""
 TORCH_WORDS = ("PytorchStreamWriter failed", "unexpected pos", "file write failed")

@@ -7,7 +7,6 @@ SHA-256 and a name that leads nowhere but into a studio.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import re
@@ -26,7 +25,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from backend.core.archives import BROKEN
 from backend.core.datasets.problems import printable
 from backend.core.durable import sync
-from backend.core.errors import Conflict, Invalid, NotFound, StudioError
+from backend.core.errors import Conflict, Invalid, NotFound, StudioError, has_no_room
 from backend.core.uploads import DiskFull
 
 LIST = "manifest.json"
@@ -156,7 +155,7 @@ def written(path: Path, tell: Tell) -> Iterator[Writer]:
 
 
 def _no_archive(path: Path, error: OSError) -> StudioError:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if has_no_room(error):
         return DiskFull(f"There is no room for {path}.", hint="Make room, or choose another disk.")
     file = error.filename or path
     return NotFound(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -139,6 +140,18 @@ class Unstorable(Unavailable):
 
     status = 507
     code = "storage.refused"
+
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+def has_no_room(error: BaseException) -> bool:
+    """Whether the disk, or what one may use of it, is full."""
+    return isinstance(error, OSError) and error.errno in FULL
+
+
+def disk_full() -> Unstorable:
+    return Unstorable("The disk is full.", hint="Make room on the server, then try again.", code="disk_full")
 
 
 class Fenced(StudioError):

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import errno
 import importlib
 import json
 import logging
@@ -30,7 +29,7 @@ from typing import IO, Any
 
 from backend.core import errors
 from backend.core.awake import Awake
-from backend.core.errors import Conflict, Invalid, Problem, StudioError, Unstorable, is_failure, sayable
+from backend.core.errors import Conflict, Invalid, Problem, StudioError, disk_full, has_no_room, is_failure, sayable
 from backend.core.spare import Spare
 
 log = logging.getLogger(__name__)
@@ -325,13 +324,9 @@ def _outcome(function: str, payload: dict[str, Any]) -> dict[str, Any]:
     except BaseException as error:
         if not is_failure(error):
             raise
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return {"error": _told(_disk_full())}
+        if has_no_room(error):
+            return {"error": _told(disk_full())}
         return {"error": _told(_fault(error)), "trace": _trace()}
-
-
-def _disk_full() -> Unstorable:
-    return Unstorable("The disk is full.", hint="Make room on the server, then try again.", code="disk_full")
 
 
 def _fault(error: BaseException) -> Invalid:

@@ -13,7 +13,6 @@ people is believed: restore one only from somebody who may be an administrator.
 from __future__ import annotations
 
 import contextlib
-import errno
 import logging
 import shutil
 import time
@@ -33,7 +32,7 @@ from sqlalchemy.orm import Session
 from backend.core import backup, db, runs
 from backend.core.bundle import HOME, Contents, Damaged, Reader, Table, Tell
 from backend.core.durable import sync, sync_tree
-from backend.core.errors import Conflict, Invalid, StudioError, Unavailable, Unstorable
+from backend.core.errors import Conflict, Invalid, StudioError, Unavailable, Unstorable, has_no_room
 from backend.core.models import Device, Invitation, Operation, Run, SetupToken, SignIn, State, Worker
 from backend.core.people import audit, this_machine
 from backend.core.settings import Settings
@@ -287,7 +286,7 @@ def _disk_told(settings: Settings) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if has_no_room(error):
             raise DiskFull(f"{settings.root} has no room for what is restored.", hint="Make room.") from error
         words = f"{error.filename or settings.root} cannot be written: {error.strerror}."
         raise Unstorable(words, hint="Mend that first.") from error

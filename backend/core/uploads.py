@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import errno
 import fcntl
 import hashlib
 import json
@@ -26,7 +25,7 @@ from uuid import UUID
 from sqlalchemy import orm, select
 
 from backend.core.durable import begin_sync, sync
-from backend.core.errors import Conflict, Invalid, NotFound, StudioError, TooLarge
+from backend.core.errors import Conflict, Invalid, NotFound, StudioError, TooLarge, has_no_room
 from backend.core.ids import uuid7
 from backend.core.models import Operation
 from backend.core.tallies import Tallies
@@ -171,7 +170,7 @@ def _a_full_disk_in_words() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if has_no_room(error):
             raise DiskFull("The disk is full.", hint="Make room on the server, then send it again.") from error
         raise
 
@@ -224,8 +223,7 @@ def create(folder: Path, length: int, metadata: dict[str, str], owner: str, limi
             _part(folder, session.id).touch()
             _words(folder, session.id).write_text(json.dumps(words))
     except BaseException:
-        for path in (_part(folder, session.id), _words(folder, session.id)):
-            path.unlink(missing_ok=True)
+        drop(folder, session.id)
         raise
     return session
 
@@ -377,8 +375,8 @@ def ending(folder: Path, id: UUID) -> Iterator[Session]:
 
 
 def drop(folder: Path, id: UUID, needed: Collection[Path] = ()) -> None:
-    """Remove what came to a session that is `taken` or `ending`, but for what somebody still needs; what it became stays as
-    it is. Nothing is raised where somebody has done it at this moment."""
+    """Remove what came to a session that is `taken` or `ending`, or that nobody knows of, but for what somebody still needs;
+    what it became stays as it is. Nothing is raised where somebody has done it at this moment."""
     is_needed = _became(folder, id).exists() or _part(folder, id) in needed
     _became(folder, id).unlink(missing_ok=True)
     _words(folder, id).unlink(missing_ok=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import secrets
 from collections.abc import Mapping, Sequence
@@ -30,7 +29,8 @@ from backend.core.errors import (
     TooMany,
     Unauthenticated,
     Unavailable,
-    Unstorable,
+    disk_full,
+    has_no_room,
 )
 from backend.web.contexts.door import ErrorPage
 from backend.web.pulse import no_database
@@ -100,9 +100,9 @@ def in_words(error: Exception, doing: str) -> StudioError:
     match error:
         case StudioError():
             return error
-        case OSError(errno=errno.ENOSPC | errno.EDQUOT):
+        case _ if has_no_room(error):
             log.warning("%s: the disk is full: %s", doing, error)
-            return Unstorable("The disk is full.", code="disk_full", hint="Make room on the server, then try again.")
+            return disk_full()
         case DataError():
             return Invalid("A value holds what a database cannot: a NUL character, or a number out of range.")
         case IntegrityError():
