@@ -390,13 +390,16 @@ class Holding:
             file.write(message.model_dump_json() + "\n")
 
     def _lose_patience(self) -> None:
-        """Kill a trainer that is silent, stuck, or does not obey in time. That counts as a death."""
+        """Kill a trainer that is silent, stuck, or does not obey in time. That counts as a death.
+
+        One that is told to keep what it has measures it and asks its prompts before it saves, which takes as long as it takes.
+        """
         assert self.trainer is not None
         now, limits = self._awake.look(), self.host.settings
         deadline = limits.silence_seconds("saving" if self._what == "saving" else self._phase)
         silent = max(now - self._last_line, self._idle_seconds) > deadline
         obeys = not self._shut_down and ("saving" in (self._phase, self._what) or self._phase == "exporting")
-        late = self._told.word is not None and now - self._told.since > limits.stop_seconds
+        late = self._told.word is Word.PAUSE and now - self._told.since > limits.stop_seconds
         lingering = self._end is not None and now - self._ended_at > END_SECONDS
         if silent or (late and not obeys) or lingering:
             words = f"It was told to end, had not done so {limits.stop_seconds:g} seconds later, and was killed."

@@ -73,7 +73,9 @@ class Settings(BaseSettings):
         description="How long after a trainer got its run the next one is started, to wait with all imported.",
     )
     stop_seconds: float = Field(
-        120.0, gt=0, description="How long a trainer may take to save when told to stop or pause."
+        120.0,
+        gt=0,
+        description="How long a trainer may take until it saves, once told to pause or to end with its host.",
     )
     loading_silence_seconds: float = Field(
         1800.0, gt=0, description="A trainer in which nothing moves for this long while it loads its model is killed."

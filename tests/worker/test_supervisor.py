@@ -25,7 +25,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import sessionmaker
 
 from backend.core import awake, backup, curves, disk, journal, runs
-from backend.core.assignment import ASSIGNMENT, CHECKPOINTS, JOURNAL, Assignment, Outcome
+from backend.core.assignment import ASSIGNMENT, CHECKPOINTS, CONTROL, JOURNAL, Assignment, Outcome
 from backend.core.checkpoints import manifest_sha256, write_manifest
 from backend.core.errors import Problem
 from backend.core.models import Artifact, Attempt, CheckpointRow, Intent, Run, Sample, State, Worker
@@ -425,18 +425,28 @@ def test_a_run_that_starts_over_finds_none_of_its_old_checkpoints_again(lab: Lab
     assert assignment.resume is None
 
 
-def test_what_is_to_be_kept_may_take_its_time_to_load(lab: Lab) -> None:
+@pytest.mark.parametrize("told", ["before it was taken over", "while it loaded"])
+def test_what_is_to_be_kept_may_take_its_time_to_load_to_measure_and_to_answer(
+    lab: Lab, told: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Only what is silent is killed: before it saves, a trainer measures all rows that were held back and asks all prompts."""
     run_id = lab.launch()
     with held(lab) as first:
         turn_until(first, Doing.WATCHING)
         publish(lab, first, 10)
         die(lab, first)
-    tell(lab, run_id, runs.stop, keep=True)
+    if told == "before it was taken over":
+        tell(lab, run_id, runs.stop, keep=True)
     with held(lab, stop_seconds=0.01) as second:
         turn_until(second, Doing.WATCHING)
+        if told == "while it loaded":
+            tell(lab, run_id, runs.stop, keep=True)
+            second.turn(urgent=True)
+            assert "keep" in (second.folder / CONTROL).read_text()
         time.sleep(0.1)
         second.turn()
         assert second.trainer is not None
+        assert "was killed" not in caplog.text
         assert second.trainer.exit_code is None
 
 
