@@ -7,18 +7,20 @@ SHA-256 and a name that leads nowhere but into a studio.
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import hashlib
 import os
 import re
 import stat
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import BinaryIO, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -37,6 +39,8 @@ LIST_BYTES = 1 << 28
 MODE = 0o100600 << 16
 SUFFIXES_THAT_SHRINK = (".copy", ".json", ".jsonl", ".txt", ".md")
 HASH = re.compile(r"[0-9a-f]{64}")
+WITHOUT_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
+"""What a disk that knows no hard links answers, such as one with exFAT."""
 
 Tell = Callable[[str, int], None]
 """Hears the name of a file and how many bytes of it were just read or written."""
@@ -136,22 +140,79 @@ def written(path: Path, tell: Tell) -> Iterator[Writer]:
 
     Raises `Conflict` where something is there already, and `DiskFull`.
     """
-    if path.exists():
-        raise Conflict(f"{path} is there already.", hint="Choose another name, or remove it.", code="exists")
-    draft = path.with_name(f".{path.name}.part")
     try:
-        draft.unlink(missing_ok=True)
-        with open(os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600), "w+b") as file:
+        with _draft(path) as (draft, file):
+            if path.exists():
+                raise _taken(path)
             with zipfile.ZipFile(file, "w", compresslevel=6) as archive:
                 yield Writer(archive, tell)
             file.flush()
             os.fsync(file.fileno())
-        os.link(draft, path)  # never over a file that came meanwhile
-        sync(path.parent)
+            _publish(draft, path)
+            sync(path.parent)
+    except FileExistsError as error:
+        raise _taken(path) from error
     except OSError as error:
         raise _no_archive(path, error) from error
-    finally:
-        draft.unlink(missing_ok=True)
+
+
+@contextmanager
+def _draft(path: Path) -> Iterator[tuple[Path, BinaryIO]]:
+    """A new file beside `path`, gone afterwards. Locked while it is written: one without a lock was left by a process that died.
+
+    Raises `Conflict` where somebody else is writing `path`.
+    """
+    draft = path.with_name(f".{path.name}.part")
+    try:
+        _clear(draft)
+        descriptor = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+    except (BlockingIOError, FileExistsError) as error:
+        raise _busy(path) from error
+    with open(descriptor, "w+b") as file:
+        if not _is_ours(file, draft):  # another one began at the same moment, and clears it away
+            raise _busy(path)
+        try:
+            yield draft, file
+        finally:
+            draft.unlink(missing_ok=True)
+
+
+def _clear(draft: Path) -> None:
+    """Remove what a process that died had left. Raises `BlockingIOError` where it lives."""
+    with suppress(FileNotFoundError), draft.open("rb") as left:
+        fcntl.flock(left, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.path.samestat(os.fstat(left.fileno()), draft.stat()):
+            draft.unlink()
+
+
+def _is_ours(file: BinaryIO, draft: Path) -> bool:
+    """Lock it. Still at its place afterwards, it is nobody else's to clear away."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return os.path.samestat(os.fstat(file.fileno()), draft.stat())
+    except (BlockingIOError, FileNotFoundError):
+        return False
+
+
+def _publish(draft: Path, path: Path) -> None:
+    """Never over a file that came meanwhile. Raises `FileExistsError`."""
+    try:
+        os.link(draft, path)
+    except OSError as error:
+        if error.errno not in WITHOUT_LINKS:
+            raise
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+        draft.replace(path)
+
+
+def _taken(path: Path) -> Conflict:
+    return Conflict(f"{path} is there already.", hint="Choose another name, or remove it.", code="exists")
+
+
+def _busy(path: Path) -> Conflict:
+    return Conflict(
+        f"{path} is being written already.", hint="Wait for it, or choose another name.", code="backup.busy"
+    )
 
 
 def _no_archive(path: Path, error: OSError) -> StudioError:

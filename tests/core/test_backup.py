@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
 import re
 import shutil
 import signal
+import stat
 import struct
 import subprocess
 import sys
@@ -397,6 +399,45 @@ def test_nothing_is_written_over(here: Place, file: Path) -> None:
         backup.back_up(here.settings, here.url, file, tell=silent)
     assert file.read_bytes() == before
     assert list(file.parent.glob(".*.part")) == []
+
+
+def test_of_two_that_write_the_same_archive_the_second_is_refused_and_takes_nothing_away(tmp_path: Path) -> None:
+    path = tmp_path / "studio.zip"
+    with bundle.written(path, silent) as first:
+        first.add("database/users.copy", [b"whole"])
+        with pytest.raises(Conflict, match="is being written already"), bundle.written(path, silent):
+            pytest.fail("two write the same archive")
+    with zipfile.ZipFile(path) as archive:
+        assert archive.read("database/users.copy") == b"whole"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_a_backup_that_was_killed_left_is_in_nobodys_way(tmp_path: Path) -> None:
+    path = tmp_path / "studio.zip"
+    (tmp_path / ".studio.zip.part").write_bytes(b"half of one")
+    with bundle.written(path, silent) as archive:
+        archive.add("database/users.copy", [b"whole"])
+    assert list(tmp_path.iterdir()) == [path]
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize("came", [False, True], ids=["", "and a file came meanwhile"])
+def test_a_disk_without_hard_links_holds_an_archive_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, came: bool
+) -> None:
+    """Such a disk cannot be mounted everywhere: its answer stands for it."""
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "link", refuse)
+    path = tmp_path / "studio.zip"
+    with pytest.raises(Conflict) if came else contextlib.nullcontext(), bundle.written(path, silent) as archive:
+        archive.add("database/users.copy", [b"whole"])
+        if came:
+            path.write_bytes(b"another's")
+    assert list(tmp_path.iterdir()) == [path]
+    assert path.read_bytes() == b"another's" if came else zipfile.is_zipfile(path)
 
 
 def test_a_studio_is_not_restored_over_another(here: Place, file: Path) -> None:
