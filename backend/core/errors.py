@@ -143,11 +143,13 @@ class Unstorable(Unavailable):
 
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
+POSTGRES_FULL = "53100"
 
 
 def has_no_room(error: BaseException) -> bool:
-    """Whether the disk, or what one may use of it, is full."""
-    return isinstance(error, OSError) and error.errno in FULL
+    """Whether the disk, or what one may use of it, is full: for us, or for Postgres, which calls it an operation that failed."""
+    cause = getattr(error, "orig", error)
+    return cause.errno in FULL if isinstance(cause, OSError) else getattr(cause, "sqlstate", None) == POSTGRES_FULL
 
 
 def disk_full() -> Unstorable:

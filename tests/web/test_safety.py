@@ -19,6 +19,7 @@ from uuid import UUID, uuid4
 import httpx
 import pytest
 from fastapi import FastAPI
+from sqlalchemy import text as sql
 from sqlalchemy.orm import Session
 
 from backend.core import limited
@@ -233,6 +234,17 @@ async def test_work_for_one_person_waits_its_turn_and_keeps_nobody_else_waiting(
     await asyncio.gather(*tasks)
     assert len(begun) == EACH + 4
     assert works.running == {}, "what is over is forgotten"
+
+
+async def test_a_full_disk_that_postgres_meets_is_told_as_one(member: httpx.AsyncClient, session: Session) -> None:
+    """It calls that an operation that failed, as it does when it is away."""
+    refuse = "BEGIN RAISE EXCEPTION 'could not extend file: No space left on device' USING ERRCODE = 'disk_full'; END"
+    session.execute(sql(f"CREATE FUNCTION full_disk() RETURNS trigger LANGUAGE plpgsql AS $$ {refuse} $$"))
+    session.execute(sql("CREATE TRIGGER full_disk BEFORE INSERT ON datasets EXECUTE FUNCTION full_disk()"))
+    session.commit()
+    answer = await member.put("/api/v1/datasets/animals?filename=a.jsonl", content=ROWS)
+    error = answer.json()["error"]
+    assert (answer.status_code, error["code"], error["message"]) == (507, "disk_full", "The disk is full.")
 
 
 async def test_work_that_ends_in_an_error_of_ours_is_told_and_not_begun_again_in_silence(
