@@ -8,6 +8,7 @@ import threading
 import zlib
 from collections import defaultdict
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -104,7 +105,12 @@ def _loaded(kept: Kept[Any], path: Path, _changed: int, _size: int) -> Any:
 
 def prune(folder: Path, most_bytes: int) -> None:
     """Remove the oldest files of a cache until the rest fits."""
-    files = sorted((path.stat().st_mtime, path.stat().st_size, path) for path in folder.iterdir() if path.is_file())
+    files = []
+    for path in folder.iterdir():
+        with suppress(FileNotFoundError):  # it got its name at this moment, or somebody else removed it
+            if path.is_file():
+                files.append((path.stat().st_mtime, path.stat().st_size, path))
+    files.sort()
     excess = sum(size for _, size, _ in files) - most_bytes
     for _, size, path in files[:-1]:
         if excess <= 0:

@@ -93,7 +93,8 @@ def mark(
     cancelled: Callable[[], bool] | None = None,
 ) -> list[Json]:
     """The rows at these places with every token marked. Blocks. Raises `StudioError`."""
-    missing = [place for place in places if marks.get(_key(settings, version, lens, place)) is None]
+    known = {place: marks.get(_key(settings, version, lens, place)) for place in places}
+    missing = [place for place, row in known.items() if row is None]
     if missing:
         payload = {
             "file": str(storage(settings).fetch(version.key)),
@@ -104,7 +105,8 @@ def mark(
         }
         for row in run_limited(MARK, payload, timeout_seconds=MARK_SECONDS, cancelled=cancelled)["rows"]:
             marks.put(_key(settings, version, lens, row["place"]), row)
-    return known_marks(settings, version, lens, places) or []
+            known[row["place"]] = row  # of what is remembered others may be putting it out already
+    return [row for place in places if (row := known[place]) is not None]
 
 
 def _key(settings: Settings, version: DatasetVersion, lens: Lens, place: int) -> tuple[Any, ...]:

@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 
 from backend.core.models import Role
 from backend.core.settings import Settings
+from backend.web import inspecting
 from tests.web.conftest import account, client_of
 
 ROWS = [
@@ -55,6 +56,15 @@ async def test_whoever_has_no_script_waits_and_sees_all(animals: httpx.AsyncClie
     assert "1 row repeats another row" in told
     assert "1 answer speaks of being an AI" in told
     assert "Personal data in 1 row" in told
+
+
+async def test_marked_rows_are_shown_though_others_rows_put_them_out_of_what_is_remembered(
+    animals: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inspecting.marks, "put", lambda *_: None)  # gone before it is asked for again
+    told = texts((await animals.get("/datasets/animals/preview?model=tiny&max_length=100&view=tokens&wait=1")).text)
+    assert "Row 1 36 tokens, 19 learned" in told
+    assert "Row 5 53 tokens, 32 learned" in told
 
 
 async def test_what_every_cut_costs_is_told_by_the_api(animals: httpx.AsyncClient) -> None:
