@@ -114,7 +114,7 @@ class Listed:
 
 
 def find(choice: ModelChoice, settings: Settings) -> Found:
-    """The base model that was chosen, looked at. May download. Raises `StudioError` in words."""
+    """The base model that was chosen, looked at: it was fetched before. Raises `StudioError` in words."""
     return _found(locate(choice, settings))
 
 
@@ -139,12 +139,12 @@ def _found(folder: Path) -> Found:
 
 
 def locate(choice: ModelChoice, settings: Settings) -> Path:
-    """The folder of a base model; a hub id is downloaded, or found in the local cache, at its commit."""
+    """The folder of a base model; that of a hub id is found in the local cache, at its commit."""
     local = local_folder(choice.path, settings)
     if local is not None:
         return local
     _check_hub_id(choice.path)
-    return download(choice.path, choice.revision)
+    return download(choice.path, choice.revision, asks_hub=False)
 
 
 def _check_hub_id(path: str) -> None:
@@ -257,8 +257,9 @@ def _whole_in_cache(hub_id: str, revision: str | None) -> Path | None:
     return folder.resolve()
 
 
-def download(hub_id: str, revision: str | None) -> Path:
-    """The snapshot of a hub model, weights in safetensors only. `HF_TOKEN`, `HF_HOME` and `HF_HUB_OFFLINE` are honoured."""
+def download(hub_id: str, revision: str | None, *, asks_hub: bool = True) -> Path:
+    """The snapshot of a hub model, weights in safetensors only. `HF_TOKEN`, `HF_HOME` and `HF_HUB_OFFLINE` are honoured. Without
+    `asks_hub` it is what was fetched before, even what cannot be used."""
     if here := _whole_in_cache(hub_id, revision):
         return here
     from httpx2 import HTTPError
@@ -268,15 +269,16 @@ def download(hub_id: str, revision: str | None) -> Path:
     from backend.core.reach import Inward
 
     where = f"“{hub_id}”" + (f" at {revision}" if revision else "")
+    is_local = is_offline() or not asks_hub
     try:
-        if not is_offline():
+        if not is_local:
             confine(hub_address())
         folder = snapshot_download(
             hub_id,
             revision=revision,
             endpoint=hub_address(),
             cache_dir=hub_folder(),
-            local_files_only=is_offline(),
+            local_files_only=is_local,
             allow_patterns=list(NEEDED_FILES),
         )
     except Inward as error:
