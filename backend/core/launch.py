@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from uuid import UUID
 
 from sqlalchemy.orm import Session
 
-from backend.core import bases, hub, runs
+from backend.core import bases, runs
 from backend.core.catalog import STAGES
 from backend.core.datasets import store
 from backend.core.datasets.problems import printable
@@ -55,7 +55,7 @@ class Plan:
 
 
 def pin(session: Session, raw: object) -> Pinned:
-    """Validate the recipe and find its data versions. The model is found by `plan`, which may have to download it.
+    """Validate the recipe and find its data versions. The model is found by `plan`.
 
     Raises `Invalid` with every problem at once, each at its setting.
     """
@@ -102,7 +102,7 @@ def _as_pinned(choice: SetChoice, version: DatasetVersion) -> Json:
 
 
 def plan(pinned: Pinned, settings: Settings) -> Plan:
-    """Find the model and read the data as the trainer would. Slow (it may download, and renders every row): not on an event loop.
+    """Find the model and read the data as the trainer would. Slow, since it renders every row: not on an event loop.
 
     What would stop the run stands in `problems`. Raises `StudioError` where the model is not to be had.
     """
@@ -110,18 +110,23 @@ def plan(pinned: Pinned, settings: Settings) -> Plan:
     return planned(pinned, examine(pinned, settings))
 
 
-def found(pinned: Pinned, settings: Settings, *, cancelled: Callable[[], bool] | None = None) -> Pinned:
-    """With the model's folder, commit and facts. What lies only on the hub is downloaded, once the hub's own word speaks
-    against nothing. Raises `StudioError` where the model is not to be had."""
+def is_elsewhere(pinned: Pinned, settings: Settings) -> bool:
+    """Whether only the hub has the model, as far as can be told from here: it is fetched before it can be found."""
     choice = pinned.recipe.model
-    is_of_hub = bases.here(choice.path, choice.revision, settings) is None and bases.HUB_ID.fullmatch(choice.path)
-    if is_of_hub and not bases.is_offline():
-        model = hub.look(choice.path, choice.revision)
-        hub.refuse_unusable(model)
-        wanted = {"id": choice.path, "revision": model.revision, "total": model.bytes or 0}
-        hub.obtain(wanted, cancelled=cancelled)
-        choice = choice.model_copy(update={"revision": model.revision})
-    return _with_model(pinned, bases.find(choice, settings))
+    is_of_hub = bases.HUB_ID.fullmatch(choice.path) and not bases.is_offline()
+    return bool(is_of_hub) and bases.here(choice.path, choice.revision, settings) is None
+
+
+def at_commit(pinned: Pinned, revision: str) -> Pinned:
+    """With the commit that the hub named for the model."""
+    choice = pinned.recipe.model.model_copy(update={"revision": revision})
+    return replace(pinned, recipe=pinned.recipe.model_copy(update={"model": choice}))
+
+
+def found(pinned: Pinned, settings: Settings) -> Pinned:
+    """With the model's folder, commit and facts. What only the hub has was fetched before: it is not asked. Raises `StudioError`
+    where the model is not to be had, and where what was fetched cannot be used."""
+    return _with_model(pinned, bases.find(pinned.recipe.model, settings))
 
 
 def found_here(pinned: Pinned, settings: Settings) -> Pinned:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -18,6 +17,7 @@ from backend.core.launch import Plan
 from backend.core.yaml12 import read_yaml
 from backend.web import reading
 from backend.web.deps import Edge
+from backend.web.fetching import fetched
 from backend.web.shapes.runs import RunDetailOut
 
 EXAMPLE = {
@@ -64,11 +64,13 @@ def _refuse(word: str) -> float:
 
 
 async def plan(edge: Edge, raw: Any, *, may_download: bool = False) -> Plan:
-    """Pin the data, find the model, and have every row read in a limited process, unless that was done before."""
+    """Pin the data, find the model, and have every row read in a limited process, unless that was done before. A download is
+    waited for first, in no turn of this: it may take days."""
     pinned = await edge.read(lambda session: launches.pin(session, raw))
+    if may_download:
+        pinned = await fetched(edge, pinned)
     async with edge.studio.launching.of(edge.who.id):
-        ending = edge.studio.operations.closing.is_set
-        found = partial(launches.found, cancelled=ending) if may_download else launches.found_here
+        found = launches.found if may_download else launches.found_here
         pinned = await asyncio.to_thread(found, pinned, edge.settings)
         return launches.planned(pinned, await edge.studio.checks.answer(pinned))
 

@@ -47,6 +47,8 @@ HASHES_AT_ONCE = 2
 READ_AT_ONCE, LIST_AT_ONCE, ASK_AT_ONCE = 4, 2, 8
 """Limited processes that pages wait for: some take a GiB. Lists of models, the first of which looks at them all. Requests that
 wait for the hub or for a whole reading take little but a thread."""
+FETCH_AT_ONCE = 100
+"""Launches that wait for a download take no thread, and may wait for days."""
 AGAIN_SECONDS = 1.0
 """After which a start that found no Postgres looks again."""
 TIDY_AGAIN_SECONDS = 600.0
@@ -89,6 +91,7 @@ class Studio:
         self.works = Works(self.spawn)
         self.reading, self.listing = Turns(READ_AT_ONCE, 3), Turns(LIST_AT_ONCE, 1)
         self.asking, self.launching = Turns(ASK_AT_ONCE, 2), Turns(ASK_AT_ONCE, 2)
+        self.fetching = Turns(FETCH_AT_ONCE, 10)
         self.gauge = Gauge(self)
         self.started_at = datetime.now(UTC)
         self.checks = Checks(settings, self.spawn)

@@ -11,7 +11,7 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from urllib.parse import urlencode
 from uuid import UUID, uuid4
@@ -22,17 +22,18 @@ from fastapi import FastAPI
 from sqlalchemy import text as sql
 from sqlalchemy.orm import Session
 
-from backend.core import limited
+from backend.core import hub, limited
 from backend.core.errors import Conflict, TooMany
 from backend.core.models import Role
 from backend.core.settings import Settings
 from backend.core.tallies import Tally
+from backend.web import fetching
 from backend.web.deps import Edge
 from backend.web.inspecting import REMEMBERED_TOKENS, ROW_WEIGHT, Marks
 from backend.web.phrases import Phrases
 from backend.web.turns import MOST_WAITING, Turns
 from backend.web.works import EACH, Work, Works
-from tests.support.hub import Shelf, hub_in_place
+from tests.support.hub import COMMIT, Shelf, hub_in_place
 from tests.web.conftest import account, queued_run
 from tests.web.test_phrases import CATALOGUE
 
@@ -158,6 +159,123 @@ async def test_a_launch_asks_the_hub_before_it_fetches(shelf: Shelf, animals: ht
     assert (refused.status_code, refused.json()["error"]["code"]) == (403, "model.gated")
     shelf.gated.clear()
     assert (await animals.post("/api/v1/runs", json=recipe)).status_code == 201
+
+
+# ---- a launch of a model that is not here ---------------------------------------------------------------------------
+
+
+async def test_launches_that_wait_for_their_models_keep_no_other_launch_waiting(
+    shelf: Shelf, animals: httpx.AsyncClient, tiny_base: Path
+) -> None:
+    shelf.models["owls/farther"], shelf.slow_seconds = tiny_base, 1.5
+    waiting = [asyncio.create_task(launched(animals, model)) for model in ("owls/far", "owls/farther")]
+    await until(lambda: {f"/{model}/resolve/{COMMIT}/model.safetensors" for model in shelf.models} <= set(shelf.asked))
+    assert (await asyncio.wait_for(launched(animals, "tiny"), 10)).status_code == 201
+    for each in (await animals.get("/api/v1/operations")).json():
+        assert (each["kind"], each["state"]) == ("download", "running")
+        assert (await animals.post(f"/api/v1/operations/{each['id']}/cancel")).status_code == 200
+    answers = await asyncio.wait_for(asyncio.gather(*waiting), 10)
+    assert [(each.status_code, each.json()["error"]["code"]) for each in answers] == [(409, "cancelled")] * 2
+    assert len((await animals.get("/api/v1/runs")).json()["items"]) == 1
+
+
+async def test_the_disk_is_promised_to_one_launch_only(
+    shelf: Shelf, animals: httpx.AsyncClient, tiny_base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shelf.models["owls/farther"], shelf.slow_seconds = tiny_base, 1.5
+    needed = hub.look("owls/far").bytes
+    assert needed
+    free = hub.SPARE_BYTES + needed * 3 // 2
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(2 * free, free, free))
+    first = asyncio.create_task(launched(animals, "owls/far"))
+    await until(lambda: f"/owls/far/resolve/{COMMIT}/model.safetensors" in shelf.asked)
+    refused = await asyncio.wait_for(launched(animals, "owls/farther"), 10)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (422, "hub.disk")
+    shelf.slow_seconds = 0
+    [download] = (await animals.get("/api/v1/operations")).json()
+    await animals.post(f"/api/v1/operations/{download['id']}/cancel")
+    assert (await asyncio.wait_for(first, 10)).status_code == 409
+    assert (await launched(animals, "owls/farther")).status_code == 201
+
+
+async def test_who_goes_away_while_the_model_comes_finds_the_one_run_by_asking_again(
+    shelf: Shelf, animals: httpx.AsyncClient, served: str, session: Session
+) -> None:
+    shelf.slow_seconds = 0.2
+    mine = account(session, Role.MEMBER, "eve").headers | {"origin": served, "idempotency-key": "once"}
+    async with httpx.AsyncClient(base_url=served, headers=mine, timeout=30) as eve:
+        gone = asyncio.create_task(launched(eve, "owls/far"))
+        await until(lambda: f"/owls/far/resolve/{COMMIT}/model.safetensors" in shelf.asked)
+        gone.cancel()
+        again = [await launched(eve, "owls/far") for _ in range(2)]
+    assert [each.status_code for each in again] == [201, 201]
+    [run] = (await animals.get("/api/v1/runs")).json()["items"]
+    assert {each.json()["id"] for each in again} == {run["id"]}
+    assert [each["state"] for each in (await animals.get("/api/v1/operations")).json()] == ["succeeded"]
+
+
+async def test_a_launch_waits_for_its_model_while_the_database_is_away(
+    app: FastAPI, shelf: Shelf, animals: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shelf.slow_seconds, database = 0.2, app.state.studio.pulse.database
+    waiting = asyncio.create_task(launched(animals, "owls/far"))
+    await until(lambda: f"/owls/far/resolve/{COMMIT}/model.safetensors" in shelf.asked)
+    with monkeypatch.context() as patch:
+        patch.setattr(database, "ask", refuses)
+        await until(lambda: database.is_away)
+        await asyncio.sleep(1.5 * fetching.LOOK_SECONDS)
+    await until(lambda: not database.is_away)
+    assert (await asyncio.wait_for(waiting, 30)).status_code == 201
+
+
+async def refuses() -> None:
+    raise OSError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
+
+
+async def test_a_download_that_fails_is_told_by_the_launch_that_waited_for_it(
+    shelf: Shelf, animals: httpx.AsyncClient
+) -> None:
+    shelf.redirects[f"/owls/far/resolve/{COMMIT}/model.safetensors"] = "http://127.0.0.2:9/elsewhere"
+    answer = await launched(animals, "owls/far")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "hub.inward")
+    [download] = (await animals.get("/api/v1/operations")).json()
+    assert (download["state"], download["error"]["message"]) == ("failed", answer.json()["error"]["message"])
+
+
+async def test_a_fetched_model_that_cannot_be_used_is_told_as_often_as_it_is_launched(
+    shelf: Shelf, animals: httpx.AsyncClient, tiny_base: Path, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(tiny_base, tmp_path / "spoiled"))
+    for file in folder.glob("tokenizer*"):
+        file.unlink()
+    shelf.models["owls/spoiled"] = folder
+    for _ in range(2):
+        refused = await launched(animals, "owls/spoiled")
+        assert (refused.status_code, refused.json()["error"]["code"]) == (422, "model.refused")
+
+
+async def test_a_launch_that_waits_ends_with_the_studio_and_its_download_stands(
+    app: FastAPI, shelf: Shelf, animals: httpx.AsyncClient
+) -> None:
+    shelf.slow_seconds = 1.5
+    waiting = asyncio.create_task(launched(animals, "owls/far"))
+    await until(lambda: f"/owls/far/resolve/{COMMIT}/model.safetensors" in shelf.asked)
+    app.state.studio.operations.closing.set()
+    answer = await asyncio.wait_for(waiting, 10)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "unavailable")
+    assert [each["state"] for each in (await animals.get("/api/v1/operations")).json()] == ["running"]
+
+
+async def launched(client: httpx.AsyncClient, model: str) -> httpx.Response:
+    recipe = {"model": model, "data": {"sets": ["animals"]}, "method": "lora"}
+    return await client.post("/api/v1/runs", json=recipe)
+
+
+async def until(holds: Callable[[], bool], seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.05)
 
 
 # ---- nobody takes the whole machine ---------------------------------------------------------------------------------

@@ -6,15 +6,14 @@ from typing import Annotated
 
 from fastapi import Query, Response
 from pydantic import Field
-from sqlalchemy.orm import Session
 
-from backend.core import fits, hub, operations, people
+from backend.core import fits, hub, operations
 from backend.core.fits import Load
 from backend.core.forecast import Accelerator
-from backend.core.operations import DOWNLOAD
 from backend.core.strict import Strict
-from backend.web import base_models, reading
-from backend.web.deps import AnEdge, Edge
+from backend.web import base_models
+from backend.web.deps import AnEdge
+from backend.web.fetching import begin
 from backend.web.routers import api_router
 from backend.web.shapes.datasets import OperationOut
 from backend.web.shapes.models import BaseOut, FitOut, HubModelOut
@@ -80,19 +79,4 @@ async def download(wanted: ToDownload, edge: AnEdge, response: Response) -> Oper
     commit of it beside that."""
     operation = await begin(edge, wanted.id, wanted.revision)
     response.headers["Location"] = operations.address_of(operation.id)
-    return operation
-
-
-async def begin(edge: Edge, hub_id: str, revision: str | None = None) -> OperationOut:
-    """Look at the model, refuse what cannot be used, and begin its download. Raises `StudioError`."""
-    model = await edge.asked(hub.look, hub.named_in(hub_id) or hub_id, revision)
-
-    def work(session: Session) -> OperationOut:
-        row = operations.begin_download(session, model, edge.who.id)
-        people.audit(session, edge.who.id, "model.download", model.id)
-        session.refresh(row)
-        return reading.operation_out(row)
-
-    operation = await edge.write(work)
-    edge.studio.operations.submit(operation.id, DOWNLOAD)
     return operation

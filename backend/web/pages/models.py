@@ -23,10 +23,10 @@ from backend.core.memory import EXPLAINED
 from backend.core.models import Operation, Run
 from backend.core.operations import DOWNLOAD
 from backend.web import base_models, reading
-from backend.web.api.models import begin
 from backend.web.api.operations import cancel
 from backend.web.contexts.models import ChosenModel, Download, HubSearch, ModelsPage, Place
 from backend.web.deps import AnEdge, Edge
+from backend.web.fetching import begin
 from backend.web.pages.common import Form, draw, go
 from backend.web.routers import page_router
 from backend.web.shapes.models import BaseOut, HubModelOut
