@@ -5,7 +5,8 @@ import { guarded } from "./dom";
 const MIB = 1024 * 1024;
 const AT_ONCE = MIB; // below this one request is quicker than a session
 const NO_PART_OF_AN_ADDRESS = /^\.{1,2}$|\//; // names that would lead elsewhere: a session is told what is wrong with them
-const SMALLEST_PIECE = MIB / 4;
+const FIRST_PIECE = MIB / 4; // what shows within seconds on a slow line that it moves
+const SMALLEST_PIECE = MIB / 16;
 const LARGEST_PIECE = 256 * MIB; // half a second of the quickest line; what came before a break is kept
 const PATIENCE = 8; // failures of the server in a row; a lost line is waited for
 const BUSY = 423; // still written by a dead connection, or read, however long that takes
@@ -46,7 +47,7 @@ export class Unreadable extends Error {}
 /** One file on its way. Abort to pause; `run` again goes on from where the server stands. */
 export class Transfer {
   sent = 0;
-  private piece = MIB;
+  private piece = FIRST_PIECE;
 
   constructor(
     private file: File,
