@@ -34,11 +34,12 @@ export function metric(value: number | string | null | undefined): string {
 const plain = new Intl.NumberFormat("en", { maximumFractionDigits: 6 });
 const exponential = (value: number) => value.toExponential(2).replace(/\.?0*e\+?/, "e");
 
-/** `1.2 MiB`. */
+/** `1.2 MiB`, `768 KiB`: as the server writes it. */
 export function size(bytes: number): string {
   const units = ["B", "KiB", "MiB", "GiB", "TiB"];
   const power = Math.min(units.length - 1, Math.floor(Math.log2(Math.max(1, bytes)) / 10));
-  return `${(bytes / 1024 ** power).toFixed(power === 0 ? 0 : 1)} ${units[power]}`;
+  const value = bytes / 1024 ** power;
+  return `${value.toFixed(power === 0 || value >= 100 ? 0 : 1)} ${units[power]}`;
 }
 
 /** An estimate says no more than it knows: ten seconds below ten minutes, then minutes, from two hours on ten of them. */

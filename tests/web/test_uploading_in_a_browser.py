@@ -24,7 +24,7 @@ from tests.support.trouble import signed_in
 from tests.web.conftest import account
 
 ROW = {"instruction": "Who eats mice?", "output": "The owl."}
-TWO_PIECES = re.compile(r"^[1-9]\d\d(\.0)? KiB of 7\.8 MiB$")
+TWO_PIECES = re.compile(r"^[1-9]\d\d KiB of 7\.8 MiB$")
 DROP = """
   ([files]) => {
     const data = new DataTransfer();
