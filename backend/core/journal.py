@@ -9,9 +9,9 @@ from itertools import groupby
 from operator import or_
 from uuid import UUID
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import Select, Text, bindparam, cast, delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, aliased
 
 from backend.core import curves, points, runs
 from backend.core.assignment import Amendment, Line, LineKind
@@ -30,6 +30,8 @@ from backend.core.models import (
     State,
 )
 
+PAGE_BYTES = 8 << 20
+"""A page of what a run told ends at about this size, however few it then holds: an answer may be long."""
 PHASES = {
     "loading": runs.enter_preparing,
     "preparing": runs.enter_preparing,
@@ -254,10 +256,24 @@ def rewind(session: Session, run: Run, step: int) -> None:
 # ---- reading ---------------------------------------------------------------------------------------------------------
 
 
-def events(session: Session, run_id: UUID, after: int = 0, limit: int = 500) -> list[RunEvent]:
-    """The events with `seq > after`, in order."""
-    query = select(RunEvent).where(RunEvent.run_id == run_id, RunEvent.seq > after).order_by(RunEvent.seq).limit(limit)
-    return list(session.execute(query).scalars())
+def _page_of_events() -> Select[RunEvent]:
+    """The query behind `events`. It is built once: that takes longer than a short page takes to read."""
+    size = func.octet_length(cast(RunEvent.data, Text))
+    before = (func.sum(size).over(order_by=RunEvent.seq) - size).label("before")
+    behind = select(RunEvent, before).where(RunEvent.run_id == bindparam("run_id"), RunEvent.seq > bindparam("after"))
+    page = behind.order_by(RunEvent.seq).limit(bindparam("limit")).subquery()
+    return select(aliased(RunEvent, page)).where(page.c.before < bindparam("room")).order_by(page.c.seq)
+
+
+PAGE_OF_EVENTS = _page_of_events()
+
+
+def events(
+    session: Session, run_id: UUID, after: int = 0, limit: int = 500, room_bytes: int = PAGE_BYTES
+) -> list[RunEvent]:
+    """The events with `seq > after`, in order: `limit`, or as many as `room_bytes` hold, but one at least."""
+    asked = {"run_id": run_id, "after": after, "limit": limit, "room": room_bytes}
+    return list(session.scalars(PAGE_OF_EVENTS, asked))
 
 
 def samples(session: Session, run_id: UUID) -> list[Sample]:

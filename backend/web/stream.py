@@ -41,6 +41,8 @@ LOOK_SECONDS = 1.0
 """How old news may get while Redis is silent."""
 PAGE = 500
 FEED_EVENTS = 2000
+BLOCK_BYTES = 1 << 18
+"""About the most that a viewer is sent in one piece."""
 OPENING = b": open\nretry: 1000\n\n"
 
 
@@ -183,9 +185,9 @@ class Hub:
                 if not feed.viewers:
                     del self.feeds[run_id]
 
-    async def history(self, run_id: UUID, after: int) -> list[tuple[int, bytes]]:
+    async def history(self, run_id: UUID, after: int, room_bytes: int) -> list[tuple[int, bytes]]:
         async with self.sessions() as session:
-            events = await session.run_sync(journal.events, run_id, after, PAGE)
+            events = await session.run_sync(journal.events, run_id, after, PAGE, room_bytes)
         return [(event.seq, encoded(event)) for event in events]
 
     def stop(self) -> None:
@@ -221,6 +223,8 @@ class Viewer:
     """Runs made after this one are followed too."""
     may_go_on: Callable[[], Awaitable[bool]]
     """Asked again now and then: whether the sign-in still holds."""
+    turn: int = 0
+    """The place of the run that comes first in the next block, so that a long one does not hold the others back."""
 
     def id(self) -> bytes:
         if self.is_single:
@@ -228,7 +232,20 @@ class Viewer:
         return ",".join(f"{run_id}:{seq}" for run_id, seq in self.cursors.items()).encode()
 
     def frame(self, data: bytes) -> bytes:
-        return b"id: %s\ndata: %s\n\n" % (self.id(), data)
+        return b"id: %s\ndata: %s\n\n" % (self.id(), data) if self.is_single else b"data: %s\n\n" % data
+
+    def closed(self, block: bytearray) -> bytes:
+        """Of several runs only a block's last event has an id, which names them all: at each event it would be most of what is
+        sent. Whoever loses the connection within a block is told its events again, under the same numbers."""
+        if block and not self.is_single:
+            block[-1:] = b"id: %s\n\n" % self.id()
+        return bytes(block)
+
+    def in_turn(self, feeds: Mapping[UUID, Feed]) -> Iterator[tuple[UUID, Feed]]:
+        runs = list(feeds.items())  # new ones may join while history is read
+        for place in [*range(self.turn, len(runs)), *range(self.turn)]:
+            self.turn = place + 1
+            yield runs[place]
 
 
 async def frames(hub: Hub, viewer: Viewer) -> AsyncIterator[bytes]:
@@ -265,21 +282,24 @@ def since(then: float) -> float:
 
 
 async def next_block(hub: Hub, feeds: Mapping[UUID, Feed], viewer: Viewer) -> bytes:
-    """Everything that is new to the viewer, in one piece; empty when that is nothing."""
+    """What is new to the viewer, in one piece of about `BLOCK_BYTES` at most; empty when that is nothing."""
     block = bytearray()
-    for run_id, feed in list(feeds.items()):  # new runs may join while history is read
+    for run_id, feed in viewer.in_turn(feeds):
         cursor = viewer.cursors.setdefault(run_id, 0)
         items = feed.newest(cursor) if viewer.wants_latest else feed.since(cursor)
-        for seq, data in await patiently(hub, run_id, cursor) if items is None else items:
+        room = BLOCK_BYTES - len(block)
+        for seq, data in await patiently(hub, run_id, cursor, room) if items is None else items:
             viewer.cursors[run_id] = seq
             block += viewer.frame(data)
-    return bytes(block)
+            if len(block) >= BLOCK_BYTES:
+                return viewer.closed(block)
+    return viewer.closed(block)
 
 
-async def patiently(hub: Hub, run_id: UUID, cursor: int) -> list[tuple[int, bytes]]:
+async def patiently(hub: Hub, run_id: UUID, cursor: int, room_bytes: int) -> list[tuple[int, bytes]]:
     """A page of history; nothing yet while Postgres is away, since the stream outlives a restart of it."""
     try:
-        return await hub.history(run_id, cursor)
+        return await hub.history(run_id, cursor, room_bytes)
     except OperationalError:
         await asyncio.sleep(LOOK_SECONDS)
         return []

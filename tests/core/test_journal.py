@@ -177,6 +177,18 @@ def test_another_prompt_that_is_answered_at_the_same_step_is_told(sessions: Sess
         assert [each.prompt for each in journal.samples(session, token.run_id)] == ["Whom?"]
 
 
+def test_a_page_of_events_ends_where_long_ones_have_filled_it_and_has_one_at_least(
+    sessions: Sessions, token: runs.Token
+) -> None:
+    ship(sessions, token, [line(n, LineKind.LOG, 0, level="info", text="é" * 10_000) for n in range(1, 6)])
+    with sessions.begin() as session:
+        told = [event.seq for event in journal.events(session, token.run_id)]
+        for room, count in ((1, 1), (21_000, 2), (65_000, 4), (1 << 20, 5)):
+            page = journal.events(session, token.run_id, after=told[-6], room_bytes=room)
+            assert [event.seq for event in page] == told[-5:][:count], room
+        assert [event.seq for event in journal.events(session, token.run_id, limit=2)] == told[:2]
+
+
 def test_a_new_attempt_ships_what_the_owner_left_and_then_closes_its_journal(
     sessions: Sessions, token: runs.Token
 ) -> None:

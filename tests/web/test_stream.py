@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import json
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import httpx
 import pytest
 from fastapi import FastAPI
+from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from backend.core import events as core_events
 from backend.core import queue, runs
 from backend.core.events import EventKind
+from backend.core.ids import uuid7
 from backend.core.models import Role, Run
 from backend.core.settings import Settings
 from backend.web import stream
@@ -204,3 +208,118 @@ def test_a_feed_that_forgot_reads_from_postgres(
         with opened(served, f"/api/v1/runs/{run.id}/events", who) as late:
             assert [int(event.id) for event in read_events(late, 40)] == list(range(1, 41))
         assert [int(event.id) for event in read_events(lines, 39)] == list(range(2, 41))
+
+
+# ---- many long runs -------------------------------------------------------------------------------------------------
+
+RUNS, EVENTS = 120, 500
+
+
+def copies(session: Session, count: int, events: int) -> list[UUID]:
+    """Runs like the first one, each with so many events."""
+    run = queued_run(session)
+    made = [uuid7() for _ in range(count)]
+    copy = text(
+        "INSERT INTO runs SELECT (jsonb_populate_record(NULL::runs, to_jsonb(runs) || CAST(:own AS jsonb))).* FROM runs"
+        " WHERE id = :run"
+    )
+    told = text(
+        "INSERT INTO run_events (run_id, seq, kind, step, attempt, data)"
+        " SELECT :run, seq, 'metrics', seq, 1, CAST(:data AS jsonb) FROM generate_series(1, :events) seq"
+    )
+    data = json.dumps({"t": 1e9, "values": {"loss": 1.0, "grad_norm": 0.5, "tokens_per_second": 1000.0}})
+    for run_id in made:
+        session.execute(
+            copy, {"run": run.id, "own": json.dumps({"id": str(run_id), "name": str(run_id), "seq": events})}
+        )
+        session.execute(told, {"run": run_id, "data": data, "events": events})
+    session.commit()
+    return made
+
+
+def viewer_of(run_ids: Iterable[UUID], *, wants_latest: bool = False) -> stream.Viewer:
+    async def still_holds() -> bool:
+        return True
+
+    cursors = dict.fromkeys(run_ids, 0)
+    return stream.Viewer(cursors, is_single=False, wants_latest=wants_latest, beyond=None, may_go_on=still_holds)
+
+
+async def blocks_of(hub: stream.Hub, viewer: stream.Viewer) -> AsyncIterator[bytes]:
+    """What one viewer is sent, until nothing is new."""
+    async with hub.watching(viewer.cursors) as feeds:
+        while block := await stream.next_block(hub, feeds, viewer):
+            yield block
+
+
+@asynccontextmanager
+async def watched() -> AsyncIterator[list[float]]:
+    """Fills with the stretches of processor time for which the loop gave nobody else a turn: other processes do not count."""
+    stretches: list[float] = []
+
+    async def watch() -> None:
+        while True:
+            began = time.thread_time()
+            await asyncio.sleep(0)
+            stretches.append(time.thread_time() - began)
+
+    watching = asyncio.create_task(watch())
+    gc.disable()  # it would look at what all tests of this process hold
+    try:
+        yield stretches
+    finally:
+        gc.enable()
+        watching.cancel()
+
+
+async def test_many_long_runs_come_whole_and_in_order_by_pieces_that_are_small_and_leave_others_their_turn(
+    app: FastAPI, session: Session
+) -> None:
+    run_ids = copies(session, RUNS, EVENTS)
+    async with watched() as stretches:
+        blocks = [block async for block in blocks_of(app.state.studio.hub, viewer_of(run_ids))]
+    assert max(map(len, blocks)) < 1.2 * stream.BLOCK_BYTES
+    assert sum(map(len, blocks)) < RUNS * EVENTS * 400  # the ids of all runs at each event would be ten times that
+    assert max(stretches) < 0.04
+    told: dict[str, list[int]] = {str(run_id): [] for run_id in run_ids}
+    for event in read_events(iter(b"".join(blocks).decode().splitlines()), RUNS * EVENTS):
+        told[event.data["run"]].append(event.data["seq"])
+    assert all(seqs == list(range(1, EVENTS + 1)) for seqs in told.values())
+
+
+async def test_a_long_run_does_not_hold_back_the_others(app: FastAPI, session: Session) -> None:
+    long, short = copies(session, 3, 2000), copies(session, 3, 2)
+    blocks = [block async for block in blocks_of(app.state.studio.hub, viewer_of([*long, *short]))]
+    assert len(blocks) > 4
+    assert all(str(run_id).encode() in b"".join(blocks[:2]) for run_id in short)
+
+
+async def test_a_stream_of_several_runs_goes_on_behind_the_last_piece_that_came_whole(
+    app: FastAPI, session: Session
+) -> None:
+    run_ids = copies(session, 4, EVENTS)
+    told = [block async for block in blocks_of(app.state.studio.hub, viewer_of(run_ids))]
+    first = read_events(iter(told[0].decode().splitlines()), EVENTS * 4)
+    (last_id,) = filter(None, (event.id for event in first))
+    assert last_id == first[-1].id
+    again = viewer_of(run_ids)
+    again.cursors = stream.cursor_of(last_id, run_ids)
+    rest = b"".join([block async for block in blocks_of(app.state.studio.hub, again)])
+    events = [*first, *read_events(iter(rest.decode().splitlines()), EVENTS * 4)]
+    numbers = [(event.data["run"], event.data["seq"]) for event in events]
+    assert len(set(numbers)) == len(numbers) == EVENTS * 4
+
+
+async def test_the_states_of_many_runs_come_in_small_pieces_too(app: FastAPI, session: Session) -> None:
+    viewer = viewer_of(copies(session, RUNS, 1), wants_latest=True)
+    blocks = [block async for block in blocks_of(app.state.studio.hub, viewer)]
+    assert sum(block.count(b"data: ") for block in blocks) == RUNS
+    assert sum(map(len, blocks)) < RUNS * 3000
+
+
+async def test_long_answers_are_read_by_pieces(app: FastAPI, session: Session) -> None:
+    (run_id,) = copies(session, 1, 100)
+    session.execute(text("UPDATE run_events SET data = jsonb_build_object('text', repeat('a', 20000))"))
+    session.commit()
+    page = await app.state.studio.hub.history(run_id, 0, stream.BLOCK_BYTES)
+    assert sum(len(data) for _, data in page) < 1.2 * stream.BLOCK_BYTES

@@ -89,7 +89,11 @@ async def events_of_several(
     beyond: Beyond = None,
     latest: bool = False,
 ) -> StreamingResponse:
-    """Several runs on one connection; ids are the pairs `run:seq,run:seq`. With `latest` only each run's newest state."""
+    """Several runs on one connection; ids are the pairs `run:seq,run:seq`. With `latest` only each run's newest state.
+
+    Only the last event of each piece has an id. Behind a lost connection some come again, so leave out what is not newer than
+    the greatest `seq` that you have of its run.
+    """
     return stream(edge, cursor_of(cursor, run_ids), wants_latest=latest, beyond=beyond)
 
 
