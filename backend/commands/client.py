@@ -18,7 +18,7 @@ from backend.core.settings import settings
 from backend.web.shapes.common import Listing
 from backend.web.shapes.datasets import DatasetDetailOut, DatasetOut, OperationOut
 from backend.web.shapes.models import BaseOut, HubModelOut
-from backend.web.shapes.runs import ArtifactOut, CurvesOut, EventOut, RunDetailOut, RunOut, SampleOut
+from backend.web.shapes.runs import ArtifactOut, CurvesOut, EventOut, RunDetailOut, RunOut, SampleOut, SamplesOut
 
 T = TypeVar("T")
 Json = dict[str, Any]
@@ -166,7 +166,13 @@ class Client:
         return self.ask(RunDetailOut, "POST", f"{_run(name)}/{word}", json=body or None)
 
     def samples(self, name: str) -> list[SampleOut]:
-        return self.ask(list[SampleOut], "GET", f"{_run(name)}/samples")
+        """All answers to the run's prompts, step by step."""
+        page = self.ask(SamplesOut, "GET", f"{_run(name)}/samples")
+        found = page.samples
+        while page.next is not None:
+            page = self.ask(SamplesOut, "GET", f"{_run(name)}/samples", params={"to": page.next})
+            found += page.samples
+        return sorted(found, key=lambda each: (each.step, each.index))
 
     def curves(self, name: str, *metrics: str) -> CurvesOut:
         return self.ask(CurvesOut, "GET", f"{_run(name)}/metrics", params={"names": ",".join(metrics)})

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import reduce
-from itertools import groupby
+from itertools import accumulate, groupby
 from operator import or_
 from uuid import UUID
 
-from sqlalchemy import Select, Text, bindparam, cast, delete, func, select, update
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import ColumnElement, Select, Text, bindparam, cast, delete, func, select, update
+from sqlalchemy.dialects.postgresql import array, insert
 from sqlalchemy.orm import Session, aliased
 
 from backend.core import curves, points, runs
@@ -76,6 +76,14 @@ class Heard:
     intent: str
     state: str
     pending: tuple[Amendment, ...] = field(default=())
+
+
+@dataclass(frozen=True)
+class Samplings:
+    """Answers, those of the newest step first. `next`: the step from which on, downwards, there are more; None where none are."""
+
+    samples: list[Sample]
+    next: int | None
 
 
 # ---- shipping --------------------------------------------------------------------------------------------------------
@@ -271,11 +279,54 @@ PAGE_OF_EVENTS = _page_of_events()
 def events(
     session: Session, run_id: UUID, after: int = 0, limit: int = 500, room_bytes: int = PAGE_BYTES
 ) -> list[RunEvent]:
-    """The events with `seq > after`, in order: `limit`, or as many as `room_bytes` hold, but one at least."""
+    """The events with `seq > after`, in order: `limit`, or fewer where those fill `room_bytes`."""
     asked = {"run_id": run_id, "after": after, "limit": limit, "room": room_bytes}
     return list(session.scalars(PAGE_OF_EVENTS, asked))
 
 
-def samples(session: Session, run_id: UUID) -> list[Sample]:
-    query = select(Sample).where(Sample.run_id == run_id).order_by(Sample.step, Sample.index)
-    return list(session.execute(query).scalars())
+def samples(
+    session: Session,
+    run_id: UUID,
+    first: int = 0,
+    last: int | None = None,
+    limit: int = 50,
+    room_bytes: int = PAGE_BYTES,
+) -> Samplings:
+    """The answers at the steps from `first` to `last`: those of the newest `limit` steps, or of fewer where those fill
+    `room_bytes`."""
+    within = [Sample.run_id == run_id, Sample.step >= first, *([] if last is None else [Sample.step <= last])]
+    size = func.sum(func.octet_length(Sample.prompt) + func.octet_length(Sample.text))
+    sizes = select(Sample.step, size).where(*within).group_by(Sample.step).order_by(Sample.step.desc()).limit(limit + 1)
+    known = session.execute(sizes).all()
+    before = accumulate((int(each) for _, each in known), initial=0)
+    taken = [step for (step, _), sum_bytes in zip(known[:limit], before, strict=False) if sum_bytes < room_bytes]
+    if not taken:
+        return Samplings([], None)
+    query = select(Sample).where(Sample.run_id == run_id, Sample.step.between(taken[-1], taken[0]))
+    found = session.scalars(query.order_by(Sample.step.desc(), Sample.index))
+    return Samplings(list(found), taken[-1] - 1 if len(taken) < len(known) else None)
+
+
+def first_sampled(session: Session, run_id: UUID) -> int | None:
+    """The step of the first answers."""
+    return session.scalar(select(func.min(Sample.step)).where(Sample.run_id == run_id))
+
+
+def _prompt_digest() -> ColumnElement[bytes]:
+    return func.sha256(func.convert_to(Sample.prompt, "UTF8"))
+
+
+def prompts(session: Session, run_id: UUID) -> dict[bytes, tuple[int, int]]:
+    """The digests of the prompts that were answered, in the order in which they first were, each with the step and the index of
+    that answer. The prompts themselves may be many MiB."""
+    place = array([Sample.step, Sample.index]).label("place")
+    asked = select(_prompt_digest().label("digest"), place).where(Sample.run_id == run_id).subquery()
+    first = func.min(asked.c.place)
+    found = session.execute(select(asked.c.digest, first).group_by(asked.c.digest).order_by(first))
+    return {digest: (step, index) for digest, (step, index) in found}
+
+
+def answered(session: Session, run_id: UUID, digest: bytes) -> dict[int, int]:
+    """The steps at which a prompt was answered, each with the index of the answer."""
+    query = select(Sample.step, func.max(Sample.index)).where(Sample.run_id == run_id, _prompt_digest() == digest)
+    return {row[0]: row[1] for row in session.execute(query.group_by(Sample.step))}

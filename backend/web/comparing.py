@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from backend.core import comparison, runs
+from backend.core import comparison, journal, runs
 from backend.core.comparison import LEAST, MOST, Subject
 from backend.core.errors import Invalid
-from backend.core.models import Point, Run
+from backend.core.models import Point, Run, Sample
 from backend.core.outlook import Outlook, outlook
 from backend.web import reading
 from backend.web.contexts.compare import SideBySide, Told
@@ -95,32 +95,37 @@ def candidates(session: Session, chosen: Sequence[Run], words: str) -> list[Run]
 
 def side_by_side(session: Session, compared: Sequence[ComparedOut], prompt: int, at: str) -> SideBySide | None:
     """What each run answered to one prompt, at its newest or best step or at a given one. None where nobody answered."""
-    answers = [reading.samples(session, out.run.id) for out in compared]
-    prompts = list(dict.fromkeys(sample.prompt for each in answers for sample in each))
+    prompts: dict[bytes, tuple[UUID, int, int]] = {}
+    for run_id in (out.run.id for out in compared):
+        for digest, (step, index) in journal.prompts(session, run_id).items():
+            prompts.setdefault(digest, (run_id, step, index))
     if not prompts:
         return None
     number = min(max(prompt, 0), len(prompts) - 1)
-    mine = [[sample for sample in each if sample.prompt == prompts[number]] for each in answers]
-    steps = sorted({sample.step for each in mine for sample in each})
+    digest, place = list(prompts.items())[number]
+    first = session.get(Sample, place)
+    if first is None:  # a run went back meanwhile
+        return None
+    answered = [journal.answered(session, out.run.id, digest) for out in compared]
+    steps = sorted({step for each in answered for step in each})
     at = at if at == "best" or (at.isdecimal() and int(at) in steps) else "newest"
     return SideBySide(
-        prompt=prompts[number],
+        prompt=first.prompt,
         number=number,
         of=len(prompts),
         at=at,
         steps=steps,
-        told=[_told(each, out, at) for each, out in zip(mine, compared, strict=True)],
+        told=[_told(session, out, each, at) for out, each in zip(compared, answered, strict=True)],
     )
 
 
-def _told(samples: Sequence[SampleOut], out: ComparedOut, at: str) -> Told:
+def _told(session: Session, out: ComparedOut, answered: Mapping[int, int], at: str) -> Told:
     """The answer nearest before the step that is wanted: answers and measurements need not come at the same steps."""
-    by_step = {sample.step: sample for sample in samples}
     if at == "best" and out.eval_loss_step is not None:
-        earlier = [step for step in by_step if step <= out.eval_loss_step]
-        step = max(earlier, default=None)
+        step = max((step for step in answered if step <= out.eval_loss_step), default=None)
     elif at.isdecimal():
-        step = int(at) if int(at) in by_step else None
+        step = int(at) if int(at) in answered else None
     else:
-        step = max(by_step, default=None)
-    return Told(step, by_step[step] if step is not None else None)
+        step = max(answered, default=None)
+    found = session.get(Sample, (out.run.id, step, answered[step])) if step is not None else None
+    return Told(step, SampleOut.model_validate(found) if found else None)

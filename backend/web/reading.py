@@ -52,7 +52,7 @@ from backend.web.shapes.runs import (
     Choices,
     RunDetailOut,
     RunOut,
-    SampleOut,
+    SamplesOut,
     WaitOut,
 )
 from backend.web.shapes.studio import DeviceOut, WorkerOut
@@ -182,8 +182,9 @@ def _has_checkpoint(session: Session, run: Run) -> bool:
     return session.scalar(query.limit(1)) is not None
 
 
-def samples(session: Session, run_id: UUID) -> list[SampleOut]:
-    return [SampleOut.model_validate(row) for row in journal.samples(session, run_id)]
+def samples(session: Session, run_id: UUID, first: int = 0, last: int | None = None, **bounds: int) -> SamplesOut:
+    """A page as `journal.samples` bounds it."""
+    return SamplesOut.model_validate(journal.samples(session, run_id, first, last, **bounds))
 
 
 @dataclass(frozen=True)

@@ -23,16 +23,12 @@ export function showRun(body: HTMLElement): void {
   new RunPage(body.dataset.run ?? "", body.dataset.name ?? "", Number(body.dataset.seq));
 }
 
-type StepSample = Sample & { step: number };
-
 class RunPage {
   private plots: Plots;
   private samples = new Samples();
   private answers = new Anew(
-    () => getJson<StepSample[]>(`/api/v1/runs/${this.run}/samples`),
-    (all) => {
-      for (const each of all) this.samples.put(each.step, each);
-    },
+    () => this.samples.again(),
+    (all) => this.samples.putAll(all),
   );
   private bell: Bell;
   private pace: { step: number; at: number }[] = [];

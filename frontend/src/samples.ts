@@ -1,9 +1,14 @@
 /** Answers to the run's prompts, step by step: one prompt at a time, each answer marked against the one before it. */
 import { differences, isOther } from "./diff";
-import { find, fromTemplate, setText } from "./dom";
+import { find, fromTemplate, getJson, setText } from "./dom";
 import { count, fill, word } from "./words";
 
 export type Sample = { index: number; prompt: string; text: string; tokens: number; finish: string };
+/** Answers, those of the newest step first; `next` is the last step of the page behind it. */
+type Answers = { samples: StepSample[]; next: number | null };
+type StepSample = Sample & { step: number };
+
+const STEPS_A_PAGE = 20;
 
 /** A phrase said again at once, or a word that will not end. */
 const LOOPS = [
@@ -16,12 +21,14 @@ export class Samples {
   private home = find("[data-samples]");
   private shown = 0;
   private best = -1;
+  private earlier = find<HTMLAnchorElement>("[data-earlier]"); // leads to the answers that are left out
   private painted = new WeakMap<HTMLElement, string>(); // each column by the text that it is marked against
 
   constructor() {
     if (!this.home) return;
     this.shown = Number(new URLSearchParams(location.search).get("prompt") ?? 1) - 1;
     this.home.addEventListener("click", (event) => this.onClick(event));
+    this.earlier?.addEventListener("click", (event) => this.onEarlier(event));
     for (const panel of this.panels) this.tidy(panel);
     this.turnTo(this.shown);
   }
@@ -48,6 +55,22 @@ export class Samples {
     if (!after && isAtEnd) timeline.scrollLeft = timeline.scrollWidth;
   }
 
+  /** What is shown, and what came since then, as it is now. */
+  async again(): Promise<StepSample[]> {
+    const first = this.leftTo + 1;
+    const { samples, next } = await this.page(first);
+    for (let last = next; last !== null; ) {
+      const older = await this.page(first, last);
+      samples.push(...older.samples);
+      last = older.next;
+    }
+    return samples;
+  }
+
+  putAll(samples: StepSample[]): void {
+    for (const each of samples) this.put(each.step, each);
+  }
+
   cutAfter(step: number): void {
     for (const panel of this.panels) {
       for (const item of itemsOf(panel)) if (Number(item.dataset.step) > step) item.remove();
@@ -60,6 +83,36 @@ export class Samples {
     if (step === this.best) return;
     this.best = step;
     for (const panel of this.panels) this.tidy(panel);
+  }
+
+  /** The last of the steps whose answers are left out; -1 where none are. */
+  private get leftTo(): number {
+    return this.earlier ? Number(new URL(this.earlier.href).searchParams.get("to")) : -1;
+  }
+
+  private page(first: number, last?: number): Promise<Answers> {
+    const query = new URLSearchParams({ from: String(first), limit: String(STEPS_A_PAGE) });
+    if (last !== undefined) query.set("to", String(last));
+    return getJson<Answers>(`/api/v1/runs/${document.body.dataset.run}/samples?${query}`);
+  }
+
+  private onEarlier(event: MouseEvent): void {
+    if (event.ctrlKey || event.metaKey || event.shiftKey) return; // it opens in a tab of its own
+    event.preventDefault();
+    void this.showEarlier(this.earlier!).catch(console.error);
+  }
+
+  private async showEarlier(link: HTMLAnchorElement): Promise<void> {
+    const { samples, next } = await this.page(Number(link.dataset.from), this.leftTo);
+    this.putAll(samples);
+    if (next === null) {
+      link.remove();
+      this.earlier = null;
+      return;
+    }
+    const address = new URL(link.href);
+    address.searchParams.set("to", String(next));
+    link.href = address.href;
   }
 
   private get panels(): HTMLElement[] {

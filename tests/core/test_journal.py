@@ -174,7 +174,43 @@ def test_another_prompt_that_is_answered_at_the_same_step_is_told(sessions: Sess
     with sessions.begin() as session:
         told = [event.data["prompt"] for event in journal.events(session, token.run_id) if event.kind == "sample"]
         assert told == ["Who?", "Whom?"]
-        assert [each.prompt for each in journal.samples(session, token.run_id)] == ["Whom?"]
+        assert [each.prompt for each in journal.samples(session, token.run_id).samples] == ["Whom?"]
+
+
+def answers(steps: Sequence[int], prompts: Sequence[str], text: str = "The owl.") -> list[Line]:
+    return [
+        line(step, LineKind.SAMPLE, step, index=index, prompt=prompt, text=text, finish="eos", tokens=3)
+        for step in steps
+        for index, prompt in enumerate(prompts)
+    ]
+
+
+def test_samples_come_the_newest_first_by_whole_steps_in_pages_that_are_bounded(
+    sessions: Sessions, token: runs.Token
+) -> None:
+    ship(sessions, token, answers(range(0, 60, 10), ["Who?", "Whom?"], "é" * 1000))
+    with sessions.begin() as session:
+
+        def page(first: int = 0, last: int | None = None, limit: int = 9, room: int = 1 << 20) -> tuple[list[int], Any]:
+            found = journal.samples(session, token.run_id, first, last, limit, room)
+            assert [each.index for each in found.samples] == [0, 1] * (len(found.samples) // 2)
+            return [each.step for each in found.samples[::2]], found.next
+
+        assert page() == ([50, 40, 30, 20, 10, 0], None)
+        assert page(limit=2) == ([50, 40], 39)
+        assert page(last=39, limit=4) == ([30, 20, 10, 0], None)
+        assert page(first=11, last=39, limit=2) == ([30, 20], None)
+        assert page(room=9000) == ([50, 40, 30], 29)
+        assert page(room=1) == ([50], 49)
+        assert page(first=51) == ([], None)
+
+
+def test_prompts_are_known_by_the_first_answer_to_each(sessions: Sessions, token: runs.Token) -> None:
+    ship(sessions, token, [*answers([0, 10], ["Who?", "Whom?"]), *answers([20], ["Whom?", "Why?", "Whom?"])])
+    with sessions.begin() as session:
+        prompts = journal.prompts(session, token.run_id)
+        assert list(prompts.values()) == [(0, 0), (0, 1), (20, 1)]
+        assert journal.answered(session, token.run_id, list(prompts)[1]) == {0: 1, 10: 1, 20: 2}
 
 
 def test_a_page_of_events_ends_where_long_ones_have_filled_it_and_has_one_at_least(

@@ -160,7 +160,7 @@ def is_saving(lab: Lab, run_id: UUID) -> bool:
 def is_asking(lab: Lab, run_id: UUID) -> bool:
     """The second of many answers is under way. The questions came in mid-run: before the first step nothing is lost."""
     with lab.sessions.begin() as session:
-        answers = [sample for sample in journal.samples(session, run_id) if sample.step > 0]
+        answers = [sample for sample in journal.samples(session, run_id).samples if sample.step > 0]
     return bool(answers)
 
 

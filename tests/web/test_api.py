@@ -21,13 +21,17 @@ from openapi_spec_validator import validate
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from backend.commands.access import Access, make_token
+from backend.commands.client import Client
 from backend.core import people, points
+from backend.core.assignment import LineKind
 from backend.core.errors import StudioError
 from backend.core.models import Artifact, Audit, Repeat, Role, Run
 from backend.core.settings import Settings
 from backend.web.app import create_app
 from backend.web.reference import document
 from tests.support.artifacts import publish
+from tests.support.showcase import Shipper
 from tests.web.conftest import account, client_of, queued_run
 
 ROWS = "".join(json.dumps({"instruction": f"say {n}", "output": f"{n}!"}) + "\n" for n in range(30)).encode()
@@ -62,6 +66,26 @@ async def test_a_page_of_long_rows_says_where_to_go_on(member: httpx.AsyncClient
     assert ([row["number"] for row in last["rows"]], last["next"]) == ([3, 4], None)
     behind = (await member.get("/api/v1/datasets/long/rows?offset=4")).json()
     assert (behind["rows"], behind["next"]) == ([], None)
+
+
+async def test_a_page_of_samples_says_where_to_go_on(viewer: httpx.AsyncClient, session: Session) -> None:
+    queued_run(session)
+    told = {"index": 0, "prompt": "Who?", "text": "a" * (3 << 20), "tokens": 5, "finish": "stop"}
+    Shipper(session).ship(LineKind.SAMPLE, [0, 10, 20, 30], lambda _: told)
+    newest = (await viewer.get("/api/v1/runs/first/samples?limit=200")).json()
+    assert ([each["step"] for each in newest["samples"]], newest["next"]) == ([30, 20, 10], 9)
+    older = (await viewer.get(f"/api/v1/runs/first/samples?to={newest['next']}")).json()
+    assert ([each["step"] for each in older["samples"]], older["next"]) == ([0], None)
+    narrowed = (await viewer.get("/api/v1/runs/first/samples?from=5&to=25&limit=1")).json()
+    assert ([each["step"] for each in narrowed["samples"]], narrowed["next"]) == ([20], 19)
+
+
+def test_the_commands_read_all_samples_page_by_page(served: str, session: Session, here: Settings) -> None:
+    queued_run(session)
+    told = {"index": 0, "prompt": "Who?", "text": "An owl.", "tokens": 5, "finish": "stop"}
+    Shipper(session).ship(LineKind.SAMPLE, range(120), lambda _: told)
+    with Client(Access(served, make_token(here.database_url))) as client:
+        assert [each.step for each in client.samples("first")] == list(range(120))
 
 
 async def test_a_bad_file_is_refused_with_every_row(member: httpx.AsyncClient) -> None:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from backend.core import runs
 from backend.core.assignment import LineKind
 from backend.core.models import Run
 from backend.core.recipe import read_recipe
+from backend.web import comparing
 from tests.support.showcase import Shipper
 from tests.web.conftest import RECIPE
 
@@ -113,3 +116,26 @@ async def test_all_settings_are_shown_when_asked_for(viewer: httpx.AsyncClient) 
         for which in ("", "all")
     ]
     assert 0 < some < every
+
+
+async def test_answers_are_put_side_by_side_without_reading_all_the_others(
+    viewer: httpx.AsyncClient, session: Session, pair: tuple[Run, Run]
+) -> None:
+    rows = text(
+        "INSERT INTO samples (run_id, step, index, prompt, text, finish, tokens)"
+        " SELECT :run, step, index, index || repeat('p', 7998), 'At ' || step || ' by ' || :run, 'stop', 4"
+        " FROM generate_series(100, 350) step, generate_series(1, 15) index"
+    )
+    for run in pair:
+        session.execute(rows, {"run": run.id})
+    session.commit()
+    compared = comparing.compare(session, pair).runs
+    tracemalloc.start()
+    found = comparing.side_by_side(session, compared, 3, "201")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert found
+    assert (found.of, found.prompt[:2], found.steps) == (16, "3p", list(range(100, 351)))
+    assert [told.sample.text for told in found.told if told.sample] == [f"At 201 by {run.id}" for run in pair]
+    assert peak < 2 << 20
+    assert "At 350 by" in (await viewer.get("/compare", params=PAIR | {"prompt": 2})).text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -281,6 +282,39 @@ def test_an_answer_that_comes_leaves_what_is_read_and_marked_where_it_is(page: P
     assert timeline.evaluate("(list) => list.scrollLeft") == 0
     answer(0, prompt="Whither?")
     expect(columns.nth(1).locator("del").first).to_have_text("7")  # marked against the new one before it
+
+
+def test_answers_that_are_left_out_are_fetched_when_they_are_asked_for_and_again_with_all_that_is_shown(
+    page: Page, session: Session
+) -> None:
+    queued_run(session)
+    shipper = Shipper(session)
+
+    def answer(steps: Sequence[int], text: str = "In the depot.") -> None:
+        told = {"index": 0, "prompt": "Where?", "text": text, "tokens": 9, "finish": "stop"}
+        shipper.ship(LineKind.SAMPLE, steps, lambda step: told | {"text": f"{text} {step}"})
+
+    answer(range(60))
+    page.goto("/runs/first")
+    columns, link = page.locator("[data-samples] li"), page.locator("[data-earlier]")
+    expect(columns).to_have_count(21)
+    expect(columns.first.locator("[data-badge=base]")).to_be_visible()
+    steps = "(all) => all.map((each) => Number(each.dataset.step))"
+    assert columns.evaluate_all(steps) == [0, *range(40, 60)]
+    link.click()
+    expect(columns).to_have_count(41)
+    assert columns.evaluate_all(steps) == [0, *range(20, 60)]
+    shipper.rewind(50)
+    expect(columns).to_have_count(32, timeout=10_000)
+    answer(range(51, 53))
+    expect(columns).to_have_count(34, timeout=10_000)
+    columns.locator("p").evaluate_all("(all) => all.forEach((each) => { each.closest('li').remove(); })")
+    page.evaluate("() => document.dispatchEvent(new Event('back'))")
+    expect(columns).to_have_count(33)  # the first was read once
+    assert columns.evaluate_all(steps) == [*range(20, 53)]
+    link.click()
+    expect(columns).to_have_count(52)
+    expect(link).to_have_count(0)
 
 
 # ---- log, note, settings --------------------------------------------------------------------------------------------

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import httpx
 import pytest
 from fastapi import FastAPI
-from sqlalchemy import select, update
+from sqlalchemy import select, text, update
 from sqlalchemy.orm import Session
 
 from backend.core import journal, runs
@@ -20,6 +21,7 @@ from backend.core.events import EventKind
 from backend.core.models import Intent, Point, Role, Run, RunEvent, Worker
 from backend.core.outlook import outlook
 from backend.core.yaml12 import read_yaml
+from backend.web.pages.runs import described
 from backend.web.render import roughly
 from tests.support.showcase import BEST_STEP, STEP_SECONDS, Course, rich_run, told_to
 from tests.web.conftest import account, client_of, queued_run
@@ -160,6 +162,48 @@ async def test_a_viewer_is_offered_no_acts(viewer: httpx.AsyncClient) -> None:
     assert "Tell me when it ends" in text
     for act in ('value="pause"', 'value="discard"', "clone=rich", "<textarea", "ask-amend"):
         assert act not in text, act
+
+
+# ---- samples --------------------------------------------------------------------------------------------------------
+
+
+def asked_at_each_step(session: Session, steps: int) -> Run:
+    """A run that answers as many prompts as a recipe may have, each as long as it may be, at so many steps."""
+    run = queued_run(session, "asked")
+    rows = text(
+        "INSERT INTO samples (run_id, step, index, prompt, text, finish, tokens) SELECT :run, step, index,"
+        " index || repeat('p', 7998), 'The owl at ' || step, 'stop', 4"
+        " FROM generate_series(0, :steps) step, generate_series(0, 15) index"
+    )
+    session.execute(rows, {"run": run.id, "steps": steps})
+    session.commit()
+    return run
+
+
+async def test_the_page_shows_the_answers_before_training_and_the_newest_and_leads_to_those_between(
+    admin: httpx.AsyncClient, session: Session
+) -> None:
+    run, page, shown = asked_at_each_step(session, 100), "/runs/asked", list[list[int]]()
+    for _ in range(3):
+        found = (await admin.get(page)).text
+        (panel,) = re.findall(r'data-prompt="3">.*?</ol>', found, re.S)
+        shown.append([int(step) for step in re.findall(r'data-step="(\d+)"', panel)])
+        (to,) = re.findall(r'href="/runs/asked(\?to=\d+)#samples" data-earlier data-from="1"', found)
+        page = f"/runs/asked{to}"
+    assert [steps[0] for steps in shown] == [0, 0, 0]
+    between = [step for steps in reversed(shown) for step in steps[1:]]
+    assert between == list(range(between[0], 101))
+    assert between[0] > 1
+    assert "data-earlier" not in (await admin.get("/runs/asked?to=5")).text
+    texts = [sample.prompt for sample in described(session, run).samples]
+    assert sum(map(len, texts)) < 3 << 20
+
+
+async def test_a_run_that_answered_a_few_times_shows_all_of_it(admin: httpx.AsyncClient, session: Session) -> None:
+    asked_at_each_step(session, 10)
+    found = (await admin.get("/runs/asked")).text
+    assert found.count("The owl at ") == 11 * 16
+    assert "data-earlier" not in found
 
 
 # ---- the note -------------------------------------------------------------------------------------------------------

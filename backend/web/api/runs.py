@@ -32,7 +32,7 @@ from backend.web.shapes.runs import (
     EventOut,
     RunDetailOut,
     RunOut,
-    SampleOut,
+    SamplesOut,
     StateName,
 )
 
@@ -212,9 +212,20 @@ async def metrics(
 
 
 @router.get("/{run}/samples")
-async def samples(run: RunName, edge: AnEdge) -> list[SampleOut]:
-    """What the model answered to the run's prompts, step by step."""
-    return await edge.read(lambda session: reading.samples(session, runs.find(session, run).id))
+async def samples(
+    run: RunName,
+    edge: AnEdge,
+    first: Annotated[int, Query(alias="from", ge=0, le=LARGEST, description="First step.")] = 0,
+    last: Annotated[int | None, Query(alias="to", ge=0, le=LARGEST, description="Last step.")] = None,
+    limit: Annotated[int, Query(ge=1, le=200, description="At most the answers of so many steps.")] = 50,
+) -> SamplesOut:
+    """What the model answered to the run's prompts, the newest step first: at `limit` steps, or fewer where answers are long, for
+    a page ends at about 8 MiB. `next` is the `to` of the page behind it."""
+
+    def work(session: Session) -> SamplesOut:
+        return reading.samples(session, runs.find(session, run).id, first, last, limit=limit)
+
+    return await edge.read(work)
 
 
 @router.get("/{run}/checkpoints")

@@ -52,6 +52,9 @@ class RunPage(Page):
     curves: dict[str, list[Any]]
     rates_ahead: list[tuple[int, float]]
     samples: list[SampleOut]
+    """The first answers, which are from before the training, and the newest."""
+    left_out: tuple[int, int] | None
+    """The first and the last of the steps between those, where answers are left out. `?to=` begins with the last."""
     artifacts: list[ArtifactOut]
     amendments: list[AmendmentOut]
     controls: list[Control]

@@ -11,7 +11,7 @@ from fastapi import Query, Request
 from sqlalchemy.orm import Session
 from starlette.responses import Response
 
-from backend.core import curves, runs, schedules
+from backend.core import curves, journal, runs, schedules
 from backend.core.difference import setting_differences, settings_of
 from backend.core.errors import Invalid, Problem
 from backend.core.memory import Footprint, footprint, shape_of
@@ -37,21 +37,27 @@ from backend.web.forms import Pairs as FormPairs
 from backend.web.pages.common import Form, Pairs, draw, go, path_to
 from backend.web.remedies import remedies
 from backend.web.routers import page_router
+from backend.web.shapes.common import LARGEST
 from backend.web.shapes.runs import AmendmentOut
 
 router = page_router()
 
 LOG_SHOWN = 200
 LOG_SEARCHED = 5000
+SAMPLED_STEPS_SHOWN = 20
+SAMPLES_BYTES = 2 << 20
 Words = Annotated[str, Query(max_length=200)]
+LastStep = Annotated[int | None, Query(alias="to", ge=0, le=LARGEST)]
 
 
 @router.get("/runs/{run}")
-async def run_page(request: Request, run: str, edge: AnEdge, q: Words = "", level: str = "") -> Response:
-    """With `q` or `level` the log shows the lines that were looked for."""
+async def run_page(
+    request: Request, run: str, edge: AnEdge, q: Words = "", level: str = "", last: LastStep = None
+) -> Response:
+    """With `q` or `level` the log shows the lines that were looked for; with `to` no answers are shown of steps behind it."""
 
     def work(session: Session) -> RunPage:
-        return described(session, runs.find(session, run), q, level)
+        return described(session, runs.find(session, run), q, level, last)
 
     return draw(request, await edge.read(work))
 
@@ -142,16 +148,27 @@ def log_of(session: Session, run: Run, q: str, level: str) -> dict[str, Any]:
     }
 
 
-def described(session: Session, run: Run, q: str = "", level: str = "") -> RunPage:
+def samples_of(session: Session, run: Run, last: int | None) -> dict[str, Any]:
+    """The first answers and the newest: a run may have asked many long prompts at each of its steps."""
+    begin = journal.first_sampled(session, run.id)
+    if begin is None:
+        return {"samples": [], "left_out": None}
+    first = reading.samples(session, run.id, begin, begin)
+    newest = reading.samples(session, run.id, begin + 1, last, limit=SAMPLED_STEPS_SHOWN, room_bytes=SAMPLES_BYTES)
+    shown = sorted([*first.samples, *newest.samples], key=lambda each: (each.step, each.index))
+    return {"samples": shown, "left_out": None if newest.next is None else (begin + 1, newest.next)}
+
+
+def described(session: Session, run: Run, q: str = "", level: str = "", last: int | None = None) -> RunPage:
     """Everything about a run, as it stands at one event: the page follows the events after `run.seq`."""
     history = history_part(session, run)
     return RunPage(
         **vars(history),
         **log_of(session, run, q, level),
+        **samples_of(session, run, last),
         remedies=remedies(history.run, history.outlook),
         footprint=footprint_of(run, history.outlook),
         curves=dict(curves.read(session, run.id)),
-        samples=reading.samples(session, run.id),
         artifacts=reading.artifacts(session, run),
         settings=settings_of_run(session, run),
         recipe_yaml=as_yaml(run.recipe),

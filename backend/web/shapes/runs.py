@@ -107,6 +107,13 @@ class SampleOut(Out):
     tokens: int
 
 
+class SamplesOut(Out):
+    """Answers, those of the newest step first."""
+
+    samples: list[SampleOut]
+    next: int | None = Field(None, description="The `to` of the page behind it; null at the end.")
+
+
 class AmendmentOut(Out):
     """A change in mid-run. `step` is the first step that it holds for; null until the trainer applied it."""
 
