@@ -223,6 +223,8 @@ class Viewer:
     """Runs made after this one are followed too."""
     may_go_on: Callable[[], Awaitable[bool]]
     """Asked again now and then: whether the sign-in still holds."""
+    is_owed: bool = False
+    """Postgres did not answer: of what came before there may be more."""
     turn: int = 0
     """The place of the run that comes first in the next block, so that a long one does not hold the others back."""
 
@@ -262,6 +264,8 @@ async def frames(hub: Hub, viewer: Viewer) -> AsyncIterator[bytes]:
             if block := await next_block(hub, feeds, viewer):
                 spoke = time.monotonic()
                 yield block
+            elif viewer.is_owed:
+                await asyncio.sleep(LOOK_SECONDS)
             elif viewer.is_single and all(feed.has_ended for feed in feeds.values()):
                 if feeds:  # else it was deleted since it was found
                     yield ending(feeds)
@@ -284,11 +288,16 @@ def since(then: float) -> float:
 async def next_block(hub: Hub, feeds: Mapping[UUID, Feed], viewer: Viewer) -> bytes:
     """What is new to the viewer, in one piece of about `BLOCK_BYTES` at most; empty when that is nothing."""
     block = bytearray()
+    viewer.is_owed = False
     for run_id, feed in viewer.in_turn(feeds):
         cursor = viewer.cursors.setdefault(run_id, 0)
         items = feed.newest(cursor) if viewer.wants_latest else feed.since(cursor)
-        room = BLOCK_BYTES - len(block)
-        for seq, data in await patiently(hub, run_id, cursor, room) if items is None else items:
+        if items is None:
+            items = await patiently(hub, run_id, cursor, BLOCK_BYTES - len(block))
+        if items is None:
+            viewer.is_owed = True
+            break
+        for seq, data in items:
             viewer.cursors[run_id] = seq
             block += viewer.frame(data)
             if len(block) >= BLOCK_BYTES:
@@ -296,13 +305,12 @@ async def next_block(hub: Hub, feeds: Mapping[UUID, Feed], viewer: Viewer) -> by
     return viewer.closed(block)
 
 
-async def patiently(hub: Hub, run_id: UUID, cursor: int, room_bytes: int) -> list[tuple[int, bytes]]:
-    """A page of history; nothing yet while Postgres is away, since the stream outlives a restart of it."""
+async def patiently(hub: Hub, run_id: UUID, cursor: int, room_bytes: int) -> list[tuple[int, bytes]] | None:
+    """A page of history; None while Postgres is away, since the stream outlives a restart of it."""
     try:
         return await hub.history(run_id, cursor, room_bytes)
     except OperationalError:
-        await asyncio.sleep(LOOK_SECONDS)
-        return []
+        return None
 
 
 async def may_go_on(viewer: Viewer) -> bool:
