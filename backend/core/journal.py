@@ -109,8 +109,7 @@ def ship(session: Session, token: runs.Token, batch: Batch, origin: Origin, leas
 
 
 def hear(session: Session, run: Run) -> Heard:
-    pending = tuple(each for each in runs.amendments(session, run.id) if each.step is None)
-    return Heard(run.intent, run.state, pending)
+    return Heard(run.intent, run.state, tuple(runs.pending(session, run.id)))
 
 
 def _advance(session: Session, run: Run, batch: Batch) -> None:

@@ -14,7 +14,7 @@ from typing import Any, assert_never
 from uuid import UUID
 
 from pydantic import JsonValue
-from sqlalchemy import and_, exists, func, or_, select, tuple_, update
+from sqlalchemy import ColumnElement, Text, and_, cast, exists, func, or_, select, tuple_, update
 from sqlalchemy.orm import Session
 
 from backend.core.assignment import Amendment, Outcome
@@ -182,6 +182,10 @@ def settle(session: Session, run: Run, limits: Limits) -> State:
 
 # ---- what people do --------------------------------------------------------------------------------------------------
 
+PENDING, CHANGES, CHANGE_BYTES = 50, 500, 8 << 20
+"""So many changes in mid-run may wait for a trainer: its supervisor, which renews other runs' leases too, reads them each turn.
+So many a run takes in all, and no more once their values fill so much: each trainer, and whoever looks at it, is told all."""
+
 
 def create(
     session: Session,
@@ -323,13 +327,32 @@ def amend(session: Session, run_id: UUID, field: str, value: JsonValue, by: UUID
     if run.state not in (State.QUEUED, State.PAUSED, *ACTIVE) or run.intent in (Intent.STOP, Intent.KEEP):
         raise _cannot(run, "be changed")
     check_amendment(run, field, value)
-    newest = session.execute(select(func.max(AmendmentRow.sequence)).where(AmendmentRow.run_id == run.id)).scalar() or 0
-    row = AmendmentRow(run_id=run.id, sequence=newest + 1, field=field, value=value, created_by=by)
+    row = AmendmentRow(run_id=run.id, sequence=_next_change(session, run), field=field, value=value, created_by=by)
     session.add(row)
     audit(session, by, "run.amend", run.name, field=field)
     data = {"sequence": row.sequence, "field": field, "value": value}
     emit(session, run, EventKind.AMENDMENT, data)
     return row
+
+
+def _next_change(session: Session, run: Run) -> int:
+    """The number of the run's next change. Raises `Conflict` where it takes none."""
+    asked = (
+        func.count(),
+        func.count().filter(AmendmentRow.step.is_(None)),
+        func.coalesce(func.max(AmendmentRow.sequence), 0),
+        func.coalesce(func.sum(func.octet_length(cast(AmendmentRow.value, Text))), 0),
+    )
+    count, waiting, newest, size = session.execute(select(*asked).where(AmendmentRow.run_id == run.id)).one()
+    if waiting >= PENDING:
+        words = f"{PENDING} changes of “{run.name}” do not hold yet."
+        raise Conflict(words, hint="They will from its next step on: wait for that.", code="changes.pending")
+    if count >= CHANGES or size >= CHANGE_BYTES:
+        words = f"“{run.name}” was changed {CHANGES} times, and takes no more changes."
+        if count < CHANGES:
+            words = f"The changes of “{run.name}” fill {CHANGE_BYTES >> 20} MiB, and it takes no more."
+        raise Conflict(words, hint="Clone it: the clone begins with what it has become.", code="changes.many")
+    return int(newest) + 1
 
 
 NOTE_LENGTH = 2000
@@ -521,9 +544,16 @@ def give_up(session: Session, token: Token, limits: Limits) -> State:
 
 def amendments(session: Session, run_id: UUID) -> list[Amendment]:
     """All changes of the run in their order; those that were applied carry their step."""
-    rows = session.execute(
-        select(AmendmentRow).where(AmendmentRow.run_id == run_id).order_by(AmendmentRow.sequence)
-    ).scalars()
+    return _amendments(session, AmendmentRow.run_id == run_id)
+
+
+def pending(session: Session, run_id: UUID) -> list[Amendment]:
+    """Those that no trainer has applied yet, in their order."""
+    return _amendments(session, AmendmentRow.run_id == run_id, AmendmentRow.step.is_(None))
+
+
+def _amendments(session: Session, *where: ColumnElement[bool]) -> list[Amendment]:
+    rows = session.execute(select(AmendmentRow).where(*where).order_by(AmendmentRow.sequence)).scalars()
     return [
         Amendment.model_validate({k: getattr(row, k) for k in ("sequence", "field", "value", "step")}) for row in rows
     ]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import event, select
 
 from backend.core import curves, history, journal, runs
 from backend.core.assignment import Checkpoint, Line, LineKind, Outcome
@@ -57,6 +58,15 @@ def begin(sessions: Sessions, token: runs.Token, step: int, attempt: int = 1) ->
     with sessions.begin() as session:
         chosen = Checkpoint(folder=f"checkpoint-{step}", step=step, attempt=attempt) if step else None
         history.begin(session, token, chosen, adopted=None, place="here")
+
+
+@contextmanager
+def listening(to: Any, name: str, told: Callable[..., object]) -> Iterator[None]:
+    event.listen(to, name, told)
+    try:
+        yield
+    finally:
+        event.remove(to, name, told)
 
 
 def curve(sessions: Sessions, token: runs.Token, **options: Any) -> curves.Curve:
@@ -119,6 +129,21 @@ def test_an_amendment_is_pending_until_the_trainer_says_from_when_it_holds(
     assert ship(sessions, token, [line(1, LineKind.AMENDED, 2, sequence=1)], start=10).pending == ()
     with sessions.begin() as session:
         assert session.execute(select(AmendmentRow.step)).scalar_one() == 2
+
+
+def test_changes_that_hold_are_not_read_again_at_each_ship_but_are_told_to_the_next_attempt(
+    sessions: Sessions, token: runs.Token
+) -> None:
+    with sessions.begin() as session:
+        for _ in range(3):
+            runs.amend(session, token.run_id, "training.learning_rate", 1e-5, by=None)
+    ship(sessions, token, [line(n, LineKind.AMENDED, 2, sequence=n + 1) for n in range(2)])
+    read: list[int] = []
+    with listening(AmendmentRow, "load", lambda row, _: read.append(row.sequence)):
+        heard = ship(sessions, token, losses([1.0]), start=20)
+    assert read == [each.sequence for each in heard.pending] == [3]
+    with sessions.begin() as session:
+        assert [each.step for each in history.begin(session, token, None, adopted=None, place="here")] == [2, 2, None]
 
 
 def test_rewinding_takes_back_points_buckets_and_samples(sessions: Sessions, token: runs.Token) -> None:

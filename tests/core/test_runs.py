@@ -9,12 +9,12 @@ from pathlib import Path
 from uuid import UUID
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from backend.core import history, runs
 from backend.core.assignment import Checkpoint, Outcome
 from backend.core.errors import Conflict, Fenced, Invalid, NotFound, Problem
-from backend.core.models import Attempt, CheckpointRow, Intent, Outbox, Run, RunEvent, State
+from backend.core.models import AmendmentRow, Attempt, CheckpointRow, Intent, Outbox, Run, RunEvent, State
 from backend.core.recipe import read_recipe
 from tests.core.conftest import RECIPE, Sessions
 
@@ -400,3 +400,36 @@ def test_an_amendment_must_leave_a_valid_recipe(sessions: Sessions, new_run: New
             runs.amend(session, run.id, field, value, by=None)
     with pytest.raises(Invalid, match="cannot be changed in mid-run"), sessions.begin() as session:
         runs.amend(session, run.id, "method.r", 4, by=None)
+
+
+def test_no_more_changes_wait_than_a_trainer_takes_at_once(sessions: Sessions, new_run: NewRun) -> None:
+    run_id = new_run().id
+    with sessions.begin() as session:
+        for _ in range(runs.PENDING):
+            runs.amend(session, run_id, "training.learning_rate", 1e-5, by=None)
+    with pytest.raises(Conflict, match="50 changes of “owls” do not hold yet") as told, sessions.begin() as session:
+        runs.amend(session, run_id, "training.learning_rate", 1e-5, by=None)
+    assert told.value.hint
+    with sessions.begin() as session:
+        session.execute(update(AmendmentRow).where(AmendmentRow.sequence == 1).values(step=4))
+        assert runs.amend(session, run_id, "training.learning_rate", 1e-5, by=None).sequence == runs.PENDING + 1
+
+
+@pytest.mark.parametrize(
+    ("count", "letters", "words"),
+    [(runs.CHANGES, 1, "was changed 500 times"), (9, 1 << 20, "The changes of “owls” fill 8 MiB")],
+    ids=["number", "bytes"],
+)
+def test_a_run_takes_changes_up_to_a_number_and_a_size(
+    sessions: Sessions, new_run: NewRun, count: int, letters: int, words: str
+) -> None:
+    run_id = new_run().id
+    made = {"run_id": run_id, "field": "evaluation.prompts", "value": ["a" * letters]}
+    with sessions.begin() as session:
+        session.add_all(AmendmentRow(**made, sequence=step, step=step) for step in range(1, count - 1))
+    with sessions.begin() as session:
+        runs.amend(session, run_id, "training.learning_rate", 1e-5, by=None)
+        session.add(AmendmentRow(**made, sequence=count, step=count))
+    with pytest.raises(Conflict, match=words) as told, sessions.begin() as session:
+        runs.amend(session, run_id, "training.learning_rate", 1e-5, by=None)
+    assert told.value.hint.startswith("Clone it")
