@@ -23,6 +23,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY, array
 from sqlalchemy.orm import Session
 
+from backend.core.bulk import among
 from backend.core.models import Bucket, Json, Point
 from backend.core.points import WIDTHS, Extremes, word
 
@@ -62,7 +63,7 @@ def values_at(
 ) -> dict[int, dict[str, float]]:
     """These metrics at these steps."""
     found: dict[int, dict[str, float]] = {step: {} for step in steps}
-    where = (Point.run_id == run_id, Point.name.in_(names), Point.step.in_(steps))
+    where = (Point.run_id == run_id, Point.name.in_(names), among(Point.step, steps))
     for step, name, value in session.execute(select(Point.step, Point.name, Point.value).where(*where)):
         found[step][name] = value
     return found
@@ -71,7 +72,7 @@ def values_at(
 def times(session: Session, run_id: UUID, shown: Mapping[str, Curve]) -> list[tuple[int, float]]:
     """When each step of these curves was measured, in seconds since the epoch, by step."""
     steps = {step for curve in shown.values() for step, _ in curve}
-    where = (Point.run_id == run_id, Point.name.in_(list(shown)), Point.step.in_(steps))
+    where = (Point.run_id == run_id, among(Point.name, shown), among(Point.step, steps))
     query = select(Point.step, func.min(Point.at)).where(*where).group_by(Point.step).order_by(Point.step)
     return [(step, at) for step, at in session.execute(query)]
 

@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session, aliased
 
 from backend.core import curves, points, runs
 from backend.core.assignment import Amendment, Line, LineKind
+from backend.core.bulk import among
 from backend.core.errors import Conflict
 from backend.core.events import EventKind, emit, emit_all
 from backend.core.ids import uuid7
@@ -159,7 +160,8 @@ def _untold(session: Session, run: Run, lines: Sequence[Line]) -> Sequence[Line]
     if not again:
         return lines
     steps, names = {line.step for line in again}, {name for line in again for name in line.data["values"]}
-    query = select(Point.step, Point.name).where(Point.run_id == run.id, Point.name.in_(names), Point.step.in_(steps))
+    here = (Point.run_id == run.id, among(Point.name, names), among(Point.step, steps))
+    query = select(Point.step, Point.name).where(*here)
     told = {(step, name) for step, name in session.execute(query)}
     return [line for line in lines if not all((line.step, name) in told for name in line.data["values"])]
 

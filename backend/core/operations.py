@@ -25,6 +25,7 @@ from sqlalchemy.exc import TimeoutError as NoConnectionFree
 from sqlalchemy.orm import Session
 
 from backend.core import hub
+from backend.core.bulk import among
 from backend.core.datasets.store import Prepared, Upload, commit_version, prepare
 from backend.core.errors import Conflict, Forbidden, StudioError, Unavailable, Unstorable
 from backend.core.models import Dataset, Json, Operation, Role, User
@@ -107,7 +108,7 @@ class Operations:
             query = select(Operation.id, Operation.kind).where(Operation.state == "running")
             running = session.execute(query.order_by(Operation.id)).all()
             path = Operation.input["path"].astext
-            over = select(Operation.id, path).where(Operation.state != "running", path.in_(files))
+            over = select(Operation.id, path).where(Operation.state != "running", among(path, files))
             read = session.execute(over).all()
         for operation_id, file in read:
             has_been_read(Path(file), address_of(operation_id))

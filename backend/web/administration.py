@@ -13,6 +13,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from backend.core import audit, disk, people
+from backend.core.bulk import among
 from backend.core.models import ApiToken, Attempt, Run, SignIn, User
 from backend.core.people import Identity
 from backend.web.shapes.common import Json
@@ -205,7 +206,7 @@ def storage_out(session: Session, gauge: Gauge) -> StorageOut:
 
 def _run_bytes(session: Session, sizes: dict[UUID, int]) -> list[RunBytesOut]:
     query = select(Run.id, Run.name, User.name, Run.state).outerjoin(User, User.id == Run.owner_id)
-    known = {row[0]: row[1:] for row in session.execute(query.where(Run.id.in_(sizes)))}
+    known = {row[0]: row[1:] for row in session.execute(query.where(among(Run.id, sizes)))}
     nobody = (None, None, None)
     return [
         RunBytesOut(id=run_id, name=name, owner=owner, state=state, bytes=size)

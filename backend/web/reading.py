@@ -13,6 +13,7 @@ from sqlalchemy import func, literal, select, union_all
 from sqlalchemy.orm import Session
 
 from backend.core import journal, people, runs
+from backend.core.bulk import among
 from backend.core.datasets import store
 from backend.core.datasets.schema import Row, to_record
 from backend.core.errors import NotFound
@@ -82,7 +83,7 @@ def choices(session: Session) -> Choices:
 
 
 def runs_by_id(session: Session, run_ids: Iterable[UUID]) -> list[RunOut]:
-    return run_outs(session, list(session.scalars(select(Run).where(Run.id.in_(list(run_ids))))))
+    return run_outs(session, list(session.scalars(select(Run).where(among(Run.id, run_ids)))))
 
 
 def runs_after(session: Session, newest: UUID, limit: int) -> list[RunOut]:
@@ -128,9 +129,9 @@ def _names_around(session: Session, found: Sequence[Run]) -> dict[UUID, str]:
     parents = {run.parent_id for run in found if run.parent_id}
     names: dict[UUID, str] = {}
     if owners:
-        names |= dict(session.execute(select(User.id, User.name).where(User.id.in_(owners))).all())
+        names |= dict(session.execute(select(User.id, User.name).where(among(User.id, owners))).all())
     if parents:
-        names |= dict(session.execute(select(Run.id, Run.name).where(Run.id.in_(parents))).all())
+        names |= dict(session.execute(select(Run.id, Run.name).where(among(Run.id, parents))).all())
     return names
 
 

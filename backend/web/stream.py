@@ -27,6 +27,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.orm import Session
 
 from backend.core import journal
+from backend.core.bulk import among
 from backend.core.errors import Unavailable
 from backend.core.ids import as_uuid
 from backend.core.models import ENDED, Run, RunEvent
@@ -203,7 +204,7 @@ class Hub:
 
 def news_after(session: Session, heads: Mapping[UUID, int]) -> list[tuple[RunOut, list[RunEvent]]]:
     """Each run that has events after its head, with one page of them; the rest comes at the next look."""
-    rows = session.execute(select(Run.id, Run.seq).where(Run.id.in_(heads)))
+    rows = session.execute(select(Run.id, Run.seq).where(among(Run.id, heads)))
     moved = [run_id for run_id, seq in rows if seq > heads[run_id]]
     runs = reading.runs_by_id(session, moved) if moved else []
     return [(run, journal.events(session, run.id, heads[run.id], PAGE)) for run in runs]

@@ -59,3 +59,15 @@ def test_every_zoom_of_a_curve_holds_just_the_extremes_of_its_stretches(
         ):
             read = curves.read(session, run.id, ["loss"], first=first, last=last, points=most)
             assert read == {"loss": thinned(pairs, first, last, most)}, (first, last)
+
+
+def test_when_steps_were_measured_is_told_of_more_of_them_than_a_statement_takes_parameters(
+    sessions: Sessions, new_run: Callable[[], Run]
+) -> None:
+    run, steps = new_run(), range(1, 70_001)
+    with sessions.begin() as session:
+        points.store(session, run.id, {"loss": [(step, 0.5, 1e9 + step) for step in steps]}, beyond=0)
+    with sessions() as session:
+        told = curves.times(session, run.id, curves.read(session, run.id, points=len(steps)))
+        assert told == [(step, 1e9 + step) for step in steps]
+        assert curves.values_at(session, run.id, ["loss"], steps) == {step: {"loss": 0.5} for step in steps}
