@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVarTuple
 from uuid import UUID
 
 from sqlalchemy import Select, String, UnaryExpression, cast, distinct, func, or_, select, text, true
@@ -19,6 +19,7 @@ from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlalchemy.orm import Session
 
 from backend.core import uploads
+from backend.core.bulk import among
 from backend.core.datasets.groups import fitting, groups
 from backend.core.datasets.ingest import Order, ingest
 from backend.core.datasets.problems import printable
@@ -31,6 +32,7 @@ from backend.core.settings import Settings
 from backend.core.storage import Storage, storage
 from backend.core.uploads import Received
 
+Ts = TypeVarTuple("Ts")
 GIB, MIB = 1 << 30, 1 << 20
 LEFTOVER_HOURS = 24
 PREFIX = "datasets"
@@ -288,17 +290,16 @@ def formats_in_use(session: Session) -> list[str]:
 
 def runs_of(session: Session, dataset_ids: Sequence[UUID]) -> dict[UUID, int]:
     """How many runs learned from each, by the versions that they name."""
+    query = _beside_versions(select(DatasetVersion.dataset_id, func.count(distinct(Run.id))))
+    query = query.where(DatasetVersion.dataset_id.in_(dataset_ids)).group_by(DatasetVersion.dataset_id)
+    return {row[0]: row[1] for row in session.execute(query)} if dataset_ids else {}
+
+
+def _beside_versions(query: Select[*Ts]) -> Select[*Ts]:
+    """Runs beside the versions that they learn from. Postgres looks those up: a data set may have any number."""
     each = func.jsonb_array_elements(Run.data).table_valued("value", joins_implicitly=True)
     pin = cast(each.c.value, JSONB)["version_id"].astext
-    query = (
-        select(DatasetVersion.dataset_id, func.count(distinct(Run.id)))
-        .select_from(Run)
-        .join(each, true())
-        .join(DatasetVersion, cast(DatasetVersion.id, String) == pin)
-        .where(DatasetVersion.dataset_id.in_(dataset_ids))
-        .group_by(DatasetVersion.dataset_id)
-    )
-    return {row[0]: row[1] for row in session.execute(query)} if dataset_ids else {}
+    return query.select_from(Run).join(each, true()).join(DatasetVersion, cast(DatasetVersion.id, String) == pin)
 
 
 def removed(session: Session, limit: int = 100) -> list[Dataset]:
@@ -353,10 +354,9 @@ def delete(session: Session, name_or_id: str) -> Dataset:
 
 
 def _runs_that_need(session: Session, dataset_id: UUID) -> list[str]:
-    ids = session.scalars(select(DatasetVersion.id).where(DatasetVersion.dataset_id == dataset_id))
-    pins = [Run.data.contains([{"version_id": str(id)}]) for id in ids]
-    query = select(Run.name).where(Run.state.not_in(ENDED), or_(*pins)).order_by(Run.id).limit(10)
-    return list(session.scalars(query)) if pins else []
+    needing = (Run.state.not_in(ENDED), DatasetVersion.dataset_id == dataset_id)
+    query = _beside_versions(select(Run.name)).where(*needing)
+    return list(session.scalars(query.group_by(Run.id).order_by(Run.id).limit(10)))
 
 
 def restore(session: Session, dataset_id: UUID) -> Dataset:
@@ -383,6 +383,6 @@ def clean_up(session: Session, settings: Settings) -> None:
     old = files.old_keys(PREFIX, LEFTOVER_HOURS)
     if uploads.being_read(session):
         return  # what broke off is published anew under the same key, and belongs to no version yet
-    known = set(session.scalars(select(DatasetVersion.key).where(DatasetVersion.key.in_(old))))
+    known = set(session.scalars(select(DatasetVersion.key).where(among(DatasetVersion.key, old))))
     for key in set(old) - known:
         files.delete_old(key, LEFTOVER_HOURS)  # the same rows may have been published anew meanwhile

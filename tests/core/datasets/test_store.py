@@ -5,10 +5,10 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
-from sqlalchemy import Engine, event, func, select
+from sqlalchemy import Engine, event, func, select, text
 from sqlalchemy.orm import Session
 
 from backend.core import operations, uploads
@@ -17,7 +17,7 @@ from backend.core.db import engine as make_engine
 from backend.core.errors import Conflict, Invalid, NotFound
 from backend.core.models import Dataset, DatasetVersion, Run
 from backend.core.settings import Settings, settings
-from backend.core.storage import storage
+from backend.core.storage import FolderStorage, storage
 from tests.core.datasets.files import alpaca, jsonl
 
 
@@ -191,6 +191,43 @@ def test_a_leftover_that_is_published_anew_while_leftovers_are_removed_stays(
     version = store.commit_version(session, upload, prepared)
     assert leftover.exists()
     assert len(store.rows(storage(here), version)) == 4
+
+
+def many_versions(session: Session, dataset_id: UUID) -> int:
+    """More than a statement takes parameters."""
+    made = (
+        "INSERT INTO dataset_versions (id, dataset_id, number, key, source_name, source_sha256, source_bytes, sha256, bytes,"
+        " format, kind, rows) SELECT gen_random_uuid(), :dataset, number, 'datasets/' || number, '', '', 1, '', 1, '', '', 1"
+        " FROM generate_series(2, 70000) number"
+    )
+    session.execute(text(made), {"dataset": dataset_id})
+    return 70_000
+
+
+@pytest.mark.usefixtures("studio_home")
+def test_leftovers_are_told_from_any_number_of_versions(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    version = add(session, "kept", jsonl(alpaca(3)))
+    keys = [f"datasets/{number}" for number in range(2, many_versions(session, version.dataset_id) + 2)]
+    removed: list[str] = []
+    monkeypatch.setattr(FolderStorage, "old_keys", lambda *_: keys)
+    monkeypatch.setattr(FolderStorage, "delete_old", lambda _self, key, _hours: removed.append(key))
+    store.clean_up(session, settings())
+    assert removed == keys[-1:]
+
+
+@pytest.mark.usefixtures("studio_home")
+def test_a_data_set_of_any_number_of_versions_can_be_deleted_unless_a_run_needs_one(session: Session) -> None:
+    version = add(session, "kept", jsonl(alpaca(3)))
+    many_versions(session, version.dataset_id)
+    pin = {"version_id": str(version.id)}
+    run = Run(name="waiting run", recipe={}, model={}, data=[pin], state="queued", intent="run")
+    session.add(run)
+    session.flush()
+    with pytest.raises(Conflict, match="waiting run"):
+        store.delete(session, "kept")
+    run.state = "succeeded"
+    session.flush()
+    assert store.delete(session, "kept").deleted_at
 
 
 @pytest.mark.usefixtures("studio_home")
