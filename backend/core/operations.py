@@ -191,11 +191,11 @@ def _prepared(upload: Upload, settings: Settings, watch: _Watch) -> Prepared:
 
 def _publish(session: Session, operation: Operation, upload: Upload, prepared: Prepared) -> Json:
     """The version becomes visible. Its sender's account may have been removed meanwhile: what it began stays, and is
-    nobody's. Raises `Forbidden` where somebody else has made the data set meanwhile; one that stood was looked at then."""
+    nobody's. Raises `Forbidden` where somebody else made the data set meanwhile, or brought it back; what stood was looked at."""
     version = commit_version(session, replace(upload, owner_id=operation.owner_id), prepared)
     dataset = session.get_one(Dataset, version.dataset_id)
     sender = session.get(User, operation.owner_id) if operation.owner_id else None
-    is_anothers = dataset.owner_id != operation.owner_id and dataset.created_at > operation.created_at
+    is_anothers = dataset.owner_id != operation.owner_id and dataset.id != upload.dataset_id
     if is_anothers and (sender is None or sender.role != Role.ADMIN):
         raise Forbidden(
             f"“{upload.name}” became somebody else's while the file was read.", hint="Upload it under another name."

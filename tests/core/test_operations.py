@@ -36,7 +36,9 @@ def engine(database_url: str) -> Iterator[Engine]:
 
 def begin(engine: Engine, content: str, name: str = "large", owner: User | None = None) -> UUID:
     with Session(engine) as session, session.begin():
-        upload = store.upload(name, "a.jsonl", received(content), owner_id=owner.id if owner else None)
+        standing = store.newest(session, name)
+        choices = {"owner_id": owner and owner.id, "dataset_id": standing and standing.dataset_id}
+        upload = store.upload(name, "a.jsonl", received(content), **choices)
         return operations.begin(session, upload).id
 
 
@@ -149,6 +151,29 @@ def test_a_file_whose_name_became_anothers_while_it_was_read_is_no_version_of_th
     if state == "failed":
         assert done.error
         assert done.error["message"] == "“large” became somebody else's while the file was read."
+
+
+@pytest.mark.parametrize("is_older", [False, True])
+def test_a_data_set_that_is_brought_back_while_a_file_is_read_gets_no_version_from_another(
+    engine: Engine, is_older: bool
+) -> None:
+    """Nor from a file of which nobody wrote down what stood when it was sent."""
+    ann, ben = somebody(engine, "ann"), somebody(engine, "ben")
+    run_operation(engine, settings(), begin(engine, jsonl(alpaca(7)), owner=ben))
+    with Session(engine) as session, session.begin():
+        dataset_id = store.delete(session, "large").id
+    operation_id = begin(engine, jsonl(alpaca(5)), owner=ann)
+    with Session(engine) as session, session.begin():
+        store.restore(session, dataset_id)
+        if is_older:
+            operation = session.get_one(Operation, operation_id)
+            operation.input = {key: value for key, value in operation.input.items() if key != "dataset_id"}
+    run_operation(engine, settings(), operation_id)
+    done = stored(engine, operation_id)
+    assert done.error
+    assert done.error["message"] == "“large” became somebody else's while the file was read."
+    with Session(engine) as session:
+        assert [each.number for each in store.versions(session, dataset_id)] == [1]
 
 
 @pytest.mark.parametrize("after_seconds", [0.0, 1.0])

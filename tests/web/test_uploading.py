@@ -8,23 +8,25 @@ import gzip
 import json
 import os
 import socket
+import threading
 import time
 from base64 import b64encode
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import httpx
 import pytest
 from fastapi import FastAPI
-from sqlalchemy import select, text
+from sqlalchemy import select, text, update
 from sqlalchemy.orm import Session
 
 from backend.core import operations, uploads
 from backend.core.datasets import store
 from backend.core.db import engine_once
-from backend.core.models import Audit, DatasetVersion, Role
+from backend.core.models import Audit, DatasetVersion, Operation, Role, User
 from backend.core.settings import Settings
 from backend.core.uploads import Received
 from backend.web import bodies
@@ -224,6 +226,51 @@ async def test_a_disk_that_is_full_when_a_file_is_to_be_kept_says_so_and_keeps_n
     answer = await way(member, ROW * 20_000)
     assert (answer.status_code, answer.json()["error"]["code"]) == (507, "disk_full")
     assert list(here.folder("uploads").iterdir()) == []
+
+
+async def ended(session: Session) -> Operation:
+    """The only operation, as it ended."""
+    operation = session.scalars(select(Operation)).one()
+    for _ in range(400):
+        await asyncio.sleep(0.05)
+        session.refresh(operation)
+        if operation.state != "running":
+            break
+    return operation
+
+
+@pytest.mark.parametrize("way", [put_whole, send_whole])
+@pytest.mark.parametrize(("stood", "state", "versions"), [(False, "failed", 1), (True, "succeeded", 2)])
+async def test_a_file_becomes_a_version_of_anothers_data_set_only_where_that_stood_and_its_sender_might_change_it(
+    app: FastAPI,
+    session: Session,
+    monkeypatch: pytest.MonkeyPatch,
+    way: Way,
+    stood: bool,
+    state: str,
+    versions: int,
+) -> None:
+    """It may be deleted when a file is sent, and be brought back while that is read."""
+    read_on, run_operation = threading.Event(), operations.run_operation
+
+    def run_later(*work: Any, **options: Any) -> None:
+        read_on.wait(30)
+        run_operation(*work, **options)
+
+    monkeypatch.setattr(operations, "run_operation", run_later)
+    ada, bob = account(session, Role.MEMBER, "ada"), account(session, Role.ADMIN if stood else Role.MEMBER, "bob")
+    async with client_of(app, ada.headers) as owner, client_of(app, bob.headers) as sender:
+        assert (await put_whole(owner, ROW)).status_code == 201
+        if not stood:
+            assert (await owner.delete("/api/v1/datasets/owls")).status_code == 204
+        assert "/operations/" in (await way(sender, ROW * 20_000)).headers["location"]
+        if not stood:
+            assert (await owner.post("/api/v1/datasets/owls/restore")).status_code == 200
+        session.execute(update(User).where(User.name == "bob").values(role=Role.MEMBER))
+        session.commit()
+        read_on.set()
+        assert (await ended(session)).state == state
+        assert (await owner.get("/api/v1/datasets/owls")).json()["versions"] == versions
 
 
 async def test_a_folder_that_takes_no_file_is_told_and_what_came_in_pieces_waits_for_it(

@@ -54,14 +54,18 @@ class Upload:
     columns: Mapping[str, str] | None = None
     skip_bad_rows: bool = False
     owner_id: UUID | None = None
+    dataset_id: UUID | None = None
+    """Of the data set that stood under that name, and that its sender might change, when the file had come."""
 
     def as_json(self) -> Json:
-        return {**asdict(self), "path": str(self.path), "owner_id": self.owner_id and str(self.owner_id)}
+        owner, dataset = (known and str(known) for known in (self.owner_id, self.dataset_id))
+        return {**asdict(self), "path": str(self.path), "owner_id": owner, "dataset_id": dataset}
 
     @classmethod
     def from_json(cls, words: Json) -> Upload:
-        owner = words["owner_id"]
-        return cls(**{**words, "path": Path(words["path"]), "owner_id": UUID(owner) if owner else None})
+        owner, dataset = (words.get(name) for name in ("owner_id", "dataset_id"))
+        ids = {"owner_id": owner and UUID(owner), "dataset_id": dataset and UUID(dataset)}
+        return cls(**{**words, "path": Path(words["path"]), **ids})
 
 
 def upload(name: str, source_name: str, received: Received, **choices: Any) -> Upload:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from functools import partial
 from typing import Annotated, Any, Literal
+from uuid import UUID
 
 from fastapi import Path, Query, Request
 from pydantic import Field, TypeAdapter, ValidationError
@@ -161,17 +163,18 @@ async def take_in(edge: Edge, upload: store.Upload) -> DatasetDetailOut | Respon
     return await edge.write(work)
 
 
-def check_owner(session: Session, edge: Edge, name: str) -> None:
-    """A new version of somebody else's data set is not for everybody."""
+def check_owner(session: Session, edge: Edge, name: str) -> UUID | None:
+    """A new version of somebody else's data set is not for everybody. The id of the one that stands, where this may be."""
     standing = store.newest(session, name)
-    if standing is not None:
-        may_change(edge.who, session.get_one(Dataset, standing.dataset_id).owner_id)
+    if standing is None:
+        return None
+    may_change(edge.who, session.get_one(Dataset, standing.dataset_id).owner_id)
+    return standing.dataset_id
 
 
 async def in_background(edge: Edge, upload: store.Upload) -> Response:
     def work(session: Session) -> OperationOut:
-        check_owner(session, edge, upload.name)
-        row = operations.begin(session, upload)
+        row = operations.begin(session, replace(upload, dataset_id=check_owner(session, edge, upload.name)))
         people.audit(session, edge.who.id, "dataset.upload", upload.name)
         session.refresh(row)
         return reading.operation_out(row)
