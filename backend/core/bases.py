@@ -115,7 +115,7 @@ class Listed:
 
 def find(choice: ModelChoice, settings: Settings) -> Found:
     """The base model that was chosen, looked at: it was fetched before. Raises `StudioError` in words."""
-    return _found(locate(choice, settings))
+    return _found(locate(choice, settings, asks_hub=False))
 
 
 def find_here(path: str, revision: str | None, settings: Settings) -> Found:
@@ -138,13 +138,13 @@ def _found(folder: Path) -> Found:
     return Found(folder, revision, inspect(folder))
 
 
-def locate(choice: ModelChoice, settings: Settings) -> Path:
-    """The folder of a base model; that of a hub id is found in the local cache, at its commit."""
+def locate(choice: ModelChoice, settings: Settings, *, asks_hub: bool = True) -> Path:
+    """The folder of a base model; that of a hub id is downloaded, or found in the local cache, at its commit."""
     local = local_folder(choice.path, settings)
     if local is not None:
         return local
     _check_hub_id(choice.path)
-    return download(choice.path, choice.revision, asks_hub=False)
+    return download(choice.path, choice.revision, asks_hub=asks_hub)
 
 
 def _check_hub_id(path: str) -> None:
