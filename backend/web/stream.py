@@ -41,7 +41,7 @@ CHECK_SECONDS = 2.0
 LOOK_SECONDS = 1.0
 """How old news may get while Redis is silent."""
 PAGE = 500
-FEED_EVENTS = 2000
+FEED_EVENTS, FEED_BYTES = 2000, 8 << 20
 BLOCK_BYTES = 1 << 18
 """About the most that a viewer is sent in one piece."""
 OPENING = b": open\nretry: 1000\n\n"
@@ -54,6 +54,8 @@ class Feed:
     run: RunOut
     floor: int
     events: deque[tuple[int, bytes]] = field(default_factory=deque)
+    size: int = 0
+    """Of them all, in bytes."""
     viewers: int = 0
 
     @property
@@ -67,8 +69,10 @@ class Feed:
     def add(self, events: Iterable[RunEvent]) -> None:
         for event in events:
             self.events.append((event.seq, encoded(event)))
-        while len(self.events) > FEED_EVENTS:
-            self.floor = self.events.popleft()[0]
+            self.size += len(self.events[-1][1])
+            while len(self.events) > FEED_EVENTS or self.size > FEED_BYTES:
+                self.floor, forgotten = self.events.popleft()
+                self.size -= len(forgotten)
 
     def since(self, cursor: int) -> list[tuple[int, bytes]] | None:
         """What lies behind the cursor; None where that reaches further back than the feed. Looked for from the newest on: each

@@ -220,10 +220,11 @@ def test_an_idle_stream_beats(served: str, session: Session, monkeypatch: pytest
         assert next(lines).startswith("data:")  # a comment would not reach scripts
 
 
+@pytest.mark.parametrize(("bound", "most"), [("FEED_EVENTS", 5), ("FEED_BYTES", 1000), ("FEED_BYTES", 1)])
 def test_a_feed_that_forgot_reads_from_postgres(
-    served: str, session: Session, here: Settings, monkeypatch: pytest.MonkeyPatch
+    served: str, session: Session, here: Settings, monkeypatch: pytest.MonkeyPatch, bound: str, most: int
 ) -> None:
-    monkeypatch.setattr(stream, "FEED_EVENTS", 5)
+    monkeypatch.setattr(stream, bound, most)
     who, run = account(session, Role.VIEWER), queued_run(session)
     with opened(served, f"/api/v1/runs/{run.id}/events", who) as lines:
         read_events(lines, 1)
