@@ -36,6 +36,8 @@ Ts = TypeVarTuple("Ts")
 GIB, MIB = 1 << 30, 1 << 20
 LEFTOVER_HOURS = 24
 PREFIX = "datasets"
+MOST_VERSIONS = 1000
+"""Of one data set: its page tells all of them."""
 PAGE_BYTES = 8 * MIB
 """A page of rows ends with the last one that fits: a row may be as long as that itself."""
 
@@ -143,15 +145,22 @@ def _publish(files: Storage, draft: Path, key: str, wait: Callable[[Unavailable]
 
 
 def commit_version(session: Session, upload: Upload, prepared: Prepared) -> DatasetVersion:
-    """The new version of the data set, which is made where it is missing; the newest one again where nothing differs."""
+    """The new version of the data set, which is made where it is missing; the newest one again where nothing differs.
+
+    Raises `Conflict` where it has as many as one may have.
+    """
     dataset = _locked(session, upload.name, upload.owner_id)
     newest_one = _version(session, dataset.id, None)
     facts = prepared.facts
     if newest_one is not None and newest_one.sha256 == facts["sha256"]:
         return newest_one
+    number = newest_one.number + 1 if newest_one else 1
+    if number > MOST_VERSIONS:
+        words = f"“{dataset.name}” has {MOST_VERSIONS:,} versions, and takes no more."
+        raise Conflict(words, hint="Upload it under another name.", code="versions.many")
     version = DatasetVersion(
         dataset_id=dataset.id,
-        number=newest_one.number + 1 if newest_one else 1,
+        number=number,
         source_name=upload.source_name,
         source_sha256=upload.sha256,
         source_bytes=upload.bytes,

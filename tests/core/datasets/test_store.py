@@ -193,15 +193,15 @@ def test_a_leftover_that_is_published_anew_while_leftovers_are_removed_stays(
     assert len(store.rows(storage(here), version)) == 4
 
 
-def many_versions(session: Session, dataset_id: UUID) -> int:
-    """More than a statement takes parameters."""
+def many_versions(session: Session, dataset_id: UUID, newest: int = 70_000) -> int:
+    """More than a statement takes parameters, unless told otherwise."""
     made = (
         "INSERT INTO dataset_versions (id, dataset_id, number, key, source_name, source_sha256, source_bytes, sha256, bytes,"
         " format, kind, rows) SELECT gen_random_uuid(), :dataset, number, 'datasets/' || number, '', '', 1, '', 1, '', '', 1"
-        " FROM generate_series(2, 70000) number"
+        " FROM generate_series(2, :newest) number"
     )
-    session.execute(text(made), {"dataset": dataset_id})
-    return 70_000
+    session.execute(text(made), {"dataset": dataset_id, "newest": newest})
+    return newest
 
 
 @pytest.mark.usefixtures("studio_home")
@@ -228,6 +228,15 @@ def test_a_data_set_of_any_number_of_versions_can_be_deleted_unless_a_run_needs_
     run.state = "succeeded"
     session.flush()
     assert store.delete(session, "kept").deleted_at
+
+
+@pytest.mark.usefixtures("studio_home")
+def test_a_data_set_takes_so_many_versions_and_no_more(session: Session) -> None:
+    many_versions(session, add(session, "long", jsonl(alpaca(3))).dataset_id, store.MOST_VERSIONS - 1)
+    assert add(session, "long", jsonl(alpaca(4))).number == store.MOST_VERSIONS
+    assert add(session, "long", jsonl(alpaca(4))).number == store.MOST_VERSIONS, "it is there already"
+    with pytest.raises(Conflict, match="has 1,000 versions, and takes no more"):
+        add(session, "long", jsonl(alpaca(5)))
 
 
 @pytest.mark.usefixtures("studio_home")
