@@ -247,7 +247,7 @@ def lab(make_lab: MakeLab) -> Iterator[MuteLab]:
         lab.environment |= USUAL | {"HF_ENDPOINT": hub.address, "HF_HUB_OFFLINE": "0"}
         shutil.copytree(lab.home / "models" / "tiny", lab.home / "models" / STUCK)
         write_rows(lab.home / "datasets" / "many.parquet", 40_000)
-        write_rows(lab.home / "datasets" / "some.parquet", 6_000)
+        write_rows(lab.home / "datasets" / "some.parquet", 4_000)
         yield lab
 
 
