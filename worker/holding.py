@@ -372,7 +372,7 @@ class Holding:
             self._end_empty()
             return
         word = {Intent.PAUSE: Word.PAUSE, Intent.KEEP: Word.KEEP}.get(Intent(heard.intent))
-        if word is not None and word is not self._told.word:
+        if word is not None and word is not self._told.word and not self._shut_down:
             self._control(Order(word=word))
             self._told.word, self._told.since = word, self._awake.look()
         for amendment in heard.pending:

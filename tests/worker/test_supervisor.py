@@ -578,6 +578,30 @@ def test_nobody_is_blamed_for_the_time_in_which_the_whole_host_stood_still(
         assert why in caplog.text
 
 
+@pytest.mark.parametrize("phase", ["training", "exporting"])
+def test_a_host_that_is_shut_down_waits_no_longer_for_what_is_to_be_kept(lab: Lab, phase: str) -> None:
+    """There is little time: what was not saved by then is made once more by the next attempt, which is told to keep it too."""
+    run_id = lab.launch()
+    with held(lab, stop_seconds=0.3) as holding, deaf_trainer() as deaf:
+        holding.watch(deaf)
+        holding.folder.mkdir(parents=True)
+        with Journal(holding.folder / JOURNAL) as told:
+            told.phase("training")
+            told.metrics({"loss": 1.0}, 0.0)
+            told.phase(phase)
+        holding.turn()
+        tell(lab, run_id, runs.stop, keep=True)
+        holding.turn(urgent=True)
+        assert "keep" in (holding.folder / CONTROL).read_text()
+        holding.shut_down()
+        holding.turn(urgent=True)
+        time.sleep(0.4)
+        holding.turn()
+        assert holding._killed_why
+    run = lab.run(run_id)
+    assert (run.intent, run.crashes) == (Intent.KEEP, 0)
+
+
 def test_a_trainer_that_was_ended_over_a_template_fails_its_run_in_words_and_is_not_tried_again(lab: Lab) -> None:
     run_id = lab.launch()
     with held(lab) as holding:
