@@ -206,7 +206,13 @@ class Holding:
     @property
     def _has_nothing(self) -> bool:
         """Whether the run surely has no checkpoint to go on from or to export, nor a step to make one of."""
-        return self._work is not None and self._work.has_checkpoint is False and not self._has_trained
+        has_none = self._work is not None and self._work.has_checkpoint is False and not self._has_trained
+        return has_none and self._is_all_shipped
+
+    @property
+    def _is_all_shipped(self) -> bool:
+        """Whether its trainer has told no more than is known: behind an outage a journal goes in many batches."""
+        return tail.read(self.folder / JOURNAL, self._offset).end == self._offset
 
     # ---- taking over ---------------------------------------------------------------------------------------------
 
@@ -383,7 +389,8 @@ class Holding:
     @property
     def _can_be_cut_off(self) -> bool:
         """Before its first step a trainer has nothing to save, and an export begins anew from the last checkpoint."""
-        return self._end is None and (not self._has_trained or self._phase == "exporting")
+        is_free = self._end is None and (not self._has_trained or self._phase == "exporting")
+        return is_free and self._is_all_shipped
 
     def _control(self, message: Order | Change) -> None:
         with (self.folder / CONTROL).open("a") as file:
@@ -411,7 +418,7 @@ class Holding:
 
     def _reap(self, code: int) -> None:
         """All is shipped, since nothing new was there after its end: enter what follows."""
-        if tail.read(self.folder / JOURNAL, self._offset).end > self._offset:
+        if not self._is_all_shipped:
             return  # a full batch was shipped: the rest goes first
         with self.host.transaction() as session:
             state = runs.reap(session, self.token, self._ending(code), self.host.limits)

@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from uuid import UUID
 
@@ -600,6 +601,27 @@ def test_a_host_that_is_shut_down_waits_no_longer_for_what_is_to_be_kept(lab: La
         assert holding._killed_why
     run = lab.run(run_id)
     assert (run.intent, run.crashes) == (Intent.KEEP, 0)
+
+
+@pytest.mark.parametrize("keep", [True, False], ids=["stop and keep", "pause"])
+def test_nobody_is_cut_off_as_untrained_whose_first_steps_are_not_shipped_yet(lab: Lab, keep: bool) -> None:
+    """Behind an outage a journal goes in batches, and the first of them may hold nothing but long answers."""
+    run_id = lab.launch()
+    with held(lab) as holding, deaf_trainer() as deaf:
+        turn_until(holding, Doing.WATCHING)
+        assert holding.trainer is not None
+        holding.trainer.kill()
+        holding.watch(deaf)
+        with Journal(holding.folder / JOURNAL) as told:
+            told.phase("training")
+            told.sample(index=0, prompt="Hi " * tail.BATCH_BYTES, text="Yes.", tokens=2, finish="stop")
+            told.metrics({"loss": 1.0}, 0.0)
+        tell(lab, run_id, partial(runs.stop, keep=True) if keep else runs.pause)
+        for _batch in range(3):
+            holding.turn(urgent=True)
+            assert holding.doing is Doing.WATCHING
+        assert ("keep" if keep else "pause") in (holding.folder / CONTROL).read_text()
+        assert lab.losses(run_id)
 
 
 def test_a_trainer_that_was_ended_over_a_template_fails_its_run_in_words_and_is_not_tried_again(lab: Lab) -> None:
