@@ -14,6 +14,7 @@ from pydantic import TypeAdapter
 
 from backend.commands.access import Access, find_access
 from backend.core.errors import Problem, StudioError, Unavailable
+from backend.core.ids import uuid7
 from backend.core.settings import settings
 from backend.web.shapes.common import Listing
 from backend.web.shapes.datasets import DatasetDetailOut, DatasetOut, OperationOut
@@ -27,7 +28,7 @@ OnBytes = Callable[[int], None]
 
 PIECE_BYTES = 1 << 18
 TIMEOUT = httpx.Timeout(30.0, read=600.0)
-"""A launch renders every row and may download a model before it answers; a data set is read before it is."""
+"""A launch renders every row before it answers; a data set is read before it is."""
 SILENCE_SECONDS = 30.0
 """Streams beat every 10 s: one that says nothing for this long is broken."""
 PATIENCE_SECONDS = 120.0
@@ -153,7 +154,15 @@ class Client:
     # ---- runs --------------------------------------------------------------------------------------------------------
 
     def launch(self, recipe: Json) -> RunDetailOut:
-        return self.ask(RunDetailOut, "POST", "/runs", json=recipe)
+        """The run. Where its model is downloaded first, no answer comes for long: the same is sent again then, under one key, so
+        that it waits for the same download and launches once."""
+        key = {"Idempotency-Key": str(uuid7())}
+        while True:
+            try:
+                return self.ask(RunDetailOut, "POST", "/runs", json=recipe, headers=key)
+            except Unreachable as error:
+                if not isinstance(error.__cause__, httpx.ReadTimeout):
+                    raise
 
     def runs(self, limit: int) -> list[RunOut]:
         return self.ask(Listing[RunOut], "GET", "/runs", params={"limit": limit}).items

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
+import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
-from backend.commands.access import database_url, local_token
+from backend.commands.access import Access, database_url, local_token
 from backend.commands.client import Client, Refused, connect
 from backend.core import db, people
 from backend.core.models import ApiToken
@@ -94,3 +98,36 @@ def test_a_token_that_a_person_gave_is_never_replaced(
         client.runs(1)
     assert refused.value.status == 401
     assert (made(session), file.read_text() if file.exists() else "") == before
+
+
+class Slow(BaseHTTPRequestHandler):
+    """Answers a launch when it is asked the second time, with a refusal: while a model is downloaded nobody answers."""
+
+    keys: list[str | None]
+
+    def do_POST(self) -> None:
+        self.keys.append(self.headers["Idempotency-Key"])
+        self.rfile.read(int(self.headers["Content-Length"]))
+        if len(self.keys) == 1:
+            time.sleep(1)
+            return
+        self.send_response(422)
+        self.end_headers()
+        self.wfile.write(json.dumps({"error": {"message": "Heard."}}).encode())
+
+    def log_message(self, *_: object) -> None:
+        """Nobody reads it."""
+
+
+def test_a_launch_whose_answer_takes_long_is_waited_for_and_is_one_launch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Slow, "keys", [], raising=False)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Slow) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        with Client(Access(f"http://127.0.0.1:{server.server_port}", "fts_given")) as client:
+            client.http.timeout = 0.3
+            with pytest.raises(Refused, match="Heard"):
+                client.launch({})
+        server.shutdown()
+    first, again = Slow.keys
+    assert first
+    assert first == again
