@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import func, select
+from sqlalchemy import Select, Text, UnaryExpression, cast, func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from backend.core.errors import Invalid, NotFound
+from backend.core.errors import Conflict, Invalid, NotFound
 from backend.core.ids import uuid7
 from backend.core.models import RecipeVersion, SavedRecipe
 from backend.core.people import audit
 from backend.core.recipe import NAME, read_recipe
+
+MOST_VERSIONS = 1000
+"""Of one recipe: its page lists all of them."""
+PAGE_BYTES = 8 << 20
+"""A page of recipes ends at about this size, however few it then holds: each may have long prompts."""
 
 
 def find(session: Session, name: str) -> SavedRecipe:
@@ -32,6 +38,9 @@ def save(session: Session, name: str, body: Any, *, by: UUID | None) -> RecipeVe
     recipe = read_recipe(body).recipe
     row = _locked(session, name, by)
     newest = session.scalar(select(func.max(RecipeVersion.number)).where(RecipeVersion.recipe_id == row.id)) or 0
+    if newest >= MOST_VERSIONS:
+        words = f"“{name}” has {MOST_VERSIONS:,} versions, and takes no more."
+        raise Conflict(words, hint="Save it under another name.", code="versions.many")
     version = RecipeVersion(recipe_id=row.id, number=newest + 1, body=recipe.model_dump(mode="json"), created_by=by)
     session.add(version)
     session.flush()
@@ -46,10 +55,44 @@ def _locked(session: Session, name: str, owner_id: UUID | None) -> SavedRecipe:
     return session.execute(select(SavedRecipe).where(SavedRecipe.name == name).with_for_update()).scalar_one()
 
 
-def versions(session: Session, name: str) -> list[RecipeVersion]:
-    """Every version, the newest first. Raises `NotFound`."""
+def version(session: Session, name: str, number: int | None = None) -> RecipeVersion:
+    """The newest version, or the one of that number. Raises `NotFound`."""
+    query = select(RecipeVersion).where(RecipeVersion.recipe_id == find(session, name).id)
+    query = query.where(RecipeVersion.number == number) if number is not None else query
+    found = session.scalar(query.order_by(RecipeVersion.number.desc()).limit(1))
+    if found is None:
+        raise NotFound(f"The recipe “{name}” has no version {number}.", hint="Its page lists them.")
+    return found
+
+
+def versions(session: Session, name: str, before: int | None = None, limit: int = 100) -> list[RecipeVersion]:
+    """The versions before that one, the newest first: `limit` of them, or fewer where those fill `PAGE_BYTES`. Raises
+    `NotFound`."""
+    newest = RecipeVersion.number.desc()
+    query = select(RecipeVersion.id).where(RecipeVersion.recipe_id == find(session, name).id)
+    query = query.where(RecipeVersion.number < before) if before is not None else query
+    page = fitting(query.order_by(newest).limit(limit), newest)
+    return list(session.scalars(select(RecipeVersion).where(RecipeVersion.id.in_(page)).order_by(newest)))
+
+
+def fitting(query: Select[UUID], *order: UnaryExpression[Any]) -> Select[UUID]:
+    """Of the versions whose ids a query finds in that order, those that begin within `PAGE_BYTES`."""
+    size = func.octet_length(cast(RecipeVersion.body, Text))
+    before = (func.sum(size).over(order_by=order) - size).label("before")
+    page = select(RecipeVersion.id, before).where(RecipeVersion.id.in_(query)).subquery()
+    return select(page.c.id).where(page.c.before < PAGE_BYTES)
+
+
+def history(session: Session, name: str) -> list[tuple[int, datetime]]:
+    """The number of every version, the newest first, and when it was saved. Raises `NotFound`."""
+    query = select(RecipeVersion.number, RecipeVersion.created_at)
     own = RecipeVersion.recipe_id == find(session, name).id
-    return list(session.scalars(select(RecipeVersion).where(own).order_by(RecipeVersion.number.desc())))
+    return [(number, at) for number, at in session.execute(query.where(own).order_by(RecipeVersion.number.desc()))]
+
+
+def count(session: Session) -> int:
+    """How many recipes there are."""
+    return session.scalar(select(func.count()).select_from(SavedRecipe)) or 0
 
 
 def delete(session: Session, name: str, *, by: UUID | None) -> None:

@@ -12,7 +12,7 @@ from uuid import UUID
 from sqlalchemy import func, literal, select, union_all
 from sqlalchemy.orm import Session
 
-from backend.core import journal, people, runs
+from backend.core import journal, people, recipes, runs
 from backend.core.bulk import among
 from backend.core.datasets import store
 from backend.core.datasets.schema import Row, to_record
@@ -347,25 +347,26 @@ def tokens(session: Session, owner_id: UUID | None, limit: int | None = None, of
     return [token_out(row, owner) for row, owner in people.tokens(session, owner_id, limit, offset)]
 
 
-def recipe_outs(
-    session: Session, name: str | None = None, limit: int | None = None, offset: int = 0
-) -> list[RecipeOut]:
-    """Saved recipes with their newest versions, the latest changed first; or the one that is called `name`."""
+def recipe_outs(session: Session, name: str | None = None, limit: int = 100, offset: int = 0) -> list[RecipeOut]:
+    """Saved recipes with their newest versions, the latest changed first: `limit` of them, or fewer where they are long; or the
+    one that is called `name`."""
     newest = (
         select(RecipeVersion.recipe_id, func.max(RecipeVersion.number).label("number"))
         .group_by(RecipeVersion.recipe_id)
         .subquery()
     )
+    order = (RecipeVersion.created_at.desc(), RecipeVersion.id.asc())
+    own = (RecipeVersion.recipe_id == newest.c.recipe_id) & (RecipeVersion.number == newest.c.number)
+    ids = select(RecipeVersion.id).join(newest, own).order_by(*order).limit(limit).offset(offset)
+    if name is not None:
+        ids = ids.join(SavedRecipe, SavedRecipe.id == RecipeVersion.recipe_id).where(SavedRecipe.name == name)
     query = (
         select(SavedRecipe, RecipeVersion, User.name)
-        .join(newest, newest.c.recipe_id == SavedRecipe.id)
-        .join(RecipeVersion, (RecipeVersion.recipe_id == SavedRecipe.id) & (RecipeVersion.number == newest.c.number))
+        .join(RecipeVersion, RecipeVersion.recipe_id == SavedRecipe.id)
         .outerjoin(User, User.id == SavedRecipe.owner_id)
-        .order_by(RecipeVersion.created_at.desc(), RecipeVersion.id)
-        .limit(limit)
-        .offset(offset)
+        .where(RecipeVersion.id.in_(recipes.fitting(ids, *order)))
+        .order_by(*order)
     )
-    query = query.where(SavedRecipe.name == name) if name is not None else query
     return [_recipe_out(*row) for row in session.execute(query)]
 
 

@@ -16,6 +16,7 @@ from sqlalchemy import Engine, event, update
 from sqlalchemy.orm import Session
 
 from backend.core import points, recipes, run_list, runs
+from backend.core.errors import Conflict
 from backend.core.models import Attempt, Bucket, Device, Point, Role, Run, Worker
 from backend.core.outlook import outlook
 from backend.core.run_list import Sort, Wanted
@@ -301,6 +302,44 @@ async def test_a_recipe_shows_each_version_and_what_it_changed(member: httpx.Asy
     assert "This is the first version." in first
     assert (await member.get("/recipes/a style?version=7")).status_code == 404
     assert (await member.get("/recipes/none")).status_code == 404
+
+
+LONG = RECIPE | {"evaluation": {"prompts": ["学" * 8000] * 16}}
+
+
+async def test_versions_of_long_recipes_come_by_pages_of_eight_mib(member: httpx.AsyncClient, session: Session) -> None:
+    for _ in range(25):
+        recipes.save(session, "long", LONG, by=None)
+    session.commit()
+    first = await member.get("/api/v1/recipes/long/versions")
+    assert len(first.content) < 9 << 20
+    numbers = [each["number"] for each in first.json()]
+    behind = (await member.get("/api/v1/recipes/long/versions", params={"before": numbers[-1]})).json()
+    assert [*numbers, *(each["number"] for each in behind)] == list(range(25, 0, -1))
+    page = (await member.get("/recipes/long?version=2")).text
+    assert all(f'/recipes/long?version={number}"' in page for number in range(1, 26))
+
+
+async def test_long_recipes_are_listed_by_pages_of_eight_mib(member: httpx.AsyncClient, session: Session) -> None:
+    for number in range(25):
+        recipes.save(session, f"long {number}", LONG, by=None)
+    session.commit()
+    first = await member.get("/api/v1/recipes?limit=500")
+    assert len(first.content) < 9 << 20
+    names = [each["name"] for each in first.json()]
+    behind = (await member.get("/api/v1/recipes", params={"offset": len(names)})).json()
+    assert [*names, *(each["name"] for each in behind)] == [f"long {number}" for number in range(24, -1, -1)]
+    page = (await member.get("/recipes")).text
+    assert f'href="/recipes?offset={len(names)}"' in page
+    assert "/recipes?offset=" not in (await member.get("/recipes", params={"offset": len(names)})).text
+
+
+def test_a_recipe_takes_a_thousand_versions_and_no_more(session: Session) -> None:
+    recipes.save(session, "saved often", RECIPE, by=None).number = recipes.MOST_VERSIONS
+    session.flush()
+    with pytest.raises(Conflict, match="has 1,000 versions, and takes no more"):
+        recipes.save(session, "saved often", RECIPE, by=None)
+    assert recipes.version(session, "saved often").number == recipes.MOST_VERSIONS
 
 
 # ---- the stream -----------------------------------------------------------------------------------------------------

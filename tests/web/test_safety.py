@@ -94,14 +94,14 @@ async def test_every_number_that_is_asked_for_says_how_large_it_may_be(
 ) -> None:
     queued_run(session, "owls")
     document = (await admin.get("/api/v1/openapi.json")).json()
-    asked = 0
+    asked, named = 0, {"name": "animals", "run": "owls", "upload": uuid4(), "recipe": "hoot"}
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
             for told in operation.get("parameters", ()):
                 if "'integer'" not in str(told["schema"]) or told["in"] == "path":
                     continue
                 assert "'maximum'" in str(told["schema"]), (method, path, told["name"])
-                address, value = path.format(name="animals", run="owls", upload=uuid4()), {told["name"]: str(2**64)}
+                address, value = path.format(**named), {told["name"]: str(2**64)}
                 query, headers = (value, {}) if told["in"] == "query" else ({}, value)
                 answer = await admin.request(method, address, params=query, headers=headers)
                 assert answer.status_code in (413, 422), (method, path, told["name"])

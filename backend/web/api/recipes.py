@@ -14,6 +14,7 @@ from backend.core.strict import Strict
 from backend.web import launching, reading
 from backend.web.deps import AnEdge, Edge, Offset, may_change
 from backend.web.routers import api_router
+from backend.web.shapes.common import MOST
 from backend.web.shapes.launch import RecipeOut, RecipeVersionOut
 from backend.web.shapes.runs import RunDetailOut
 
@@ -57,7 +58,8 @@ async def list_recipes(
     limit: Annotated[int, Query(ge=1, le=500)] = 100,
     offset: Offset = 0,
 ) -> list[RecipeOut]:
-    """Saved recipes, the latest changed first."""
+    """Saved recipes, the latest changed first: `limit` of them, or fewer where they are long, for a page ends at about 8 MiB. The
+    next one begins at `offset` and as many as came."""
     return await edge.read(lambda session: reading.recipe_outs(session, limit=limit, offset=offset))
 
 
@@ -67,11 +69,17 @@ async def get(recipe: RecipeName, edge: AnEdge) -> RecipeOut:
 
 
 @router.get("/{recipe}/versions")
-async def versions(recipe: RecipeName, edge: AnEdge) -> list[RecipeVersionOut]:
-    """Every version, the newest first."""
+async def versions(
+    recipe: RecipeName,
+    edge: AnEdge,
+    limit: Annotated[int, Query(ge=1, le=500)] = 100,
+    before: Annotated[int | None, Query(ge=1, le=MOST, description="Only versions before this one.")] = None,
+) -> list[RecipeVersionOut]:
+    """Its versions, the newest first: `limit` of them, or fewer where they are long, for a page ends at about 8 MiB. Unless the
+    last one is version 1, there are more before it."""
 
     def work(session: Session) -> list[RecipeVersionOut]:
-        return [RecipeVersionOut.model_validate(row) for row in recipes.versions(session, recipe)]
+        return [RecipeVersionOut.model_validate(row) for row in recipes.versions(session, recipe, before, limit)]
 
     return await edge.read(work)
 
@@ -79,7 +87,7 @@ async def versions(recipe: RecipeName, edge: AnEdge) -> list[RecipeVersionOut]:
 @router.post("/{recipe}/launch", status_code=201)
 async def launch(recipe: RecipeName, edge: AnEdge) -> RunDetailOut:
     """Launch the newest version."""
-    version = await edge.read(lambda session: recipes.versions(session, recipe)[0])
+    version = await edge.read(lambda session: recipes.version(session, recipe))
     return await launching.launch(edge, version.body, recipe_version_id=version.id)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from uuid import UUID
 
 from backend.core.difference import SettingDifference
@@ -10,8 +11,9 @@ from backend.core.run_list import Wanted
 from backend.web.addresses import Address
 from backend.web.contexts.page import Did, Page
 from backend.web.glances import Glance
+from backend.web.shapes.common import Json
 from backend.web.shapes.datasets import VersionOut
-from backend.web.shapes.launch import RecipeOut, RecipeVersionOut
+from backend.web.shapes.launch import RecipeOut
 from backend.web.shapes.runs import ArtifactOut, Choices, RunOut, WaitOut
 from backend.web.shapes.studio import HitOut, WorkerOut
 
@@ -85,6 +87,7 @@ class RecipesPage(Page):
 
     template = "recipes.html"
     recipes: list[RecipeOut]
+    next_offset: int | None
 
 
 @dataclass(frozen=True)
@@ -95,8 +98,9 @@ class RecipePage(Page):
     recipe: RecipeOut
     number: int
     """The version that is shown."""
-    history: list[RecipeVersionOut]
-    """Every version, the newest first."""
+    body: Json
+    history: list[tuple[int, datetime]]
+    """The number of every version, the newest first, and when it was saved."""
     yaml: str
     changes: list[SettingDifference]
     """What this version says otherwise than the one before it."""

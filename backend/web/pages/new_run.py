@@ -59,7 +59,7 @@ async def new_run_page(
             parent = runs.find(session, clone)
             return Draft(launching.changed(runs.amended_recipe(session, parent), changes), parent=parent.name)
         if recipe:
-            body = recipes.versions(session, recipe)[0].body
+            body = recipes.version(session, recipe).body
             return Draft(launching.changed(body, changes), recipe=recipe.strip())
         return Draft(_only_choices(changes, models, reading.dataset_outs(session)))
 
@@ -232,14 +232,13 @@ async def drawn(
         checked = replace(checked, lines=drafts.lines_of(checked.places, drafts.read(replace(draft, yaml=form.yaml))))
 
     def work(session: Session) -> NewRunPage:
-        known = reading.recipe_outs(session)
-        source = next((each for each in known if each.name == draft.recipe), None)
+        source = next(iter(reading.recipe_outs(session, draft.recipe)), None) if draft.recipe else None
         return NewRunPage(
             form=form,
             preflight=checked,
             datasets=reading.dataset_outs(session),
             models=models,
-            recipes=known,
+            recipes=reading.recipe_outs(session, limit=LATELY),
             lately=reading.run_outs(session, run_list.listing(session, limit=LATELY)),
             differences=differences(session, draft, source),
             methods=METHODS,

@@ -8,24 +8,28 @@ from starlette.responses import Response
 
 from backend.core import recipes
 from backend.core.difference import setting_differences
-from backend.core.errors import Invalid, NotFound
+from backend.core.errors import Invalid
 from backend.core.recipe import read_recipe
 from backend.core.yaml12 import as_yaml
 from backend.web import reading
 from backend.web.api.recipes import one
 from backend.web.contexts.rooms import RecipePage, RecipesPage
-from backend.web.deps import AnEdge, may_change
+from backend.web.deps import AnEdge, Offset, may_change
 from backend.web.pages.common import draw, go
 from backend.web.routers import page_router
 from backend.web.shapes.common import Json
-from backend.web.shapes.launch import RecipeVersionOut
 
 router = page_router()
 
 
 @router.get("/recipes")
-async def recipes_page(request: Request, edge: AnEdge) -> Response:
-    return draw(request, RecipesPage(await edge.read(reading.recipe_outs)))
+async def recipes_page(request: Request, edge: AnEdge, offset: Offset = 0) -> Response:
+    def work(session: Session) -> RecipesPage:
+        shown = reading.recipe_outs(session, offset=offset)
+        behind = offset + len(shown)
+        return RecipesPage(shown, behind if shown and behind < recipes.count(session) else None)
+
+    return draw(request, await edge.read(work))
 
 
 @router.get("/recipes/{recipe}")
@@ -36,14 +40,11 @@ async def recipe_page(request: Request, recipe: str, edge: AnEdge, version: int 
 def described(session: Session, name: str, number: int | None) -> RecipePage:
     """One version, the newest by default, beside the one before it. Raises `NotFound`."""
     found = one(session, name)
-    history = [RecipeVersionOut.model_validate(row) for row in recipes.versions(session, name)]
-    by_number = {version.number: version for version in history}
-    shown = by_number.get(number or found.versions)
-    if shown is None:
-        raise NotFound(f"The recipe “{name}” has no version {number}.", hint="Its page lists them.")
-    before = by_number.get(shown.number - 1)
+    shown = recipes.version(session, name, number or None)
+    before = recipes.version(session, name, shown.number - 1) if shown.number > 1 else None
     changes = setting_differences(before.body, shown.body) if before else []
-    return RecipePage(found, shown.number, history, as_yaml(in_order(shown.body)), changes)
+    history = recipes.history(session, name)
+    return RecipePage(found, shown.number, shown.body, history, as_yaml(in_order(shown.body)), changes)
 
 
 def in_order(body: Json) -> Json:
