@@ -370,9 +370,14 @@ def _another_admin(session: Session, user: User) -> None:
 # ---- sign-ins -------------------------------------------------------------------------------------------------------
 
 
+MOST_SIGN_INS = 100
+"""Of one person: whoever signs in once more is signed out where they were not seen for longest."""
+
+
 def sign_in(session: Session, user: User, user_agent: str, *, hours: int) -> str:
     """The secret of a fresh sign-in of the person as they were when their password fitted, for the cookie. Sign-ins that ran
-    out are forgotten on the way. Raises `Unauthenticated` where the account is disabled or has another password by now."""
+    out, or are too many, are forgotten on the way. Raises `Unauthenticated` where the account is disabled or has another
+    password by now."""
     verified = user.password_hash
     user = unchanged(session, user.id)
     if user.disabled_at:
@@ -382,6 +387,9 @@ def sign_in(session: Session, user: User, user_agent: str, *, hours: int) -> str
             "The password was changed at this moment.", hint="Sign in with the new one.", code="sign_in"
         )
     session.execute(delete(SignIn).where(SignIn.expires_at < func.clock_timestamp()))
+    last_seen = func.coalesce(SignIn.seen_at, SignIn.created_at).desc()
+    too_many = select(SignIn.token_hash).where(SignIn.user_id == user.id).order_by(last_seen).offset(MOST_SIGN_INS - 1)
+    session.execute(delete(SignIn).where(SignIn.token_hash.in_(too_many)))
     secret = secrets.token_urlsafe(32)
     session.add(
         SignIn(
@@ -551,9 +559,11 @@ def tokens(
     return [(row, name) for row, name in session.execute(query)]
 
 
-def holds(row: ApiToken) -> bool:
-    """Whether the token is accepted now."""
-    return row.revoked_at is None and (row.expires_at is None or row.expires_at > datetime.now(UTC))
+def tokens_that_hold(session: Session, owner_id: UUID) -> int:
+    """How many of that person's tokens are accepted now."""
+    unexpired = ApiToken.expires_at.is_(None) | (ApiToken.expires_at > func.clock_timestamp())
+    held = (ApiToken.user_id == owner_id, ApiToken.revoked_at.is_(None), unexpired)
+    return session.scalar(select(func.count()).where(*held)) or 0
 
 
 def revoke_all_tokens(session: Session, user: User, *, by: UUID | None) -> int:

@@ -146,6 +146,17 @@ def test_a_sign_in_ends_by_sign_out_by_time_and_by_disabling(session: Session) -
     assert people.find_session(session, third) is None
 
 
+def test_whoever_signs_in_very_often_is_signed_out_where_they_were_not_seen_for_longest(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(people, "MOST_SIGN_INS", 3)
+    ada, bob = (people.create(session, name, "no password", Role.MEMBER, by=None) for name in ("ada", "bob"))
+    his = people.sign_in(session, bob, "", hours=1)
+    cookies = [people.sign_in(session, ada, "", hours=1) for _ in range(5)]
+    assert [people.find_session(session, each) is not None for each in cookies] == [False, False, True, True, True]
+    assert people.find_session(session, his)
+
+
 def test_a_new_password_ends_every_other_sign_in(session: Session) -> None:
     ada = person(session, "ada")
     here, elsewhere = people.sign_in(session, ada, "here", hours=1), people.sign_in(session, ada, "there", hours=1)

@@ -503,3 +503,17 @@ async def test_a_request_is_written_down_once_a_minute(app: FastAPI, session: Se
         assert session.scalar(select(SignIn.seen_at).where(SignIn.user_id == ada.identity.id)) is not None
         assert session.scalar(select(User.seen_at).where(User.id == ada.identity.id)) == first
     assert session.scalars(select(ApiToken)).all() == []
+
+
+async def test_tokens_are_listed_a_hundred_at_a_time(member: httpx.AsyncClient, session: Session) -> None:
+    ada = people.find(session, "the member")
+    for number in range(103):
+        people.create_token(session, ada, f"no {number}", role=Role.MEMBER, days=None, by=None)
+    session.commit()
+    first = (await member.get("/settings/tokens")).text
+    behind = (await member.get("/settings/tokens?offset=100")).text
+    assert "<b>no 102</b>" in first
+    assert "<b>no 2</b>" not in first
+    assert 'href="/settings/tokens?offset=100"' in first
+    assert [f"<b>no {number}</b>" in behind for number in (3, 2, 0)] == [False, True, True]
+    assert 'href="/settings/tokens?offset=' not in behind

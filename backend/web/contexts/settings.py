@@ -54,6 +54,7 @@ class TokensPage(SettingsPage):
     template, section = "settings-tokens.html", "tokens"
     tokens: list[TokenOut]
     """One's own; everybody's for an administrator."""
+    next_offset: int | None
     roles: list[str]
     """The roles that one's own may be given."""
     new_token: NewTokenOut | None = None

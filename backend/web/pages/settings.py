@@ -18,7 +18,7 @@ from backend.web import administration, reading
 from backend.web.api.me import end_others
 from backend.web.api.tokens import NewToken, make, owner_of
 from backend.web.contexts.settings import SessionsPage, TokensPage, YouPage
-from backend.web.deps import AnEdge, Edge
+from backend.web.deps import AnEdge, Edge, Offset
 from backend.web.door import change_password
 from backend.web.failures import problem_out
 from backend.web.pages.common import Form, draw, go
@@ -30,6 +30,8 @@ from backend.web.studio import is_https
 
 router = page_router()
 
+LISTED = 100
+"""Tokens on a page."""
 DONE = ("password", "password_tokens", "session", "sessions", "token", "person", "worker")
 """What a redirect may say was done; anything else in the address is ignored."""
 
@@ -72,8 +74,7 @@ async def you_page(request: Request, edge: AnEdge) -> Response:
 
 
 async def drawn_you(request: Request, edge: Edge, error: StudioError | None = None) -> Response:
-    own = await edge.read(lambda session: people.tokens(session, edge.who.id))
-    holding = sum(people.holds(row) for row, _ in own)
+    holding = await edge.read(lambda session: people.tokens_that_hold(session, edge.who.id))
     return draw(request, YouPage(**shared(edge, request, error), tokens=holding), error=error)
 
 
@@ -104,16 +105,23 @@ async def set_language(request: Request, form: Form, edge: AnEdge) -> Response:
 
 
 @router.get("/settings/tokens")
-async def tokens_page(request: Request, edge: AnEdge) -> Response:
-    return await drawn_tokens(request, edge)
+async def tokens_page(request: Request, edge: AnEdge, offset: Offset = 0) -> Response:
+    return await drawn_tokens(request, edge, offset)
 
 
 async def drawn_tokens(
-    request: Request, edge: Edge, *, new: NewTokenOut | None = None, error: StudioError | None = None
+    request: Request,
+    edge: Edge,
+    offset: int = 0,
+    *,
+    new: NewTokenOut | None = None,
+    error: StudioError | None = None,
 ) -> Response:
-    found = await edge.read(lambda session: reading.tokens(session, owner_of(edge)))
+    found = await edge.read(lambda session: reading.tokens(session, owner_of(edge), LISTED + 1, offset))
+    behind = offset + LISTED if len(found) > LISTED else None
     roles = [role.value for role in people.ROLES if edge.who.may(role)]
-    page = TokensPage(**shared(edge, request, error), tokens=found, roles=roles, new_token=new)
+    own = shared(edge, request, error)
+    page = TokensPage(**own, tokens=found[:LISTED], next_offset=behind, roles=roles, new_token=new)
     return draw(request, page, error=error)
 
 
