@@ -8,7 +8,7 @@ from itertools import chain
 from typing import Any, Literal, TypeVar
 
 import psycopg
-from sqlalchemy import ARRAY, ColumnElement, Table, any_, bindparam, text
+from sqlalchemy import ARRAY, ColumnElement, Table, Text, any_, bindparam, cast, func, text
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import DeclarativeBase, InstrumentedAttribute, Session
@@ -31,6 +31,13 @@ def among(column: InstrumentedAttribute[T] | ColumnElement[T], values: Iterable[
     """Whether a column is one of these values, however many: they go as one array. `in_` makes a parameter of each, of which
     Postgres takes 65,535."""
     return column == any_(bindparam(None, list(values), ARRAY(column.type)))
+
+
+def bytes_before(column: InstrumentedAttribute[Any], *order: Any) -> ColumnElement[int]:
+    """What the values of a column fill in the rows before this one: a page that is bounded by bytes ends by it, with one row at
+    least."""
+    size = func.octet_length(cast(column, Text))
+    return func.sum(size).over(order_by=order) - size
 
 
 def copy(

@@ -9,13 +9,13 @@ from itertools import accumulate, groupby
 from operator import or_
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, Text, bindparam, cast, delete, func, select, update
+from sqlalchemy import ColumnElement, Select, bindparam, delete, func, select, update
 from sqlalchemy.dialects.postgresql import array, insert
 from sqlalchemy.orm import Session, aliased
 
 from backend.core import curves, points, runs
 from backend.core.assignment import Amendment, Line, LineKind
-from backend.core.bulk import among
+from backend.core.bulk import among, bytes_before
 from backend.core.errors import Conflict
 from backend.core.events import EventKind, emit, emit_all
 from backend.core.ids import uuid7
@@ -267,8 +267,7 @@ def rewind(session: Session, run: Run, step: int) -> None:
 
 def _page_of_events() -> Select[RunEvent]:
     """The query behind `events`. It is built once: that takes longer than a short page takes to read."""
-    size = func.octet_length(cast(RunEvent.data, Text))
-    before = (func.sum(size).over(order_by=RunEvent.seq) - size).label("before")
+    before = bytes_before(RunEvent.data, RunEvent.seq).label("before")
     behind = select(RunEvent, before).where(RunEvent.run_id == bindparam("run_id"), RunEvent.seq > bindparam("after"))
     page = behind.order_by(RunEvent.seq).limit(bindparam("limit")).subquery()
     return select(aliased(RunEvent, page)).where(page.c.before < bindparam("room")).order_by(page.c.seq)

@@ -6,10 +6,11 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Select, Text, UnaryExpression, cast, func, select
+from sqlalchemy import Select, UnaryExpression, func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
+from backend.core.bulk import bytes_before
 from backend.core.errors import Conflict, Invalid, NotFound
 from backend.core.ids import uuid7
 from backend.core.models import RecipeVersion, SavedRecipe
@@ -77,8 +78,7 @@ def versions(session: Session, name: str, before: int | None = None, limit: int 
 
 def fitting(query: Select[UUID], *order: UnaryExpression[Any]) -> Select[UUID]:
     """Of the versions whose ids a query finds in that order, those that begin within `PAGE_BYTES`."""
-    size = func.octet_length(cast(RecipeVersion.body, Text))
-    before = (func.sum(size).over(order_by=order) - size).label("before")
+    before = bytes_before(RecipeVersion.body, *order).label("before")
     page = select(RecipeVersion.id, before).where(RecipeVersion.id.in_(query)).subquery()
     return select(page.c.id).where(page.c.before < PAGE_BYTES)
 
