@@ -46,6 +46,8 @@ WATCH_SECONDS = 0.05
 COMPLAINT_BYTES = 8192
 DEATH_SECONDS = 1.0
 """Until a process whose pipes are closed has ended, if it ever does."""
+BAD_ALLOC = "bad_alloc"
+"""What C++ says where Python says `MemoryError`."""
 PR_SET_PDEATHSIG = 1
 ROOT = Path(__file__).resolve().parents[2]
 KEPT_VARIABLES = ("PATH", "LANG", "LC_ALL", "TMPDIR", "TZ", "SYSTEMROOT", "VIRTUAL_ENV", "LD_LIBRARY_PATH")
@@ -226,7 +228,7 @@ class _Conversation:
             foretold = self.foretold.get(-self.process.wait(DEATH_SECONDS))
             if foretold is not None:
                 return _error_from(foretold)
-        if "bad_alloc" in words or "MemoryError" in words:
+        if BAD_ALLOC in words or "MemoryError" in words:
             return _too_much_memory(self.memory_mib)
         return Invalid(
             "The reading process crashed: the file is damaged or hostile.",
@@ -386,6 +388,10 @@ def at_most_more(mib: int) -> Iterator[None]:
         yield
     except SystemError as error:  # the interpreter found no memory for the very error that was to say so
         raise MemoryError from error
+    except RuntimeError as error:  # a library in C++ did not, and torch hands that on as a plain error
+        if BAD_ALLOC in str(error):
+            raise MemoryError from error
+        raise
     finally:
         resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
 

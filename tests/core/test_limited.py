@@ -198,6 +198,13 @@ def test_a_stretch_of_work_gets_so_much_memory_and_no_more_and_what_follows_it_w
     assert resource.getrlimit(resource.RLIMIT_DATA) == before
 
 
+def test_a_library_in_cplusplus_that_found_no_memory_is_told_from_one_that_failed_otherwise() -> None:
+    with pytest.raises(MemoryError), limited.at_most_more(64):
+        raise RuntimeError("std::bad_alloc")
+    with pytest.raises(RuntimeError, match="damaged"), limited.at_most_more(64):
+        raise RuntimeError("the file is damaged")
+
+
 def test_nothing_outlives_a_caller_that_is_killed() -> None:
     program = (
         "from backend.core import limited; limited.PACKAGES = ('tests.',)\n"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from backend.core.errors import StudioError
+from backend.core.limited import BAD_ALLOC
 from worker import disks
 
 
@@ -56,7 +57,7 @@ def in_a_line(error: BaseException) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())[:500]
 
 
-OUT_OF_MEMORY_WORDS = ("DefaultCPUAllocator", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+OUT_OF_MEMORY_WORDS = (BAD_ALLOC, "DefaultCPUAllocator", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 """Of plain `RuntimeError`s: of torch on a CPU, and of what asks the driver for memory past torch."""
 
 
