@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import or_, select
-from sqlalchemy.orm import Session
+from sqlalchemy import select
+from sqlalchemy.orm import Session, defer
 
-from backend.core.datasets.mending import Lineage, lineage_of
-from backend.core.models import DatasetVersion, Run, User
+from backend.core.datasets import store
+from backend.core.datasets.mending import Lineage
+from backend.core.models import DatasetVersion, Json, Run, User
+
+MOST_RUNS = 200
 
 
 @dataclass(frozen=True)
@@ -33,28 +35,28 @@ class VersionLine:
     """Names of the runs that learned from it, the newest first."""
 
 
-def version_lines(session: Session, history: Sequence[DatasetVersion]) -> list[VersionLine]:
-    makers = {each.created_by for each in history if each.created_by}
-    names = dict(session.execute(select(User.id, User.name).where(User.id.in_(makers))).all()) if makers else {}
-    runs = _runs_by_version(session, [each.id for each in history])
-    return [
-        _line(each, names.get(each.created_by) if each.created_by else None, runs.get(str(each.id), []))
-        for each in history
-    ]
+def version_lines(session: Session, dataset_id: UUID) -> list[VersionLine]:
+    """Every version, the newest first. Of what reading one found, only what is shown is read: there may be a thousand."""
+    skipped, lineage = DatasetVersion.facts["skipped"], DatasetVersion.facts["lineage"]
+    query = select(DatasetVersion, User.name, skipped, lineage).outerjoin(User, User.id == DatasetVersion.created_by)
+    query = query.options(defer(DatasetVersion.facts)).where(DatasetVersion.dataset_id == dataset_id)
+    found = session.execute(query.order_by(DatasetVersion.number.desc())).all()
+    runs = _runs_by_version(session, dataset_id)
+    return [_line(each[0], each[1], each[2], each[3], runs.get(each[0].id, [])) for each in found]
 
 
-def _line(version: DatasetVersion, by: str | None, runs: list[str]) -> VersionLine:
+def _line(
+    version: DatasetVersion, by: str | None, skipped: int | None, lineage: Json | None, runs: list[str]
+) -> VersionLine:
     own = "number rows bytes format source_name source_sha256 source_bytes created_at"
-    skipped = int(version.facts.get("skipped", 0))
     fields = {each: getattr(version, each) for each in own.split()}
-    return VersionLine(**fields, by=by, lineage=lineage_of(version), skipped=skipped, runs=runs)
+    came = Lineage(**lineage) if lineage else None
+    return VersionLine(**fields, by=by, lineage=came, skipped=skipped or 0, runs=runs)
 
 
-def _runs_by_version(session: Session, ids: Sequence[UUID]) -> dict[str, list[str]]:
-    pins = [Run.data.contains([{"version_id": str(each)}]) for each in ids]
-    query = select(Run.name, Run.data).where(or_(*pins)).order_by(Run.id.desc()).limit(200)
-    found: dict[str, list[str]] = {}
-    for name, data in session.execute(query):
-        for pinned in data:
-            found.setdefault(str(pinned.get("version_id")), []).append(name)
+def _runs_by_version(session: Session, dataset_id: UUID) -> dict[UUID, list[str]]:
+    query = store.beside_versions(select(DatasetVersion.id, Run.name)).where(DatasetVersion.dataset_id == dataset_id)
+    found: dict[UUID, list[str]] = {}
+    for version_id, name in session.execute(query.order_by(Run.id.desc()).limit(MOST_RUNS)):
+        found.setdefault(version_id, []).append(name)
     return found

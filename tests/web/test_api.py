@@ -57,6 +57,23 @@ async def test_a_file_becomes_a_data_set_in_versions(member: httpx.AsyncClient) 
     assert [each["name"] for each in (await member.get("/api/v1/datasets")).json()] == ["numbers"]
 
 
+async def test_what_reading_a_version_found_is_told_of_one_and_of_the_others_what_lists_show(
+    member: httpx.AsyncClient,
+) -> None:
+    await member.put("/api/v1/datasets/numbers", content=ROWS)
+    await member.put("/api/v1/datasets/numbers", content=ROWS + ROWS.replace(b"say", b"tell"))
+    newest = (await member.get("/api/v1/datasets/numbers")).json()
+    first = (await member.get("/api/v1/datasets/numbers?version=1")).json()
+    assert (newest["version"]["number"], first["version"]["number"]) == (2, 1)
+    assert newest["version"]["facts"]["rows"] == 2 * first["version"]["facts"]["rows"]
+    assert (
+        newest["history"]
+        == first["history"]
+        == [{key: value for key, value in each["version"].items() if key != "facts"} for each in (newest, first)]
+    )
+    assert (await member.get("/api/v1/datasets/numbers?version=3")).status_code == 404
+
+
 async def test_a_page_of_long_rows_says_where_to_go_on(member: httpx.AsyncClient) -> None:
     rows = [{"instruction": f"say {n}", "output": "a" * (3 << 20)} for n in range(4)]
     await member.put("/api/v1/datasets/long", content="".join(json.dumps(row) + "\n" for row in rows).encode())

@@ -137,9 +137,3 @@ def commit_mended(session: Session, parent: DatasetVersion, prepared: Prepared, 
     session.add(version)
     session.flush()
     return version
-
-
-def lineage_of(version: DatasetVersion) -> Lineage | None:
-    """How it came from another version; None for one that was uploaded."""
-    told = version.facts.get("lineage")
-    return Lineage(**told) if told else None

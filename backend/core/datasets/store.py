@@ -16,7 +16,7 @@ from uuid import UUID
 
 from sqlalchemy import Select, String, UnaryExpression, cast, distinct, func, or_, select, text, true
 from sqlalchemy.dialects.postgresql import JSONB, insert
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, defer
 
 from backend.core import uploads
 from backend.core.bulk import among
@@ -226,8 +226,8 @@ def _version(session: Session, dataset_id: UUID, number: int | None) -> DatasetV
 
 
 def versions(session: Session, dataset_id: UUID) -> list[DatasetVersion]:
-    """Every version, the newest first."""
-    query = select(DatasetVersion).where(DatasetVersion.dataset_id == dataset_id)
+    """Every version, the newest first, without what reading it found: together that is large."""
+    query = select(DatasetVersion).options(defer(DatasetVersion.facts)).where(DatasetVersion.dataset_id == dataset_id)
     return list(session.scalars(query.order_by(DatasetVersion.number.desc())))
 
 
@@ -303,12 +303,12 @@ def formats_in_use(session: Session) -> list[str]:
 
 def runs_of(session: Session, dataset_ids: Sequence[UUID]) -> dict[UUID, int]:
     """How many runs learned from each, by the versions that they name."""
-    query = _beside_versions(select(DatasetVersion.dataset_id, func.count(distinct(Run.id))))
+    query = beside_versions(select(DatasetVersion.dataset_id, func.count(distinct(Run.id))))
     query = query.where(DatasetVersion.dataset_id.in_(dataset_ids)).group_by(DatasetVersion.dataset_id)
     return {row[0]: row[1] for row in session.execute(query)} if dataset_ids else {}
 
 
-def _beside_versions(query: Select[*Ts]) -> Select[*Ts]:
+def beside_versions(query: Select[*Ts]) -> Select[*Ts]:
     """Runs beside the versions that they learn from. Postgres looks those up: a data set may have any number."""
     each = func.jsonb_array_elements(Run.data).table_valued("value", joins_implicitly=True)
     pin = cast(each.c.value, JSONB)["version_id"].astext
@@ -368,7 +368,7 @@ def delete(session: Session, name_or_id: str) -> Dataset:
 
 def _runs_that_need(session: Session, dataset_id: UUID) -> list[str]:
     needing = (Run.state.not_in(ENDED), DatasetVersion.dataset_id == dataset_id)
-    query = _beside_versions(select(Run.name)).where(*needing)
+    query = beside_versions(select(Run.name)).where(*needing)
     return list(session.scalars(query.group_by(Run.id).order_by(Run.id).limit(10)))
 
 

@@ -202,8 +202,8 @@ async def list_datasets(
 
 
 @router.get("/{name}")
-async def get(name: DatasetName, edge: AnEdge) -> DatasetDetailOut:
-    return await edge.read(lambda session: reading.dataset_detail(session, store.find(session, name)))
+async def get(name: DatasetName, edge: AnEdge, version: Version = None) -> DatasetDetailOut:
+    return await edge.read(lambda session: reading.dataset_detail(session, store.find(session, name), version))
 
 
 @router.get("/{name}/rows")

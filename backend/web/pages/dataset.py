@@ -46,7 +46,7 @@ async def standing(edge: Edge, look: Look) -> Standing:
     def work(session: Session) -> Standing:
         found = store.version(session, look.name, look.version)
         dataset = store.find(session, look.name)
-        lines = version_lines(session, store.versions(session, dataset.id))
+        lines = version_lines(session, dataset.id)
         return Standing(reading.dataset_detail(session, dataset), found, lines)
 
     return await edge.read(work)

@@ -11,8 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from backend.web.shapes.common import MOST, ErrorBody, Json, Out, ProblemOut
 
 
-class VersionOut(Out):
-    """An immutable version of a data set. `facts` is what reading it found: columns, lengths, problems, duplicates."""
+class PastVersionOut(Out):
+    """An immutable version of a data set."""
 
     id: UUID
     number: int
@@ -24,8 +24,11 @@ class VersionOut(Out):
     format: str = Field(examples=["alpaca"])
     kind: str = Field(examples=["messages"])
     rows: int
-    facts: Json
     created_at: datetime
+
+
+class VersionOut(PastVersionOut):
+    facts: Json = Field(description="What reading it found: columns, lengths, problems, duplicates.")
 
 
 class DatasetOut(Out):
@@ -33,13 +36,15 @@ class DatasetOut(Out):
     name: str = Field(examples=["support-answers"])
     owner: str | None = None
     created_at: datetime
-    version: VersionOut = Field(description="The newest version.")
+    version: VersionOut = Field(description="The newest version, or the one that was asked for.")
     versions: int = Field(description="How many versions there are.")
     runs: int = Field(0, description="How many runs learned from one of them.")
 
 
 class DatasetDetailOut(DatasetOut):
-    history: list[VersionOut] = Field(description="Every version, the newest first.")
+    history: list[PastVersionOut] = Field(
+        description="Every version, the newest first. What reading one found, `?version=` tells."
+    )
 
 
 class ColumnOut(Out):
