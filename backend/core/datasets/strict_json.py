@@ -67,11 +67,13 @@ class StrictDecoder:
 def loads(text: str, decoder: StrictDecoder | None = None) -> Any:
     """The one value in `text`. Raises `BadRow`. Whoever reads many lends a decoder."""
     decoder = decoder or StrictDecoder()
+    text = text.rstrip("\r\n")  # a string that is not closed would else be told as one that holds a line's end
     start = len(text) - len(text.lstrip(" \t\r\n"))
     try:
         value, end = decoder.value(text, start)
     except json.JSONDecodeError as error:
-        raise BadRow("json.syntax", f"is not valid JSON: {error.msg} at character {error.pos + 1}.") from None
+        said = error.msg.removesuffix(" at")  # some of Python's sentences go on with the place
+        raise BadRow("json.syntax", f"is not valid JSON: {said} at character {error.pos + 1}.") from None
     if decoder.problem is not None:
         raise decoder.problem
     rest = text[end:].strip(" \t\r\n")

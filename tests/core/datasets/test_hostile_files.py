@@ -135,6 +135,18 @@ def test_what_json_does_not_allow_is_refused_in_lines_and_in_arrays(folder: Fold
     assert reading.problems == [f"row 2 {code}"]
 
 
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ('"no end', "Unterminated string starting at character 33."),
+        ('"a\tb"}', "Invalid control character at character 35."),
+    ],
+)
+def test_where_a_line_is_broken_is_said_in_one_sentence(folder: Folder, value: str, said: str) -> None:
+    reading = folder.read("a.jsonl", GOOD + '{"instruction": "Q?", "output": ' + value + "\n")
+    assert reading.error.problems[0].message == f"is not valid JSON: {said}"
+
+
 def test_an_array_goes_on_after_a_bad_element(folder: Folder) -> None:
     content = f'[{GOOD}, {{"instruction": NaN, "output": "A"}}, 7, {GOOD}, {{"instruction": "Q", "output": ""}}]'
     assert folder.read("a.json", content).problems == [
