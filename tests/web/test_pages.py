@@ -14,7 +14,7 @@ from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from backend.core import people, runs
-from backend.core.models import AmendmentRow, CheckpointRow, Role, Worker
+from backend.core.models import AmendmentRow, CheckpointRow, Role, Run, State, Worker
 from backend.core.settings import Settings
 from tests.web.conftest import ADDRESS, account, client_of, queued_run
 
@@ -199,6 +199,11 @@ async def test_a_setting_is_changed_in_mid_run_by_a_form(admin: httpx.AsyncClien
     history = (await admin.get("/runs/first/history")).text
     assert history.count("data-amendment=") == 2
     assert "data-step" not in history, "nobody has said yet from which step on they hold"
+    assert (history.count("asked for</span>"), history.count("came too late</span>")) == (2, 0)
+    session.execute(update(Run).values(state=State.SUCCEEDED, ended_at=datetime.now(UTC)))
+    session.commit()
+    history = (await admin.get("/runs/first/history")).text
+    assert (history.count("asked for</span>"), history.count("came too late</span>")) == (0, 2), "no step will come"
 
 
 async def test_a_change_that_cannot_be_is_told_at_its_field(admin: httpx.AsyncClient, session: Session) -> None:
