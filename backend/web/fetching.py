@@ -50,9 +50,7 @@ async def fetched(edge: Edge, pinned: Pinned) -> Pinned:
         model = await edge.asked(hub.look, choice.path, choice.revision)
         pinned = launches.at_commit(pinned, model.revision)
         if await _is_elsewhere(edge, pinned):  # a branch is known to be here once the hub has named its commit
-            named = replace(
-                model, id=choice.path
-            )  # hubs know some models by several names, and the recipe's is looked for
+            named = replace(model, id=choice.path)  # hubs know some models by several names: the recipe's is looked for
             operation = await _begun(replace(edge, key=""), named)  # the request's key is for its own answer
             await _over(edge, operation.id, choice.path)
     return pinned
