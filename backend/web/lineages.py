@@ -42,7 +42,7 @@ def version_lines(session: Session, dataset_id: UUID) -> list[VersionLine]:
     query = query.options(defer(DatasetVersion.facts)).where(DatasetVersion.dataset_id == dataset_id)
     found = session.execute(query.order_by(DatasetVersion.number.desc())).all()
     runs = _runs_by_version(session, dataset_id)
-    return [_line(each[0], each[1], each[2], each[3], runs.get(each[0].id, [])) for each in found]
+    return [_line(version, by, left_out, came, runs.get(version.id, [])) for version, by, left_out, came in found]
 
 
 def _line(

@@ -296,17 +296,20 @@ def recent_datasets(session: Session, limit: int) -> list[RecentDataset]:
     return [RecentDataset(each.dataset.name, VersionOut.model_validate(each.newest)) for each in found]
 
 
-def dataset_detail(session: Session, dataset: Dataset, number: int | None = None) -> DatasetDetailOut:
+def dataset_out(session: Session, dataset: Dataset, number: int | None = None) -> DatasetOut:
     """With the version of that number, or the newest. Raises `NotFound` for one that is not there."""
     shown = store.version(session, str(dataset.id), number)
-    history = store.versions(session, dataset.id)
     owner = session.get(User, dataset.owner_id) if dataset.owner_id else None
     session.refresh(dataset)
     learned = store.runs_of(session, [dataset.id]).get(dataset.id, 0)
-    return DatasetDetailOut.model_validate(
-        _dataset_fields(dataset, owner.name if owner else None, shown, len(history))
-        | {"history": history, "runs": learned}
-    )
+    fields = _dataset_fields(dataset, owner.name if owner else None, shown, store.count_versions(session, dataset.id))
+    return DatasetOut.model_validate(fields | {"runs": learned})
+
+
+def dataset_detail(session: Session, dataset: Dataset, number: int | None = None) -> DatasetDetailOut:
+    """The same, with every version."""
+    out = dataset_out(session, dataset, number)
+    return DatasetDetailOut.model_validate(vars(out) | {"history": store.versions(session, dataset.id)})
 
 
 def _dataset_fields(dataset: Dataset, owner: str | None, newest: DatasetVersion, count: int) -> Json:

@@ -231,6 +231,11 @@ def versions(session: Session, dataset_id: UUID) -> list[DatasetVersion]:
     return list(session.scalars(query.order_by(DatasetVersion.number.desc())))
 
 
+def count_versions(session: Session, dataset_id: UUID) -> int:
+    """How many versions there are."""
+    return session.scalar(select(func.count()).where(DatasetVersion.dataset_id == dataset_id)) or 0
+
+
 @dataclass(frozen=True)
 class Listed:
     """A data set as lists show it."""

@@ -11,7 +11,7 @@ from backend.core.datasets.store import Narrowed
 from backend.core.models import Dataset
 from backend.web.contexts.page import Page
 from backend.web.shapes.common import Json
-from backend.web.shapes.datasets import DatasetDetailOut, DatasetOut, OperationOut, UploadOut
+from backend.web.shapes.datasets import DatasetOut, OperationOut, UploadOut
 from backend.web.shapes.models import BaseOut
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class DatasetPage(Page):
     """
 
     template = "dataset.html"
-    dataset: DatasetDetailOut
+    dataset: DatasetOut
     look: Look
     version: VersionLine
     """The version that is shown."""
@@ -122,7 +122,7 @@ class VersionsPage(Page):
     """GET /datasets/{name}/compare?before=&after=: what two versions differ in."""
 
     template = "dataset-versions.html"
-    dataset: DatasetDetailOut
+    dataset: DatasetOut
     before: VersionLine
     after: VersionLine
     history: list[VersionLine]

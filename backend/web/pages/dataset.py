@@ -22,7 +22,7 @@ from backend.web.looking import ALook, Look, whole
 from backend.web.measuring import Found, Measured
 from backend.web.pages.common import Form, draw, go
 from backend.web.routers import page_router
-from backend.web.shapes.datasets import DatasetDetailOut
+from backend.web.shapes.datasets import DatasetOut
 
 router = page_router()
 
@@ -33,7 +33,7 @@ SKIPPED_SHOWN = 20
 class Standing:
     """What the database says of the data set that is looked at."""
 
-    detail: DatasetDetailOut
+    dataset: DatasetOut
     version: DatasetVersion
     history: list[VersionLine]
 
@@ -47,7 +47,7 @@ async def standing(edge: Edge, look: Look) -> Standing:
         found = store.version(session, look.name, look.version)
         dataset = store.find(session, look.name)
         lines = version_lines(session, dataset.id)
-        return Standing(reading.dataset_detail(session, dataset), found, lines)
+        return Standing(reading.dataset_out(session, dataset), found, lines)
 
     return await edge.read(work)
 
@@ -57,10 +57,10 @@ async def dataset_page(request: Request, edge: AnEdge, look: ALook, made: bool =
     given = await standing(edge, look)
     models = await edge.listed(base_models.base_outs, edge.settings)
     usable = [base.path for base in models if base.problem is None]
-    look = replace(look, name=given.detail.name, model=look.model or next(iter(usable), ""))
+    look = replace(look, name=given.dataset.name, model=look.model or next(iter(usable), ""))
     panel, measured, found = await parts(edge, given.version, look, wait=look.wait)
     page = DatasetPage(
-        dataset=given.detail,
+        dataset=given.dataset,
         look=look,
         version=given.line,
         history=given.history,
@@ -156,5 +156,5 @@ async def versions_page(request: Request, edge: AnEdge, look: ALook, before: int
     old, new = await edge.read(work)
     difference = await edge.apart(differ, edge.settings, old, new)
     lines = {each.number: each for each in given.history}
-    page = VersionsPage(given.detail, lines[old.number], lines[new.number], given.history, difference)
+    page = VersionsPage(given.dataset, lines[old.number], lines[new.number], given.history, difference)
     return draw(request, page)
